@@ -1,0 +1,69 @@
+"""What tests of several modules share: running a snippet under ``mpiexec``."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a Python program on several MPI ranks of this machine.
+
+    Called as ``mpiexec(n_rank, program, *args, timeout=120, check=True)``. The program is source
+    code (a :obj:`str`, dedented) or a script (a :class:`~pathlib.Path`). The ranks get one thread
+    each, start in the repository's root and can import ``pfdet``. Returned is a
+    :class:`subprocess.CompletedProcess` with ``stdout`` and ``stderr`` as text. A program that
+    fails, unless ``check=False``, or that outlasts ``timeout`` seconds fails the test with what it
+    printed; whatever was still running is ended.
+    """
+    return _run_ranks
+
+
+def _run_ranks(n_rank: int, program: str | Path, *args: object, timeout: float = 120,
+               check: bool = True) -> subprocess.CompletedProcess:
+    source = [str(program)] if isinstance(program, Path) else ['-c', textwrap.dedent(program)]
+    command = [_find_mpiexec(), '-n', str(n_rank), sys.executable, *source, *map(str, args)]
+    path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS='1',
+        OPENBLAS_NUM_THREADS='1', PYTHONFAULTHANDLER='1')
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        stdout, stderr = _end(process)
+        pytest.fail(f'{n_rank} ranks did not end within {timeout} s\n{stdout}\n{stderr}')
+    if check and process.returncode != 0:
+        pytest.fail(f'{n_rank} ranks ended with status {process.returncode}\n{stdout}\n{stderr}')
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _find_mpiexec() -> str:
+    # The one that was installed with the interpreter knows the library that mpi4py loads.
+    beside = Path(sys.executable).with_name('mpiexec')
+    found = str(beside) if beside.exists() else shutil.which('mpiexec')
+    if found is None:
+        pytest.fail('there is no mpiexec, neither beside the interpreter nor on PATH')
+    return found
+
+
+def _end(process: subprocess.Popen) -> tuple[str, str]:
+    # mpiexec ends its ranks when asked politely; killed outright, it would leave them behind.
+    for end in signal.SIGTERM, signal.SIGKILL:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, end)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=5)
+    return '', 'its output is still held open by a process that outlived it'
