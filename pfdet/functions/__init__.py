@@ -1,0 +1,1 @@
+"""Losses, RoIAlign and the CPU convolution."""
