@@ -1,0 +1,1 @@
+"""Open Images AP, detections files, Kaggle submissions and the HTML report."""

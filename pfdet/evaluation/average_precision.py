@@ -1,0 +1,254 @@
+"""Average precision as the Open Images Challenge 2018 computes it.
+
+The protocol is the one of the TensorFlow Object Detection API's
+``OpenImagesDetectionChallengeEvaluator``, its ties included. Everything here is a pure
+function of arrays; files are read by :mod:`pfdet.evaluation.detections` and
+:mod:`pfdet.evaluation.ground_truth`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.ground_truth import GroundTruth
+
+# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough to need
+# some 200 MB whatever the number of detections.
+_PAIRS_PER_BLOCK = 1 << 20
+
+
+def average_precision(
+        detections: Detections, ground_truth: GroundTruth, n_class: int,
+        iou_thresh: float = 0.5, group_of_weight: float = 1.) -> dict:
+    """Average precision of every class, and its mean.
+
+    For every class and every image:
+
+    1. *Unverified classes.* Detections are ignored where the image has neither an image
+       level label of the class, positive or negative, nor a box of it; also those in images
+       that the ground truth does not know, and those without area.
+    2. *Normal boxes.* A detection belongs to the normal (not group-of) box with which its
+       IoU is highest, whether that box is taken or not. With IoU at least ``iou_thresh`` the
+       best scored detection of a box is a true positive. The others stay false positives;
+       they do not fall back on another box that is still free.
+    3. *Group-of boxes.* Any other detection belongs to the group-of box that covers the
+       greatest part of it (intersection over the area of the detection). If that part is
+       at least ``iou_thresh``, the detection is no longer counted; instead each group-of box
+       with such a detection counts once, as a true positive of weight ``group_of_weight``
+       with the best of their scores, if that is above 0.
+
+    Over all images of a class, precision and recall follow descending scores; recall is
+    relative to the number of normal boxes plus ``group_of_weight`` times the number of
+    group-of boxes. AP is the area under the curve after precision has been made
+    non-increasing (all points, as in PASCAL VOC since 2010).
+
+    *Ties* are resolved as the official code does with a stable sort:
+
+    - equal IoU, or equal covered part: the box that comes first in the ground truth;
+    - equal scores in one image, for the right to a box: the detection that comes last;
+    - equal scores over all images: images by descending id; in an image first the group-of
+      boxes, the last of them first, then detections in their order.
+
+    Args:
+        detections (Detections): What was predicted. The images need not be in the order of
+            ``ground_truth``, nor be all of them.
+        ground_truth (GroundTruth): Annotations, expanded over the hierarchy.
+        n_class (int): The number of classes :math:`C`.
+        iou_thresh (float): Least overlap of a match, in [0, 1].
+        group_of_weight (float): 1 in the challenge; with 0, detections in group-of boxes
+            are ignored and group-of boxes are not looked for (Open Images V2's metric).
+
+    Returns:
+        dict: With the keys
+
+        - ``'map'`` (*float*): Mean of ``'ap'`` over classes with ground truth; NaN if none has.
+        - ``'ap'`` (*float64*, :math:`(C,)`): In [0, 1]; NaN where a class has no ground truth.
+        - ``'precision'``, ``'recall'``, ``'score'`` (*lists of C arrays*): The curve of each
+          class by descending score, before precision is made non-increasing; :obj:`None`
+          where a class has no ground truth.
+        - ``'n_ground_truth'`` (*float64*, :math:`(C,)`): Boxes, group-of ones weighted.
+        - ``'n_detection'``, ``'n_true_positive'`` (*int64*, :math:`(C,)`): What entered the
+          curve: detections that were not ignored, and detected group-of boxes; those of
+          them that are right.
+        - ``'n_ignored'`` (*dict*): Detections ignored because of an ``'unknown image'``, an
+          ``'empty box'``, an ``'unverified class'`` or as part of a ``'group of'``.
+    """
+    rank, n_image = _rank_by_id(ground_truth.image_ids)
+    image, used, n_ignored = _select_detections(detections, ground_truth, n_class)
+    image = rank[image]
+    label = detections.label[used].astype(np.int64)
+    score = detections.score[used]
+    bbox = detections.bbox[used]
+    key = label * n_image + image
+
+    gt_image = rank[ground_truth.image]
+    gt_label = ground_truth.label.astype(np.int64)
+    gt_key = gt_label * n_image + gt_image
+    normal = np.flatnonzero(~ground_truth.group_of)
+    group_of = np.flatnonzero(ground_truth.group_of)
+
+    box, overlap = _best_overlap(
+        bbox, key, ground_truth.bbox[normal], gt_key[normal], over_union=True)
+    hit = np.flatnonzero((box >= 0) & (overlap >= iou_thresh))
+    # The first of each box, by descending score, the later detection first if equal.
+    hit = hit[np.lexsort((-hit, -score[hit], box[hit]))]
+    true_positive = np.zeros(len(used), bool)
+    true_positive[hit[_is_first(box[hit])]] = True
+
+    rest = np.flatnonzero(~true_positive)
+    group, cover = _best_overlap(
+        bbox[rest], key[rest], ground_truth.bbox[group_of], gt_key[group_of], over_union=False)
+    absorbed = (group >= 0) & (cover >= iou_thresh)
+    group_score = np.zeros(len(group_of), score.dtype)
+    np.maximum.at(group_score, group[absorbed], score[rest[absorbed]])
+    detected = np.flatnonzero((group_score > 0) & (group_of_weight > 0))
+    detected_box = group_of[detected]
+
+    kept = np.ones(len(used), bool)
+    kept[rest[absorbed]] = False
+    kept = np.flatnonzero(kept)
+    n_ignored['group of'] = len(used) - len(kept)
+
+    # Group-of boxes first, the last of them first, then detections: the order of equal scores
+    # in an image.
+    label = np.concatenate((gt_label[detected_box][::-1], label[kept]))
+    image = np.concatenate((gt_image[detected_box][::-1], image[kept]))
+    score = np.concatenate((group_score[detected][::-1], score[kept]))
+    weight = np.concatenate((
+        np.full(len(detected), group_of_weight, float), true_positive[kept].astype(float)))
+    order = np.lexsort((-image, -score, label))
+
+    n_ground_truth = (
+        np.bincount(gt_label[normal], minlength=n_class)
+        + group_of_weight * np.bincount(gt_label[group_of], minlength=n_class))
+    result = _curves(label[order], score[order], weight[order], n_ground_truth)
+    result['n_ignored'] = n_ignored
+    return result
+
+
+def _rank_by_id(image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
+    # The official evaluator takes images by ascending id, which decides ties.
+    rank = np.empty(len(image_ids), np.int64)
+    rank[np.argsort(np.asarray(image_ids, dtype=str), kind='stable')] = np.arange(len(image_ids))
+    return rank, len(image_ids)
+
+
+def _select_detections(
+        detections: Detections, ground_truth: GroundTruth,
+        n_class: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    # The image (an index into ground_truth) and the index of each detection that counts.
+    index = {image_id: i for i, image_id in enumerate(ground_truth.image_ids)}
+    to_ground_truth = np.array(
+        [index.get(image_id, -1) for image_id in detections.image_ids], np.int64)
+    evaluable = ground_truth.verified.copy()
+    if evaluable.shape != (len(index), n_class):
+        raise ValueError(
+            f'ground_truth.verified has shape {evaluable.shape}, expected '
+            f'{(len(index), n_class)}, for as many unique images and classes')
+    evaluable[ground_truth.image, ground_truth.label] = True
+
+    n_ignored = {}
+    image = to_ground_truth[detections.image]
+    used = np.flatnonzero(image >= 0)
+    n_ignored['unknown image'] = len(image) - len(used)
+    bbox = detections.bbox
+    has_area = ((bbox[:, 0] < bbox[:, 2]) & (bbox[:, 1] < bbox[:, 3]))[used]
+    n_ignored['empty box'] = len(used) - int(has_area.sum())
+    used = used[has_area]
+    is_evaluable = evaluable[image[used], detections.label[used]]
+    n_ignored['unverified class'] = len(used) - int(is_evaluable.sum())
+    used = used[is_evaluable]
+    return image[used], used, n_ignored
+
+
+def _best_overlap(
+        bbox: np.ndarray, key: np.ndarray, gt_bbox: np.ndarray, gt_key: np.ndarray,
+        over_union: bool) -> tuple[np.ndarray, np.ndarray]:
+    # For each of bbox, the index of the ground truth of equal key with which it has the
+    # greatest overlap, the first of equals, and the overlap; -1 and 0 where there is none.
+    best = np.full(len(bbox), -1, np.int64)
+    best_overlap = np.zeros(len(bbox))
+    if len(gt_key) == 0:
+        return best, best_overlap
+    order = np.argsort(gt_key, kind='stable')
+    gt_bbox = gt_bbox[order]
+    unique, start, count = np.unique(gt_key[order], return_index=True, return_counts=True)
+    slot = np.minimum(np.searchsorted(unique, key), len(unique) - 1)
+    some = np.flatnonzero(unique[slot] == key)
+    start, count = start[slot[some]], count[slot[some]]
+    for block in _blocks(count):
+        n = count[block]
+        first_pair = np.cumsum(n) - n
+        owner = np.repeat(np.arange(len(n)), n)
+        other = np.arange(len(owner)) + np.repeat(start[block] - first_pair, n)
+        overlap = _overlap(bbox[some[block]][owner], gt_bbox[other], over_union)
+        highest = np.maximum.reduceat(overlap, first_pair)
+        at_highest = np.flatnonzero(overlap == highest[owner])
+        at_highest = at_highest[_is_first(owner[at_highest])]
+        best[some[block]] = order[other[at_highest]]
+        best_overlap[some[block]] = highest
+    return best, best_overlap
+
+
+def _overlap(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
+    # Row by row: intersection over union, or over the area of a; float64 as officially.
+    a, b = a.astype(np.float64).T, b.astype(np.float64).T
+    height = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    width = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    intersection = np.maximum(height, 0) * np.maximum(width, 0)
+    area = (a[2] - a[0]) * (a[3] - a[1])
+    if over_union:
+        area = area + (b[2] - b[0]) * (b[3] - b[1]) - intersection
+    return intersection / area
+
+
+def _blocks(count: np.ndarray) -> Iterator[slice]:
+    # Runs of rows with about _PAIRS_PER_BLOCK pairs in all, at least one row each.
+    end_pair = np.cumsum(count)
+    begin = 0
+    while begin < len(count):
+        done = end_pair[begin - 1] if begin else 0
+        end = int(np.searchsorted(end_pair, done + _PAIRS_PER_BLOCK, side='right'))
+        end = max(end, begin + 1)
+        yield slice(begin, end)
+        begin = end
+
+
+def _is_first(x: np.ndarray) -> np.ndarray:
+    # True at the first of each run of equal values.
+    first = np.ones(len(x), bool)
+    first[1:] = x[1:] != x[:-1]
+    return first
+
+
+def _curves(
+        label: np.ndarray, score: np.ndarray, weight: np.ndarray,
+        n_ground_truth: np.ndarray) -> dict:
+    # Curves and AP from entries sorted by class, then in the order of the curve.
+    n_class = len(n_ground_truth)
+    ends = np.searchsorted(label, np.arange(n_class + 1))
+    ap = np.full(n_class, np.nan)
+    precisions, recalls, scores = [None] * n_class, [None] * n_class, [None] * n_class
+    for c in np.flatnonzero(n_ground_truth > 0):
+        entries = slice(ends[c], ends[c + 1])
+        true_positives = np.cumsum(weight[entries])
+        false_positives = np.cumsum(weight[entries] <= 0)
+        precision = true_positives / (true_positives + false_positives)
+        recall = true_positives / n_ground_truth[c]
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        ap[c] = np.sum(np.diff(recall, prepend=0) * envelope)
+        precisions[c], recalls[c], scores[c] = precision, recall, score[entries]
+    n_detection = np.diff(ends)
+    n_true_positive = np.bincount(label[weight > 0], minlength=n_class)
+    has_ap = ~np.isnan(ap)
+    return {
+        'map': float(ap[has_ap].mean()) if has_ap.any() else float('nan'),
+        'ap': ap,
+        'precision': precisions,
+        'recall': recalls,
+        'score': scores,
+        'n_ground_truth': n_ground_truth,
+        'n_detection': n_detection,
+        'n_true_positive': n_true_positive,
+    }

@@ -1,0 +1,1 @@
+"""From a network's outputs to detections: prediction, suppression, ensembling."""
