@@ -1,0 +1,99 @@
+"""The second stage: from the features of a box to its classes and a better box."""
+
+from collections.abc import Sequence
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+from chainer import initializers
+
+from pfdet import compat  # noqa: F401
+from pfdet.functions.roi_align import roi_average_align_2d
+
+
+class SigmoidBboxHead(chainer.Chain):
+    """Two fully connected layers, then a logit a class and one box.
+
+    Every foreground class has a sigmoid of its own and there is no background class (PFDet,
+    section 2.1). As an object has several classes, one box serves them all: the regression is
+    class-agnostic.
+
+    Args:
+        n_class (int): Number of foreground classes :math:`C`.
+        scales (sequence of float): Feature map places per pixel, by level.
+        in_channel (int): Channels of the feature maps.
+        n_unit (int): Units of both fully connected layers.
+        bn (bool): Batch normalization after both (PFDet, Table 1, "add BN to head").
+        canonical_size (float): Side in pixels of the box that is looked up on the third level;
+            224 in Feature Pyramid Networks, section 4.2.
+        roi_size (int): Bins of RoIAlign by height and by width.
+        sampling_ratio (int): Samples a bin by height and by width.
+        prior (float): The probability that an untrained head gives every class (Lin et al., Focal
+            Loss, section 4.1).
+    """
+
+    # Divisors of the box offsets, as in ChainerCV and Detectron.
+    std = (0.1, 0.2)
+
+    def __init__(self, n_class: int, scales: Sequence[float], in_channel: int = 256,
+                 n_unit: int = 1024, bn: bool = True, canonical_size: float = 224,
+                 roi_size: int = 7, sampling_ratio: int = 2, prior: float = 0.01):
+        super().__init__()
+        self.n_class = n_class
+        self.scales = tuple(scales)
+        self.canonical_size = canonical_size
+        self.roi_size = roi_size
+        self.sampling_ratio = sampling_ratio
+        init = {'initialW': initializers.HeNormal(), 'nobias': bn}
+        with self.init_scope():
+            self.fc1 = L.Linear(in_channel * roi_size ** 2, n_unit, **init)
+            self.fc2 = L.Linear(n_unit, n_unit, **init)
+            if bn:
+                self.bn1 = L.BatchNormalization(n_unit)
+                self.bn2 = L.BatchNormalization(n_unit)
+            self.loc = L.Linear(n_unit, 4, initialW=initializers.Normal(0.001))
+            self.conf = L.Linear(n_unit, n_class, initialW=initializers.Normal(0.01),
+                                 initial_bias=np.log(prior / (1 - prior)))
+        self.bn = bn
+
+    def forward(self, hs: Sequence, rois, roi_indices):
+        """Offsets and class logits of boxes.
+
+        Args:
+            hs (sequence of variables): Feature maps, one a level of ``scales``; further ones are
+                not looked at.
+            rois (array): :math:`(R, 4)` in pixels of the batch.
+            roi_indices (array of int32): The image of each, :math:`(R,)`.
+
+        Returns:
+            tuple of variables: Offsets :math:`(R, 4)`, in units of ``std``, and logits
+            :math:`(R, C)`, in the order of ``rois``.
+        """
+        h = self.pool(hs, rois, roi_indices)
+        h = self.fc1(F.reshape(h, (len(rois), -1)))
+        h = self.fc2(F.relu(self.bn1(h) if self.bn else h))
+        h = F.relu(self.bn2(h) if self.bn else h)
+        return self.loc(h), self.conf(h)
+
+    def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
+        """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""
+        level = self.level_of(rois)
+        pooled, order = [], []
+        for i, scale in enumerate(self.scales):
+            index = self.xp.nonzero(level == i)[0]
+            if len(index):
+                pooled.append(roi_average_align_2d(
+                    hs[i], rois[index], roi_indices[index], self.roi_size, scale,
+                    self.sampling_ratio))
+                order.append(index)
+        if len(pooled) == 1:
+            return pooled[0]
+        inverse = self.xp.argsort(self.xp.concatenate(order))
+        return F.concat(pooled, axis=0)[inverse]
+
+    def level_of(self, rois):
+        """The level of each box (Feature Pyramid Networks, equation 1), int array :math:`(R,)`."""
+        size = self.xp.sqrt((rois[:, 2:] - rois[:, :2]).prod(axis=1))
+        level = self.xp.floor(self.xp.log2(size / self.canonical_size + 1e-6)) + 2
+        return self.xp.clip(level, 0, len(self.scales) - 1).astype(np.int32)

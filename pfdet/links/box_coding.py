@@ -1,0 +1,63 @@
+"""Boxes as offsets from other boxes, on NumPy and CuPy arrays."""
+
+import numpy as np
+from chainer.backends import cuda
+
+from pfdet import compat  # noqa: F401
+
+# A box grows at most to 1000 pixels from an anchor of 16, as in Detectron.
+MAX_LOG_SCALE = float(np.log(1000 / 16))
+
+
+def encode(bbox, base, std: tuple[float, float] = (1.0, 1.0)):
+    """Offsets of ``bbox`` from ``base`` (Girshick, R-CNN, appendix C).
+
+    Args:
+        bbox, base (array): Boxes :math:`(..., 4)`, ``(y_min, x_min, y_max, x_max)``. A base box
+            must have a positive height and width.
+        std (pair of float): Divisors of the centre's and of the size's offsets.
+
+    Returns:
+        array: :math:`(..., 4)`, ``(d_y, d_x, log d_height, log d_width)``.
+    """
+    xp = cuda.get_array_module(bbox)
+    base_size = base[..., 2:] - base[..., :2]
+    size = bbox[..., 2:] - bbox[..., :2]
+    shift = (bbox[..., :2] + bbox[..., 2:] - base[..., :2] - base[..., 2:]) / 2
+    return xp.concatenate(
+        [shift / base_size / std[0], xp.log(size / base_size) / std[1]], axis=-1)
+
+
+def decode(offset, base, std: tuple[float, float] = (1.0, 1.0)):
+    """The inverse of :func:`encode`.
+
+    Args:
+        offset (array): :math:`(..., 4)`.
+        base (array): Boxes :math:`(..., 4)`, broadcast against ``offset``.
+        std (pair of float): As in :func:`encode`.
+
+    Returns:
+        array: Boxes :math:`(..., 4)`.
+    """
+    xp = cuda.get_array_module(offset)
+    base_size = base[..., 2:] - base[..., :2]
+    centre = (base[..., :2] + base[..., 2:]) / 2 + offset[..., :2] * std[0] * base_size
+    half = base_size * xp.exp(xp.minimum(offset[..., 2:] * std[1], MAX_LOG_SCALE)) / 2
+    return xp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def clip(bbox, size):
+    """Clip boxes to images.
+
+    Args:
+        bbox (array): :math:`(..., 4)` in pixels.
+        size (array): Height and width, :math:`(2,)` or broadcastable to :math:`(..., 2)`.
+
+    Returns:
+        array: :math:`(..., 4)`.
+    """
+    xp = cuda.get_array_module(bbox)
+    size = xp.asarray(size, dtype=bbox.dtype)
+    return xp.concatenate([
+        xp.minimum(xp.maximum(bbox[..., :2], 0), size),
+        xp.minimum(xp.maximum(bbox[..., 2:], 0), size)], axis=-1)

@@ -1,0 +1,86 @@
+"""The detector: backbone with pyramid, region proposals, and the head."""
+
+from collections.abc import Sequence
+
+import chainer
+import chainer.functions as F
+import numpy as np
+
+from pfdet import compat  # noqa: F401
+from pfdet.links import box_coding
+from pfdet.links.bbox_head import SigmoidBboxHead
+from pfdet.links.fpn import FPN
+from pfdet.links.rpn import RPN
+
+
+class FasterRCNN(chainer.Chain):
+    """Faster R-CNN with a feature pyramid and a multi-label head (PFDet, section 2.1).
+
+    Args:
+        extractor (FPN): Maps images to feature maps.
+        rpn (RPN): Maps feature maps to proposals.
+        head (SigmoidBboxHead): Maps feature maps and boxes to classes and boxes.
+        stride (int): Height and width of a batch are padded to multiples of this: the stride of
+            the backbone's last feature map.
+    """
+
+    def __init__(self, extractor: FPN, rpn: RPN, head: SigmoidBboxHead, stride: int = 32):
+        super().__init__()
+        with self.init_scope():
+            self.extractor = extractor
+            self.rpn = rpn
+            self.head = head
+        self.stride = stride
+
+    @property
+    def n_class(self) -> int:
+        """Number of foreground classes."""
+        return self.head.n_class
+
+    def prepare(self, imgs: Sequence[np.ndarray], size: tuple[int, int] | None = None):
+        """Make a batch of images of different sizes.
+
+        Args:
+            imgs (sequence of arrays): RGB in [0, 255], :math:`(3, H, W)`, any numeric type.
+            size (pair of int): Height and width to pad to at least.
+
+        Returns:
+            array: float32 :math:`(N, 3, H', W')`, the mean subtracted, zero where padded.
+        """
+        size = np.max([img.shape[1:] for img in imgs] + ([size] if size else []), axis=0)
+        H, W = -(-size // self.stride) * self.stride
+        x = np.zeros((len(imgs), H, W, 3), np.float32)
+        for i, img in enumerate(imgs):
+            x[i, :img.shape[1], :img.shape[2]] = (img - self.extractor.mean).transpose(1, 2, 0)
+        return self.xp.asarray(x.transpose(0, 3, 1, 2))
+
+    def predict(self, imgs: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Boxes and class scores of images, before any threshold or suppression.
+
+        Args:
+            imgs (sequence of arrays): RGB in [0, 255], :math:`(3, H, W)`, already of the size at
+                which to detect.
+
+        Returns:
+            list of pairs of arrays: For each image boxes :math:`(K, 4)` relative to the image, in
+            [0, 1], and scores :math:`(K, C)` in [0, 1], on the CPU.
+        """
+        with chainer.using_config('train', False), chainer.no_backprop_mode():
+            x = self.prepare(imgs)
+            hs = self.extractor(x)
+            locs, confs, n_anchors = self.rpn(hs)
+            anchors = self.rpn.anchors([h.shape[2:] for h in hs])
+            proposals = self.rpn.decode(
+                locs.array, confs.array, anchors, n_anchors, x.shape[2:])
+            image, place = self.xp.nonzero(proposals.valid)
+            rois = proposals.bbox[image, place]
+            if len(rois) == 0:
+                empty = np.zeros((0, 4), np.float32), np.zeros((0, self.n_class), np.float32)
+                return [empty] * len(imgs)
+            offset, conf = self.head(hs, rois, image.astype(np.int32))
+            score = F.sigmoid(conf).array
+        size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=np.float32)[image]
+        bbox = box_coding.clip(box_coding.decode(offset.array, rois, self.head.std), size)
+        bbox /= self.xp.concatenate([size, size], axis=1)
+        image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
+        return [(bbox[image == i], score[image == i]) for i in range(len(imgs))]

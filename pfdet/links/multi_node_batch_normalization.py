@@ -1,0 +1,36 @@
+"""Batch normalization over the images of all ranks."""
+
+import chainer
+import chainer.links as L
+
+from pfdet import compat  # noqa: F401
+
+
+def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
+    """Replace, in place, every batch normalization by ChainerMN's over all ranks.
+
+    PFDet, section 2.1: batch statistics shared across nodes (MegDet, section 3.2). Parameters and
+    running statistics are carried over, so links with loaded weights can be converted.
+
+    Args:
+        link (chainer.Link): The network.
+        comm (ChainerMN communicator): The ranks that share their statistics. A rank that has more
+            images or places than another counts no more than it: batches must be of one size.
+    """
+    from chainermn.links import MultiNodeBatchNormalization
+
+    for chain in [chain for chain in link.links() if isinstance(chain, chainer.Chain)]:
+        for child in list(chain.children()):
+            if type(child) is not L.BatchNormalization:
+                continue
+            new = MultiNodeBatchNormalization(
+                child.avg_mean.shape, comm, decay=child.decay, eps=child.eps,
+                use_gamma=hasattr(child, 'gamma'), use_beta=hasattr(child, 'beta'))
+            new.copyparams(child)
+            # A sequential chain runs its layers in the order of registration.
+            order = list(getattr(chain, 'layer_names', ()))
+            delattr(chain, child.name)
+            with chain.init_scope():
+                setattr(chain, child.name, new)
+            if order:
+                chain.layer_names = order
