@@ -1,0 +1,325 @@
+"""Compile Open Images' annotation files to an annotation index.
+
+::
+
+    python -m pfdet.openimages.build_index --boxes CSV --labels CSV --classes CSV \\
+        --hierarchy JSON --images DIR --out INDEX
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pfdet.errors import InputError, run_command
+from pfdet.openimages.classes import read_classes
+from pfdet.openimages.csv_columns import Paths
+from pfdet.openimages.hierarchy import read_hierarchy
+from pfdet.openimages.images import image_size
+from pfdet.openimages.index import write_index
+from pfdet.openimages.tables import (
+    BoxTable,
+    ImageLabelTable,
+    describe_unknown,
+    read_boxes,
+    read_image_labels,
+    union_of_ids,
+)
+
+SUFFIXES = ['.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG']
+
+
+@dataclass
+class ImageFiles:
+    """What was found of a split's image files.
+
+    Attributes:
+        size (array): int32 ``(N, 2)``, height and width; zero without a readable file.
+        suffix (array): uint8 ``(N,)``, positions in :data:`SUFFIXES`.
+        missing (list of str): Image ids without a file.
+        unreadable (list of str): One message a file that is there but is no image.
+    """
+
+    size: np.ndarray
+    suffix: np.ndarray
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BuildReport:
+    """What :func:`build_index` did.
+
+    Attributes:
+        counts (dict): ``images``, ``objects``, ``labels`` (of objects), ``positive`` and
+            ``negative`` (verified classes over all images) in the index; what the tables
+            counted, as ``box_*`` and ``image_label_*``; image files ``missing`` and
+            ``unreadable``; verified classes given as both (``contradictory``), taken as present.
+        unknown (dict): Rows left out per unknown mid.
+        files (ImageFiles): The image files.
+        size (int): Bytes of the index.
+    """
+
+    counts: dict[str, int]
+    unknown: dict[str, int]
+    files: ImageFiles
+    size: int
+
+
+def build_index(
+        boxes: Paths, labels: Paths, classes: str | os.PathLike, hierarchy: str | os.PathLike,
+        images: str | os.PathLike, out: str | os.PathLike, keep_missing: bool = False,
+        n_thread: int = 8) -> BuildReport:
+    """Compile annotation files to an index file.
+
+    The index has every image id of the box and label tables that has a readable file.
+
+    Args:
+        boxes (path or paths): Box CSVs, plain or gzip.
+        labels (path or paths): Image-level label CSVs, plain or gzip.
+        classes (path): Class descriptions, ``mid,name``.
+        hierarchy (path): Hierarchy JSON.
+        images (path): Directory of ``{image id}.jpg``, or another of :data:`SUFFIXES`.
+        out (path): The index file, replaced when the new one is complete.
+        keep_missing (bool): Keep images without a readable file, with size 0.
+        n_thread (int): Threads that read image sizes.
+
+    Returns:
+        BuildReport: Counts and names.
+
+    Raises:
+        InputError: If an input is bad, no image has a file (unless ``keep_missing``), no box is
+            usable, or ``out`` cannot be written.
+    """
+    label_space = read_classes(classes)
+    if len(label_space) > np.iinfo(np.int16).max:
+        raise InputError(f'{classes}: {len(label_space)} classes; expected at most '
+                         f'{np.iinfo(np.int16).max}')
+    tree = read_hierarchy(hierarchy, label_space)
+    box_table = read_boxes(boxes, label_space)
+    label_table = read_image_labels(labels, label_space)
+    if not len(box_table.image):
+        raise InputError(f'{boxes}: no usable box; expected XMin < XMax and YMin < YMax in [0, 1]')
+    image_ids, (of_boxes, of_labels) = union_of_ids([box_table, label_table])
+    files = find_image_files(images, image_ids, n_thread)
+    found = files.size[:, 0] > 0
+    if not found.any() and not keep_missing:
+        raise InputError(f'{images}: no image of the {len(image_ids)} in the tables was found; '
+                         f'expected files such as {image_ids[0]}.jpg')
+    kept = np.ones_like(found) if keep_missing else found
+    box_table.image = of_boxes[box_table.image]
+    label_table.image = of_labels[label_table.image]
+    columns, contradictory = annotation_columns(
+        box_table, label_table, kept, len(label_space))
+    columns.update(id_columns(image_ids[kept]))
+    columns['image_size'] = files.size[kept]
+    columns['image_suffix'] = files.suffix[kept]
+    counts = {'images': int(kept.sum()), 'objects': len(columns['bbox']),
+              'labels': len(columns['label']), 'positive': len(columns['positive']),
+              'negative': len(columns['negative']), 'contradictory': contradictory,
+              'missing': len(files.missing), 'unreadable': len(files.unreadable),
+              **{f'box_{name}': n for name, n in box_table.counts.items()},
+              **{f'image_label_{name}': n for name, n in label_table.counts.items()}}
+    try:
+        size = write_index(out, columns, label_space, tree, images, SUFFIXES, counts)
+    except OSError as e:
+        raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
+    unknown = dict(box_table.unknown)
+    for mid, n in label_table.unknown.items():
+        unknown[mid] = unknown.get(mid, 0) + n
+    return BuildReport(counts, unknown, files, size)
+
+
+def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray,
+                       n_class: int) -> tuple[dict[str, np.ndarray], int]:
+    """Group the rows of the tables by image and object.
+
+    Boxes of an image with the same coordinates, as float32, are one object: its labels are
+    theirs, its flags the union of theirs. The order of the rows has no influence.
+
+    Args:
+        boxes (BoxTable): With ``image`` counted over all ``N`` images of the split.
+        labels (ImageLabelTable): The same.
+        kept (array): bool ``(N,)``. The rows of other images are left out.
+        n_class (int): The number of classes.
+
+    Returns:
+        tuple: The columns of objects, labels and verified classes, as
+        :mod:`pfdet.openimages.index` lists them, and how many classes were verified in an image
+        both to be there and not to be.
+    """
+    n_image = int(kept.sum())
+    number = np.cumsum(kept, dtype=np.int32) - 1
+    columns = _object_columns(boxes, kept, number, n_image)
+
+    # An image and a class as one number, of boxes and of both kinds of verification.
+    boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
+    boxed = boxed[kept[boxes.image]]
+    verified = number[labels.image].astype(np.int64) * n_class + labels.label
+    here = kept[labels.image]
+    positive = np.unique(np.concatenate([boxed, verified[here & labels.positive]]))
+    negative = np.unique(verified[here & ~labels.positive])
+    clash = np.isin(negative, positive, assume_unique=True)
+    for name, key in (('positive', positive), ('negative', negative[~clash])):
+        columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
+        columns[name] = (key % n_class).astype(np.int16)
+    return columns, int(clash.sum())
+
+
+def _object_columns(boxes: BoxTable, kept: np.ndarray, number: np.ndarray,
+                    n_image: int) -> dict[str, np.ndarray]:
+    # Coordinates are not negative, so their bits order as they do: two sort keys, not four.
+    bits = np.ascontiguousarray(boxes.bbox).view(np.uint32).astype(np.uint64)
+    low, high = bits[:, 0] << 32 | bits[:, 1], bits[:, 2] << 32 | bits[:, 3]
+    del bits
+    order = np.lexsort((boxes.label, high, low, boxes.image))
+    order = order[kept[boxes.image[order]]]
+    image, label = number[boxes.image[order]], boxes.label[order]
+    new_object = _changes(image) | _changes(low[order]) | _changes(high[order])
+    new_label = new_object | _changes(label)
+    first = np.flatnonzero(new_object)
+    n_label = np.bincount((np.cumsum(new_object) - 1)[new_label], minlength=len(first))
+    flags = (np.bitwise_or.reduceat(boxes.flags[order], first) if len(first)
+             else np.zeros(0, np.uint8))
+    return {'object_offsets': _offsets(np.bincount(image[first], minlength=n_image)),
+            'bbox': boxes.bbox[order[first]], 'flags': flags,
+            'label_offsets': _offsets(n_label), 'label': label[new_label].astype(np.int16)}
+
+
+def _changes(sorted_values: np.ndarray) -> np.ndarray:
+    changes = np.ones(len(sorted_values), bool)
+    np.not_equal(sorted_values[1:], sorted_values[:-1], out=changes[1:])
+    return changes
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
+
+
+def id_columns(image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the columns of the image ids."""
+    encoded = [image_id.encode() for image_id in image_ids]
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    return {'id_offsets': _offsets(lengths),
+            'id_bytes': np.frombuffer(b''.join(encoded), np.uint8)}
+
+
+def find_image_files(root: str | os.PathLike, image_ids: Sequence[str],
+                     n_thread: int = 8) -> ImageFiles:
+    """Find the file of every image and read its size from its head.
+
+    Args:
+        root (path): Directory of the image files.
+        image_ids (sequence of str): File names without suffix.
+        n_thread (int): Threads; the disk's latency is what they hide.
+
+    Returns:
+        ImageFiles: Sizes, suffixes, and what is not there.
+    """
+    files = ImageFiles(np.zeros((len(image_ids), 2), np.int32),
+                       np.zeros(len(image_ids), np.uint8))
+    try:
+        names = set(os.listdir(root)) if len(image_ids) else set()
+    except OSError:
+        names = set()
+    chunks = list(_chunks(len(image_ids), 512))
+    with (ThreadPoolExecutor(n_thread) as pool,
+          tqdm(total=len(image_ids), desc='image sizes', unit='image', disable=None) as bar):
+        for chunk, (missing, unreadable) in zip(chunks, pool.map(
+                lambda chunk: _find_chunk(Path(root), names, image_ids, chunk, files), chunks)):
+            files.missing += missing
+            files.unreadable += unreadable
+            bar.update(len(chunk))
+    return files
+
+
+def _chunks(n: int, size: int) -> Iterator[range]:
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))
+
+
+def _find_chunk(root: Path, names: set[str], image_ids: Sequence[str], chunk: range,
+                files: ImageFiles) -> tuple[list[str], list[str]]:
+    missing, unreadable = [], []
+    prefix = os.path.join(root, '')
+    for i in chunk:
+        image_id = image_ids[i]
+        for code, suffix in enumerate(SUFFIXES):
+            name = image_id + suffix
+            # An id with a slash names a file of a subdirectory, which the listing does not have.
+            if name in names or '/' in name and os.path.exists(prefix + name):
+                files.suffix[i] = code
+                try:
+                    files.size[i] = image_size(prefix + name)
+                except InputError as e:
+                    unreadable.append(str(e))
+                break
+        else:
+            missing.append(image_id)
+    return missing, unreadable
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; ``--help`` says what it takes."""
+    parser = argparse.ArgumentParser(
+        prog='python -m pfdet.openimages.build_index',
+        description='Compile Open Images annotation files to an annotation index.')
+    parser.add_argument('--boxes', nargs='+', required=True, metavar='CSV',
+                        help='box annotations, plain or gzip')
+    parser.add_argument('--labels', nargs='+', required=True, metavar='CSV',
+                        help='image-level labels verified by people, plain or gzip')
+    parser.add_argument('--classes', required=True, metavar='CSV',
+                        help='class descriptions: mid,name')
+    parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
+    parser.add_argument('--images', required=True, metavar='DIR',
+                        help='directory of the image files, named by image id')
+    parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
+    parser.add_argument('--keep-missing', action='store_true',
+                        help='keep images without a readable file, with size 0')
+    args = parser.parse_args(argv)
+    start = time.perf_counter()
+    report = build_index(args.boxes, args.labels, args.classes, args.hierarchy, args.images,
+                         args.out, args.keep_missing)
+    for line in describe_report(report, args.keep_missing):
+        print(line)
+    print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')
+
+
+def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str]:
+    """Return the lines the command prints about a build."""
+    c = report.counts
+    lines = [
+        f'images: {c["images"]:,}; objects: {c["objects"]:,} with {c["labels"]:,} labels, from '
+        f'{c["box_boxes"]:,} boxes in {c["box_rows"]:,} rows',
+        f'verified classes: {c["positive"]:,} positive, {c["negative"]:,} negative, from '
+        f'{c["image_label_labels"]:,} labels in {c["image_label_rows"]:,} rows',
+        f'boxes clipped: {c["box_clipped"]:,}; without extent, dropped: '
+        f'{c["box_degenerate"]:,}; of unknown classes, skipped: {c["box_unknown_class"]:,}',
+        f'image labels of unknown classes, skipped: {c["image_label_unknown_class"]:,}; '
+        f'unverified, skipped: {c["image_label_unverified"]:,}; contradictory, taken as '
+        f'positive: {c["contradictory"]:,}']
+    if report.unknown:
+        lines.append(f'unknown classes: {describe_unknown(report.unknown)}')
+    fate = 'kept' if keep_missing else 'left out'
+    missing, unreadable = report.files.missing, report.files.unreadable
+    lines.append(f'images without a file, {fate}: {len(missing):,}{_first(missing)}')
+    if unreadable:
+        lines.append(f'image files that cannot be read, {fate}: {len(unreadable):,}'
+                     f'{_first(unreadable)}')
+    return lines
+
+
+def _first(names: list[str], n: int = 5) -> str:
+    return f' ({"; ".join(names[:n])}{"; ..." if len(names) > n else ""})' if names else ''
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,115 @@
+"""The classes of a label space: Open Images' machine ids (mids) and their names."""
+
+import csv
+import functools
+import importlib.resources
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pfdet.errors import InputError
+
+# Releases from V7 on begin the file with this line; the earlier ones begin with a class.
+_HEADER = ('LabelName', 'DisplayName')
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes a detector tells apart, in the order of their ids.
+
+    Attributes:
+        mids (tuple of str): Machine ids such as ``'/m/014j1m'``; class ``i`` is ``mids[i]``.
+        names (tuple of str): Names such as ``'Apple'``, in the same order.
+    """
+
+    mids: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mids) != len(self.names):
+            raise ValueError(f'{len(self.mids)} mids but {len(self.names)} names')
+        if len(set(self.mids)) != len(self.mids):
+            raise ValueError('a mid occurs twice')
+
+    def __len__(self) -> int:
+        return len(self.mids)
+
+    @functools.cached_property
+    def ids(self) -> Mapping[str, int]:
+        """Mapping from mid to class id, 0-based."""
+        return MappingProxyType({mid: i for i, mid in enumerate(self.mids)})
+
+    def id_of(self, mid: str) -> int:
+        """Return the class id of a mid.
+
+        Raises:
+            KeyError: If the mid is none of these classes.
+        """
+        return self.ids[mid]
+
+    def __getstate__(self) -> dict:
+        # A mapping proxy cannot be pickled, and is made again when asked for.
+        return {'mids': self.mids, 'names': self.names}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+
+
+def read_classes(path: str | os.PathLike) -> Classes:
+    """Read Open Images' class descriptions: lines of ``mid,name``.
+
+    The header line of later releases (``LabelName,DisplayName``) is accepted and not needed.
+
+    Args:
+        path (path): For example ``challenge-2018-class-descriptions-500.csv``.
+
+    Returns:
+        Classes: In the order of the file.
+
+    Raises:
+        InputError: If the file cannot be read or is empty, or a line is malformed or repeats
+            a mid.
+    """
+    mids: dict[str, int] = {}
+    names = []
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as f:
+            for number, line in enumerate(f, 1):
+                if not line.strip('\r\n'):
+                    continue
+                row = next(csv.reader([line], strict=True))
+                if number == 1 and tuple(row) == _HEADER:
+                    continue
+                if len(row) != 2 or not all(field.strip() for field in row):
+                    raise InputError(
+                        f'{path}, line {number}: expected mid,name, got {line.rstrip()[:80]!r}')
+                mid, name = row
+                if mid in mids:
+                    raise InputError(
+                        f'{path}, line {number}: class {mid!r} was already given in '
+                        f'line {mids[mid]}; expected every mid once')
+                mids[mid] = number
+                names.append(name)
+    except (csv.Error, StopIteration) as e:
+        raise InputError(f'{path}, line {number}: expected mid,name, but {e}') from e
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path}: expected UTF-8 text of lines mid,name, but {e}') from e
+    except OSError as e:
+        raise InputError(
+            f'{path}: cannot read the class descriptions: {e.strerror or e}') from e
+    if not mids:
+        raise InputError(f'{path}: no classes; expected lines of mid,name')
+    return Classes(tuple(mids), tuple(names))
+
+
+@functools.cache
+def challenge_classes() -> Classes:
+    """Return the 500 classes of the Open Images Challenge 2018 and 2019.
+
+    They are facts of Open Images' annotations, CC BY 4.0 by Google LLC.
+    """
+    data = importlib.resources.files('pfdet.openimages').joinpath('data')
+    name = 'challenge-2018-class-descriptions-500.csv'
+    with importlib.resources.as_file(data.joinpath(name)) as path:
+        return read_classes(path)

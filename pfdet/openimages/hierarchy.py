@@ -1,0 +1,194 @@
+"""Which class is a kind of which other: the class hierarchy as one boolean matrix."""
+
+import functools
+import importlib.resources
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pfdet.errors import InputError
+from pfdet.openimages.classes import Classes, challenge_classes
+
+
+class Hierarchy:
+    """The kind-of relation between classes, closed over all parents of parents.
+
+    Args:
+        ancestors (array): bool ``(C, C)``. ``ancestors[i, j]`` says that class ``j`` is a proper
+            ancestor of class ``i``, through any of its parents. Must be transitive and without
+            cycles; :func:`hierarchy_from_edges` makes it so.
+
+    Attributes:
+        n_class (int): ``C``.
+        ancestors (array): bool ``(C, C)``, read-only, as given.
+        descendants (array): bool ``(C, C)``; ``descendants[i, j]``: ``j`` is a kind of ``i``.
+        closure (array): bool ``(C, C)``; ``ancestors`` with the diagonal set. A label matrix
+            ``t`` of shape ``(R, C)`` is expanded by ``t @ closure``.
+        is_leaf (array): bool ``(C,)``. No class is a kind of this one.
+        depth (array): int32 ``(C,)``. Classes on the longest way up, the class itself included;
+            1 is a class without ancestor.
+    """
+
+    def __init__(self, ancestors: np.ndarray) -> None:
+        ancestors = np.array(ancestors, bool)
+        if ancestors.ndim != 2 or ancestors.shape[0] != ancestors.shape[1]:
+            raise ValueError(f'ancestors must be (C, C), got {ancestors.shape}')
+        if (ancestors & ancestors.T).any():
+            raise ValueError('a class is its own ancestor')
+        self.n_class = len(ancestors)
+        self.ancestors = _read_only(ancestors)
+        self.descendants = ancestors.T
+        self.closure = _read_only(ancestors | np.eye(self.n_class, dtype=bool))
+        self.is_leaf = _read_only(~ancestors.any(axis=0))
+
+    @functools.cached_property
+    def depth(self) -> np.ndarray:
+        depth = np.ones(self.n_class, np.int32)
+        # An ancestor has fewer ancestors than its descendant, so it is settled before it.
+        for i in np.argsort(self.ancestors.sum(axis=1), kind='stable'):
+            above = depth[self.ancestors[i]]
+            if len(above):
+                depth[i] = above.max() + 1
+        return _read_only(depth)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def flat_hierarchy(n_class: int) -> Hierarchy:
+    """Return the hierarchy in which no class is a kind of another.
+
+    Args:
+        n_class (int): The number of classes.
+    """
+    return Hierarchy(np.zeros((n_class, n_class), bool))
+
+
+def hierarchy_from_edges(edges: Iterable[tuple[str, str]], classes: Classes) -> Hierarchy:
+    """Close parent-child pairs to a hierarchy over ``classes``.
+
+    Names that are not in ``classes`` are passed through: what is below them is still below what
+    is above them.
+
+    Args:
+        edges (iterable of pairs of str): ``(parent mid, child mid)``.
+        classes (Classes): The label space.
+
+    Raises:
+        ValueError: If a name is above itself; the message names it.
+    """
+    children: dict[str, list[str]] = {}
+    n_parent: dict[str, int] = {}
+    for parent, child in set(edges):
+        children.setdefault(parent, []).append(child)
+        n_parent[child] = n_parent.get(child, 0) + 1
+        n_parent.setdefault(parent, 0)
+    ancestors = np.zeros((len(classes), len(classes)), bool)
+    unknown = {name: np.zeros(len(classes), bool) for name in n_parent if name not in classes.ids}
+    ready = [name for name, n in n_parent.items() if n == 0]
+    n_done = 0
+    while ready:
+        parent = ready.pop()
+        n_done += 1
+        if parent in classes.ids:
+            above = ancestors[classes.ids[parent]].copy()
+            above[classes.ids[parent]] = True
+        else:
+            above = unknown[parent]
+        for child in children.get(parent, ()):
+            below = unknown[child] if child in unknown else ancestors[classes.ids[child]]
+            below |= above
+            n_parent[child] -= 1
+            if n_parent[child] == 0:
+                ready.append(child)
+    if n_done < len(n_parent):
+        name = min(name for name, n in n_parent.items() if n > 0)
+        raise ValueError(f'{name!r} is part of, or below, a cycle')
+    return Hierarchy(ancestors)
+
+
+def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
+    """Read Open Images' hierarchy JSON, such as ``bbox_labels_500_hierarchy.json``.
+
+    A node is ``{"LabelName": mid, "Subcategory": [nodes], "Part": [nodes]}``. Only
+    ``Subcategory`` is the kind-of relation: a part (a wheel) is no kind of its whole (a car), so
+    nothing under a ``Part`` gets an ancestor from above it. Nodes that are not in ``classes``,
+    such as the root, are passed through. A class that occurs at several places has the
+    ancestors of all of them.
+
+    Args:
+        path (path): The JSON file.
+        classes (Classes): The label space.
+
+    Returns:
+        Hierarchy: Over ``classes``; a class the file does not name has no relation.
+
+    Raises:
+        InputError: If the file cannot be read, is not such a tree, is circular, or names none
+            of the classes.
+    """
+    try:
+        with open(path, encoding='utf-8-sig') as f:
+            root = json.load(f)
+    except OSError as e:
+        raise InputError(f'{path}: cannot read the hierarchy: {e.strerror or e}') from e
+    except json.JSONDecodeError as e:
+        raise InputError(
+            f'{path}, line {e.lineno}: expected the hierarchy as JSON, but {e.msg}') from e
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path}: expected the hierarchy as JSON in UTF-8, but {e}') from e
+    except RecursionError as e:
+        raise InputError(f'{path}: nested too deep for a hierarchy of classes') from e
+    edges: list[tuple[str, str]] = []
+    seen = set()
+    stack = [(None, root)]
+    while stack:
+        parent, node = stack.pop()
+        name = _name_of(node, parent, path)
+        seen.add(name)
+        if parent is not None:
+            edges.append((parent, name))
+        stack += [(name, child) for child in _nodes(node, 'Subcategory', path)]
+        stack += [(None, part) for part in _nodes(node, 'Part', path)]
+    if not seen & classes.ids.keys():
+        raise InputError(
+            f'{path}: names none of the {len(classes)} classes; expected the hierarchy that '
+            f'belongs to the class descriptions, with LabelName such as {classes.mids[0]!r}')
+    try:
+        return hierarchy_from_edges(edges, classes)
+    except ValueError as e:
+        raise InputError(f'{path}: expected a hierarchy without cycles, but {e}') from e
+
+
+def _name_of(node: Any, parent: str | None, path: str | os.PathLike) -> str:
+    name = node.get('LabelName') if isinstance(node, dict) else None
+    if not isinstance(name, str):
+        where = f'a node under {parent!r}' if parent else 'a node'
+        raise InputError(
+            f'{path}: expected every node to be an object with a LabelName, '
+            f'but {where} is {str(node)[:60]!r}')
+    return name
+
+
+def _nodes(node: dict, key: str, path: str | os.PathLike) -> list:
+    nodes = node.get(key, [])
+    if not isinstance(nodes, list):
+        raise InputError(
+            f'{path}: expected {key} of {node["LabelName"]!r} to be a list of nodes')
+    return nodes
+
+
+@functools.cache
+def challenge_hierarchy() -> Hierarchy:
+    """Return the hierarchy of the 500 challenge classes: 443 leaves, 57 parents, 5 levels.
+
+    It is a fact of Open Images' annotations, CC BY 4.0 by Google LLC.
+    """
+    data = importlib.resources.files('pfdet.openimages').joinpath('data')
+    with importlib.resources.as_file(data.joinpath('bbox_labels_500_hierarchy.json')) as path:
+        return read_hierarchy(path, challenge_classes())
