@@ -1,7 +1,9 @@
 """PFDet: large-scale object detection on Open Images with Chainer.
 
-Importing this package does not import Chainer. Modules that need it import
-:mod:`pfdet.compat` first, which makes Chainer work on today's Python and NumPy.
+Importing this package, or any part of it, makes a later import of Chainer work on today's Python
+and NumPy (:mod:`pfdet.compat`); it does not import Chainer itself.
 """
+
+from pfdet import compat  # noqa: F401
 
 __version__ = '0.1.0'

@@ -1,0 +1,51 @@
+"""Print the versions of this environment and what was fixed in it: ``python -m pfdet.compat``."""
+
+import importlib.metadata
+import sys
+
+import pfdet.compat  # noqa: F401
+from pfdet.compat.import_hook import FIXES
+
+import chainercv  # noqa: F401
+import chainermn  # noqa: F401
+
+PACKAGES = {
+    'NumPy': ['numpy'], 'SciPy': ['scipy'], 'CuPy': ['cupy', 'cupy-cuda12x', 'cupy-cuda13x'],
+    'Chainer': ['chainer'], 'ChainerCV': ['chainercv'], 'mpi4py': ['mpi4py']}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of packages and of MPI's library, by name."""
+    found = {'Python': sys.version.split()[0]}
+    for name, packages in PACKAGES.items():
+        found[name] = ' '.join(filter(None, map(_version, packages))) or 'not installed'
+    try:
+        from mpi4py import MPI
+        found['MPI'] = ' '.join(MPI.Get_library_version().rstrip('\0').splitlines()[0].split())
+    except (ImportError, RuntimeError) as e:
+        found['MPI'] = f'not found ({e})'
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def report() -> str:
+    """The versions and, a line each, the fixes: name, whether applied, why, since when."""
+    lines = [f'{name:<11}{version}' for name, version in versions().items()]
+    lines.append('')
+    for fix in FIXES:
+        if fix.applied:
+            state = f'in {len(fix.applied)} module{"s" * (len(fix.applied) > 1)}'
+        else:
+            state = 'not loaded' if fix.needed() else 'not needed'
+        lines.append(f'{fix.name:<22}{state:<14}{fix.reason} ({fix.since})')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    print(report())

@@ -1,0 +1,143 @@
+"""What current Python, NumPy, setuptools and Pillow break in Chainer and ChainerCV, and its repair.
+
+Every function takes the source of a module and returns it repaired; its docstring says what breaks,
+the decorator where and since which version. It raises :class:`ValueError` for a source other than
+the one it knows.
+"""
+
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Callable
+
+from pfdet.compat.import_hook import fix
+
+
+def version_of(package: str) -> tuple[int, ...]:
+    """The first three numbers of an installed package's version; empty if it is not installed."""
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return tuple(int(n) for n in re.findall(r'\d+', version)[:3])
+
+
+def _since(package: str, *version: int) -> Callable[[], bool]:
+    return lambda: version_of(package) >= version
+
+
+def _no_nms_extension() -> bool:
+    # Looking for the package does not import it.
+    spec = importlib.util.find_spec('chainercv')
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    folder = os.path.join(spec.submodule_search_locations[0], 'utils', 'bbox')
+    return importlib.machinery.PathFinder.find_spec('_nms_gpu_post', [folder]) is None
+
+
+def _replace(source: str, old: str, new: str, count: int = 1) -> str:
+    if source.count(old) != count:
+        raise ValueError(f'expected {old!r} {count} time(s), found it {source.count(old)} time(s)')
+    return source.replace(old, new)
+
+
+@fix('chainer.functions.array.as_strided', since='NumPy 2.0', needed=_since('numpy', 2))
+def numpy_sctypes(source: str) -> str:
+    """Spell out ``np.sctypes``, which NumPy removed; ``import chainer`` fails without."""
+    source = _replace(source, "np.sctypes['int']", '(np.int8, np.int16, np.int32, np.int64)')
+    return _replace(source, "np.sctypes['float']", '(np.float16, np.float32, np.float64)')
+
+
+@fix('chainer.functions.array.resize_images', since='NumPy 1.24', needed=_since('numpy', 1, 24))
+def numpy_float(source: str) -> str:
+    """Say ``float`` for ``numpy.float`` in ``F.resize_images``; NumPy removed the alias."""
+    return _replace(source, 'dtype=numpy.float)', 'dtype=float)', 6)
+
+
+@fix('chainercv.datasets.coco.coco_instances_base_dataset',
+     'chainercv.datasets.cub.cub_keypoint_dataset',
+     'chainercv.datasets.voc.voc_bbox_dataset',
+     'chainercv.datasets.voc.voc_utils',
+     'chainercv.experimental.links.model.fcis.fcis',
+     'chainercv.experimental.links.model.fcis.fcis_train_chain',
+     'chainercv.experimental.links.model.fcis.utils.proposal_target_creator',
+     'chainercv.links.model.fpn.mask_head',
+     'chainercv.links.model.fpn.mask_utils',
+     'chainercv.utils.mask.scale_mask',
+     'chainercv.utils.testing.assertions.assert_is_instance_segmentation_dataset',
+     'chainercv.utils.testing.assertions.assert_is_instance_segmentation_link',
+     'chainercv.utils.testing.assertions.assert_is_point',
+     'chainercv.visualizations.vis_point',
+     since='NumPy 1.24', needed=_since('numpy', 1, 24))
+def numpy_bool_and_int(source: str) -> str:
+    """Say ``bool`` and ``int`` for ``np.bool`` and ``np.int``; 1.24 removed both, 2.0 has one."""
+    source, count = re.subn(r'\bnp\.(bool|int)\b', r'\1', source)
+    if not count:
+        raise ValueError('expected np.bool or np.int, found neither')
+    return source
+
+
+@fix('chainercv.links.model.fpn.bbox_head', 'chainercv.links.model.fpn.mask_head',
+     since='NumPy 1.24', needed=_since('numpy', 1, 24))
+def hstack_of_generator(source: str) -> str:
+    """Give ``hstack`` a list in the FPN heads' losses: NumPy no longer takes a generator."""
+    levels = 'xp.array((l,) * len(rois[l])) for l in range(n_level)'
+    return _replace(source, f'xp.hstack(\n        {levels})', f'xp.hstack(\n        [{levels}])')
+
+
+@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, later fails')
+def int_of_array(source: str) -> str:
+    """Take the number out of the array in the multi-node iterator before ``int()`` sees it."""
+    return _replace(source, 'int(_size)', 'int(_size[0])')
+
+
+@fix('chainer._environment_check', since='NumPy on Python 3.12, setuptools 82')
+def environment_check(source: str) -> str:
+    """Drop the check for Python 3.5.0, macOS's BLAS and CuPy 7, which needs removed packages.
+
+    ``import chainer`` fails where either of ``numpy.distutils`` and ``pkg_resources`` is missing;
+    where both are there, importing them takes longer than importing Chainer. CuPy's versions are
+    this module's business: Chainer would warn of every CuPy since 8.
+    """
+    _replace(source, 'def check():', '')
+    return '"""Replaced by pfdet.compat."""\n\n\ndef check():\n    pass\n'
+
+
+@fix('chainercv', since='setuptools 82')
+def chainercv_version(source: str) -> str:
+    """Read ChainerCV's own version by ``importlib.metadata`` instead of ``pkg_resources``."""
+    source = _replace(source, 'import pkg_resources', 'import importlib.metadata')
+    return _replace(source, "pkg_resources.get_distribution('chainercv').version",
+                    "importlib.metadata.version('chainercv')")
+
+
+@fix('chainer.testing.helper', 'chainer.testing.doctest_helper', since='setuptools 82')
+def testing_requirements(source: str) -> str:
+    """Look up installed packages without ``pkg_resources``; ChainerCV imports these helpers."""
+    return _replace(
+        source, 'import pkg_resources', 'from pfdet.compat import stand_ins as pkg_resources')
+
+
+@fix('chainercv.utils.bbox._nms_gpu_post', since='Python 3.11, or set up without compiling it',
+     needed=_no_nms_extension)
+def nms_gpu_post(source: str) -> str:
+    """Stand in for ChainerCV's C extension, which current Python does not compile."""
+    return 'from pfdet.compat.stand_ins import select_by_mask as _nms_gpu_post  # NOQA\n'
+
+
+@fix('chainercv.transforms.image.resize', 'chainercv.transforms.image.rotate',
+     since='Pillow 11.3 warns, 13 fails', needed=_since('pillow', 11, 3))
+def pillow_mode(source: str) -> str:
+    """Leave it to Pillow that a float32 array is an image of mode F."""
+    return _replace(source, "fromarray(ch, mode='F')", 'fromarray(ch)')
+
+
+@fix('chainer.utils.meta', since='ever')
+def overriding_warning(source: str) -> str:
+    """Keep ``DeprecationWarning: Overriding method 'to_cpu'`` for classes outside ChainerCV."""
+    return _replace(
+        source, "if hasattr(f, '__override_action'):",
+        "if (hasattr(f, '__override_action')\n"
+        "                        and not d.get('__module__', '').startswith('chainercv.')):")
