@@ -1,0 +1,20 @@
+"""The loss of box offsets."""
+
+import chainer
+import chainer.functions as F
+
+from pfdet import compat  # noqa: F401
+
+
+def smooth_l1(x, t, beta: float = 1.0) -> chainer.Variable:
+    """Smooth L1 loss of rows (Girshick, Fast R-CNN, equation 3), summed over each row.
+
+    Args:
+        x (variable or array): Predicted offsets :math:`(R, 4)`.
+        t (array): True offsets :math:`(R, 4)`.
+        beta (float): Where the loss turns from quadratic to linear.
+
+    Returns:
+        chainer.Variable: :math:`(R,)`.
+    """
+    return F.huber_loss(x, t, beta, reduce='no') / beta

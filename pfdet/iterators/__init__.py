@@ -1,0 +1,1 @@
+"""Which image comes next, and loading it ahead of time."""

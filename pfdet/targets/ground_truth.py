@@ -1,0 +1,61 @@
+"""The ground truth of a batch of images as arrays."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.tables import GROUP_OF
+
+
+class GroundTruth(NamedTuple):
+    """Objects of :math:`N` images, at most :math:`G` an image.
+
+    Attributes:
+        bbox (float32 array): :math:`(N, G, 4)` in pixels of the batch.
+        valid (bool array): :math:`(N, G)`; the others fill up.
+        group_of (bool array): :math:`(N, G)`; boxes around a crowd of a class.
+        label (bool array): :math:`(N, G, C)`; the label set as annotated.
+        expanded (bool array): :math:`(N, G, C)`; the label set with all ancestors.
+        verified (bool array): :math:`(N, C)`; whether annotators looked for the class, found or
+            not: positive labels hold for ancestors, negative ones for descendants.
+    """
+
+    bbox: np.ndarray
+    valid: np.ndarray
+    group_of: np.ndarray
+    label: np.ndarray
+    expanded: np.ndarray
+    verified: np.ndarray
+
+
+def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequence[np.ndarray],
+            positive: Sequence[np.ndarray], negative: Sequence[np.ndarray],
+            hierarchy: Hierarchy) -> GroundTruth:
+    """Put the annotations of several images together.
+
+    Args:
+        bbox (sequence of arrays): :math:`(R_n, 4)` in pixels.
+        label (sequence of bool arrays): :math:`(R_n, C)`, as annotated.
+        flags (sequence of uint8 arrays): :math:`(R_n,)`, the index's flag bits.
+        positive, negative (sequences of bool arrays): :math:`(C,)`, verified in the image.
+        hierarchy (Hierarchy): The classes' relation.
+
+    Returns:
+        GroundTruth: NumPy arrays.
+    """
+    N, G, C = len(bbox), max(1, max(map(len, bbox))), hierarchy.n_class
+    truth = GroundTruth(
+        np.zeros((N, G, 4), np.float32), np.zeros((N, G), bool), np.zeros((N, G), bool),
+        np.zeros((N, G, C), bool), np.zeros((N, G, C), bool), np.zeros((N, C), bool))
+    closure = hierarchy.closure
+    for n, b in enumerate(bbox):
+        R = len(b)
+        truth.bbox[n, :R] = b
+        truth.valid[n, :R] = True
+        truth.group_of[n, :R] = (flags[n] & GROUP_OF) > 0
+        truth.label[n, :R] = label[n]
+        truth.expanded[n, :R] = label[n] @ closure
+        truth.verified[n] = (positive[n] @ closure) | (closure @ negative[n])
+    return truth

@@ -1,0 +1,1 @@
+"""Training: loading batches, the loss, the optimizer, evaluation and snapshots while it runs."""

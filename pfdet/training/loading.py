@@ -1,0 +1,141 @@
+"""Training images: resized, flipped, and put together to batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.targets.ground_truth import GroundTruth, collate
+
+
+class Sample(NamedTuple):
+    """One training image, ready for a batch.
+
+    Attributes:
+        img (uint8 array): RGB, :math:`(3, H, W)`.
+        bbox (float32 array): :math:`(R, 4)` in pixels of ``img``.
+        label (bool array): :math:`(R, C)`, as annotated.
+        flags (uint8 array): :math:`(R,)`.
+        positive, negative (bool arrays): :math:`(C,)`.
+        position (int): In the global order; what random choices about the image depend on.
+        image_id (str): For messages.
+    """
+
+    img: np.ndarray
+    bbox: np.ndarray
+    label: np.ndarray
+    flags: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+    position: int
+    image_id: str
+
+
+@dataclass
+class Batch:
+    """A rank's images of one iteration.
+
+    Attributes:
+        imgs (list of arrays): :math:`(3, H, W)` each.
+        truth (GroundTruth): Of all images.
+        positions (list of int): In the global order.
+        image_ids (list of str): For messages.
+        size (pair of int): Height and width that the images of all ranks fit into.
+    """
+
+    imgs: list[np.ndarray]
+    truth: GroundTruth
+    positions: list[int]
+    image_ids: list[str]
+    size: tuple[int, int]
+
+
+def resize(img: np.ndarray, min_size: int, max_size: int) -> tuple[np.ndarray, float]:
+    """Resize so that the shorter edge is ``min_size``, or the longer one ``max_size`` if less.
+
+    Args:
+        img (uint8 array): :math:`(H, W, 3)`.
+        min_size, max_size (int): Pixels.
+
+    Returns:
+        tuple: uint8 :math:`(H', W', 3)`, and the scale from old to new coordinates.
+    """
+    H, W = img.shape[:2]
+    scale = min(min_size / min(H, W), max_size / max(H, W))
+    size = max(1, round(W * scale)), max(1, round(H * scale))
+    # Averaging over areas keeps thin things when shrinking, and is meant for nothing else.
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(img, size, interpolation=how), scale
+
+
+class TrainLoader:
+    """Load an image of the training set with its augmentation.
+
+    "We scaled images during training so that the length of the smaller edge is between [640,
+    1056]. Also, we randomly flipped images horizontally" (PFDet, section 3). All images of an
+    iteration, on all ranks, get the same edge length, so that no rank waits for another's larger
+    image; the paper does not say.
+
+    Args:
+        dataset (OpenImagesDataset): Images and annotations.
+        min_size (pair of int): Range of the shorter edge's length, both ends included.
+        max_size (int): The longer edge's limit.
+        flip (bool): Flip half of the images.
+        seed (int): Of both choices.
+    """
+
+    def __init__(self, dataset: OpenImagesDataset, min_size: tuple[int, int], max_size: int,
+                 flip: bool, seed: int):
+        self.dataset = dataset
+        self.min_size = min_size
+        self.max_size = max_size
+        self.flip = flip
+        self.seed = seed
+
+    def __call__(self, i: int, position: int, iteration: int) -> Sample:
+        edge = np.random.default_rng((self.seed, 1, iteration)).integers(
+            self.min_size[0], self.min_size[1] + 1)
+        img, scale = resize(self.dataset.get_image(i), int(edge), self.max_size)
+        H, W = img.shape[:2]
+        annotation = self.dataset.index.annotation(i)
+        bbox = annotation.bbox * np.array([H, W, H, W], np.float32)
+        if self.flip and np.random.default_rng((self.seed, 2, position)).random() < 0.5:
+            img = img[:, ::-1]
+            bbox = bbox[:, [0, 3, 2, 1]]
+            bbox[:, [1, 3]] = W - bbox[:, [1, 3]]
+        return Sample(img.transpose(2, 0, 1), bbox, annotation.label, annotation.flags,
+                      annotation.positive, annotation.negative, position,
+                      self.dataset.index.image_id(i))
+
+
+class Converter:
+    """Put samples together to a batch, padded to the largest image of all ranks.
+
+    With batch normalization over all ranks, padding is part of the statistics. One size for all
+    ranks makes them those of one process with the whole batch.
+
+    Args:
+        hierarchy (Hierarchy): The classes' relation.
+        comm (ChainerMN communicator): The ranks that train together, or :obj:`None`.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, comm=None):
+        self.hierarchy = hierarchy
+        self.comm = comm
+
+    def __call__(self, samples: Sequence[Sample], device=None) -> Batch:
+        imgs, bbox, label, flags, positive, negative, positions, image_ids = zip(
+            *samples, strict=True)
+        size = np.max([img.shape[1:] for img in imgs], axis=0)
+        if self.comm is not None and self.comm.size > 1:
+            from mpi4py import MPI
+
+            size = size.astype(np.int64)
+            self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, size, MPI.MAX)
+        truth = collate(bbox, label, flags, positive, negative, self.hierarchy)
+        return Batch(list(imgs), truth, list(positions), list(image_ids),
+                     (int(size[0]), int(size[1])))

@@ -1,0 +1,81 @@
+"""The learning rate as a function of the iteration, and the extension that sets it."""
+
+import math
+from collections.abc import Sequence
+
+from chainer import training
+
+from pfdet import compat  # noqa: F401
+
+SCHEDULES = ('step', 'cosine')
+
+
+def linear_scaling(base_lr: float, base_batch_size: int, batch_size: int) -> float:
+    """The learning rate for a batch size (Goyal et al., section 2.1).
+
+    PFDet: "a linear learning rate scaling rule with respect to the number of GPUs. The initial
+    learning rate is set to 0.01 for batch size of 8" (section 3).
+
+    Args:
+        base_lr (float): Learning rate at ``base_batch_size``.
+        base_batch_size (int): Images of all ranks an iteration, in the reference.
+        batch_size (int): In this run.
+    """
+    return base_lr * batch_size / base_batch_size
+
+
+def learning_rate(iteration: int, n_iteration: int, lr: float, schedule: str = 'cosine',
+                  steps: Sequence[float] = (8 / 12, 11 / 12), n_warmup: int = 0,
+                  warmup_start: float = 0.1) -> float:
+    """Learning rate of an iteration.
+
+    Args:
+        iteration (int): From 0.
+        n_iteration (int): Of the whole run.
+        lr (float): The rate after warm-up.
+        schedule (str): ``'step'``: a tenth from each of ``steps`` on; PFDet's baseline has them at
+            epochs 8 and 11 of 12. ``'cosine'``: half a cosine from ``lr`` to 0 (Loshchilov and
+            Hutter, equation 5, without restarts).
+        steps (sequence of float): As shares of the run.
+        n_warmup (int): Iterations over which the rate grows linearly (Goyal et al., section 2.2).
+            "The training starts with a warm-up phase" is what PFDet says of it.
+        warmup_start (float): Share of the rate at which it begins.
+
+    Raises:
+        ValueError: ``schedule`` is neither.
+    """
+    progress = iteration / max(1, n_iteration)
+    if schedule == 'step':
+        lr = lr * 0.1 ** sum(progress >= s for s in steps)
+    elif schedule == 'cosine':
+        lr = lr * (1 + math.cos(math.pi * min(1., progress))) / 2
+    else:
+        raise ValueError(f'schedule must be one of {SCHEDULES}, not {schedule!r}')
+    if iteration < n_warmup:
+        lr *= warmup_start + (1 - warmup_start) * iteration / n_warmup
+    return lr
+
+
+class SetLearningRate(training.Extension):
+    """Set the optimizer's learning rate before every iteration.
+
+    It has no state: a resumed run computes the rate from its iteration.
+
+    Args:
+        rate (callable): From an iteration, counted from 0, to the learning rate.
+    """
+
+    trigger = 1, 'iteration'
+    # After the extensions that report the rate that was used.
+    priority = training.PRIORITY_READER - 50
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def initialize(self, trainer) -> None:
+        """Set the rate of the first iteration."""
+        self(trainer)
+
+    def __call__(self, trainer) -> None:
+        optimizer = trainer.updater.get_optimizer('main')
+        optimizer.lr = self.rate(trainer.updater.iteration)

@@ -1,0 +1,117 @@
+"""From a batch to the loss."""
+
+from collections.abc import Callable
+
+import chainer
+import chainer.functions as F
+import numpy as np
+
+from pfdet import compat  # noqa: F401
+from pfdet.functions.smooth_l1 import smooth_l1
+from pfdet.links import box_coding
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.targets import rules, sampling
+from pfdet.targets.ground_truth import GroundTruth
+from pfdet.training.loading import Batch
+
+TargetRule = Callable[[np.ndarray, sampling.RoiSample, GroundTruth], np.ndarray]
+
+
+class TrainChain(chainer.Chain):
+    """The sum of the losses of both stages.
+
+    Every term is averaged over the batch's images, and every image has the same number of
+    regions. So the mean over ranks is the loss of the batches of all ranks put together.
+
+    Args:
+        detector (FasterRCNN): The network.
+        loss (callable): Classification loss of logits :math:`(R, C)` and the target matrix.
+        target_rules (sequence of callables): Applied in turn to the target matrix.
+        seed (int): Of the choice of anchors and regions.
+        n_anchor (int): Anchors an image to learn from.
+        n_roi (int): Regions an image to learn from.
+        foreground_share (float): Largest share of them on objects.
+    """
+
+    def __init__(self, detector: FasterRCNN, loss: Callable,
+                 target_rules: tuple[TargetRule, ...] = (), seed: int = 0, n_anchor: int = 256,
+                 n_roi: int = 512, foreground_share: float = 0.25):
+        super().__init__()
+        with self.init_scope():
+            self.detector = detector
+        self.loss = loss
+        self.target_rules = target_rules
+        self.seed = seed
+        self.n_anchor = n_anchor
+        self.n_roi = n_roi
+        self.foreground_share = foreground_share
+
+    def forward(self, batch: Batch) -> chainer.Variable:
+        """The loss of a batch; its parts are reported.
+
+        Args:
+            batch (Batch): Images and ground truth.
+
+        Returns:
+            chainer.Variable: A scalar.
+        """
+        detector, xp = self.detector, self.xp
+        x = detector.prepare(batch.imgs, batch.size)
+        truth = GroundTruth(*(xp.asarray(a) for a in batch.truth))
+        sizes = np.array([img.shape[1:] for img in batch.imgs], np.float32)
+
+        hs = detector.extractor(x)
+        locs, confs, n_anchors = detector.rpn(hs)
+        anchors = detector.rpn.anchors([h.shape[2:] for h in hs])
+        priority = xp.asarray(sampling.priorities(
+            self.seed, batch.positions, len(anchors) + truth.valid.shape[1]))
+
+        sampled = sampling.sample_anchors(
+            anchors, truth, sizes, priority[:, :len(anchors)], self.n_anchor)
+        rpn_loc_loss, rpn_conf_loss = rpn_loss(locs, confs, sampled)
+
+        proposals = detector.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
+        rois = sampling.sample_rois(
+            proposals, truth, priority, self.n_roi, self.foreground_share)
+        t = rules.positives(rois, truth)
+        for rule in self.target_rules:
+            t = rule(t, rois, truth)
+
+        N, S = rois.foreground.shape
+        roi_indices = xp.repeat(xp.arange(N, dtype=np.int32), S)
+        offset, conf = detector.head(hs, rois.bbox.reshape(-1, 4), roi_indices)
+        head_conf_loss = self.loss(conf, t.reshape(N * S, -1))
+        image, place = xp.nonzero(rois.foreground & rois.used)
+        matched = truth.bbox[image, rois.matched[image, place]]
+        true_offset = box_coding.encode(
+            matched, rois.bbox[image, place], detector.head.std).astype(np.float32, copy=False)
+        head_loc_loss = F.sum(smooth_l1(offset[image * S + place], true_offset)) / (N * S)
+
+        loss = rpn_loc_loss + rpn_conf_loss + head_loc_loss + head_conf_loss
+        chainer.report({
+            'loss': loss, 'loss/rpn_loc': rpn_loc_loss, 'loss/rpn_conf': rpn_conf_loss,
+            'loss/head_loc': head_loc_loss, 'loss/head_conf': head_conf_loss}, self)
+        return loss
+
+
+def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):
+    """Losses of the region proposal network (Faster R-CNN, equation 1).
+
+    Args:
+        locs, confs (variables): Offsets :math:`(N, A, 4)` and logits :math:`(N, A)`.
+        sampled (AnchorTargets): The anchors to learn from.
+        beta (float): Of the smooth L1 loss, as in ChainerCV and Detectron.
+
+    Returns:
+        tuple of variables: The offsets' and the logits' loss, each divided by the number of
+        sampled anchors of the image and averaged over images.
+    """
+    N = len(confs)
+    weight = sampled.weight / np.float32(N)
+    conf = confs[sampled.image, sampled.anchor]
+    conf_loss = F.sum(weight * F.sigmoid_cross_entropy(
+        conf, sampled.positive.astype(np.int32), reduce='no'))
+    p = sampled.positive
+    loc = locs[sampled.image[p], sampled.anchor[p]]
+    loc_loss = F.sum(weight[p] * smooth_l1(loc, sampled.offset[p], beta))
+    return loc_loss, conf_loss
