@@ -1,0 +1,65 @@
+"""The package and what it needs. `make setup` builds the environment: see the Makefile for why."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+README = ROOT / 'README.md'
+
+
+def version() -> str:
+    """The version that the package itself states, read without importing it."""
+    for line in (ROOT / 'pfdet' / '__init__.py').read_text().splitlines():
+        if line.startswith('__version__'):
+            return line.split("'")[1]
+    raise ValueError('pfdet/__init__.py has no line that begins with __version__')
+
+
+setup(
+    name='pfdet',
+    version=version(),
+    description='Large-scale object detection on Open Images with Chainer, on 1 to 512 GPUs',
+    long_description=README.read_text(encoding='utf-8') if README.exists() else '',
+    long_description_content_type='text/markdown',
+    author='pfdet authors',
+    license='MIT',
+    classifiers=[
+        'License :: OSI Approved :: MIT License',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    packages=find_packages(include=['pfdet', 'pfdet.*']),
+    package_data={
+        'pfdet.openimages': ['data/*'],
+        'pfdet.evaluation': ['*.html.jinja'],
+    },
+    # Both ends of the ranges are tried: constraints-oldest.txt and constraints.txt.
+    python_requires='>=3.10,<3.14',
+    install_requires=[
+        'chainer==7.8.1',
+        'chainercv==0.13.1',
+        'jinja2>=3.1',
+        'matplotlib>=3.6',
+        'mpi4py>=4.1',
+        'mpich>=4.2',  # MPI itself, from PyPI; mpi4py finds another one if there is one
+        'numpy>=1.23,<3',
+        'opencv-python-headless>=4.6',
+        'packaging>=23',
+        'pillow>=9.4',
+        'protobuf>=3.20',
+        'pyarrow>=10',
+        'scipy>=1.9',
+        'tqdm>=4.64',
+    ],
+    extras_require={
+        # CUDA's own libraries come with the machine, or from PyPI by cupy-cuda13x[ctk].
+        'cuda12': ['cupy-cuda12x>=13,<15'],
+        'cuda13': ['cupy-cuda13x>=14,<15'],
+        'dev': ['ensemble-boxes>=1.0.9', 'hypothesis>=6.62', 'pytest>=7.4', 'ruff'],
+    },
+)
