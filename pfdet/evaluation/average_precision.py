@@ -7,15 +7,17 @@ function of arrays; files are read by :mod:`pfdet.evaluation.detections` and
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.hierarchy import Hierarchy
 
-# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough to need
-# some 200 MB whatever the number of detections.
-_PAIRS_PER_BLOCK = 1 << 20
+# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough for the cache.
+_PAIRS_PER_BLOCK = 1 << 16
 
 
 def average_precision(
@@ -125,6 +127,58 @@ def average_precision(
     result = _curves(label[order], score[order], weight[order], n_ground_truth)
     result['n_ignored'] = n_ignored
     return result
+
+
+def score_dict(
+        result: dict, classes: Classes, hierarchy: Hierarchy | None = None) -> dict[str, Any]:
+    """Turn a result of :func:`average_precision` into what ``score.json`` holds.
+
+    Args:
+        result (dict): Of :func:`average_precision`.
+        classes (Classes): The classes, as many as the result has.
+        hierarchy (Hierarchy): Tells which classes are parents.
+
+    Returns:
+        dict: Ready for JSON, with the keys
+
+        - ``'mAP'``: In [0, 1]; :obj:`None` if no class has ground truth.
+        - ``'AP'``: From MID to AP in [0, 1]; :obj:`None` where a class has no ground truth.
+        - ``'n_class'``: The number of classes with ground truth.
+        - ``'name'``, ``'n_ground_truth'``, ``'n_detection'``, ``'n_true_positive'``: From MID
+          to what :func:`average_precision` calls so, for classes with ground truth.
+        - ``'n_ignored'``: From reason to the number of detections ignored for it.
+        - ``'precision'``: From MID to the precision, made non-increasing, at 101 recalls from
+          0 to 1.
+        - ``'parents'``: MIDs of the classes that have children.
+    """
+    aps = [None if np.isnan(ap) else float(ap) for ap in result['ap']]
+    scored = np.flatnonzero(~np.isnan(result['ap']))
+
+    def by_mid(values: Sequence) -> dict[str, Any]:
+        return {classes.mids[c]: values[c] for c in scored}
+
+    return {
+        'mAP': float(result['map']) if len(scored) else None,
+        'AP': dict(zip(classes.mids, aps)),
+        'n_class': len(scored),
+        'name': by_mid(classes.names),
+        'n_ground_truth': by_mid(result['n_ground_truth'].tolist()),
+        'n_detection': by_mid(result['n_detection'].tolist()),
+        'n_true_positive': by_mid(result['n_true_positive'].tolist()),
+        'n_ignored': result['n_ignored'],
+        'precision': {
+            classes.mids[c]: _sampled_precision(result['precision'][c], result['recall'][c])
+            for c in scored},
+        'parents': [] if hierarchy is None else [
+            classes.mids[c] for c in np.flatnonzero(~hierarchy.is_leaf)],
+    }
+
+
+def _sampled_precision(precision: np.ndarray, recall: np.ndarray) -> list[float]:
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+    # Rounding must not push a recall of 1 beyond the last point.
+    at = np.searchsorted(recall, np.linspace(0, 1, 101) - 1e-9)
+    return np.round(envelope[at], 4).tolist()
 
 
 def _rank_by_id(image_ids: Sequence[str]) -> tuple[np.ndarray, int]:

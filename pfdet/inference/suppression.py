@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Pairs of boxes compared at once, to bound memory.
-_PAIRS_PER_BLOCK = 1 << 20
+# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough for the cache.
+_PAIRS_PER_BLOCK = 1 << 16
 
 
 def non_maximum_suppression(
@@ -78,12 +78,13 @@ def non_maximum_weighted(
 
     # Pairs of a leader and a box that may join it; then the one pair of each such box.
     pair = np.flatnonzero(is_leader[source])
-    source, target, iou = source[pair], target[pair], iou[pair]
-    if join == 'highest':
-        pair = np.lexsort((source, target))
-    else:
-        pair = np.lexsort((source, -iou, target))
-    pair = pair[_is_first(target[pair])]
+    if join == 'nearest':
+        nearest = np.zeros(n)
+        np.maximum.at(nearest, target[pair], iou[pair])
+        pair = pair[iou[pair] == nearest[target[pair]]]
+    highest = np.full(n, n)
+    np.minimum.at(highest, target[pair], source[pair])
+    pair = pair[source[pair] == highest[target[pair]]]
     source, target, iou = source[pair], target[pair], iou[pair]
 
     sorted_bbox = bbox[order].astype(np.float64)

@@ -1,0 +1,96 @@
+"""Score detections with the Open Images Challenge 2018's metric.
+
+    python evaluate/score.py --boxes validation-annotations-bbox.csv \
+        --labels validation-annotations-human-imagelabels.csv --classes class-descriptions.csv \
+        --hierarchy hierarchy.json --detections validation.parquet --out score.json
+
+With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
+negative labels to descendants. Without it, they count as expanded already.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pfdet.errors import run_command
+from pfdet.evaluation.average_precision import average_precision, score_dict
+from pfdet.evaluation.detections import read_detections
+from pfdet.evaluation.ground_truth import read_ground_truth
+from pfdet.files import replace_when_done
+from pfdet.openimages.classes import read_classes
+from pfdet.openimages.hierarchy import read_hierarchy
+
+
+def main() -> None:
+    """Read, score, write, and print a summary."""
+    args = _parse_arguments()
+    classes = read_classes(args.classes)
+    hierarchy = None if args.hierarchy is None else read_hierarchy(args.hierarchy, classes)
+    detections = read_detections(args.detections, classes)
+    truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
+    result = average_precision(
+        detections, truth, len(classes), args.iou_thresh, args.group_of_weight)
+
+    score = score_dict(result, classes, hierarchy)
+    unknown = sorted(set(detections.image_ids).difference(truth.image_ids))
+    missing = len(set(truth.image_ids).difference(detections.image_ids))
+    score.update(
+        n_image=len(truth.image_ids), n_image_predicted=len(detections.image_ids),
+        n_image_unknown=len(unknown), iou_thresh=args.iou_thresh,
+        group_of_weight=args.group_of_weight)
+    with replace_when_done(args.out) as unfinished:
+        unfinished.write_text(json.dumps(score, indent=1), encoding='utf-8')
+
+    if unknown:
+        print(f'{args.detections}: ignored {len(unknown)} images ({unknown[0]!r}, ...) with '
+              f'{result["n_ignored"]["unknown image"]} detections that the ground truth does '
+              'not know', file=sys.stderr)
+    if missing:
+        print(f'{args.detections}: has nothing on {missing} of the {len(truth.image_ids)} images '
+              'of the ground truth, which count as images without detections', file=sys.stderr)
+    _print_summary(score)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--boxes', type=Path, nargs='+', required=True, metavar='CSV')
+    parser.add_argument('--labels', type=Path, nargs='+', required=True, metavar='CSV')
+    parser.add_argument('--classes', type=Path, required=True, metavar='CSV')
+    parser.add_argument('--hierarchy', type=Path, metavar='JSON')
+    parser.add_argument(
+        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
+    parser.add_argument('--out', type=Path, required=True, metavar='score.json')
+    parser.add_argument(
+        '--iou-thresh', type=float, default=.5, metavar='IOU', help='default 0.5')
+    parser.add_argument(
+        '--group-of-weight', type=float, default=1., metavar='W',
+        help="1, the challenge's, by default; 0 ignores group-of boxes")
+    args = parser.parse_args()
+    if not 0 < args.iou_thresh <= 1:
+        parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
+    if not 0 <= args.group_of_weight <= 1:
+        parser.error(f'--group-of-weight is {args.group_of_weight}; expected 0 to 1')
+    return args
+
+
+def _print_summary(score: dict, n_shown: int = 5) -> None:
+    if score['mAP'] is None:
+        print('mAP is undefined: no class has ground truth')
+        return
+    ranked = sorted(score['name'], key=lambda mid: -score['AP'][mid])
+    best = ranked[:n_shown]
+    worst = ranked[n_shown:][-n_shown:]
+    print('    AP  boxes  class')
+    for mid in [*best, None, *worst] if len(ranked) > 2 * n_shown else [*best, *worst]:
+        if mid is None:
+            print('   ...')
+            continue
+        print(f'{score["AP"][mid]:6.4f} {score["n_ground_truth"][mid]:6g}  {score["name"][mid]}')
+    print(f'mAP {score["mAP"]:.4f} over {score["n_class"]} classes with ground truth, '
+          f'{score["n_image"]} images')
+
+
+if __name__ == '__main__':
+    run_command(main)

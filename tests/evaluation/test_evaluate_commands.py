@@ -1,0 +1,100 @@
+"""evaluate/score.py and evaluate/make_submission.py as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfdet.evaluation.detections import Detections, write_detections
+from pfdet.openimages.classes import Classes
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(script, *args):
+    environment = dict(os.environ, PYTHONPATH=str(_ROOT))
+    return subprocess.run(
+        [sys.executable, _ROOT / 'evaluate' / script, *map(str, args)], env=environment,
+        capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def split(tmp_path):
+    (tmp_path / 'classes.csv').write_text('/m/fruit,Fruit\n/m/apple,Apple\n/m/toy,Toy\n')
+    (tmp_path / 'hierarchy.json').write_text(json.dumps({
+        'LabelName': '/m/0bl9f', 'Subcategory': [
+            {'LabelName': '/m/fruit', 'Subcategory': [{'LabelName': '/m/apple'}]},
+            {'LabelName': '/m/toy'}]}))
+    (tmp_path / 'boxes.csv').write_text(
+        'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/apple,0,0.5,0,1,0\n')
+    (tmp_path / 'labels.csv').write_text('ImageID,LabelName,Confidence\nb,/m/fruit,0\n')
+    classes = Classes(('/m/fruit', '/m/apple', '/m/toy'), ('Fruit', 'Apple', 'Toy'))
+    # In image a both right; in b, where Fruit is verified absent, a better scored Apple.
+    write_detections(tmp_path / 'd.parquet', Detections(
+        image_ids=['a', 'b', 'elsewhere'], image=np.array([0, 0, 1, 2], np.int32),
+        label=np.array([0, 1, 1, 1], np.int32),
+        score=np.array([.5, .5, .75, 1], np.float32),
+        bbox=np.array([[0, 0, 1, .5]] * 4, np.float32)), classes)
+    return tmp_path
+
+
+def _score_arguments(split, **more):
+    arguments = dict(
+        boxes=split / 'boxes.csv', labels=split / 'labels.csv', classes=split / 'classes.csv',
+        detections=split / 'd.parquet', out=split / 'score.json')
+    arguments.update(more)
+    return [x for name, value in arguments.items() for x in (f'--{name}', value)]
+
+
+def test_score(split):
+    plain = _run('score.py', *_score_arguments(split))
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stderr.splitlines() == [
+        f"{split / 'd.parquet'}: ignored 1 images ('elsewhere', ...) with 1 detections that the "
+        'ground truth does not know']
+    assert 'mAP 1.0000 over 1 classes' in plain.stdout
+    score = json.loads((split / 'score.json').read_text())
+    assert score['mAP'] == 1
+    assert score['AP'] == {'/m/fruit': None, '/m/apple': 1, '/m/toy': None}
+
+    expanded = _run('score.py', *_score_arguments(split, hierarchy=split / 'hierarchy.json'))
+    score = json.loads((split / 'score.json').read_text())
+    # Not a Fruit is not an Apple either: the detection in b is a false positive.
+    assert score['AP'] == {'/m/fruit': 1, '/m/apple': .5, '/m/toy': None}
+    assert score['mAP'] == .75 and 'mAP 0.7500 over 2 classes' in expanded.stdout
+    assert score['precision']['/m/apple'] == [.5] * 101
+    assert score['parents'] == ['/m/fruit']
+    assert score['n_ground_truth'] == {'/m/fruit': 1, '/m/apple': 1}
+
+
+def test_bad_input_is_one_line(split):
+    (split / 'd.csv').write_text('ImageID,LabelName\n')
+    result = _run('score.py', *_score_arguments(split, detections=split / 'd.csv'))
+    assert result.returncode == 2 and result.stdout == ''
+    assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
+    assert 'd.csv: no column Score' in result.stderr
+    assert not (split / 'score.json').exists()
+
+
+def test_make_submission(split):
+    out = split / 'submission.csv'
+    result = _run('make_submission.py', '--detections', split / 'd.parquet', '--out', out,
+                  '--classes', split / 'classes.csv')
+    assert result.returncode == 0, result.stderr
+    assert '3 images, 0 of them without detections, 4 of 4 detections' in result.stdout
+    assert len(out.read_text().splitlines()) == 4
+    out.unlink()
+    refused = _run('make_submission.py', '--detections', split / 'd.parquet', '--out', out)
+    assert refused.returncode == 2 and "'/m/fruit' is not one of the 500" in refused.stderr
+    assert not out.exists()
+
+
+def test_scoring_does_not_import_chainer():
+    code = ('import sys, pfdet.evaluation.average_precision, pfdet.evaluation.submission;'
+            'sys.exit("chainer" in sys.modules)')
+    environment = dict(os.environ, PYTHONPATH=str(_ROOT))
+    assert subprocess.run([sys.executable, '-c', code], env=environment, cwd='/').returncode == 0
