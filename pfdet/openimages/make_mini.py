@@ -1,0 +1,227 @@
+"""Make MiniOpenImages: ``python -m pfdet.openimages.make_mini --out DIR``.
+
+A made world with the annotation troubles of Open Images, in Open Images' own files: drawn
+scenes of some thirty of the 500 challenge classes, their hierarchy, boxes and image-level
+labels. Every phenomenon has a flag; the same seed gives the same bytes.
+"""
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from pfdet.errors import InputError, run_command
+from pfdet.files import replace_when_done
+from pfdet.openimages.mini.annotation import BoxRow, LabelRow, annotate
+from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
+from pfdet.openimages.mini.knobs import Knobs, flag
+from pfdet.openimages.mini.painting import paint
+from pfdet.openimages.mini.preview import contact_sheet
+from pfdet.openimages.mini.scene import SeenObject, compose
+from pfdet.openimages.mini.world import Plan, deal
+
+SPLITS = ('train', 'validation')
+BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
+               'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+LABEL_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence')
+
+
+def image_id(knobs: Knobs, split: str, number: int) -> str:
+    """The id of an image: 16 hex digits, as in Open Images."""
+    return hashlib.sha256(f'{knobs.seed}/{split}/{number}'.encode()).hexdigest()[:16]
+
+
+def survey(knobs: Knobs, split: str) -> list[list[SeenObject]]:
+    """The truth about every image of a split, without painting any."""
+    return [compose(plan, knobs).seen for plan in deal(knobs, split)]
+
+
+def make_mini(out: str | os.PathLike, knobs: Knobs, force: bool = False,
+              workers: int | None = None) -> None:
+    """Make the data set.
+
+    Args:
+        out (path): The directory to make. It appears when all is in it.
+        knobs (Knobs): What to make.
+        force (bool): Replace an earlier data set of this kind.
+        workers (int): Number of processes; by default one a core.
+
+    Raises:
+        InputError: If ``out`` is a file, or a directory that is not empty, and neither may be
+            replaced.
+    """
+    with _directory_when_done(Path(out), force) as unfinished:
+        with open(unfinished / 'class-descriptions.csv', 'w', newline='', encoding='utf-8') as f:
+            csv.writer(f, lineterminator='\n').writerows(
+                (mid, name) for name, mid in mini_classes().items())
+        (unfinished / 'hierarchy.json').write_text(
+            json.dumps(mini_hierarchy(), indent=1) + '\n', encoding='utf-8')
+        for split in SPLITS:
+            (unfinished / split).mkdir()
+            scenes = _paint_all(unfinished / split, knobs, split, workers)
+            boxes, labels = annotate(scenes, knobs, split)
+            ids = [image_id(knobs, split, i) for i in range(len(scenes))]
+            _write_csv(unfinished / f'{split}-annotations-bbox.csv', BOX_COLUMNS,
+                       (_box_fields(row, ids) for row in boxes))
+            _write_csv(unfinished / f'{split}-annotations-human-imagelabels.csv', LABEL_COLUMNS,
+                       (_label_fields(row, ids) for row in labels))
+
+
+def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> None:
+    """Write a contact sheet of the first training and validation images, with their boxes."""
+    pictures, boxes = [], []
+    for split in SPLITS:
+        plans = deal(knobs, split)
+        scenes = [compose(plan, knobs) for plan in plans]
+        rows, _ = annotate([scene.seen for scene in scenes], knobs, split)
+        shown = n_image * 2 // 3 if split == 'train' else n_image // 3
+        for i, scene in enumerate(scenes[:shown]):
+            pictures.append(paint(scene, knobs)[0])
+            boxes.append([row for row in rows if row.image == i])
+    with replace_when_done(path) as unfinished:
+        if not cv2.imwrite(str(unfinished), contact_sheet(pictures, boxes)):
+            raise InputError(f'{path}: could not be written; expected a name such as sheet.png')
+
+
+def _paint_all(directory: Path, knobs: Knobs, split: str,
+               workers: int | None) -> list[list[SeenObject]]:
+    plans = deal(knobs, split)
+    tasks = [(plan, knobs, str(directory / f'{image_id(knobs, split, plan.number)}.jpg'))
+             for plan in plans]
+    workers = min(workers or _n_core(), -(-len(tasks) // 16))
+    bar = tqdm(total=len(tasks), desc=split, unit='image', disable=None)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bar)
+        results: Iterator[list[SeenObject]] = map(_paint_one, tasks)
+        if workers > 1:
+            # Spawned, not forked: the caller may have threads or MPI.
+            pool = stack.enter_context(multiprocessing.get_context('spawn').Pool(workers))
+            results = pool.imap(_paint_one, tasks, chunksize=8)
+        scenes = []
+        for seen in results:
+            scenes.append(seen)
+            bar.update()
+    return scenes
+
+
+def _paint_one(task: tuple[Plan, Knobs, str]) -> list[SeenObject]:
+    plan, knobs, path = task
+    cv2.setNumThreads(1)
+    scene = compose(plan, knobs)
+    image, quality = paint(scene, knobs)
+    done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError(f'OpenCV could not encode {path}')
+    Path(path).write_bytes(data.tobytes())
+    return scene.seen
+
+
+def _n_core() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _box_fields(row: BoxRow, ids: Sequence[str]) -> tuple[str, ...]:
+    x0, y0, x1, y1 = row.bbox
+    return (ids[row.image], 'xclick', mini_classes()[row.name], '1',
+            *(f'{edge:.6f}' for edge in (x0, x1, y0, y1)),
+            *(str(row.flags >> bit & 1) for bit in range(5)))
+
+
+def _label_fields(row: LabelRow, ids: Sequence[str]) -> tuple[str, ...]:
+    return (ids[row.image], 'verification', mini_classes()[row.name], str(int(row.positive)))
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> None:
+    with open(path, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.writer(f, lineterminator='\n')
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
+    """A directory beside ``out`` that becomes ``out`` at the end of the block."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f'--out {out}: is a file; expected a directory to make')
+    if out.is_dir() and any(out.iterdir()):
+        if not force:
+            raise InputError(f'--out {out}: is not empty; expected a new directory, or --force '
+                             'to replace an earlier MiniOpenImages')
+        # What --force removes must be ours.
+        if not all((out / f'{split}-annotations-bbox.csv').is_file() for split in SPLITS):
+            raise InputError(f'--out {out}: is not an earlier MiniOpenImages; '
+                             'expected a new directory')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
+    except OSError as e:
+        raise InputError(f'--out {out}: {e.strerror}; expected a place to write to') from e
+    try:
+        yield unfinished
+        umask = os.umask(0)
+        os.umask(umask)
+        unfinished.chmod(0o777 & ~umask)
+        if out.is_dir():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m pfdet.openimages.make_mini', description='Make MiniOpenImages.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--out', metavar='DIR', help='the directory to make')
+    parser.add_argument('--preview', metavar='FILE.png',
+                        help='also, or only, write a contact sheet of scenes with their boxes')
+    parser.add_argument('--force', action='store_true', help='replace an earlier MiniOpenImages')
+    parser.add_argument('--workers', type=int, help='processes (default: one a core); the '
+                        'result is the same with any number')
+    hints = typing.get_type_hints(Knobs)
+    for field in dataclasses.fields(Knobs):
+        pair = isinstance(field.default, tuple)
+        parser.add_argument(
+            flag(field.name), default=field.default, help=field.metadata['help'],
+            type=float if pair else hints[field.name], nargs=2 if pair else None,
+            metavar=('R12', 'R21') if pair else 'X' if field.metadata['rate'] else None)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line program."""
+    args = _parse(arguments)
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Knobs)}
+    knobs = Knobs(**{name: tuple(value) if isinstance(value, list) else value
+                     for name, value in values.items()})
+    if args.out is None and args.preview is None:
+        raise InputError('--out DIR: missing; expected the directory to make')
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f'--workers {args.workers}: expected at least 1')
+    if args.out is not None:
+        make_mini(args.out, knobs, args.force, args.workers)
+        print(f'{args.out}: {knobs.n_image("train")} training and '
+              f'{knobs.n_image("validation")} validation images of {len(mini_classes())} classes')
+    if args.preview is not None:
+        make_preview(args.preview, knobs)
+        print(f'{args.preview}: contact sheet')
+    return 0
+
+
+if __name__ == '__main__':
+    run_command(lambda: main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Flat coloured shapes, from which every figure is made.
+
+Points are ``(x, y)``, y downwards, as OpenCV draws them. A figure is a list of patches, painted
+in order. Keeping figures as outlines, not pixels, lets boxes be known without drawing.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+
+
+class Patch(NamedTuple):
+    """One filled outline.
+
+    Attributes:
+        points (numpy.ndarray): :math:`(N, 2)` float64, ``(x, y)``.
+        colour (tuple of float): RGB in :math:`[0, 255]`.
+        parts (tuple of str): The annotated parts this patch belongs to, such as
+            ``'Human face'``, or ``'Wheel:1'`` where an object has several.
+        alpha (float): Opacity.
+        solid (bool): :obj:`False` for what is no piece of the object: shadows, light, frames.
+    """
+
+    points: np.ndarray
+    colour: Colour
+    parts: tuple[str, ...] = ()
+    alpha: float = 1.0
+    solid: bool = True
+
+
+def polygon(*points: Sequence[float]) -> np.ndarray:
+    """A polygon through ``(x, y)`` points."""
+    return np.array(points, dtype=np.float64)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.,
+            start: float = 0., end: float = 360., n: int = 36) -> np.ndarray:
+    """An ellipse, or the piece of it between two angles (degrees, clockwise from the right)."""
+    t = np.radians(np.linspace(start, end, n, endpoint=end - start < 360))
+    points = np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
+    return turned(points, angle) + (x, y)
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.) -> np.ndarray:
+    """An upright rectangle, with round corners of radius ``corner``."""
+    if corner <= 0:
+        return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    corner = min(corner, (x1 - x0) / 2, (y1 - y0) / 2)
+    arcs = [ellipse(x, y, corner, corner, 0, start, start + 90, 6)
+            for x, y, start in ((x1 - corner, y1 - corner, 0), (x0 + corner, y1 - corner, 90),
+                                (x0 + corner, y0 + corner, 180), (x1 - corner, y0 + corner, 270))]
+    return np.concatenate(arcs)
+
+
+def limb(p: Sequence[float], q: Sequence[float], r0: float, r1: float) -> np.ndarray:
+    """A round-ended bar from ``p``, of radius ``r0``, to ``q``, of radius ``r1``."""
+    angle = np.degrees(np.arctan2(q[1] - p[1], q[0] - p[0]))
+    first = ellipse(p[0], p[1], r0, r0, 0, angle + 90, angle + 270, 8)
+    last = ellipse(q[0], q[1], r1, r1, 0, angle - 90, angle + 90, 8)
+    return np.concatenate([first, last])
+
+
+def smooth(points: Iterable[Sequence[float]], n: int = 6) -> np.ndarray:
+    """A closed Catmull-Rom curve through ``points``, ``n`` steps between neighbours."""
+    p = np.array(list(points), dtype=np.float64)
+    before, after, then = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
+    t = (np.arange(n) / n)[None, :, None]
+    p0, p1, p2, p3 = (a[:, None] for a in (before, p, after, then))
+    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t ** 2
+                   + (3 * p1 - p0 - 3 * p2 + p3) * t ** 3)
+    return curve.reshape(-1, 2)
+
+
+def blob(rng: np.random.Generator, x: float, y: float, rx: float, ry: float,
+         wobble: float = 0.12, n: int = 9) -> np.ndarray:
+    """A smooth uneven round outline."""
+    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    r = 1 + rng.uniform(-wobble, wobble, n)
+    return smooth(np.stack([x + rx * r * np.cos(t), y + ry * r * np.sin(t)], axis=1), 4)
+
+
+def turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points turned clockwise about the origin."""
+    if not degrees:
+        return points
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def moved(patches: Iterable[Patch], matrix: np.ndarray | None = None,
+          offset: Sequence[float] = (0., 0.)) -> list[Patch]:
+    """Patches under the affine map ``points @ matrix + offset``."""
+    matrix = np.eye(2) if matrix is None else matrix
+    return [patch._replace(points=patch.points @ matrix + np.asarray(offset))
+            for patch in patches]
+
+
+def extent(patches: Iterable[Patch]) -> np.ndarray:
+    """``(x_min, y_min, x_max, y_max)`` of the solid patches."""
+    points = np.concatenate([patch.points for patch in patches if patch.solid])
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker (``factor`` below 1) or lighter, towards white (above 1)."""
+    c = np.asarray(colour, dtype=np.float64)
+    c = c * factor if factor <= 1 else c + (255 - c) * (factor - 1)
+    r, g, b = np.clip(c, 0, 255).tolist()
+    return (r, g, b)
+
+
+def vary(rng: np.random.Generator, colour: Colour, amount: float = 14.) -> Colour:
+    """A colour a little off: lighter or darker, and each channel by itself."""
+    c = np.asarray(colour) * rng.uniform(0.88, 1.1) + rng.uniform(-amount, amount, 3)
+    r, g, b = np.clip(c, 0, 255).tolist()
+    return (r, g, b)
+
+
+def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 14.) -> Colour:
+    """One of several colours, varied."""
+    return vary(rng, colours[int(rng.integers(len(colours)))], amount)
