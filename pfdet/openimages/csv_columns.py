@@ -87,7 +87,11 @@ def read_batches(
         except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
             raise _blame(path, header, kinds, n_row, str(e)) from e
         if not n_row:
-            raise InputError(f'{path}: no rows after the header; expected at least one')
+            raise _no_rows(path)
+
+
+def _no_rows(path: str | os.PathLike) -> InputError:
+    return InputError(f'{path}: no rows after the header; expected at least one')
 
 
 def _open(path: str | os.PathLike, kinds: Mapping[str, str],
@@ -154,7 +158,7 @@ def _blame(path: str | os.PathLike, header: list[str], kinds: Mapping[str, str],
     """Find the first malformed row after ``n_sound`` good ones and say what is wrong with it."""
     columns = [(header.index(name), name, _KINDS[kind]) for name, kind in kinds.items()]
     patterns = {kind.pattern: re.compile(kind.pattern) for _, _, kind in columns}
-    number = 1
+    number, n_row = 1, 0
     try:
         with _open_text(path) as f:
             lines = enumerate(f, 1)
@@ -163,8 +167,8 @@ def _blame(path: str | os.PathLike, header: list[str], kinds: Mapping[str, str],
                 text = line.rstrip('\r\n')
                 if not text:
                     continue
-                if n_sound:
-                    n_sound -= 1
+                n_row += 1
+                if n_row <= n_sound:
                     continue
                 try:
                     row = (next(csv.reader([text], strict=True)) if '"' in text
@@ -188,5 +192,7 @@ def _blame(path: str | os.PathLike, header: list[str], kinds: Mapping[str, str],
         return InputError(f'{path}: damaged gzip file after line {number}: {e}')
     except OSError as e:
         return InputError(f'{path}: cannot read the table: {e.strerror or e}')
+    if not n_row:
+        return _no_rows(path)
     return InputError(f'{path}: expected a CSV file of {len(header)} columns, but '
                       f'{" ".join(reason.split())[:200]}')

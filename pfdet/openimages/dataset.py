@@ -1,8 +1,8 @@
 """The data set: images and annotations of an index, as ChainerCV has data sets."""
 
-import pfdet.compat  # noqa: F401  isort: skip
-
 from collections.abc import Sequence
+
+import pfdet.compat  # noqa: F401
 
 import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset

@@ -92,7 +92,8 @@ def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
         InputError: If a file cannot be read or has no rows, a row is malformed (the message
             names file and line), or no row has a class of ``classes``.
     """
-    kinds = {'ImageID': 'id', 'LabelName': 'class', **dict.fromkeys(_CORNERS, 'coordinate')}
+    kinds = {'ImageID': 'id', 'LabelName': 'class',
+             **dict.fromkeys(('XMin', 'XMax', 'YMin', 'YMax'), 'coordinate')}
     optional = dict.fromkeys(FLAGS, 'flag')
     ids = _IdColumn()
     labels, boxes, flags = [], [], []
