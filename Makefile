@@ -17,13 +17,16 @@ VENV ?= .venv
 QUICKSTART_FLAGS ?=
 TEST_FLAGS ?=
 
-# Should PYTHON be the python of a virtual environment, say of an activated .venv, this is the one
-# that it was made with.
-INTERPRETER := $(shell $(PYTHON) -c 'import sys; \
+# pyenv's python3.13 does not run where that version is installed but not active: ask for its place.
+FOUND := $(shell if $(PYTHON) -c '' 2>/dev/null; then echo '$(PYTHON)'; else \
+    version=$$(pyenv whence '$(PYTHON)' 2>/dev/null | tail -n 1) && test -n "$$version" && \
+    echo "$$(pyenv prefix "$$version")/bin/$(PYTHON)"; fi)
+# Should it be the python of a virtual environment, say of an activated .venv, this is the one that
+# the environment was made with.
+INTERPRETER := $(shell '$(FOUND)' -c 'import sys; \
     print(getattr(sys, "_base_executable", sys.executable))' 2>/dev/null)
-IDENTITY := $(shell $(PYTHON) -c 'import os, sys; \
-    print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)), sys.version)' \
-    2>/dev/null | cksum | tr -dc 0-9)
+IDENTITY := $(shell '$(INTERPRETER)' -c 'import os, sys; \
+    print(os.path.realpath(sys.executable), sys.version)' 2>/dev/null | cksum | tr -dc 0-9)
 CONTENTS := $(shell cat setup.py '$(CONSTRAINTS)' 2>/dev/null | cksum | tr -dc 0-9)
 PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS)' | cksum | tr -dc 0-9)
 
