@@ -23,6 +23,7 @@ class Placed(NamedTuple):
     patches: list[Patch]
     flags: int
     depth: float  # painted in rising order
+    around: np.ndarray  # (x_min, y_min, x_max, y_max) of all of it, also beyond the picture
 
 
 class SeenPart(NamedTuple):
@@ -98,7 +99,7 @@ def compose(plan: Plan, knobs: Knobs, least_visible: float = 0.3) -> Scene:
     placed.sort(key=lambda p: p.depth)
     if plan.inside:
         view = moved(FIGURES['cabin'].draw(rng), np.diag([width, height]))
-        placed.append(Placed('cabin', view, INSIDE | TRUNCATED, np.inf))
+        placed.append(Placed('cabin', view, INSIDE | TRUNCATED, np.inf, extent(view)))
     while True:
         owner, seen, visible = _look(placed, height, width)
         if min(visible, default=1) >= least_visible:
@@ -136,18 +137,15 @@ def _place(rng: np.random.Generator, knobs: Knobs, name: str, patches: list[Patc
     """Find a place where it covers, or is covered by, no more than ``limit``."""
     height, width, horizon = frame
     stands = 'air' if flags & DEPICTION else FIGURES[name].stands
-    others = [extent(p.patches) for p in placed]
+    others = np.array([one.around for one in placed]).reshape(-1, 4)
     cut = rng.random() < knobs.truncated and not flags
-    best, least = None, np.inf
+    x0, y0, x1, y1 = extent(patches)
+    scale = min(1., 0.97 * width / (x1 - x0), 0.97 * height / (y1 - y0))
+    box, best, least = np.zeros(4), np.zeros(4), np.inf
     for i in range(tries):
-        x0, y0, x1, y1 = extent(patches)
-        shrink = min(1., 0.97 * width / (x1 - x0), 0.97 * height / (y1 - y0))
         if i and i % 8 == 0:
-            shrink = min(shrink, 0.9)
-        if shrink < 1:
-            patches = moved(patches, np.eye(2) * shrink)
-            x0, y0, x1, y1 = extent(patches)
-        w, h = x1 - x0, y1 - y0
+            scale *= 0.9
+        w, h = (x1 - x0) * scale, (y1 - y0) * scale
         left = rng.uniform(0.01 * width, max(0.01 * width, 0.99 * width - w))
         bottom = _bottom(rng, stands, h, height, horizon)
         if cut:
@@ -156,16 +154,17 @@ def _place(rng: np.random.Generator, knobs: Knobs, name: str, patches: list[Patc
             left = (-share * w, width - (1 - share) * w, left, left)[side]
             bottom = (bottom, bottom, height + share * h, (1 - share) * h)[side]
         box = np.array([left, bottom - h, left + w, bottom])
-        cover = max((_overlap(box, other) for other in others), default=0.)
+        cover = _cover(box, others)
         if cover < least:
-            best, least = (moved(patches, None, (left - x0, bottom - y1)), bottom), cover
+            best, least = box, cover
         if cover <= limit:
             break
-    patches, bottom = best
-    depth = {'wall': -1., 'air': rng.uniform(0, height)}.get(stands, bottom)
+    scale = (best[2] - best[0]) / (x1 - x0)
+    patches = moved(patches, np.eye(2) * scale, best[:2] - (x0 * scale, y0 * scale))
+    depth = {'wall': -1., 'air': rng.uniform(0, height)}.get(stands, float(best[3]))
     if flags & DEPICTION:
         patches, depth = _picture(rng, patches) + patches, -2.
-    return Placed(name, patches, flags, depth)
+    return Placed(name, patches, flags, depth, best)
 
 
 def _bottom(rng: np.random.Generator, stands: str, h: float, height: int,
@@ -178,10 +177,14 @@ def _bottom(rng: np.random.Generator, stands: str, h: float, height: int,
     return rng.uniform(min(lowest, max(h, horizon + 0.2 * (height - horizon))), lowest)
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of the smaller box that is inside the other."""
-    size = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    return float(size.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+def _cover(box: np.ndarray, others: np.ndarray) -> float:
+    """The largest share of the smaller box of a pair that is inside the other."""
+    if len(others) == 0:
+        return 0.
+    both = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    smaller = np.minimum(areas, (box[2:] - box[:2]).prod())
+    return float((np.maximum(both, 0).prod(axis=1) / smaller).max())
 
 
 def _picture(rng: np.random.Generator, patches: list[Patch]) -> list[Patch]:
@@ -217,8 +220,7 @@ def _look(placed: list[Placed], height: int,
     seen, visible = [], []
     for i, one in enumerate(placed):
         mine = [s for s, (j, _) in enumerate(slots) if j == i]
-        bbox, flags, share = _seen(buffer, mine, whole[i], left,
-                                   extent(one.patches), height, width)
+        bbox, flags, share = _seen(buffer, mine, whole[i], left, one.around, height, width)
         visible.append(share)
         names = sorted({name for s in mine for name in slots[s][1]})
         parts = []

@@ -4,6 +4,7 @@ Points are ``(x, y)``, y downwards, as OpenCV draws them. A figure is a list of 
 in order. Keeping figures as outlines, not pixels, lets boxes be known without drawing.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -39,9 +40,14 @@ def polygon(*points: Sequence[float]) -> np.ndarray:
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.,
             start: float = 0., end: float = 360., n: int = 36) -> np.ndarray:
     """An ellipse, or the piece of it between two angles (degrees, clockwise from the right)."""
+    return turned(_arc(start, end, n) * (rx, ry), angle) + (x, y)
+
+
+@functools.lru_cache(maxsize=256)
+def _arc(start: float, end: float, n: int) -> np.ndarray:
+    """Points on the unit circle."""
     t = np.radians(np.linspace(start, end, n, endpoint=end - start < 360))
-    points = np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
-    return turned(points, angle) + (x, y)
+    return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.) -> np.ndarray:
@@ -93,9 +99,12 @@ def turned(points: np.ndarray, degrees: float) -> np.ndarray:
 def moved(patches: Iterable[Patch], matrix: np.ndarray | None = None,
           offset: Sequence[float] = (0., 0.)) -> list[Patch]:
     """Patches under the affine map ``points @ matrix + offset``."""
-    matrix = np.eye(2) if matrix is None else matrix
-    return [patch._replace(points=patch.points @ matrix + np.asarray(offset))
-            for patch in patches]
+    patches = list(patches)
+    points = np.concatenate([patch.points for patch in patches])
+    points = (points if matrix is None else points @ matrix) + np.asarray(offset)
+    ends = np.cumsum([len(patch.points) for patch in patches])[:-1]
+    return [Patch(some, *patch[1:])
+            for some, patch in zip(np.split(points, ends), patches, strict=True)]
 
 
 def extent(patches: Iterable[Patch]) -> np.ndarray:

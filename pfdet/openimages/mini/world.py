@@ -136,6 +136,10 @@ def deal(knobs: Knobs, split: str) -> list[Plan]:
     n_image = knobs.n_image(split)
     setting = rng.choice(len(SETTINGS), n_image, p=(.3, .22, .22, .14, .12))
     room = rng.choice(np.arange(1, 6), n_image, p=(.18, .34, .28, .13, .07))
+    number = counts(knobs, split)
+    short = sum(number.values()) - int(room.sum())
+    if short > 0:  # everything finds a place
+        room += np.bincount(rng.permutation(short) % n_image, minlength=n_image)
     # An image gets its first object before any image of its setting gets a second.
     free: list[list[int]] = []
     for s in range(len(SETTINGS)):
@@ -144,31 +148,25 @@ def deal(knobs: Knobs, split: str) -> list[Plan]:
         free.append([*rng.permutation(more).tolist(), *first.tolist()])
 
     held: list[list[str]] = [[] for _ in range(n_image)]
-    number = counts(knobs, split)
     for name in sorted(number, key=number.__getitem__):  # the rare ones choose first
-        homes = [SETTINGS.index(home) for home in FIGURES[name].settings]
         for i in range(number[name]):
             figure = name
             if name == 'car' and (i + 1) * knobs.toy_cars % 1 < knobs.toy_cars:
                 figure = 'toy car'
-            room_left = np.array([len(free[s]) for s in (
-                homes if figure == name else [SETTINGS.index(h) for h in _SMALL])])
-            where = homes if figure == name else [SETTINGS.index(h) for h in _SMALL]
-            if not room_left.any():
-                where = list(range(len(SETTINGS)))
-                room_left = np.array([len(slots) for slots in free])
-            if not room_left.any():
-                break
-            held[free[where[rng.choice(len(where), p=room_left / room_left.sum())]].pop()].append(
-                figure)
-    return [_plan(rng, knobs, split, i, SETTINGS[setting[i]], held[i]) for i in range(n_image)]
+            left = np.array([len(slots) for slots in free])
+            at_home = np.isin(SETTINGS, FIGURES[figure].settings) * left
+            share = at_home if at_home.any() else left
+            place = free[rng.choice(len(free), p=share / share.sum())].pop()
+            held[place].append(figure)
+    heaped = _share_of(rng, knobs.group_of, [
+        i for i in range(n_image) if any(FIGURES[name].heaps for name in held[i])], n_image)
+    within = _share_of(rng, knobs.inside,
+                       np.flatnonzero(setting == SETTINGS.index('street')).tolist(), n_image)
+    return [Plan(split, i, SETTINGS[setting[i]], tuple(held[i]),
+                 [FIGURES[name].heaps for name in held[i]].index(True) if i in heaped else -1,
+                 i in within) for i in range(n_image)]
 
 
-def _plan(rng: np.random.Generator, knobs: Knobs, split: str, number: int, setting: str,
-          figures: list[str]) -> Plan:
-    heap = -1
-    # About two images in five hold something that comes in heaps.
-    if rng.random() < knobs.group_of * 2.5:
-        heap = next((i for i, name in enumerate(figures) if FIGURES[name].heaps), -1)
-    inside = setting == 'street' and rng.random() < knobs.inside / 0.3
-    return Plan(split, number, setting, tuple(figures), heap, inside)
+def _share_of(rng: np.random.Generator, rate: float, able: list[int], n_image: int) -> set[int]:
+    """Images of which something is true: a share of all, as far as there are able ones."""
+    return set(rng.permutation(able)[:round(rate * n_image)].tolist())
