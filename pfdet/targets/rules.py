@@ -12,7 +12,7 @@ from chainer.backends import cuda
 
 from pfdet import compat  # noqa: F401
 from pfdet.targets import overlap
-from pfdet.targets.ground_truth import GroundTruth
+from pfdet.targets.batch_truth import BatchTruth
 from pfdet.targets.sampling import RoiSample
 
 
@@ -27,12 +27,12 @@ class CooccurrencePairs(NamedTuple):
     part: np.ndarray
 
 
-def positives(sample: RoiSample, truth: GroundTruth, expand_ancestors: bool = True):
+def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = True):
     """The target matrix before any rule: the matched object's labels.
 
     Args:
         sample (RoiSample): Regions of interest.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         expand_ancestors (bool): The object's labels with all their ancestors (PFDet, section 2.1),
             or as annotated.
 
@@ -47,7 +47,7 @@ def positives(sample: RoiSample, truth: GroundTruth, expand_ancestors: bool = Tr
     return t
 
 
-def ignore_descendants(t, sample: RoiSample, truth: GroundTruth, descendants):
+def ignore_descendants(t, sample: RoiSample, truth: BatchTruth, descendants):
     """Ignore the descendants of a ground truth that is not a leaf (PFDet, section 2.1).
 
     An object annotated only as Fruit may be an apple. Where an object has both a class and a
@@ -57,7 +57,7 @@ def ignore_descendants(t, sample: RoiSample, truth: GroundTruth, descendants):
     Args:
         t (int8 array): :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         descendants (bool array): :math:`(C, C)`, ``descendants[i, j]``: ``j`` descends from ``i``.
 
     Returns:
@@ -73,7 +73,7 @@ def ignore_descendants(t, sample: RoiSample, truth: GroundTruth, descendants):
     return xp.where(ignored & (t == 0), np.int8(-1), t)
 
 
-def ignore_group_of(t, sample: RoiSample, truth: GroundTruth, share: float = 0.5):
+def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5):
     """Ignore the classes of a group-of box for regions within it.
 
     The single objects of a group are not boxed, so such a region may well be one. Neither paper
@@ -82,7 +82,7 @@ def ignore_group_of(t, sample: RoiSample, truth: GroundTruth, share: float = 0.5
     Args:
         t (int8 array): :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         share (float): A region is within a box when at least this share of its area is.
 
     Returns:
@@ -97,7 +97,7 @@ def ignore_group_of(t, sample: RoiSample, truth: GroundTruth, share: float = 0.5
     return xp.where(ignored & (t == 0), np.int8(-1), t)
 
 
-def ignore_cooccurring(t, sample: RoiSample, truth: GroundTruth, pairs: CooccurrencePairs,
+def ignore_cooccurring(t, sample: RoiSample, truth: BatchTruth, pairs: CooccurrencePairs,
                        share: float = 0.5, also_verified: bool = False):
     """Ignore classes that are likely inside a ground truth box (PFDet, section 2.2).
 
@@ -107,7 +107,7 @@ def ignore_cooccurring(t, sample: RoiSample, truth: GroundTruth, pairs: Cooccurr
     Args:
         t (int8 array): :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         pairs (CooccurrencePairs): X and Y of each pair.
         share (float): A region is inside a box when at least this share of its area is. The paper
             does not say.

@@ -16,7 +16,7 @@ from pfdet import compat  # noqa: F401
 from pfdet.links import box_coding
 from pfdet.links.rpn import Proposals
 from pfdet.targets import overlap
-from pfdet.targets.ground_truth import GroundTruth
+from pfdet.targets.batch_truth import BatchTruth
 
 
 class AnchorTargets(NamedTuple):
@@ -59,7 +59,7 @@ def priorities(seed: int, positions: Sequence[int], n: int) -> np.ndarray:
     return np.stack([np.random.default_rng((seed, p)).random(n, np.float32) for p in positions])
 
 
-def sample_anchors(anchors, truth: GroundTruth, sizes, priority, n_sample: int = 256,
+def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 256,
                    positive_share: float = 0.25, positive_iou: float = 0.7,
                    negative_iou: float = 0.3) -> AnchorTargets:
     """Match anchors to objects and choose some (Ren et al., Faster R-CNN, section 3.1.2).
@@ -70,7 +70,7 @@ def sample_anchors(anchors, truth: GroundTruth, sizes, priority, n_sample: int =
 
     Args:
         anchors (array): :math:`(A, 4)` in pixels.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         sizes (array): Heights and widths of the images within the batch, :math:`(N, 2)`.
         priority (array): Random in [0, 1), :math:`(N, A)`.
         n_sample (int): Anchors an image.
@@ -110,7 +110,7 @@ def sample_anchors(anchors, truth: GroundTruth, sizes, priority, n_sample: int =
                          weight[image].astype(np.float32))
 
 
-def sample_rois(proposals: Proposals, truth: GroundTruth, priority, n_sample: int = 512,
+def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int = 512,
                 foreground_share: float = 0.25, foreground_iou: float = 0.5) -> RoiSample:
     """Match proposals to objects and choose some (Girshick, Fast R-CNN, section 2.3).
 
@@ -118,7 +118,7 @@ def sample_rois(proposals: Proposals, truth: GroundTruth, priority, n_sample: in
 
     Args:
         proposals (Proposals): Of the batch.
-        truth (GroundTruth): Of the batch.
+        truth (BatchTruth): Of the batch.
         priority (array): Random in [0, 1), :math:`(N, A + G)`: of the anchors, then of the
             objects.
         n_sample (int): Regions an image. Every image gives exactly so many, so that batch

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.hierarchy import Hierarchy
-from pfdet.targets.ground_truth import GroundTruth, collate
+from pfdet.openimages.resizing import resize
+from pfdet.targets.batch_truth import BatchTruth, collate
 
 
 class Sample(NamedTuple):
@@ -41,35 +41,17 @@ class Batch:
 
     Attributes:
         imgs (list of arrays): :math:`(3, H, W)` each.
-        truth (GroundTruth): Of all images.
+        truth (BatchTruth): Of all images.
         positions (list of int): In the global order.
         image_ids (list of str): For messages.
         size (pair of int): Height and width that the images of all ranks fit into.
     """
 
     imgs: list[np.ndarray]
-    truth: GroundTruth
+    truth: BatchTruth
     positions: list[int]
     image_ids: list[str]
     size: tuple[int, int]
-
-
-def resize(img: np.ndarray, min_size: int, max_size: int) -> tuple[np.ndarray, float]:
-    """Resize so that the shorter edge is ``min_size``, or the longer one ``max_size`` if less.
-
-    Args:
-        img (uint8 array): :math:`(H, W, 3)`.
-        min_size, max_size (int): Pixels.
-
-    Returns:
-        tuple: uint8 :math:`(H', W', 3)`, and the scale from old to new coordinates.
-    """
-    H, W = img.shape[:2]
-    scale = min(min_size / min(H, W), max_size / max(H, W))
-    size = max(1, round(W * scale)), max(1, round(H * scale))
-    # Averaging over areas keeps thin things when shrinking, and is meant for nothing else.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(img, size, interpolation=how), scale
 
 
 class TrainLoader:

@@ -11,10 +11,10 @@ from pfdet.functions.smooth_l1 import smooth_l1
 from pfdet.links import box_coding
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.targets import rules, sampling
-from pfdet.targets.ground_truth import GroundTruth
+from pfdet.targets.batch_truth import BatchTruth
 from pfdet.training.loading import Batch
 
-TargetRule = Callable[[np.ndarray, sampling.RoiSample, GroundTruth], np.ndarray]
+TargetRule = Callable[[np.ndarray, sampling.RoiSample, BatchTruth], np.ndarray]
 
 
 class TrainChain(chainer.Chain):
@@ -57,7 +57,7 @@ class TrainChain(chainer.Chain):
         """
         detector, xp = self.detector, self.xp
         x = detector.prepare(batch.imgs, batch.size)
-        truth = GroundTruth(*(xp.asarray(a) for a in batch.truth))
+        truth = BatchTruth(*(xp.asarray(a) for a in batch.truth))
         sizes = np.array([img.shape[1:] for img in batch.imgs], np.float32)
 
         hs = detector.extractor(x)

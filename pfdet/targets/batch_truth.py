@@ -9,7 +9,7 @@ from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.tables import GROUP_OF
 
 
-class GroundTruth(NamedTuple):
+class BatchTruth(NamedTuple):
     """Objects of :math:`N` images, at most :math:`G` an image.
 
     Attributes:
@@ -32,7 +32,7 @@ class GroundTruth(NamedTuple):
 
 def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequence[np.ndarray],
             positive: Sequence[np.ndarray], negative: Sequence[np.ndarray],
-            hierarchy: Hierarchy) -> GroundTruth:
+            hierarchy: Hierarchy) -> BatchTruth:
     """Put the annotations of several images together.
 
     Args:
@@ -43,10 +43,10 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
         hierarchy (Hierarchy): The classes' relation.
 
     Returns:
-        GroundTruth: NumPy arrays.
+        BatchTruth: NumPy arrays.
     """
     N, G, C = len(bbox), max(1, max(map(len, bbox))), hierarchy.n_class
-    truth = GroundTruth(
+    truth = BatchTruth(
         np.zeros((N, G, 4), np.float32), np.zeros((N, G), bool), np.zeros((N, G), bool),
         np.zeros((N, G, C), bool), np.zeros((N, G, C), bool), np.zeros((N, C), bool))
     closure = hierarchy.closure

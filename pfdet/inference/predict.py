@@ -1,0 +1,107 @@
+"""Detections of a data set."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pfdet.evaluation.detections import Detections
+from pfdet.inference.suppression import non_maximum_weighted
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.resizing import resize
+
+
+def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh: float,
+           max_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detections of one image from the network's boxes and scores.
+
+    Each class of each box is a detection of its own; those above the threshold are merged by
+    class and the best are kept.
+
+    Args:
+        bbox (array): :math:`(K, 4)` in [0, 1].
+        score (array): :math:`(K, C)`.
+        score_thresh (float): Least score.
+        nmw_thresh (float): IoU of non-maximum weighted.
+        max_per_image (int): How many are kept.
+
+    Returns:
+        tuple of arrays: Boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, by descending score.
+    """
+    place, label = np.nonzero(score >= score_thresh)
+    bbox, score, label = non_maximum_weighted(
+        bbox[place], score[place, label], label.astype(np.int32), nmw_thresh)
+    order = np.argsort(-score, kind='stable')[:max_per_image]
+    return bbox[order], score[order], label[order]
+
+
+def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_size: int,
+            max_size: int, score_thresh: float = 0.01, nmw_thresh: float = 0.5,
+            max_per_image: int = 300, batch_size: int = 4,
+            progress: Callable[[Iterable], Iterable] = iter) -> Detections:
+    """Detect the objects of some images of a data set.
+
+    Args:
+        detector (FasterRCNN): The network.
+        dataset (OpenImagesDataset): The images.
+        images (sequence of int): Which of them.
+        test_size, max_size (int): Length of the shorter edge, and limit of the longer one.
+        score_thresh, nmw_thresh, max_per_image: See :func:`select`.
+        batch_size (int): Images at a time. Images of like shape are put together.
+        progress (callable): Wraps the batches, such as :class:`tqdm.tqdm`.
+
+    Returns:
+        Detections: ``image_ids`` in the order of ``images``.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    shape = [dataset.get_size(i) for i in images]
+    order = sorted(range(len(images)), key=lambda k: shape[k][0] / shape[k][1])
+    batches = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
+
+    def load(batch: list[int]) -> list[np.ndarray]:
+        return [resize(dataset.get_image(images[k]), test_size, max_size)[0].transpose(2, 0, 1)
+                for k in batch]
+
+    results = {}
+    with ThreadPoolExecutor(1) as pool:
+        loading = [pool.submit(load, batch) for batch in batches[:1]]
+        for n, batch in enumerate(progress(batches)):
+            imgs = loading.pop().result()
+            if n + 1 < len(batches):
+                loading.append(pool.submit(load, batches[n + 1]))
+            for k, (bbox, score) in zip(batch, detector.predict(imgs), strict=True):
+                results[k] = select(bbox, score, score_thresh, nmw_thresh, max_per_image)
+
+    found = [results[k] for k in range(len(images))]
+    image = np.repeat(np.arange(len(images), dtype=np.int32), [len(s) for _, s, _ in found])
+    bbox, score, label = zip(*found, strict=True) if found else ([], [], [])
+    return Detections(
+        [dataset.index.image_id(i) for i in images], image,
+        np.concatenate([*label, np.zeros(0, np.int32)]).astype(np.int32),
+        np.concatenate([*score, np.zeros(0, np.float32)]).astype(np.float32),
+        np.concatenate([*bbox, np.zeros((0, 4), np.float32)]).astype(np.float32))
+
+
+def concatenate(parts: Sequence[Detections]) -> Detections:
+    """Put detections of disjoint sets of images together.
+
+    Args:
+        parts (sequence of Detections): At least one.
+
+    Returns:
+        Detections: Images sorted by id, so that it does not depend on how they were shared out.
+    """
+    image_ids = [i for part in parts for i in part.image_ids]
+    start = np.cumsum([0] + [len(part.image_ids) for part in parts])
+    image = np.concatenate([part.image + s for part, s in zip(parts, start, strict=False)])
+    by_id = np.argsort(np.array(image_ids))
+    rank = np.empty(len(by_id), np.int32)
+    rank[by_id] = np.arange(len(by_id))
+    image = rank[image]
+    order = np.argsort(image, kind='stable')
+    label, score, bbox = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ('label', 'score', 'bbox'))
+    return Detections([image_ids[k] for k in by_id], image[order], label, score, bbox)

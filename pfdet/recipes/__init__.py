@@ -1,0 +1,32 @@
+"""Every configuration of both papers by name."""
+
+from pfdet.errors import InputError
+from pfdet.recipes import pfdet_2018
+from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
+
+__all__ = ['DEFAULT', 'RECIPES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override', 'to_dict']
+
+RECIPES = {recipe.name: recipe for recipe in pfdet_2018.RECIPES}
+
+# What `train_multi.py` trains when not told: the last row of PFDet's Table 1 that there is.
+DEFAULT = 'table1-multiscale'
+
+
+def find(name: str, scale: str | None = None) -> Recipe:
+    """The recipe of this name.
+
+    Args:
+        name (str): Its name.
+        scale (str): ``'full'`` or ``'mini'``; by default the recipe's own.
+
+    Raises:
+        InputError: There is none, or it is not defined at that scale.
+    """
+    if name not in RECIPES:
+        raise InputError(f'--recipe {name}: no such recipe; expected one of {", ".join(RECIPES)}')
+    recipe = RECIPES[name]
+    if scale is None or scale == recipe.scale:
+        return recipe
+    if recipe.scale == 'mini':
+        raise InputError(f'--scale {scale}: recipe {name} is defined at mini scale only')
+    return at_scale(recipe, scale)

@@ -1,0 +1,93 @@
+"""From a recipe to its parts."""
+
+from functools import partial
+
+import chainer
+import numpy as np
+
+from pfdet import compat  # noqa: F401
+from pfdet.errors import InputError
+from pfdet.functions.sigmoid import sigmoid_cross_entropy
+from pfdet.iterators.samplers import SequentialSampler
+from pfdet.links.bbox_head import SigmoidBboxHead
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.links.fpn import FPN
+from pfdet.links.rpn import RPN
+from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.cooccurrence import read_pairs
+from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.recipes.recipe import Recipe
+from pfdet.targets import rules
+from pfdet.training.train_chain import TrainChain
+
+BACKBONES = {'se_resnext101': se_resnext101, 'mini_se_resnext': MiniSEResNeXt}
+LOSSES = {'sigmoid': sigmoid_cross_entropy}
+SAMPLERS = {'sequential': SequentialSampler}
+
+
+def detector(recipe: Recipe, n_class: int, seed: int = 0) -> FasterRCNN:
+    """The network of a recipe, with random weights.
+
+    Args:
+        recipe (Recipe): What to build.
+        n_class (int): Number of foreground classes.
+        seed (int): Of the weights; the same on all ranks.
+
+    Raises:
+        InputError: The recipe names a backbone that does not exist.
+    """
+    state = np.random.get_state()
+    np.random.seed(seed)  # Chainer's initializers draw from NumPy's global generator.
+    try:
+        backbone = _choose(BACKBONES, recipe.backbone, 'backbone')()
+        extractor = FPN(backbone, backbone.out_channels, recipe.fpn_channel, recipe.fpn_level,
+                        recipe.fpn_bn)
+        rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
+                  train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
+        n_head_level = min(4, recipe.fpn_level)
+        head = SigmoidBboxHead(
+            n_class, extractor.scales[:n_head_level], recipe.fpn_channel, recipe.head_unit,
+            recipe.head_bn, recipe.canonical_size)
+        network = FasterRCNN(extractor, rpn, head)
+        # ChainerCV's backbones learn their input channels from a first image.
+        with chainer.using_config('train', False), chainer.no_backprop_mode():
+            extractor(np.zeros((1, 3, 64, 64), np.float32))
+    finally:
+        np.random.set_state(state)
+    return network
+
+
+def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,
+                seed: int) -> TrainChain:
+    """The loss of a recipe.
+
+    Args:
+        recipe (Recipe): Which loss and rules.
+        network (FasterRCNN): What it trains.
+        classes (Classes): The label space.
+        hierarchy (Hierarchy): The classes' relation.
+        seed (int): Of the choice of anchors and regions.
+
+    Raises:
+        InputError: The recipe names a loss that does not exist.
+    """
+    target_rules = [
+        partial(rules.ignore_descendants, descendants=hierarchy.descendants),
+        rules.ignore_group_of]
+    if recipe.cooccurrence:
+        pairs = rules.CooccurrencePairs(*read_pairs(classes))
+        target_rules.append(partial(rules.ignore_cooccurring, pairs=pairs))
+    return TrainChain(network, _choose(LOSSES, recipe.loss, 'loss'), tuple(target_rules), seed,
+                      recipe.n_anchor, recipe.n_roi)
+
+
+def sampler(recipe: Recipe, n_image: int, seed: int) -> SequentialSampler:
+    """The global order of a recipe."""
+    return _choose(SAMPLERS, recipe.sampler, 'sampler')(n_image, seed)
+
+
+def _choose(known: dict, name: str, what: str):
+    if name not in known:
+        raise InputError(f'{what}={name}: no such {what}; expected one of {", ".join(known)}')
+    return known[name]

@@ -1,0 +1,86 @@
+"""What a training run leaves: the weights, and all that is needed to use them."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import chainer
+
+from pfdet import compat  # noqa: F401
+from pfdet.errors import InputError
+from pfdet.files import replace_when_done
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.openimages.classes import Classes
+from pfdet.recipes import build
+from pfdet.recipes.recipe import Recipe, from_dict, to_dict
+
+
+class Model(NamedTuple):
+    """A trained network, how it was trained, and its label space."""
+
+    network: FasterRCNN
+    recipe: Recipe
+    classes: Classes
+
+
+def write_recipe(directory: Path, recipe: Recipe, classes: Classes, run: dict) -> None:
+    """Write ``recipe.json``.
+
+    Args:
+        directory (path): Of the run.
+        recipe (Recipe): Resolved.
+        classes (Classes): The label space.
+        run (dict): Further facts of the run, such as the number of ranks.
+    """
+    content = {'recipe': to_dict(recipe), 'run': run,
+               'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)]}
+    with replace_when_done(directory / 'recipe.json') as path:
+        path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+
+
+def write_weights(directory: Path, network: FasterRCNN) -> None:
+    """Write ``model.npz``."""
+    with replace_when_done(directory / 'model.npz') as path:
+        chainer.serializers.save_npz(str(path), network)
+
+
+def load_weights(network: FasterRCNN, path: Path) -> None:
+    """Load a network's weights.
+
+    Args:
+        network (FasterRCNN): Of the same architecture and label space.
+        path (path): A ``model.npz``.
+
+    Raises:
+        InputError: The file cannot be read or is of another network.
+    """
+    try:
+        chainer.serializers.load_npz(str(path), network)
+    except Exception as e:
+        # A damaged archive, a missing parameter and a wrong shape raise all kinds of errors.
+        raise InputError(f'{path}: not weights of this network: {type(e).__name__}: {e}') from e
+
+
+def read(directory: Path) -> Model:
+    """Load what a run has left.
+
+    Args:
+        directory (path): With ``recipe.json`` and ``model.npz``.
+
+    Raises:
+        InputError: Either is missing or damaged.
+    """
+    path = Path(directory) / 'recipe.json'
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        fields, pairs = content['recipe'], content['classes']
+        mids, names = zip(*pairs, strict=True)
+    except OSError as e:
+        raise InputError(f'{path}: {e.strerror}; expected the --out directory of a training run'
+                         ) from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f'{path}: not written by a training run: {e}') from e
+    recipe = from_dict(fields, str(path))
+    network = build.detector(recipe, len(mids))
+    load_weights(network, Path(directory) / 'model.npz')
+    return Model(network, recipe, Classes(tuple(mids), tuple(names)))

@@ -1,0 +1,179 @@
+"""What a recipe is: every choice that tells one row of a table from another."""
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pfdet.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training and test configuration.
+
+    The defaults are those of the baseline of PFDet's Table 1 at full scale. A row of a table is
+    the row above it with one field replaced.
+
+    Attributes:
+        name (str): How to ask for it.
+        about (str): What it is, with the table's words.
+        scale (str): ``'full'``, the paper's, or ``'mini'``, for two CPU cores.
+        backbone (str): A key of :data:`pfdet.recipes.build.BACKBONES`.
+        fpn_channel (int): Channels of the pyramid.
+        fpn_level (int): Levels of the pyramid that the RPN looks at.
+        fpn_bn, head_bn (bool): Batch normalization in the pyramid, and in the head.
+        head_unit (int): Units of the head's fully connected layers.
+        canonical_size (int): Pixels of a box looked up on the third level.
+        anchor_size (int): Pixels of an anchor's side on the first level.
+        anchor_ratios (tuple of float): Height over width.
+        n_anchor, n_roi (int): Anchors and regions an image to learn from.
+        train_proposals, test_proposals (pairs of int): Proposals a level before suppression and an
+            image after it.
+        loss (str): A key of :data:`pfdet.recipes.build.LOSSES`.
+        cooccurrence (bool): Ignore parts and possessions in their subjects (co-occurrence loss).
+        sampler (str): A key of :data:`pfdet.recipes.build.SAMPLERS`.
+        min_size (pair of int): Range of the shorter edge's length in training.
+        max_size (int): Limit of the longer edge.
+        flip (bool): Flip half of the training images.
+        batch_size (int): Images a rank and iteration.
+        epochs (float): Passes over the training set.
+        schedule (str): ``'step'`` or ``'cosine'``.
+        steps (tuple of float): Of the step schedule, as shares of the run.
+        base_lr (float): Learning rate at a global batch of ``lr_batch_size``; scaled linearly.
+        lr_batch_size (int): See ``base_lr``.
+        warmup_epochs (float): The rate grows linearly over them.
+        momentum, weight_decay (float): Of corrected-momentum SGD; no decay on batch normalization
+            and biases.
+        test_size (int): The shorter edge's length in prediction.
+        score_thresh (float): Detections below are dropped.
+        nmw_thresh (float): IoU from which detections of a class are merged.
+        max_per_image (int): The best detections of an image that are kept.
+    """
+
+    name: str = 'table1-baseline'
+    about: str = ''
+    scale: str = 'full'
+    backbone: str = 'se_resnext101'
+    fpn_channel: int = 256
+    fpn_level: int = 5
+    fpn_bn: bool = True
+    head_bn: bool = False
+    head_unit: int = 1024
+    canonical_size: int = 224
+    anchor_size: int = 32
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    n_anchor: int = 256
+    n_roi: int = 512
+    train_proposals: tuple[int, int] = (2000, 2000)
+    test_proposals: tuple[int, int] = (1000, 1000)
+    loss: str = 'sigmoid'
+    cooccurrence: bool = False
+    sampler: str = 'sequential'
+    min_size: tuple[int, int] = (800, 800)
+    max_size: int = 1333
+    flip: bool = True
+    batch_size: int = 1
+    epochs: float = 12.0
+    schedule: str = 'step'
+    steps: tuple[float, ...] = (8 / 12, 11 / 12)
+    base_lr: float = 0.01
+    lr_batch_size: int = 8
+    warmup_epochs: float = 0.5
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    test_size: int = 800
+    score_thresh: float = 0.01
+    nmw_thresh: float = 0.5
+    max_per_image: int = 300
+
+
+# What mini scale replaces: sizes, never switches.
+_MINI = {
+    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64, 'fpn_level': 4,
+    'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 64,
+    'train_proposals': (200, 200), 'test_proposals': (200, 100), 'max_size': 256,
+    'batch_size': 4, 'base_lr': 0.02, 'test_size': 160, 'max_per_image': 100,
+}
+_MINI_EDGE = 160 / 800
+
+
+def at_scale(recipe: Recipe, scale: str) -> Recipe:
+    """The same switches at another scale.
+
+    Args:
+        recipe (Recipe): At full scale.
+        scale (str): ``'full'`` or ``'mini'``.
+
+    Returns:
+        Recipe: With the edge lengths in training in the same proportion to that in prediction.
+
+    Raises:
+        ValueError: ``scale`` is neither.
+    """
+    if scale == recipe.scale:
+        return recipe
+    if scale != 'mini':
+        raise ValueError(f'scale must be full or mini, not {scale!r}')
+    low, high = recipe.min_size
+    return dataclasses.replace(
+        recipe, **_MINI, min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)))
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The fields as JSON has them."""
+    return dataclasses.asdict(recipe)
+
+
+def from_dict(fields: Mapping[str, Any], where: str) -> Recipe:
+    """The inverse of :func:`to_dict`.
+
+    Args:
+        fields (mapping): By name; missing ones get their default.
+        where (str): For messages: where the fields were read.
+
+    Raises:
+        InputError: An unknown field, or a value of a wrong type.
+    """
+    known = {f.name: f for f in dataclasses.fields(Recipe)}
+    values = {}
+    for key, value in fields.items():
+        if key not in known:
+            raise InputError(f'{where}: unknown recipe field {key!r}; expected one of '
+                             + ', '.join(known))
+        values[key] = _checked(key, value, known[key].default, where)
+    return Recipe(**values)
+
+
+def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Apply ``KEY=VALUE`` settings from a command line.
+
+    Args:
+        recipe (Recipe): What to change.
+        settings (sequence of str): Values as Python literals; quotes around text may be missing.
+
+    Raises:
+        InputError: No ``=``, an unknown key, or a value of a wrong type.
+    """
+    fields = {}
+    for setting in settings:
+        key, equals, text = setting.partition('=')
+        if not equals:
+            raise InputError(f'--set {setting}: expected KEY=VALUE')
+        try:
+            fields[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            fields[key] = text
+    return from_dict({**to_dict(recipe), **fields}, '--set')
+
+
+def _checked(key: str, value: Any, default: Any, where: str) -> Any:
+    """A value converted to the type of the field's default."""
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_checked(key, v, default[0], where) for v in value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise InputError(f'{where}: {key}={value!r}: expected {type(default).__name__}, '
+                         f'such as {default!r}')
+    return value

@@ -1,0 +1,163 @@
+"""A training run of a recipe on all ranks, from the index to the weights."""
+
+import json
+import math
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import chainer
+from chainer.training import extensions
+
+from pfdet import compat  # noqa: F401
+from pfdet.errors import InputError
+from pfdet.files import replace_when_done
+from pfdet.inference.predict import predict
+from pfdet.iterators.sharded import ShardedIterator
+from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes import build, model_directory
+from pfdet.recipes.recipe import Recipe
+from pfdet.training import checkpoints
+from pfdet.training.evaluator import ValidationAP
+from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training.optimizer import multi_node_optimizer
+from pfdet.training.reports import MeanOverRanks
+from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
+
+
+def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
+          val_index: AnnotationIndex | None = None, init: Path | None = None,
+          resume: bool = False, seed: int = 0, device: int = -1, n_thread: int = 1,
+          iterations: int | None = None, log_interval: int = 10,
+          val_interval: float | None = None, snapshot_interval: int | None = None) -> None:
+    """Train a recipe; every rank calls this.
+
+    Args:
+        recipe (Recipe): What to train.
+        train_index (AnnotationIndex): The training set.
+        out (path): Where ``model.npz``, ``recipe.json``, ``log``, ``score.json`` and
+            ``snapshots/`` go.
+        comm (ChainerMN communicator): The ranks.
+        val_index (AnnotationIndex): The validation set.
+        init (path): Weights to start from.
+        resume (bool): Continue from the newest snapshot in ``out``, if there is one.
+        seed (int): Of the weights, the order of images, augmentation and sampling.
+        device (int): GPU of this rank, or -1.
+        n_thread (int): Threads of this rank that load images.
+        iterations (int): Stop after so many instead of the recipe's epochs; the schedule is
+            that of the recipe's epochs all the same.
+        log_interval (int): Iterations between lines of the log.
+        val_interval (float): Epochs between validations; by default an eighth of the run.
+        snapshot_interval (int): Iterations between snapshots; by default an epoch.
+
+    Raises:
+        InputError: A file or a setting cannot be used.
+    """
+    n_image, classes, hierarchy = len(train_index), train_index.classes, train_index.hierarchy
+    if n_image == 0:
+        raise InputError(f'{train_index.path}: holds no image to train on')
+    if val_index is not None and val_index.classes.mids != classes.mids:
+        raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
+
+    network = build.detector(recipe, len(classes), seed)
+    if init is not None:
+        model_directory.load_weights(network, init)
+    if comm.size > 1:
+        use_multi_node_batch_normalization(network, comm)
+    chain = build.train_chain(recipe, network, classes, hierarchy, seed)
+    if device >= 0:
+        chainer.backends.cuda.get_device_from_id(device).use()
+        chain.to_gpu()
+
+    load = TrainLoader(OpenImagesDataset(train_index), recipe.min_size, recipe.max_size,
+                       recipe.flip, seed)
+    iterator = ShardedIterator(build.sampler(recipe, n_image, seed), load, recipe.batch_size,
+                               comm.rank, comm.size, n_thread)
+    global_batch = iterator.global_batch_size
+    n_epoch_iteration = n_image / global_batch
+    n_iteration = math.ceil(recipe.epochs * n_epoch_iteration)
+
+    optimizer = multi_node_optimizer(chain, comm, recipe.momentum, recipe.weight_decay)
+    updater = chainer.training.StandardUpdater(
+        iterator, optimizer, converter=Converter(hierarchy, comm), device=None)
+    trainer = chainer.training.Trainer(
+        updater, (iterations or n_iteration, 'iteration'), out=str(out))
+    trainer.extend(SetLearningRate(partial(
+        learning_rate, n_iteration=n_iteration,
+        lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, global_batch),
+        schedule=recipe.schedule, steps=recipe.steps,
+        n_warmup=round(recipe.warmup_epochs * n_epoch_iteration))))
+    trainer.extend(MeanOverRanks(comm))
+
+    validation = None
+    if val_index is not None:
+        validation = ValidationAP(partial(
+            predict, network, OpenImagesDataset(val_index), test_size=recipe.test_size,
+            max_size=recipe.max_size, score_thresh=recipe.score_thresh,
+            nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
+            batch_size=recipe.batch_size), val_index, comm)
+        each = max(1, round((val_interval or recipe.epochs / 8) * n_epoch_iteration))
+        # At the end in any case, once.
+        trainer.extend(validation, trigger=lambda t: t.updater.iteration == t.stop_trigger.period
+                       or t.updater.iteration % each == 0)
+    if comm.rank == 0:
+        _extend_first_rank(trainer, log_interval, validation is not None)
+        model_directory.write_recipe(out, recipe, classes, {
+            'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
+            'iterations': iterations or n_iteration, 'seed': seed,
+            'init': str(init) if init else None})
+        trainer.extend(
+            checkpoints.Snapshot(out / 'snapshots'),
+            trigger=(snapshot_interval or max(1, round(n_epoch_iteration)), 'iteration'))
+    if resume:
+        path = comm.bcast_obj(
+            checkpoints.newest(out / 'snapshots') if comm.rank == 0 else None)
+        if path is not None:
+            checkpoints.resume(trainer, path)
+    started = time.perf_counter()
+    try:
+        trainer.run()
+    finally:
+        iterator.finalize()
+
+    if comm.rank == 0:
+        model_directory.write_weights(out, network)
+        if validation is not None and validation.score is not None:
+            with replace_when_done(out / 'score.json') as path:
+                path.write_text(json.dumps(validation.score, indent=1) + '\n')
+        print(f'trained {updater.iteration} iterations of {global_batch} images in '
+              f'{time.perf_counter() - started:.0f} s: {out / "model.npz"}', flush=True)
+
+
+def _extend_first_rank(trainer, log_interval: int, has_validation: bool) -> None:
+    """What the first rank alone writes and prints."""
+    losses = ['main/loss', 'main/loss/rpn_loc', 'main/loss/rpn_conf', 'main/loss/head_loc',
+              'main/loss/head_conf']
+    trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
+    trainer.extend(extensions.LogReport(trigger=(log_interval, 'iteration'), filename='log'))
+    columns = ['iteration', 'epoch', 'lr', *losses, 'elapsed_time']
+    if has_validation:
+        columns.insert(-1, 'validation/mAP')
+    trainer.extend(extensions.PrintReport(columns), trigger=(log_interval, 'iteration'))
+    if sys.stdout.isatty():
+        trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))
+
+
+def communicator(name: str | None = None):
+    """The communicator of all ranks.
+
+    Args:
+        name (str): ChainerMN's name of it; by default ``'pure_nccl'`` where there is a GPU and
+            ``'naive'``, which is the one for CPUs, where there is none.
+
+    Returns:
+        pair: The communicator, and the GPU of this rank or -1.
+    """
+    import chainermn
+
+    gpu = chainer.backends.cuda.available
+    comm = chainermn.create_communicator(name or ('pure_nccl' if gpu else 'naive'))
+    return comm, comm.intra_rank if gpu else -1

@@ -1,0 +1,71 @@
+"""The challenge's metric on the validation set while training."""
+
+import math
+from collections.abc import Callable
+
+from chainer import training
+
+from pfdet import compat  # noqa: F401
+from pfdet.evaluation.average_precision import average_precision
+from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.ground_truth import ground_truth_of_index
+from pfdet.inference.predict import concatenate
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.index import AnnotationIndex
+
+
+def evaluate(predict: Callable[[range], Detections], index: AnnotationIndex, comm) -> dict | None:
+    """Predict a validation set on all ranks and score it on the first.
+
+    Args:
+        predict (callable): From images of the index to their detections.
+        index (AnnotationIndex): The validation set.
+        comm (ChainerMN communicator): Rank r predicts every n-th image from the r-th on.
+
+    Returns:
+        dict: What :func:`pfdet.evaluation.average_precision.average_precision` returns, with the
+        ``'detections'``, on the first rank; :obj:`None` on the others.
+    """
+    part = predict(range(comm.rank, len(index), comm.size))
+    parts = comm.gather_obj(part)
+    if comm.rank != 0:
+        return None
+    detections = concatenate(parts)
+    result = average_precision(detections, ground_truth_of_index(index), len(index.classes))
+    return {**result, 'detections': detections}
+
+
+def score_dict(result: dict, classes: Classes) -> dict:
+    """A result as ``score.json`` holds it: ``mAP``, and ``AP`` by class id, null without truth."""
+    return {
+        'mAP': float(result['map']),
+        'AP': {mid: None if math.isnan(ap) else float(ap)
+               for mid, ap in zip(classes.mids, result['ap'], strict=True)},
+        'n_ground_truth': dict(zip(classes.mids, map(float, result['n_ground_truth']),
+                                   strict=True)),
+    }
+
+
+class ValidationAP(training.Extension):
+    """Report the mean average precision of the validation set as ``validation/mAP``.
+
+    Args:
+        predict, index, comm: See :func:`evaluate`.
+
+    Attributes:
+        score (dict): The last result as :func:`score_dict` gives it, on the first rank.
+    """
+
+    priority = training.PRIORITY_WRITER
+
+    def __init__(self, predict: Callable[[range], Detections], index: AnnotationIndex, comm):
+        self.predict = predict
+        self.index = index
+        self.comm = comm
+        self.score = None
+
+    def __call__(self, trainer) -> None:
+        result = evaluate(self.predict, self.index, self.comm)
+        if result is not None:
+            self.score = score_dict(result, self.index.classes)
+            trainer.observation['validation/mAP'] = self.score['mAP']

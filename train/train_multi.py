@@ -1,0 +1,74 @@
+"""Train a recipe of either paper, on any number of ranks.
+
+    mpiexec -n 8 python train/train_multi.py --recipe NAME --train-index INDEX --out DIR
+"""
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+from pfdet import recipes
+from pfdet.errors import InputError, run_command
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.list:
+        for recipe in recipes.RECIPES.values():
+            print(f'{recipe.name:20} {recipe.about}')
+        return
+    recipe = recipes.override(recipes.find(args.recipe, args.scale), args.set)
+    if args.show:
+        for field, value in dataclasses.asdict(recipe).items():
+            print(f'{field:18} {value}')
+        return
+    if args.train_index is None:
+        raise InputError(
+            'no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX; an index is made '
+            'by python -m pfdet.openimages.build_index (see README.md, "Real Open Images")')
+    if args.out is None:
+        raise InputError('no place for the results: give --out DIR')
+
+    # Only here, so that the above answers at once and without Chainer.
+    from pfdet.openimages.index import AnnotationIndex
+    from pfdet.recipes.training_run import communicator, train
+
+    comm, device = communicator(args.communicator)
+    val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
+    train(recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
+          init=args.init, resume=args.resume, seed=args.seed, device=device,
+          n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
+          val_interval=args.val_interval, snapshot_interval=args.snapshot_interval)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--recipe', default=recipes.DEFAULT, help='which configuration (default: %(default)s)')
+    add('--scale', choices=('full', 'mini'),
+        help="the paper's size, or one for two CPU cores (default: the recipe's own)")
+    add('--train-index', type=Path, default=os.environ.get('PFDET_TRAIN_INDEX'),
+        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)')
+    add('--val-index', type=Path, default=os.environ.get('PFDET_VAL_INDEX'),
+        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)')
+    add('--out', type=Path, help='directory for weights, log, scores and snapshots')
+    add('--init', type=Path, metavar='MODEL.npz', help='weights to start from')
+    add('--resume', action='store_true', help='continue from the newest snapshot in --out')
+    add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',
+        help='replace fields of the recipe (see --show)')
+    add('--seed', type=int, default=0, help='of weights, order, augmentation and sampling')
+    add('--iterations', type=int, help='stop after so many, with the schedule of the whole run')
+    add('--threads', type=int, default=1, help='threads a rank that load images')
+    add('--communicator', help="ChainerMN's name (default: pure_nccl on GPUs, else naive)")
+    add('--log-interval', type=int, default=10, metavar='ITERATIONS')
+    add('--val-interval', type=float, metavar='EPOCHS')
+    add('--snapshot-interval', type=int, metavar='ITERATIONS')
+    add('--list', action='store_true', help='list the recipes and stop')
+    add('--show', action='store_true', help='print the resolved recipe and stop')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_command(main)
