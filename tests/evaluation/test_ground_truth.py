@@ -41,7 +41,8 @@ def files(tmp_path):
 def _boxes(truth):
     return sorted(zip(
         [truth.image_ids[i] for i in truth.image], truth.label.tolist(),
-        [tuple(np.round(b.astype(float), 6).tolist()) for b in truth.bbox], truth.group_of.tolist()))
+        [tuple(np.round(b.astype(float), 6).tolist()) for b in truth.bbox],
+        truth.group_of.tolist()))
 
 
 _A, _B = (0., 0., 1., .5), (.3, .1, .4, .2)
