@@ -81,7 +81,17 @@ def make_mini(out: str | os.PathLike, knobs: Knobs, force: bool = False,
 
 
 def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> None:
-    """Write a contact sheet of the first training and validation images, with their boxes."""
+    """Write a contact sheet of the first training and validation images, with their boxes.
+
+    Args:
+        path (path): The picture to write, ``.png`` or ``.jpg``.
+        knobs (Knobs): What to show.
+        n_image (int): Number of scenes; a third of them are of the validation split.
+
+    Raises:
+        InputError: If ``path`` is no picture's name, or cannot be written.
+    """
+    _check_preview(path)
     pictures, boxes = [], []
     for split in SPLITS:
         plans = deal(knobs, split)
@@ -91,9 +101,17 @@ def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> No
         for i, scene in enumerate(scenes[:shown]):
             pictures.append(paint(scene, knobs)[0])
             boxes.append([row for row in rows if row.image == i])
-    with replace_when_done(path) as unfinished:
-        if not cv2.imwrite(str(unfinished), contact_sheet(pictures, boxes)):
-            raise InputError(f'{path}: could not be written; expected a name such as sheet.png')
+    _, data = cv2.imencode(Path(path).suffix.lower(), contact_sheet(pictures, boxes))
+    try:
+        with replace_when_done(path) as unfinished:
+            unfinished.write_bytes(data.tobytes())
+    except OSError as e:
+        raise InputError(f'--preview {path}: {e.strerror}; expected a place to write to') from e
+
+
+def _check_preview(path: str | os.PathLike) -> None:
+    if Path(path).suffix.lower() not in ('.png', '.jpg'):
+        raise InputError(f'--preview {path}: expected a name that ends in .png or .jpg')
 
 
 def _paint_all(directory: Path, knobs: Knobs, split: str,
@@ -213,6 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError('--out DIR: missing; expected the directory to make')
     if args.workers is not None and args.workers < 1:
         raise InputError(f'--workers {args.workers}: expected at least 1')
+    if args.preview is not None:
+        _check_preview(args.preview)
     if args.out is not None:
         make_mini(args.out, knobs, args.force, args.workers)
         print(f'{args.out}: {knobs.n_image("train")} training and '

@@ -170,12 +170,13 @@ def _sampled(rng: np.random.Generator, absent: set[str], mean: float) -> set[str
 
 
 def _jittered(rng: np.random.Generator, bbox: Box, amount: float) -> Box:
-    """Edges missed by a little; an edge on the border stays there."""
+    """Edges missed by a little, never so far that they meet; one on the border stays there."""
     x0, y0, x1, y1 = bbox
     w, h = x1 - x0, y1 - y0
-    miss = np.clip(rng.standard_normal(4), -2.5, 2.5) * amount * (w, h, w, h)
-    return tuple(float(edge) if edge in (0., 1.) else float(np.clip(edge + d, 0, 1))
-                 for edge, d in zip(bbox, miss, strict=True))
+    miss = np.clip(rng.standard_normal(4) * amount, -0.3, 0.3) * (w, h, w, h)
+    x0, y0, x1, y1 = (edge if edge in (0., 1.) else min(max(edge + d, 0.), 1.)
+                      for edge, d in zip(bbox, miss.tolist(), strict=True))
+    return x0, y0, x1, y1
 
 
 def _apart(rng: np.random.Generator, bbox: Box, least: float = 0.004, most: float = 0.02) -> Box:
@@ -183,4 +184,5 @@ def _apart(rng: np.random.Generator, bbox: Box, least: float = 0.004, most: floa
     x0, y0, x1, y1 = bbox
     side = np.array((x1 - x0, y1 - y0) * 2)
     move = rng.uniform(least, most, 4) * rng.choice([-1, 1], 4) * side
-    return tuple(np.clip(np.array(bbox) + move, 0, 1).tolist())
+    x0, y0, x1, y1 = np.clip(np.array(bbox) + move, 0, 1).tolist()
+    return x0, y0, x1, y1

@@ -14,7 +14,8 @@ class Knobs:
     """What to make. Each field is a flag of ``python -m pfdet.openimages.make_mini``."""
 
     images: int = _knob(1000, 'number of training images')
-    validation_images: int = _knob(-1, 'number of validation images; -1: a quarter of --images')
+    validation_images: int = _knob(-1, 'number of validation images; '
+        '-1: a quarter of --images')
     seed: int = _knob(0, 'the same seed gives the same bytes')
     long_side: int = _knob(256, 'long side of the images in pixels')
     parts_verified: float = _knob(
@@ -64,6 +65,8 @@ class Knobs:
                             ('negatives', 0)):
             if not getattr(self, name) >= least:
                 raise InputError(f'{flag(name)} {getattr(self, name)}: expected at least {least}')
+        if self.validation_images == 0:
+            raise InputError('--validation-images 0: expected at least 1, or -1 for a quarter')
         for name in ('torch_flashlight', 'leopard_cheetah'):
             if (getattr(self, name)[0] > 0) != (getattr(self, name)[1] > 0):
                 raise InputError(f'{flag(name)} {getattr(self, name)}: the two rates count the '

@@ -40,7 +40,7 @@ def contact_sheet(images: Sequence[np.ndarray], boxes: Sequence[Sequence[BoxRow]
 def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
     height, width = image.shape[:2]
     names = list(mini_classes())
-    taken: dict[tuple[int, int], int] = {}  # names of one box go one below the other
+    taken: dict[tuple[int, int], int] = {}  # names of one box go one above the other
     for row in boxes:
         hue = np.uint8([[[names.index(row.name) * 67 % 180, 220, 255]]])
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
@@ -49,10 +49,11 @@ def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
         cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 2 if row.flags & GROUP_OF else 1,
                       cv2.LINE_AA)
         text = row.name + (' (group)' if row.flags & GROUP_OF else '')
-        (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
+        (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.34, 1)
         place = (x0 // 12, y0 // 12)
         line = taken[place] = taken.get(place, -1) + 1
-        x, y = max(0, min(x0, width - w - 2)), max(0, y0) + line * (h + 5)
+        x = max(0, min(x0, width - w - 2))
+        y = y0 - (line + 1) * (h + 5) if y0 > 2 * (h + 5) else y0 + line * (h + 5)
         cv2.rectangle(image, (x, y), (x + w + 2, y + h + 4), colour, -1)
-        cv2.putText(image, text, (x + 1, y + h + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1,
+        cv2.putText(image, text, (x + 1, y + h + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (0, 0, 0), 1,
                     cv2.LINE_AA)

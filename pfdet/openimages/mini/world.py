@@ -111,9 +111,15 @@ class Plan(NamedTuple):
 
 
 def counts(knobs: Knobs, split: str) -> dict[str, int]:
-    """Objects of each figure in a split: the natural counts bent by the tail, at least one."""
+    """Objects of each figure in a split: the natural counts bent by the tail, at least one.
+
+    Splits too small for that hold one each of the most frequent.
+    """
     tail = knobs.tail if split == 'train' else knobs.validation_tail
     weights = {name: figure.weight for name, figure in FIGURES.items() if figure.weight}
+    if 3 * knobs.n_image(split) <= len(weights):
+        common = sorted(weights, key=weights.__getitem__, reverse=True)
+        return dict.fromkeys(common[:3 * knobs.n_image(split)], 1)
     total = sum(weights.values())
     bent = {name: (weight / total) ** tail for name, weight in weights.items()}
     scale = total * knobs.n_image(split) / 1000 / sum(bent.values())
