@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import pfdet.compat  # noqa: F401
+
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
