@@ -22,7 +22,7 @@ from pfdet.openimages.classes import read_classes
 from pfdet.openimages.csv_columns import Paths
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.images import image_size
-from pfdet.openimages.index import write_index
+from pfdet.openimages.index import distinct, write_index
 from pfdet.openimages.tables import (
     BoxTable,
     ImageLabelTable,
@@ -163,8 +163,8 @@ def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarra
     boxed = boxed[kept[boxes.image]]
     verified = number[labels.image].astype(np.int64) * n_class + labels.label
     here = kept[labels.image]
-    positive = np.unique(np.concatenate([boxed, verified[here & labels.positive]]))
-    negative = np.unique(verified[here & ~labels.positive])
+    positive = distinct(np.concatenate([boxed, verified[here & labels.positive]]))
+    negative = distinct(verified[here & ~labels.positive])
     clash = np.isin(negative, positive, assume_unique=True)
     for name, key in (('positive', positive), ('negative', negative[~clash])):
         columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))

@@ -203,9 +203,21 @@ class AnnotationIndex:
         """
         n_class = len(self.classes)
         image = np.repeat(np.arange(len(self)), np.diff(self._label_offsets[self._object_offsets]))
-        key = np.unique(image * n_class + self._label)
+        key = distinct(image * n_class + self._label)
         offsets = np.searchsorted(key, np.arange(len(self) + 1) * n_class)
         return offsets, (key % n_class).astype(np.int16)
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Return the distinct values, ascending: :func:`numpy.unique`, faster on millions of integers.
+
+    Args:
+        values (array): Integers ``(N,)``.
+    """
+    values = np.sort(values)
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return values[new]
 
 
 def write_index(path: str | os.PathLike, columns: Mapping[str, np.ndarray], classes: Classes,

@@ -182,17 +182,18 @@ def union_of_ids(
         tuple: The ids of all tables, sorted, as object ``(N,)``, and for every table an int32
         array that maps its positions to positions in the union.
     """
-    chunks = [pa.array(table.image_ids, pa.string()) for table in tables]
-    union, places = _sorted_union(chunks)
+    union, places = _sorted_union([pa.array(table.image_ids, pa.string()) for table in tables])
     return union.to_numpy(zero_copy_only=False), places
 
 
 def _sorted_union(chunks: list[pa.Array]) -> tuple[pa.Array, list[np.ndarray]]:
     """Return the distinct strings of all chunks, sorted by code point, and each one's place."""
-    union = pc.unique(pa.chunked_array(chunks, pa.string()))
+    # All chunks at once: every look-up of its own would build the table of the union anew.
+    joined = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
+    union = pc.unique(joined)
     union = union.take(pc.array_sort_indices(union))
-    return union, [pc.index_in(chunk, value_set=union).to_numpy().astype(np.int32)
-                   for chunk in chunks]
+    places = pc.index_in(joined, value_set=union).to_numpy()
+    return union, np.split(places, np.cumsum([len(chunk) for chunk in chunks])[:-1])
 
 
 class _IdColumn:
