@@ -1,0 +1,98 @@
+import chainer
+import numpy as np
+import pytest
+from chainercv.links.model.fpn import FPN as ChainerCVFPN
+
+from pfdet import recipes
+from pfdet.links.bbox_head import SigmoidBboxHead
+from pfdet.links.fpn import FPN
+from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
+from pfdet.recipes import build
+
+
+@pytest.fixture(scope='module')
+def mini():
+    return build.detector(recipes.find('mini'), 7, seed=1)
+
+
+@pytest.mark.parametrize('backbone', [MiniSEResNeXt, se_resnext101])
+def test_backbone_gives_c2_to_c5(backbone):
+    base = backbone()
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        hs = base(np.zeros((1, 3, 64, 96), np.float32))
+    assert [h.shape[1:] for h in hs] == [
+        (c, 64 // s, 96 // s) for c, s in zip(base.out_channels, (4, 8, 16, 32), strict=True)]
+
+
+def test_fpn_without_bn_equals_chainercv():
+    class Base(chainer.Chain):
+        def forward(self, x):
+            return tuple(x[:, :, ::s, ::s] for s in (1, 2, 4))
+
+    theirs = ChainerCVFPN(Base(), 3, (1 / 4, 1 / 8, 1 / 16, 1 / 32))
+    ours = FPN(Base(), (5, 5, 5), 256, 4, bn=False)
+    x = np.random.default_rng(0).normal(size=(2, 5, 8, 12)).astype(np.float32)
+    expected = theirs(x)
+    ours.inner.copyparams(theirs.inner)
+    ours.outer.copyparams(theirs.outer)
+    for a, b in zip(ours(x), expected, strict=True):
+        np.testing.assert_allclose(a.array, b.array, atol=1e-4)
+
+
+def test_head_keeps_the_order_of_boxes():
+    rng = np.random.default_rng(0)
+    head = SigmoidBboxHead(3, (1 / 4, 1 / 8), 4, 8, canonical_size=70)
+    hs = [rng.normal(size=(2, 4, s, s)).astype(np.float32) for s in (16, 8)]
+    corner = rng.uniform(0, 30, (9, 2))
+    rois = np.concatenate([corner, corner + rng.uniform(2, 60, (9, 2))], axis=1).astype(np.float32)
+    indices = rng.integers(0, 2, 9).astype(np.int32)
+    assert len(set(head.level_of(rois).tolist())) == 2
+    with chainer.using_config('train', False):
+        locs, confs = head(hs, rois, indices)
+        for i in range(9):
+            loc, conf = head(hs, rois[i:i + 1], indices[i:i + 1])
+            np.testing.assert_allclose(locs.array[i], loc.array[0], atol=1e-5)
+            np.testing.assert_allclose(confs.array[i], conf.array[0], atol=1e-5)
+
+
+def test_level_of_box_is_the_papers():
+    head = SigmoidBboxHead(3, (1 / 4, 1 / 8, 1 / 16, 1 / 32), 4, 8)
+    side = np.array([10, 111, 113, 223, 224, 447, 449, 900], np.float32)
+    rois = np.stack([side * 0, side * 0, side, side], axis=1)
+    # k = floor(4 + log2(side / 224)), clipped; level 0 is P2
+    np.testing.assert_array_equal(head.level_of(rois), [0, 0, 1, 1, 2, 2, 3, 3])
+
+
+def test_untrained_head_gives_its_prior():
+    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, prior=0.03)
+    np.testing.assert_allclose(chainer.functions.sigmoid(head.conf.b).array, 0.03, rtol=1e-5)
+
+
+def test_prepare_pads_and_subtracts(mini):
+    imgs = [np.full((3, 20, 40), 200, np.uint8), np.full((3, 33, 10), 100, np.uint8)]
+    x = mini.prepare(imgs)
+    assert x.shape == (2, 3, 64, 64) and x.dtype == np.float32
+    mean = mini.extractor.mean[:, 0, 0]
+    np.testing.assert_allclose(x[0, :, 19, 39], 200 - mean)
+    assert (x[0, :, 20:] == 0).all() and (x[1, :, :, 10:] == 0).all()
+    assert mini.prepare(imgs, (65, 64)).shape == (2, 3, 96, 64)
+
+
+def test_predict_is_in_the_image_and_independent_of_the_batch(mini):
+    rng = np.random.default_rng(0)
+    imgs = [rng.integers(0, 255, (3, 64, 96)).astype(np.uint8) for _ in range(2)]
+    together = mini.predict(imgs)
+    for img, (bbox, score) in zip(imgs, together, strict=True):
+        assert len(bbox) == len(score) > 0 and score.shape[1] == 7
+        assert (bbox >= 0).all() and (bbox <= 1).all()
+        (alone, alone_score), = mini.predict([img])
+        np.testing.assert_allclose(bbox, alone, atol=1e-4)
+        np.testing.assert_allclose(score, alone_score, atol=1e-4)
+
+
+def test_same_seed_same_weights(mini):
+    again = build.detector(recipes.find('mini'), 7, seed=1)
+    other = build.detector(recipes.find('mini'), 7, seed=2)
+    a, b, c = (dict(m.namedparams()) for m in (mini, again, other))
+    assert all((a[k].array == b[k].array).all() for k in a)
+    assert any((a[k].array != c[k].array).any() for k in a)
