@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pfdet.errors import InputError, run_command
 from pfdet.openimages.classes import read_classes
-from pfdet.openimages.csv_columns import Paths
+from pfdet.openimages.csv_columns import Paths, as_paths
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.images import image_size
 from pfdet.openimages.index import distinct, write_index
@@ -105,7 +105,8 @@ def build_index(
     box_table = read_boxes(boxes, label_space)
     label_table = read_image_labels(labels, label_space)
     if not len(box_table.image):
-        raise InputError(f'{boxes}: no usable box; expected XMin < XMax and YMin < YMax in [0, 1]')
+        raise InputError(f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
+                         'XMin < XMax and YMin < YMax in [0, 1]')
     image_ids, (of_boxes, of_labels) = union_of_ids([box_table, label_table])
     files = find_image_files(images, image_ids, n_thread)
     found = files.size[:, 0] > 0

@@ -119,7 +119,7 @@ def map_columns(path: str | os.PathLike,
                 raise InputError(f'{path}: the header is damaged; {expected}')
             header = json.loads(text)
             if header['kind'] != kind:
-                raise InputError(f'{path}: holds a {header["kind"]}; {expected}')
+                raise InputError(f'{path}: its kind is {header["kind"]!r}; {expected}')
             data = _aligned(_START.size + length)
             if size != data + header['data_size']:
                 raise InputError(f'{path}: has {size} bytes instead of '

@@ -224,7 +224,7 @@ def test_foreign_files(split, tmp_path):
     other[32:32 + length] = other[32:32 + length].replace(b'annotation index', b'annotation undex')
     other[16:20] = struct.pack('<I', zlib.crc32(other[32:32 + length]))
     path.write_bytes(other)
-    with pytest.raises(InputError, match='holds a annotation undex'):
+    with pytest.raises(InputError, match="kind is 'annotation undex'"):
         AnnotationIndex.open(path)
     for missing in (tmp_path / 'none.index', tmp_path):
         with pytest.raises(InputError, match='cannot read'):
