@@ -93,9 +93,7 @@ def write_detections(
             rows = pa.table(
                 [pa.array(empty_ids, pa.string())]
                 + [pa.nulls(len(empty_ids), f.type) for f in list(plain)[1:]], schema=plain)
-            pa.csv.write_csv(
-                pa.concat_tables([table.cast(plain), rows]), unfinished,
-                pa.csv.WriteOptions(quoting_style='needed'))
+            pa.csv.write_csv(pa.concat_tables([table.cast(plain), rows]), unfinished)
 
 
 def read_detections(path: str | os.PathLike, classes: Classes) -> Detections:
