@@ -93,7 +93,9 @@ def write_detections(
             rows = pa.table(
                 [pa.array(empty_ids, pa.string())]
                 + [pa.nulls(len(empty_ids), f.type) for f in list(plain)[1:]], schema=plain)
-            pa.csv.write_csv(pa.concat_tables([table.cast(plain), rows]), unfinished)
+            # One chunk: pyarrow 10 repeats the header after an empty one.
+            table = pa.concat_tables([table.cast(plain), rows]).combine_chunks()
+            pa.csv.write_csv(table, unfinished)
 
 
 def read_detections(path: str | os.PathLike, classes: Classes) -> Detections:
