@@ -2,7 +2,8 @@
 
 A made world with the annotation troubles of Open Images, in Open Images' own files: drawn
 scenes of some thirty of the 500 challenge classes, their hierarchy, boxes and image-level
-labels. Every phenomenon has a flag; the same seed gives the same bytes.
+labels. Every phenomenon has a flag. The same seed gives the same bytes, with any number of worker
+processes; other versions of NumPy and OpenCV may round a pixel otherwise.
 """
 
 import argparse
