@@ -23,7 +23,8 @@ def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
 
     Called as ``mpiexec(n_rank, program, *args, timeout=120, check=True)``. The program is source
     code (a :obj:`str`, dedented) or a script (a :class:`~pathlib.Path`). The ranks get one thread
-    each, start in the repository's root and can import ``pfdet``. Returned is a
+    each, start in the repository's root and can import ``pfdet``. Lines that two ranks print at
+    the same time may be mixed: gather, and print on rank 0. Returned is a
     :class:`subprocess.CompletedProcess` with ``stdout`` and ``stderr`` as text. A program that
     fails, unless ``check=False``, or that outlasts ``timeout`` seconds fails the test with what it
     printed; whatever was still running is ended.

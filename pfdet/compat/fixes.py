@@ -120,6 +120,13 @@ def testing_requirements(source: str) -> str:
         source, 'import pkg_resources', 'from pfdet.compat import stand_ins as pkg_resources')
 
 
+@fix('chainercv.utils.download', since='Python 3.12, 3.10 warns')
+def distutils_strtobool(source: str) -> str:
+    """Read a switch of the environment without ``distutils``, which Python has removed."""
+    return _replace(source, 'from distutils.util import strtobool',
+                    'from pfdet.compat.stand_ins import strtobool')
+
+
 @fix('chainercv.utils.bbox._nms_gpu_post', since='Python 3.11, or set up without compiling it',
      needed=_no_nms_extension)
 def nms_gpu_post(source: str) -> str:
@@ -141,3 +148,9 @@ def overriding_warning(source: str) -> str:
         source, "if hasattr(f, '__override_action'):",
         "if (hasattr(f, '__override_action')\n"
         "                        and not d.get('__module__', '').startswith('chainercv.')):")
+
+
+@fix('chainer.iterators.multiprocess_iterator', since='Python 3.10 warns')
+def thread_daemon(source: str) -> str:
+    """Set a thread's ``daemon`` as one does now, instead of by ``setDaemon()``."""
+    return _replace(source, 'thread.setDaemon(True)', 'thread.daemon = True')

@@ -1,4 +1,4 @@
-"""What takes the place of a package and an extension that Chainer and ChainerCV import."""
+"""What takes the place of packages and an extension that Chainer and ChainerCV import."""
 
 import importlib.metadata
 from typing import TYPE_CHECKING
@@ -25,6 +25,20 @@ class WorkingSet:
                 raise ResolutionError(f'{requirement.name} is not installed') from e
             if not requirement.specifier.contains(version, prereleases=True):
                 raise ResolutionError(f'{requirement}: {version} is installed')
+
+
+def strtobool(value: str) -> int:
+    """1 for yes, 0 for no, as ``distutils.util.strtobool`` tells them.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    value = value.lower()
+    if value in ('y', 'yes', 't', 'true', 'on', '1'):
+        return 1
+    if value in ('n', 'no', 'f', 'false', 'off', '0'):
+        return 0
+    raise ValueError(f'{value!r}, expected yes or no')
 
 
 def select_by_mask(mask: 'np.ndarray', n_bbox: int, threads_per_block: int,
