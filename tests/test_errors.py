@@ -1,0 +1,46 @@
+import pytest
+
+from pfdet.errors import InputError, run_command
+
+
+@pytest.mark.parametrize('returned, status', [(None, 0), (0, 0), (3, 3)])
+def test_run_command_exits_with_the_status_of_main(returned, status):
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: returned)
+    assert exit_.value.code == status
+
+
+def test_an_input_error_is_one_line_and_status_2(capsys):
+    def main():
+        raise InputError('boxes.csv line 3: no column XMin,\n    expected a number in [0, 1]')
+
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert exit_.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ''
+    assert output.err == (
+        'error: boxes.csv line 3: no column XMin, expected a number in [0, 1]\n')
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_an_input_error_on_one_rank_ends_all(mpiexec):
+    # Without this, rank 0 would wait at the barrier until the time limit.
+    result = mpiexec(2, '''
+        from pfdet.errors import InputError, run_command
+
+        def main():
+            from mpi4py import MPI
+            if MPI.COMM_WORLD.rank == 1:
+                raise InputError('images/x.jpg: truncated, expected a JPEG')
+            MPI.COMM_WORLD.Barrier()
+
+        run_command(main)
+    ''', check=False, timeout=30)
+    assert result.returncode == 2
+    assert 'error: images/x.jpg: truncated, expected a JPEG' in result.stderr
+    assert 'Traceback' not in result.stderr
