@@ -109,10 +109,11 @@ def _axis_samples(low, high, limit: int, n_bin: int, scale: float, ratio: int):
     Bilinear interpolation of ``ratio`` samples a bin, with Chainer's rules at the border: a sample
     up to one place outside takes the border's value, one further out counts as zero.
     """
-    low = low.astype(np.float32) * np.float32(scale)
-    size = np.maximum(high.astype(np.float32) * np.float32(scale) - low, np.float32(1))
-    steps = (np.arange(n_bin * ratio, dtype=np.float32).reshape(n_bin, ratio) + np.float32(0.5))
-    p = low[:, None, None] + steps * (size / np.float32(n_bin * ratio))[:, None, None]
+    dtype = low.dtype.type
+    low = low * dtype(scale)
+    size = np.maximum(high * dtype(scale) - low, dtype(1))
+    steps = np.arange(n_bin * ratio, dtype=dtype).reshape(n_bin, ratio) + dtype(0.5)
+    p = low[:, None, None] + steps * (size / dtype(n_bin * ratio))[:, None, None]
     inside = (p >= -1) & (p <= limit)
     p = np.clip(p, 0, limit - 1)
     before = np.minimum(np.floor(p).astype(np.int64), max(limit - 2, 0))

@@ -17,4 +17,4 @@ def smooth_l1(x, t, beta: float = 1.0) -> chainer.Variable:
     Returns:
         chainer.Variable: :math:`(R,)`.
     """
-    return F.huber_loss(x, t, beta, reduce='no') / beta
+    return F.sum(F.huber_loss(x, t, beta, reduce='no'), axis=1) / beta

@@ -33,6 +33,11 @@ class FasterRCNN(chainer.Chain):
         self.stride = stride
 
     @property
+    def dtype(self) -> np.dtype:
+        """Type of the parameters, and so of all that is computed."""
+        return self.rpn.conf.W.dtype
+
+    @property
     def n_class(self) -> int:
         """Number of foreground classes."""
         return self.head.n_class
@@ -45,11 +50,11 @@ class FasterRCNN(chainer.Chain):
             size (pair of int): Height and width to pad to at least.
 
         Returns:
-            array: float32 :math:`(N, 3, H', W')`, the mean subtracted, zero where padded.
+            array: :math:`(N, 3, H', W')`, the mean subtracted, zero where padded.
         """
         size = np.max([img.shape[1:] for img in imgs] + ([size] if size else []), axis=0)
         H, W = -(-size // self.stride) * self.stride
-        x = np.zeros((len(imgs), H, W, 3), np.float32)
+        x = np.zeros((len(imgs), H, W, 3), self.dtype)
         for i, img in enumerate(imgs):
             x[i, :img.shape[1], :img.shape[2]] = (img - self.extractor.mean).transpose(1, 2, 0)
         return self.xp.asarray(x.transpose(0, 3, 1, 2))
@@ -75,11 +80,11 @@ class FasterRCNN(chainer.Chain):
             image, place = self.xp.nonzero(proposals.valid)
             rois = proposals.bbox[image, place]
             if len(rois) == 0:
-                empty = np.zeros((0, 4), np.float32), np.zeros((0, self.n_class), np.float32)
+                empty = np.zeros((0, 4), self.dtype), np.zeros((0, self.n_class), self.dtype)
                 return [empty] * len(imgs)
             offset, conf = self.head(hs, rois, image.astype(np.int32))
             score = F.sigmoid(conf).array
-        size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=np.float32)[image]
+        size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image]
         bbox = box_coding.clip(box_coding.decode(offset.array, rois, self.head.std), size)
         bbox /= self.xp.concatenate([size, size], axis=1)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))

@@ -25,6 +25,7 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
                 continue
             new = MultiNodeBatchNormalization(
                 child.avg_mean.shape, comm, decay=child.decay, eps=child.eps,
+                dtype=child.avg_mean.dtype,
                 use_gamma=hasattr(child, 'gamma'), use_beta=hasattr(child, 'beta'))
             new.copyparams(child)
             # A sequential chain runs its layers in the order of registration.

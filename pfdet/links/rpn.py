@@ -134,7 +134,8 @@ class RPN(chainer.Chain):
             start += n
 
         offset = locs[xp.arange(N)[:, None, None], anchor]
-        bbox = box_coding.clip(box_coding.decode(offset, anchors[anchor]), size)
+        base = anchors[anchor].astype(locs.dtype, copy=False)
+        bbox = box_coding.clip(box_coding.decode(offset, base), size)
         valid = xp.isfinite(score) & (bbox[..., 2:] > bbox[..., :2]).all(axis=-1)
         flat = (N * len(n_anchors), k_max)
         keep = suppress_sorted(bbox.reshape(*flat, 4), valid.reshape(flat), self.nms_thresh)
@@ -145,7 +146,7 @@ class RPN(chainer.Chain):
         order = order[:, :n_most]
         rows = xp.arange(N)[:, None]
         return Proposals(
-            bbox.reshape(N, -1, 4)[rows, order].astype(np.float32, copy=False),
+            bbox.reshape(N, -1, 4)[rows, order],
             xp.isfinite(score[rows, order]), anchor.reshape(N, -1)[rows, order])
 
 

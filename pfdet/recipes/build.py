@@ -37,25 +37,32 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0) -> FasterRCNN:
     Raises:
         InputError: The recipe names a backbone that does not exist.
     """
+    if recipe.dtype not in ('float32', 'float64'):
+        raise InputError(f'dtype={recipe.dtype}: expected float32 or float64')
+    # Chainer's initializers draw from NumPy's global generator.
     state = np.random.get_state()
-    np.random.seed(seed)  # Chainer's initializers draw from NumPy's global generator.
+    np.random.seed(seed)
     try:
-        backbone = _choose(BACKBONES, recipe.backbone, 'backbone')()
-        extractor = FPN(backbone, backbone.out_channels, recipe.fpn_channel, recipe.fpn_level,
-                        recipe.fpn_bn)
-        rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
-                  train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
-        n_head_level = min(4, recipe.fpn_level)
-        head = SigmoidBboxHead(
-            n_class, extractor.scales[:n_head_level], recipe.fpn_channel, recipe.head_unit,
-            recipe.head_bn, recipe.canonical_size)
-        network = FasterRCNN(extractor, rpn, head)
-        # ChainerCV's backbones learn their input channels from a first image.
-        with chainer.using_config('train', False), chainer.no_backprop_mode():
-            extractor(np.zeros((1, 3, 64, 64), np.float32))
+        with chainer.using_config('dtype', np.dtype(recipe.dtype)):
+            return _detector(recipe, n_class)
     finally:
         np.random.set_state(state)
-    return network
+
+
+def _detector(recipe: Recipe, n_class: int) -> FasterRCNN:
+    backbone = _choose(BACKBONES, recipe.backbone, 'backbone')()
+    extractor = FPN(backbone, backbone.out_channels, recipe.fpn_channel, recipe.fpn_level,
+                    recipe.fpn_bn)
+    rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
+              train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
+    n_head_level = min(4, recipe.fpn_level)
+    head = SigmoidBboxHead(
+        n_class, extractor.scales[:n_head_level], recipe.fpn_channel, recipe.head_unit,
+        recipe.head_bn, recipe.canonical_size)
+    # ChainerCV's backbones learn their input channels from a first image.
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        extractor(np.zeros((1, 3, 64, 64), recipe.dtype))
+    return FasterRCNN(extractor, rpn, head)
 
 
 def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,

@@ -45,6 +45,7 @@ class Recipe:
         warmup_epochs (float): The rate grows linearly over them.
         momentum, weight_decay (float): Of corrected-momentum SGD; no decay on batch normalization
             and biases.
+        dtype (str): ``'float32'``, or ``'float64'`` to compare runs beyond rounding.
         test_size (int): The shorter edge's length in prediction.
         score_thresh (float): Detections below are dropped.
         nmw_thresh (float): IoU from which detections of a class are merged.
@@ -82,6 +83,7 @@ class Recipe:
     warmup_epochs: float = 0.5
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    dtype: str = 'float32'
     test_size: int = 800
     score_thresh: float = 0.01
     nmw_thresh: float = 0.5

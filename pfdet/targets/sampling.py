@@ -106,8 +106,9 @@ def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 
     # Where nothing is matched the offsets have no meaning, but must be finite.
     offset = box_coding.encode(xp.where(positive[:, None], matched, base), base)
     weight = 1 / xp.maximum(chosen.sum(axis=1), 1)
-    return AnchorTargets(image, anchor, positive, offset.astype(np.float32, copy=False),
-                         weight[image].astype(np.float32))
+    dtype = truth.bbox.dtype
+    return AnchorTargets(image, anchor, positive, offset.astype(dtype, copy=False),
+                         weight[image].astype(dtype))
 
 
 def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int = 512,

@@ -58,6 +58,7 @@ class TrainChain(chainer.Chain):
         detector, xp = self.detector, self.xp
         x = detector.prepare(batch.imgs, batch.size)
         truth = BatchTruth(*(xp.asarray(a) for a in batch.truth))
+        truth = truth._replace(bbox=truth.bbox.astype(x.dtype, copy=False))
         sizes = np.array([img.shape[1:] for img in batch.imgs], np.float32)
 
         hs = detector.extractor(x)
@@ -84,7 +85,7 @@ class TrainChain(chainer.Chain):
         image, place = xp.nonzero(rois.foreground & rois.used)
         matched = truth.bbox[image, rois.matched[image, place]]
         true_offset = box_coding.encode(
-            matched, rois.bbox[image, place], detector.head.std).astype(np.float32, copy=False)
+            matched, rois.bbox[image, place], detector.head.std).astype(x.dtype, copy=False)
         head_loc_loss = F.sum(smooth_l1(offset[image * S + place], true_offset)) / (N * S)
 
         loss = rpn_loc_loss + rpn_conf_loss + head_loc_loss + head_conf_loss
@@ -107,7 +108,7 @@ def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):
         sampled anchors of the image and averaged over images.
     """
     N = len(confs)
-    weight = sampled.weight / np.float32(N)
+    weight = sampled.weight / locs.dtype.type(N)
     conf = confs[sampled.image, sampled.anchor]
     conf_loss = F.sum(weight * F.sigmoid_cross_entropy(
         conf, sampled.positive.astype(np.int32), reduce='no'))

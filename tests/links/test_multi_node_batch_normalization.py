@@ -5,7 +5,7 @@ from pfdet.recipes import build
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 
 comm = chainermn.create_communicator('naive')
-network = build.detector(recipes.find('mini'), 5, seed=3)
+network = build.detector(recipes.override(recipes.find('mini'), ['dtype=float64']), 5, seed=3)
 chains = list(network.extractor.base.layer_names)
 one = network.copy('copy')
 use_multi_node_batch_normalization(network, comm)
@@ -13,7 +13,7 @@ assert network.extractor.base.layer_names == chains
 kinds = {type(l).__name__ for l in network.links()}
 assert 'MultiNodeBatchNormalization' in kinds and 'BatchNormalization' not in kinds, kinds
 
-x = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+x = np.random.default_rng(0).normal(size=(4, 3, 64, 64))
 def run(network, x):
     hs = network.extractor(x)
     loss = sum(chainer.functions.sum(h ** 3) for h in hs) / len(x)
@@ -26,16 +26,17 @@ comm.multi_node_mean_grad(network)
 expected = run(one, x)
 for a, b in zip(hs, expected):
     b = b.array[comm.rank::comm.size]
-    assert abs(a.array - b).max() < 1e-4 * abs(b).max(), abs(a.array - b).max() / abs(b).max()
+    assert abs(a.array - b).max() < 1e-8 * abs(b).max(), abs(a.array - b).max() / abs(b).max()
 params = dict(one.namedparams())
 for name, p in network.namedparams():
     q = params[name]
     if q.grad is not None:
-        assert abs(p.grad - q.grad).max() < 1e-3 * abs(q.grad).max() + 1e-4, name
+        assert abs(p.grad - q.grad).max() < 1e-6 * abs(q.grad).max() + 1e-9, (
+            name, abs(p.grad - q.grad).max(), abs(q.grad).max())
 stats = dict(one.namedlinks())
 for name, l in network.namedlinks():
     if hasattr(l, 'avg_mean'):
-        assert np.allclose(l.avg_mean, stats[name].avg_mean, rtol=1e-3, atol=1e-5), name
+        assert np.allclose(l.avg_mean, stats[name].avg_mean, rtol=1e-6, atol=1e-9), name
 print('equal')
 '''
 
