@@ -50,7 +50,7 @@ def numpy_sctypes(source: str) -> str:
     return _replace(source, "np.sctypes['float']", '(np.float16, np.float32, np.float64)')
 
 
-@fix('chainer.functions.array.resize_images', since='NumPy 1.24', needed=_since('numpy', 1, 24))
+@fix('chainer.functions.array.resize_images', since='NumPy 1.20 warns, 1.24 fails')
 def numpy_float(source: str) -> str:
     """Say ``float`` for ``numpy.float`` in ``F.resize_images``; NumPy removed the alias."""
     return _replace(source, 'dtype=numpy.float)', 'dtype=float)', 6)
@@ -70,7 +70,7 @@ def numpy_float(source: str) -> str:
      'chainercv.utils.testing.assertions.assert_is_instance_segmentation_link',
      'chainercv.utils.testing.assertions.assert_is_point',
      'chainercv.visualizations.vis_point',
-     since='NumPy 1.24', needed=_since('numpy', 1, 24))
+     since='NumPy 1.20 warns, 1.24 fails')
 def numpy_bool_and_int(source: str) -> str:
     """Say ``bool`` and ``int`` for ``np.bool`` and ``np.int``; 1.24 removed both, 2.0 has one."""
     source, count = re.subn(r'\bnp\.(bool|int)\b', r'\1', source)
@@ -80,14 +80,14 @@ def numpy_bool_and_int(source: str) -> str:
 
 
 @fix('chainercv.links.model.fpn.bbox_head', 'chainercv.links.model.fpn.mask_head',
-     since='NumPy 1.24', needed=_since('numpy', 1, 24))
+     since='NumPy 1.16 warns, 1.24 fails')
 def hstack_of_generator(source: str) -> str:
     """Give ``hstack`` a list in the FPN heads' losses: NumPy no longer takes a generator."""
     levels = 'xp.array((l,) * len(rois[l])) for l in range(n_level)'
     return _replace(source, f'xp.hstack(\n        {levels})', f'xp.hstack(\n        [{levels}])')
 
 
-@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, later fails')
+@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, 2.4 or later fails')
 def int_of_array(source: str) -> str:
     """Take the number out of the array in the multi-node iterator before ``int()`` sees it."""
     return _replace(source, 'int(_size)', 'int(_size[0])')

@@ -13,8 +13,6 @@ import functools
 
 import numpy as np
 
-from pfdet import compat  # noqa: F401
-
 _PIECE = 64
 
 

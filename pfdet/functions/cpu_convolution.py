@@ -14,8 +14,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pfdet import compat  # noqa: F401
-
 # A patch matrix larger than this is made and used in pieces, so that it stays near the caches.
 PATCH_BYTES = 1 << 24
 # Groups are joined until a block has this many input channels: products of very thin matrices

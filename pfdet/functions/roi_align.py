@@ -4,8 +4,6 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
-
 
 class ROIAverageAlign2D(chainer.FunctionNode):
     """Average RoIAlign on NumPy arrays.

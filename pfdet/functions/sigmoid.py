@@ -3,8 +3,6 @@
 import chainer
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
-
 NORMALIZATIONS = ('roi', 'element', 'positive')
 
 

@@ -3,8 +3,6 @@
 import chainer
 import chainer.functions as F
 
-from pfdet import compat  # noqa: F401
-
 
 def smooth_l1(x, t, beta: float = 1.0) -> chainer.Variable:
     """Smooth L1 loss of rows (Girshick, Fast R-CNN, equation 3), summed over each row.

@@ -7,8 +7,6 @@ from typing import Any
 
 import chainer
 
-from pfdet import compat  # noqa: F401
-
 
 class ShardedIterator(chainer.dataset.Iterator):
     """One rank's batches of a global sequence, loaded ahead of time by threads.

@@ -8,7 +8,6 @@ import chainer.links as L
 import numpy as np
 from chainer import initializers
 
-from pfdet import compat  # noqa: F401
 from pfdet.functions.roi_align import roi_average_align_2d
 
 

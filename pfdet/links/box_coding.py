@@ -3,8 +3,6 @@
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
-
 # A box grows at most to 1000 pixels from an anchor of 16, as in Detectron.
 MAX_LOG_SCALE = float(np.log(1000 / 16))
 

@@ -6,7 +6,6 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
-from pfdet import compat  # noqa: F401
 from pfdet.links import box_coding
 from pfdet.links.bbox_head import SigmoidBboxHead
 from pfdet.links.fpn import FPN

@@ -8,8 +8,6 @@ import chainer.links as L
 from chainer import initializers
 from chainercv.links import Conv2DBNActiv
 
-from pfdet import compat  # noqa: F401
-
 
 class FPN(chainer.Chain):
     """Feature pyramid network (Lin et al., section 3).

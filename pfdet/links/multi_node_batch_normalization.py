@@ -3,8 +3,6 @@
 import chainer
 import chainer.links as L
 
-from pfdet import compat  # noqa: F401
-
 
 def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
     """Replace, in place, every batch normalization by ChainerMN's over all ranks.

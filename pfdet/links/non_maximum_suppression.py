@@ -3,8 +3,6 @@
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
-
 # The overlap matrices of one pass take at most this many entries.
 _PASS_ENTRIES = 1 << 22
 

@@ -9,7 +9,6 @@ import chainer.links as L
 import numpy as np
 from chainer import initializers
 
-from pfdet import compat  # noqa: F401
 from pfdet.links import box_coding
 from pfdet.links.non_maximum_suppression import suppress_sorted
 

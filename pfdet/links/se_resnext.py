@@ -9,8 +9,6 @@ from chainercv.links import Conv2DBNActiv, PickableSequentialChain
 from chainercv.links.model.resnet import ResBlock
 from chainercv.links.model.senet import SEResNeXt101 as ChainerCVSEResNeXt101
 
-from pfdet import compat  # noqa: F401
-
 FEATURES = ('res2', 'res3', 'res4', 'res5')
 
 

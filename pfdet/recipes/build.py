@@ -5,7 +5,6 @@ from functools import partial
 import chainer
 import numpy as np
 
-from pfdet import compat  # noqa: F401
 from pfdet.errors import InputError
 from pfdet.functions.sigmoid import sigmoid_cross_entropy
 from pfdet.iterators.samplers import SequentialSampler

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import chainer
 
-from pfdet import compat  # noqa: F401
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 from pfdet.links.faster_rcnn import FasterRCNN

@@ -10,7 +10,6 @@ from pathlib import Path
 import chainer
 from chainer.training import extensions
 
-from pfdet import compat  # noqa: F401
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 from pfdet.inference.predict import predict
@@ -48,7 +47,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         device (int): GPU of this rank, or -1.
         n_thread (int): Threads of this rank that load images.
         iterations (int): Stop after so many instead of the recipe's epochs; the schedule is
-            that of the recipe's epochs all the same.
+            that of the recipe's epochs all the same. With 0, nothing is learnt: what is written is
+            the untrained network.
         log_interval (int): Iterations between lines of the log.
         val_interval (float): Epochs between validations; by default an eighth of the run.
         snapshot_interval (int): Iterations between snapshots; by default an epoch.
@@ -83,8 +83,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     optimizer = multi_node_optimizer(chain, comm, recipe.momentum, recipe.weight_decay)
     updater = chainer.training.StandardUpdater(
         iterator, optimizer, converter=Converter(hierarchy, comm), device=None)
-    trainer = chainer.training.Trainer(
-        updater, (iterations or n_iteration, 'iteration'), out=str(out))
+    last = n_iteration if iterations is None else iterations
+    trainer = chainer.training.Trainer(updater, (max(1, last), 'iteration'), out=str(out))
     trainer.extend(SetLearningRate(partial(
         learning_rate, n_iteration=n_iteration,
         lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, global_batch),
@@ -101,13 +101,13 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             batch_size=recipe.batch_size), val_index, comm)
         each = max(1, round((val_interval or recipe.epochs / 8) * n_epoch_iteration))
         # At the end in any case, once.
-        trainer.extend(validation, trigger=lambda t: t.updater.iteration == t.stop_trigger.period
+        trainer.extend(validation, trigger=lambda t: t.updater.iteration == last
                        or t.updater.iteration % each == 0)
     if comm.rank == 0:
         _extend_first_rank(trainer, log_interval, validation is not None)
         model_directory.write_recipe(out, recipe, classes, {
             'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
-            'iterations': iterations or n_iteration, 'seed': seed,
+            'iterations': last, 'seed': seed,
             'init': str(init) if init else None})
         trainer.extend(
             checkpoints.Snapshot(out / 'snapshots'),
@@ -119,7 +119,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             checkpoints.resume(trainer, path)
     started = time.perf_counter()
     try:
-        trainer.run()
+        if updater.iteration < last:
+            trainer.run()
     finally:
         iterator.finalize()
 

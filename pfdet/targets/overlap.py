@@ -2,8 +2,6 @@
 
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
-
 
 def area(bbox):
     """Areas of boxes :math:`(..., 4)`, zero where turned inside out."""

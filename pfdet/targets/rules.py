@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
 from pfdet.targets import overlap
 from pfdet.targets.batch_truth import BatchTruth
 from pfdet.targets.sampling import RoiSample

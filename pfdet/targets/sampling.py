@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet import compat  # noqa: F401
 from pfdet.links import box_coding
 from pfdet.links.rpn import Proposals
 from pfdet.targets import overlap

@@ -6,7 +6,6 @@ from pathlib import Path
 import chainer
 from chainer import training
 
-from pfdet import compat  # noqa: F401
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 

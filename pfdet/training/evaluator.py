@@ -1,16 +1,13 @@
 """The challenge's metric on the validation set while training."""
 
-import math
 from collections.abc import Callable
 
 from chainer import training
 
-from pfdet import compat  # noqa: F401
-from pfdet.evaluation.average_precision import average_precision
+from pfdet.evaluation.average_precision import average_precision, score_dict
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import ground_truth_of_index
 from pfdet.inference.predict import concatenate
-from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
 
 
@@ -35,17 +32,6 @@ def evaluate(predict: Callable[[range], Detections], index: AnnotationIndex, com
     return {**result, 'detections': detections}
 
 
-def score_dict(result: dict, classes: Classes) -> dict:
-    """A result as ``score.json`` holds it: ``mAP``, and ``AP`` by class id, null without truth."""
-    return {
-        'mAP': float(result['map']),
-        'AP': {mid: None if math.isnan(ap) else float(ap)
-               for mid, ap in zip(classes.mids, result['ap'], strict=True)},
-        'n_ground_truth': dict(zip(classes.mids, map(float, result['n_ground_truth']),
-                                   strict=True)),
-    }
-
-
 class ValidationAP(training.Extension):
     """Report the mean average precision of the validation set as ``validation/mAP``.
 
@@ -53,7 +39,8 @@ class ValidationAP(training.Extension):
         predict, index, comm: See :func:`evaluate`.
 
     Attributes:
-        score (dict): The last result as :func:`score_dict` gives it, on the first rank.
+        score (dict): The last result as
+            :func:`~pfdet.evaluation.average_precision.score_dict` gives it, on the first rank.
     """
 
     priority = training.PRIORITY_WRITER
@@ -67,5 +54,6 @@ class ValidationAP(training.Extension):
     def __call__(self, trainer) -> None:
         result = evaluate(self.predict, self.index, self.comm)
         if result is not None:
-            self.score = score_dict(result, self.index.classes)
+            self.score = score_dict(
+                result, self.index.classes, self.index.hierarchy)
             trainer.observation['validation/mAP'] = self.score['mAP']

@@ -3,8 +3,6 @@
 import chainer
 from chainer.optimizer_hooks import WeightDecay
 
-from pfdet import compat  # noqa: F401
-
 
 def multi_node_optimizer(link: chainer.Link, comm, momentum: float = 0.9,
                          weight_decay: float = 1e-4):

@@ -3,8 +3,6 @@
 import numpy as np
 from chainer import training
 
-from pfdet import compat  # noqa: F401
-
 
 class MeanOverRanks(training.Extension):
     """Replace the losses a rank observed by the mean over all ranks.

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from chainer import training
 
-from pfdet import compat  # noqa: F401
-
 SCHEDULES = ('step', 'cosine')
 
 

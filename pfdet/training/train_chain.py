@@ -6,7 +6,6 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
-from pfdet import compat  # noqa: F401
 from pfdet.functions.smooth_l1 import smooth_l1
 from pfdet.links import box_coding
 from pfdet.links.faster_rcnn import FasterRCNN

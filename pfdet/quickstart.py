@@ -1,0 +1,161 @@
+"""The whole way through once, on a made data set: ``make quickstart``.
+
+Every step is a command of its own, printed before it runs, so that it can be typed again.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pfdet.errors import InputError, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+SPLITS = ('train', 'validation')
+
+
+def main() -> None:
+    started = time.perf_counter()
+    args = parse_arguments()
+    out = args.out
+    data = out / 'data'
+    truth = ['--boxes', data / 'validation-annotations-bbox.csv',
+             '--labels', data / 'validation-annotations-human-imagelabels.csv',
+             '--classes', data / 'class-descriptions.csv', '--hierarchy', data / 'hierarchy.json']
+
+    step('Draw a small Open Images: scenes, and what annotators would write of them')
+    python('-m', 'pfdet.openimages.make_mini', '--out', data, '--images', args.images,
+           '--seed', args.seed, '--force')
+    step('Compile the annotations to indexes')
+    for split in SPLITS:
+        python('-m', 'pfdet.openimages.build_index',
+               '--boxes', data / f'{split}-annotations-bbox.csv',
+               '--labels', data / f'{split}-annotations-human-imagelabels.csv',
+               '--classes', data / 'class-descriptions.csv',
+               '--hierarchy', data / 'hierarchy.json',
+               '--images', data / split, '--out', out / f'{split}.index')
+
+    step('Score a network that has learnt nothing, to have something to compare with')
+    train = [ROOT / 'train' / 'train_multi.py', '--recipe', 'mini', '--seed', args.seed,
+             '--train-index', out / 'train.index']
+    predict = [ROOT / 'evaluate' / 'predict.py', '--index', out / 'validation.index']
+    untrained = out / 'untrained'
+    python(*train, '--out', untrained, '--iterations', 0)
+    python(*predict, '--model', untrained, '--out', untrained / 'detections.parquet',
+           ranks=args.ranks)
+    python(ROOT / 'evaluate' / 'score.py', *truth,
+           '--detections', untrained / 'detections.parquet', '--out', untrained / 'score.json',
+           quiet=True)
+
+    step(f'Train on {args.ranks} ranks')
+    run = out / 'run'
+    python(*train, '--val-index', out / 'validation.index', '--out', run, '--resume',
+           *args.train_flags, ranks=args.ranks)
+    step('Detect, score, and write the Kaggle submission')
+    detections = run / 'detections.parquet'
+    python(*predict, '--model', run, '--out', detections, ranks=args.ranks)
+    python(ROOT / 'evaluate' / 'score.py', *truth, '--detections', detections,
+           '--out', run / 'score.json')
+    python(ROOT / 'evaluate' / 'make_submission.py', '--detections', detections,
+           '--classes', data / 'class-descriptions.csv', '--out', out / 'submission.csv')
+
+    step('Write the report')
+    score, before = (json.loads((d / 'score.json').read_text()) for d in (run, untrained))
+    seconds = time.perf_counter() - started
+    report(out, score, before, seconds)
+    print(f'quickstart: mAP={score["mAP"]:.2f} untrained={before["mAP"]:.2f} '
+          f'submission={out / "submission.csv"} report={out / "report.html"} '
+          f'seconds={seconds:.0f}')
+
+
+def report(out: Path, score: dict, before: dict, seconds: float, n_example: int = 12) -> None:
+    """Write ``report.html`` of a finished quickstart.
+
+    Args:
+        out (path): The quickstart's directory.
+        score, before (dict): Of the trained and of the untrained network, as in ``score.json``.
+        seconds (float): How long it took until here.
+        n_example (int): Validation images to show.
+    """
+    from pfdet.evaluation.detections import read_detections
+    from pfdet.evaluation.report import write_report
+    from pfdet.openimages.index import AnnotationIndex
+
+    index = AnnotationIndex.open(out / 'validation.index')
+    run = json.loads((out / 'run' / 'recipe.json').read_text())
+    detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
+    images = np.linspace(0, len(index) - 1, n_example).astype(int)
+    write_report(
+        out / 'report.html', 'MiniOpenImages, from nothing', run['recipe'],
+        json.loads((out / 'run' / 'log').read_text()), score,
+        [example(index, int(i), detections) for i in images],
+        facts={
+            'Untrained': f'{before["mAP"]:.3f}', 'Training images': run['run']['images'],
+            'Validation images': len(index), 'Ranks': run['run']['ranks'],
+            'Iterations': run['run']['iterations'], 'Wall time': f'{seconds / 60:.1f} min'},
+        command='make quickstart')
+
+
+def example(index, i: int, detections):
+    """An image of an index with its ground truth and its detections, for the report.
+
+    Args:
+        index (AnnotationIndex): Where it is.
+        i (int): Which image.
+        detections (Detections): Of this image, among others.
+
+    Returns:
+        pfdet.evaluation.report.Example: Ready to draw.
+    """
+    from pfdet.evaluation.report import Example
+    from pfdet.openimages.images import read_image
+
+    annotation = index.annotation(i)
+    which, label = np.nonzero(annotation.label)
+    names = index.classes.names
+    mine = np.flatnonzero(detections.image == list(detections.image_ids).index(index.image_id(i)))
+    return Example(
+        index.image_id(i), read_image(index.image_path(i)), annotation.bbox[which],
+        [names[c] for c in label], detections.bbox[mine],
+        [names[c] for c in detections.label[mine]], detections.score[mine])
+
+
+def step(title: str) -> None:
+    print(f'\n== {title}', flush=True)
+
+
+def python(*args, ranks: int = 1, quiet: bool = False) -> None:
+    """Run a Python program, on several MPI ranks if asked; its failure ends the quickstart."""
+    command = [sys.executable, *map(str, args)]
+    if ranks > 1:
+        command = [str(Path(sys.executable).parent / 'mpiexec'), '-n', str(ranks), *command]
+    print('$ ' + shlex.join(os.path.relpath(c) if os.path.isabs(c) else c for c in command),
+          flush=True)
+    # Ranks that share cores must not each start a thread a core.
+    threads = max(1, (os.cpu_count() or 1) // ranks)
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    status = subprocess.run(command, env=environment, check=False,
+                            stdout=subprocess.DEVNULL if quiet else None).returncode
+    if status:
+        raise InputError(f'the step above ended with status {status}')
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('quickstart'), help='default: %(default)s')
+    add('--images', type=int, default=1000, help='to train on (default: %(default)s)')
+    add('--ranks', type=int, default=2, help='MPI ranks (default: %(default)s)')
+    add('--seed', type=int, default=0)
+    add('train_flags', nargs='*', help='passed on to train_multi.py, after --')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run_command(main)
