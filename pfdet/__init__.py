@@ -4,5 +4,6 @@ Importing this package, or any part of it, makes a later import of Chainer work 
 and NumPy (:mod:`pfdet.compat`); it does not import Chainer itself.
 """
 
+from pfdet import compat  # noqa: F401
 
 __version__ = '0.1.0'

@@ -1,6 +1,7 @@
-"""What tests of several modules share: running a snippet under ``mpiexec``."""
+"""What tests of several modules share: running under ``mpiexec``, and a small data set."""
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -13,6 +14,10 @@ from pathlib import Path
 import pfdet.compat  # noqa: F401
 
 import pytest
+
+from pfdet.openimages.build_index import build_index
+from pfdet.openimages.make_mini import make_mini
+from pfdet.openimages.mini.knobs import Knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,3 +75,19 @@ def _end(process: subprocess.Popen) -> tuple[str, str]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=5)
     return '', 'its output is still held open by a process that outlived it'
+
+
+@pytest.fixture(scope='session')
+def small_world(tmp_path_factory):
+    """A directory with ``train.index`` of 24 images, ``validation.index`` of 8, and the files."""
+    out = tmp_path_factory.mktemp('world')
+    data = out / 'data'
+    make_mini(data, Knobs(images=24, validation_images=8), workers=1)
+    for split in 'train', 'validation':
+        with contextlib.redirect_stdout(io.StringIO()):
+            build_index(
+                data / f'{split}-annotations-bbox.csv',
+                data / f'{split}-annotations-human-imagelabels.csv',
+                data / 'class-descriptions.csv', data / 'hierarchy.json', data / split,
+                out / f'{split}.index')
+    return out

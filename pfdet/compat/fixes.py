@@ -1,4 +1,4 @@
-"""What current Python, NumPy, setuptools and Pillow break in Chainer and ChainerCV, and its repair.
+"""What current Python, NumPy and setuptools break in Chainer and ChainerCV, and its repair.
 
 Every function takes the source of a module and returns it repaired; its docstring says what breaks,
 the decorator where and since which version. It raises :class:`ValueError` for a source other than
@@ -132,13 +132,6 @@ def distutils_strtobool(source: str) -> str:
 def nms_gpu_post(source: str) -> str:
     """Stand in for ChainerCV's C extension, which current Python does not compile."""
     return 'from pfdet.compat.stand_ins import select_by_mask as _nms_gpu_post  # NOQA\n'
-
-
-@fix('chainercv.transforms.image.resize', 'chainercv.transforms.image.rotate',
-     since='Pillow 11.3 warns, 13 fails', needed=_since('pillow', 11, 3))
-def pillow_mode(source: str) -> str:
-    """Leave it to Pillow that a float32 array is an image of mode F."""
-    return _replace(source, "fromarray(ch, mode='F')", 'fromarray(ch)')
 
 
 @fix('chainer.utils.meta', since='ever')

@@ -145,11 +145,12 @@ def install() -> None:
             return chainer_forward(self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay,
                                    running_mean, running_var)
         places = _channels_last(x)
-        mean, var = moments(places, getattr(self, 'comm', None))
+        comm = getattr(self, 'comm', None)
+        mean, var = moments(places, comm)
         inv_std = 1 / np.sqrt(var + eps)
         y = _like(normalize(places, mean, inv_std, gamma, beta), x.shape)
         if running_mean is not None:
-            n = places.shape[0] * places.shape[1]
+            n = places.shape[0] * places.shape[1] * getattr(comm, 'size', 1)
             running_mean *= decay
             running_mean += (1 - decay) * mean
             running_var *= decay

@@ -31,7 +31,8 @@ class ROIAverageAlign2D(chainer.FunctionNode):
         return y.transpose(0, 3, 1, 2),
 
     def backward(self, indexes, grad_outputs):
-        return ROIAverageAlign2DGrad(self._weights, self._x_shape).apply(grad_outputs)[0], None, None
+        gradient = ROIAverageAlign2DGrad(self._weights, self._x_shape)
+        return gradient.apply(grad_outputs)[0], None, None
 
 
 class ROIAverageAlign2DGrad(chainer.FunctionNode):

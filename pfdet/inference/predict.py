@@ -1,5 +1,6 @@
 """Detections of a data set."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import numpy as np
 from pfdet.evaluation.detections import Detections
 from pfdet.inference.suppression import non_maximum_weighted
 from pfdet.openimages.dataset import OpenImagesDataset
-from pfdet.openimages.resizing import resize
+from pfdet.openimages.resizing import resize, resized_size
 
 
 def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh: float,
@@ -47,7 +48,8 @@ def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_si
         images (sequence of int): Which of them.
         test_size, max_size (int): Length of the shorter edge, and limit of the longer one.
         score_thresh, nmw_thresh, max_per_image: See :func:`select`.
-        batch_size (int): Images at a time. Images of like shape are put together.
+        batch_size (int): At most so many images at a time. Only images that are padded alike come
+            together, so that what is found in an image does not depend on the others.
         progress (callable): Wraps the batches, such as :class:`tqdm.tqdm`.
 
     Returns:
@@ -56,12 +58,15 @@ def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_si
     Raises:
         InputError: An image cannot be read.
     """
-    shape = [dataset.get_size(i) for i in images]
-    order = sorted(range(len(images)), key=lambda k: shape[k][0] / shape[k][1])
-    batches = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
+    shape = [detector.padded_size(resized_size(dataset.get_size(i), test_size, max_size))
+             for i in images]
+    order = sorted(range(len(images)), key=lambda k: shape[k])
+    alike = [list(group) for _, group in itertools.groupby(order, key=lambda k: shape[k])]
+    batches = [group[k:k + batch_size] for group in alike
+               for k in range(0, len(group), batch_size)]
 
     def load(batch: list[int]) -> list[np.ndarray]:
-        return [resize(dataset.get_image(images[k]), test_size, max_size)[0].transpose(2, 0, 1)
+        return [resize(dataset.get_image(images[k]), test_size, max_size).transpose(2, 0, 1)
                 for k in batch]
 
     results = {}

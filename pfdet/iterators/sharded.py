@@ -92,7 +92,9 @@ class ShardedIterator(chainer.dataset.Iterator):
 
     def finalize(self) -> None:
         """Stop the threads, without waiting for images not yet begun."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        # Chainer calls this also for an iterator whose arguments were refused.
+        if hasattr(self, '_pool'):
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def serialize(self, serializer) -> None:
         """Write or read the position, which is all the state there is.

@@ -41,6 +41,11 @@ class FasterRCNN(chainer.Chain):
         """Number of foreground classes."""
         return self.head.n_class
 
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The multiples of the stride that a height and a width are padded to."""
+        return -(-int(size[0]) // self.stride) * self.stride, (
+            -(-int(size[1]) // self.stride) * self.stride)
+
     def prepare(self, imgs: Sequence[np.ndarray], size: tuple[int, int] | None = None):
         """Make a batch of images of different sizes.
 
@@ -52,7 +57,7 @@ class FasterRCNN(chainer.Chain):
             array: :math:`(N, 3, H', W')`, the mean subtracted, zero where padded.
         """
         size = np.max([img.shape[1:] for img in imgs] + ([size] if size else []), axis=0)
-        H, W = -(-size // self.stride) * self.stride
+        H, W = self.padded_size(size)
         x = np.zeros((len(imgs), H, W, 3), self.dtype)
         for i, img in enumerate(imgs):
             x[i, :img.shape[1], :img.shape[2]] = (img - self.extractor.mean).transpose(1, 2, 0)

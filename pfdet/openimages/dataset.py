@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import pfdet.compat  # noqa: F401
-
 import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
 

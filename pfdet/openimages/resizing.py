@@ -4,19 +4,31 @@ import cv2
 import numpy as np
 
 
-def resize(img: np.ndarray, min_size: int, max_size: int) -> tuple[np.ndarray, float]:
-    """Resize so that the shorter edge is ``min_size``, or the longer one ``max_size`` if less.
+def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
+    """The size that makes the shorter edge ``min_size``, or the longer one ``max_size`` if less.
+
+    Args:
+        size (pair of int): Height and width in pixels.
+        min_size, max_size (int): Pixels.
+
+    Returns:
+        pair of int: Height and width in pixels.
+    """
+    scale = min(min_size / min(size), max_size / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def resize(img: np.ndarray, min_size: int, max_size: int) -> np.ndarray:
+    """Resize an image as :func:`resized_size` says.
 
     Args:
         img (uint8 array): :math:`(H, W, 3)`.
         min_size, max_size (int): Pixels.
 
     Returns:
-        tuple: uint8 :math:`(H', W', 3)`, and the scale from old to new coordinates.
+        uint8 array: :math:`(H', W', 3)`.
     """
-    H, W = img.shape[:2]
-    scale = min(min_size / min(H, W), max_size / max(H, W))
-    size = max(1, round(W * scale)), max(1, round(H * scale))
+    H, W = resized_size(img.shape[:2], min_size, max_size)
     # Averaging over areas keeps thin things when shrinking, and is meant for nothing else.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(img, size, interpolation=how), scale
+    how = cv2.INTER_AREA if H < img.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(img, (W, H), interpolation=how)

@@ -1,0 +1,149 @@
+"""Whole runs of the scripts, on one rank and on two."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfdet.evaluation.detections import read_detections
+from pfdet.openimages.index import AnnotationIndex
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / 'train' / 'train_multi.py'
+PREDICT = ROOT / 'evaluate' / 'predict.py'
+SMALL = ['--set', 'min_size=(64,64)', 'n_anchor=32', 'n_roi=16']
+
+
+def arguments(world, out, *more):
+    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
+            '--log-interval', 1, *more]
+
+
+def losses(out):
+    return [entry['main/loss'] for entry in json.loads((out / 'log').read_text())]
+
+
+def weights(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_two_ranks_learn_what_one_learns_with_the_whole_batch(small_world, tmp_path, mpiexec):
+    """Multi-node batch normalization, all-reduce, padding, sampling and sharding together.
+
+    In double precision: in single precision rounding soon makes one proposal more or less.
+    """
+    for ranks, batch_size in (2, 2), (1, 4):
+        mpiexec(ranks, TRAIN, *arguments(
+            small_world, tmp_path / str(ranks), '--iterations', 20, *SMALL, 'flip=False',
+            'dtype=float64', f'batch_size={batch_size}'))
+    two, one = losses(tmp_path / '2'), losses(tmp_path / '1')
+    assert len(one) == 20 and max(one) > 1.1 * min(one)
+    np.testing.assert_allclose(two, one, atol=1e-4)
+    one, two = (weights(tmp_path / n / 'model.npz') for n in '12')
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
+    settings = [*SMALL, 'batch_size=2', 'epochs=2']
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    mpiexec(2, TRAIN, *arguments(
+        small_world, whole, '--val-index', small_world / 'validation.index', *settings))
+    n = len(losses(whole))
+    assert n == 12
+    mpiexec(2, TRAIN, *arguments(
+        small_world, cut, '--iterations', 7, '--snapshot-interval', 5, *settings))
+    assert [p.name for p in (cut / 'snapshots').iterdir()] == ['iter_00000005.npz']
+    # what came after the snapshot is lost, as when the run is killed
+    (cut / 'model.npz').unlink()
+    mpiexec(2, TRAIN, *arguments(
+        small_world, cut, '--resume', '--val-index', small_world / 'validation.index', *settings))
+    assert losses(cut) == losses(whole)
+    a, b = weights(whole / 'model.npz'), weights(cut / 'model.npz')
+    assert a.keys() == b.keys()
+    assert all((a[k] == b[k]).all() for k in a)
+    assert (whole / 'score.json').read_text() == (cut / 'score.json').read_text()
+
+
+@pytest.fixture(scope='module')
+def model(small_world, tmp_path_factory, mpiexec):
+    out = tmp_path_factory.mktemp('model')
+    mpiexec(1, TRAIN, *arguments(small_world, out, '--iterations', 2, *SMALL))
+    return out
+
+
+def test_ranks_predict_what_one_predicts(small_world, model, tmp_path, mpiexec):
+    index = AnnotationIndex.open(small_world / 'validation.index')
+    found = {}
+    for ranks, name in (1, 'one.parquet'), (3, 'three.csv'):
+        out = tmp_path / name
+        mpiexec(ranks, PREDICT, '--model', model, '--index', index.path, '--out', out,
+                '--score-thresh', 0.001)
+        found[ranks] = read_detections(out, index.classes)
+    assert len(found[1]) > 0 and list(found[1].image_ids) == list(found[3].image_ids)
+    for name in 'image', 'label':
+        np.testing.assert_array_equal(getattr(found[1], name), getattr(found[3], name))
+    np.testing.assert_allclose(found[1].score, found[3].score, atol=1e-5)
+    np.testing.assert_allclose(found[1].bbox, found[3].bbox, atol=1e-4)
+
+
+def run(script, *args):
+    return subprocess.run([sys.executable, str(script), *map(str, args)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=120)
+
+
+def refused(result, *words):
+    """Ended with status 2 and one line that has the words."""
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith('error: '), result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_list_and_show():
+    listed = run(TRAIN, '--list').stdout
+    assert 'table1-baseline' in listed and 'PFDet Table 1' in listed
+    shown = run(TRAIN, '--recipe', 'mini', '--set', 'epochs=3', '--show').stdout
+    assert 'epochs             3.0' in shown
+
+
+def test_bad_input_of_training(small_world, tmp_path):
+    refused(run(TRAIN), '--train-index', 'build_index')
+    refused(run(TRAIN, '--recipe', 'none'), '--recipe none')
+    refused(run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
+            'absent.index')
+    refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
+            'train_multi.py', 'not weights of this network')
+    refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
+            'backbone=vgg', 'mini_se_resnext')
+
+
+def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpiexec):
+    shutil.copytree(small_world, tmp_path / 'world')
+    for image in (tmp_path / 'world' / 'data' / 'train').iterdir():
+        image.write_bytes(image.read_bytes()[:500])
+    result = mpiexec(2, TRAIN, *arguments(
+        tmp_path / 'world', tmp_path / 'out', '--iterations', 2, *SMALL), check=False)
+    assert result.returncode == 2
+    assert '.jpg' in result.stderr and 'truncated' in result.stderr
+    assert not (tmp_path / 'out' / 'model.npz').exists()
+
+
+def test_bad_input_of_prediction(small_world, model, tmp_path):
+    index = small_world / 'validation.index'
+    refused(run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
+            'recipe.json', 'training run')
+    refused(run(PREDICT, '--model', model, '--index', index, '--out', tmp_path / 'd.txt'),
+            'd.txt', '.parquet')
+    broken = tmp_path / 'broken'
+    shutil.copytree(model, broken)
+    (broken / 'model.npz').write_bytes((model / 'model.npz').read_bytes()[:1000])
+    refused(run(PREDICT, '--model', broken, '--index', index, '--out', tmp_path / 'd.csv'),
+            'model.npz')
+    assert not (tmp_path / 'd.csv').exists()
