@@ -87,7 +87,8 @@ def hstack_of_generator(source: str) -> str:
     return _replace(source, f'xp.hstack(\n        {levels})', f'xp.hstack(\n        [{levels}])')
 
 
-@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, 2.4 or later fails')
+@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, 2.4 fails',
+     needed=_since('numpy', 1, 25))
 def int_of_array(source: str) -> str:
     """Take the number out of the array in the multi-node iterator before ``int()`` sees it."""
     return _replace(source, 'int(_size)', 'int(_size[0])')

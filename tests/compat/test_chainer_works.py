@@ -206,6 +206,7 @@ def test_npz_of_a_parameter_without_a_shape_yet(tmp_path):
     assert model[0].W.array is None
 
 
+@pytest.mark.filterwarnings('error:setDaemon')
 def test_multiprocess_iterator():
     data = np.arange(20, dtype=np.float32).reshape(10, 2)
     dataset = chainer.datasets.TransformDataset(data, lambda x: x * 2)

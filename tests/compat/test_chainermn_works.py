@@ -74,7 +74,7 @@ def test_multi_node_iterator(mpiexec):
         seen = comm.gather_obj(seen)
         if comm.rank == 0:
             print('same' if seen[0] == seen[1] else seen)
-    ''')
+    ''', timeout=30)
     assert result.stdout == 'same\n'
 
 

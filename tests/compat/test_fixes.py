@@ -14,6 +14,11 @@ from chainercv import transforms
 from chainercv.links.model.fpn import bbox_head_loss_pre, mask_head_loss_pre
 from chainercv.utils import scale_mask
 
+# Where something only warns yet, that is a failure too.
+pytestmark = [
+    pytest.mark.filterwarnings('error::DeprecationWarning:chainer'),
+    pytest.mark.filterwarnings('error::FutureWarning:chainer')]
+
 
 def sources(package):
     """The sources of a package as they run: repaired where a fix is needed."""
