@@ -1,5 +1,7 @@
 """Batch normalization over the images of all ranks."""
 
+import warnings
+
 import chainer
 import chainer.links as L
 
@@ -21,10 +23,13 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
         for child in list(chain.children()):
             if type(child) is not L.BatchNormalization:
                 continue
-            new = MultiNodeBatchNormalization(
-                child.avg_mean.shape, comm, decay=child.decay, eps=child.eps,
-                dtype=child.avg_mean.dtype,
-                use_gamma=hasattr(child, 'gamma'), use_beta=hasattr(child, 'beta'))
+            with warnings.catch_warnings():
+                # "experimental" since 2017
+                warnings.simplefilter('ignore', FutureWarning)
+                new = MultiNodeBatchNormalization(
+                    child.avg_mean.shape, comm, decay=child.decay, eps=child.eps,
+                    dtype=child.avg_mean.dtype,
+                    use_gamma=hasattr(child, 'gamma'), use_beta=hasattr(child, 'beta'))
             new.copyparams(child)
             # A sequential chain runs its layers in the order of registration.
             order = list(getattr(chain, 'layer_names', ()))

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from pfdet.training import checkpoints
 from pfdet.training.evaluator import ValidationAP
 from pfdet.training.loading import Converter, TrainLoader
 from pfdet.training.optimizer import multi_node_optimizer
-from pfdet.training.reports import MeanOverRanks
+from pfdet.training.reports import MeanOverRanks, PrintLog
 from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
 
 
@@ -100,11 +101,9 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
             batch_size=recipe.batch_size), val_index, comm)
         each = max(1, round((val_interval or recipe.epochs / 8) * n_epoch_iteration))
-        # At the end in any case, once.
-        trainer.extend(validation, trigger=lambda t: t.updater.iteration == last
-                       or t.updater.iteration % each == 0)
+        trainer.extend(validation, trigger=every(each, last))
     if comm.rank == 0:
-        _extend_first_rank(trainer, log_interval, validation is not None)
+        _extend_first_rank(trainer, every(log_interval, last), log_interval)
         model_directory.write_recipe(out, recipe, classes, {
             'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
             'iterations': last, 'seed': seed,
@@ -120,7 +119,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     started = time.perf_counter()
     try:
         if updater.iteration < last:
-            trainer.run()
+            trainer.run(show_loop_exception_msg=False)
     finally:
         iterator.finalize()
 
@@ -133,16 +132,17 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
               f'{time.perf_counter() - started:.0f} s: {out / "model.npz"}', flush=True)
 
 
-def _extend_first_rank(trainer, log_interval: int, has_validation: bool) -> None:
+def every(n: int, last: int) -> Callable:
+    """A trigger of every ``n`` iterations, and of the last one."""
+    return lambda trainer: (
+        trainer.updater.iteration % n == 0 or trainer.updater.iteration == last)
+
+
+def _extend_first_rank(trainer, log_trigger: Callable, log_interval: int) -> None:
     """What the first rank alone writes and prints."""
-    losses = ['main/loss', 'main/loss/rpn_loc', 'main/loss/rpn_conf', 'main/loss/head_loc',
-              'main/loss/head_conf']
     trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
-    trainer.extend(extensions.LogReport(trigger=(log_interval, 'iteration'), filename='log'))
-    columns = ['iteration', 'epoch', 'lr', *losses, 'elapsed_time']
-    if has_validation:
-        columns.insert(-1, 'validation/mAP')
-    trainer.extend(extensions.PrintReport(columns), trigger=(log_interval, 'iteration'))
+    trainer.extend(extensions.LogReport(trigger=log_trigger, filename='log'))
+    trainer.extend(PrintLog(), trigger=log_trigger)
     if sys.stdout.isatty():
         trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))
 
@@ -159,6 +159,8 @@ def communicator(name: str | None = None):
     """
     import chainermn
 
+    # A rank that raises would leave the others waiting for it.
+    chainermn.global_except_hook.add_hook()
     gpu = chainer.backends.cuda.available
     comm = chainermn.create_communicator(name or ('pure_nccl' if gpu else 'naive'))
     return comm, comm.intra_rank if gpu else -1

@@ -1,5 +1,8 @@
 """What a run reports while it trains."""
 
+import sys
+from collections.abc import Mapping
+
 import numpy as np
 from chainer import training
 
@@ -29,3 +32,43 @@ class MeanOverRanks(training.Extension):
 
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, values, MPI.SUM)
         trainer.observation.update(zip(keys, values / self.comm.size, strict=True))
+
+
+class PrintLog(training.Extension):
+    """Print each new entry of the log as a line that is short enough to read.
+
+    The losses' parts are in the log file. Unlike Chainer's ``PrintReport``, it writes no escape
+    codes where nobody looks at a terminal.
+    """
+
+    priority = training.PRIORITY_READER
+
+    def __init__(self, out=sys.stdout):
+        self.out = out
+        self._n_printed = 0
+
+    def initialize(self, trainer) -> None:
+        """Entries from before resuming have been printed."""
+        self._n_printed = len(trainer.get_extension('LogReport').log)
+
+    def __call__(self, trainer) -> None:
+        log = trainer.get_extension('LogReport').log
+        for entry in log[self._n_printed:]:
+            # The progress bar stands below the last line: write over it.
+            clear = '\033[J' if self.out.isatty() else ''
+            print(clear + line(entry, trainer.updater.epoch_detail), file=self.out, flush=True)
+        self._n_printed = len(log)
+
+
+def line(entry: Mapping, epoch: float) -> str:
+    """A line for an entry of the log.
+
+    Args:
+        entry (mapping): Of Chainer's ``LogReport``.
+        epoch (float): Epochs passed.
+    """
+    text = (f'epoch {epoch:6.2f}  iteration {entry["iteration"]:6}  lr {entry["lr"]:.5f}  '
+            f'loss {entry["main/loss"]:8.4f}  {entry["elapsed_time"]:7.0f} s')
+    if 'validation/mAP' in entry:
+        text += f'  mAP {entry["validation/mAP"]:.4f}'
+    return text
