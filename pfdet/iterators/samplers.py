@@ -15,23 +15,33 @@ class SequentialSampler:
     "Sampling training images in sequence without replacement" (Concurrent softmax, section 4.2),
     the non-balance strategy.
 
+    With ``group``, runs of ``chunk`` positions hold images of one group, as far as the numbers
+    allow, in an order of runs drawn anew each epoch. With groups of like aspect ratio, the images
+    of an iteration need little padding. The sequence depends on ``chunk``, not on the number of
+    ranks; a run covers an iteration where the global batch divides it.
+
     Args:
         n_image (int): Number of images.
         seed (int): Of the orders.
+        group (int array): The group of each image, :math:`(n,)`.
+        chunk (int): Positions of one group in a row.
     """
 
-    def __init__(self, n_image: int, seed: int):
+    def __init__(self, n_image: int, seed: int, group: np.ndarray | None = None, chunk: int = 1):
         if n_image < 1:
             raise ValueError('a sampler needs at least one image')
         self.n_image = n_image
         self.seed = seed
+        self.group = group
+        self.chunk = chunk
         # Prefetching crosses the border between epochs, back and forth.
         self._order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> np.ndarray:
         dtype = np.int32 if self.n_image < 2 ** 31 else np.int64
-        return np.random.default_rng((self.seed, epoch)).permutation(
-            np.arange(self.n_image, dtype=dtype))
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(np.arange(self.n_image, dtype=dtype))
+        return order if self.group is None else _in_runs(order, self.group, self.chunk, rng)
 
     def __len__(self) -> int:
         """Positions in an epoch."""
@@ -41,3 +51,29 @@ class SequentialSampler:
         """The image at a position, which may be of any epoch."""
         epoch, place = divmod(position, self.n_image)
         return int(self._order(epoch)[place])
+
+
+def aspect_groups(sizes: np.ndarray, step: float = 0.29) -> np.ndarray:
+    """Groups of images of like aspect ratio.
+
+    Args:
+        sizes (int array): Heights and widths, :math:`(n, 2)`.
+        step (float): Width of a group in binary logarithms of the ratio. The default sets apart
+            1:1, 4:3 and 3:2, upright and across.
+
+    Returns:
+        int array: :math:`(n,)`.
+    """
+    height, width = np.maximum(sizes, 1).T
+    return np.round(np.log2(width / height) / step).astype(np.int16)
+
+
+def _in_runs(order: np.ndarray, group: np.ndarray, chunk: int, rng) -> np.ndarray:
+    """Reorder so that runs of ``chunk`` are of one group; what is left over comes mixed, last."""
+    by_group = order[np.argsort(group[order], kind='stable')]
+    _, first, count = np.unique(group[by_group], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, count)
+    whole = place < np.repeat(count // chunk * chunk, count)
+    runs = by_group[whole].reshape(-1, chunk)
+    rest = rng.permutation(by_group[~whole])
+    return np.concatenate([rng.permutation(runs).ravel(), rest])

@@ -7,7 +7,7 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.functions.sigmoid import sigmoid_cross_entropy
-from pfdet.iterators.samplers import SequentialSampler
+from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 from pfdet.links.bbox_head import SigmoidBboxHead
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.fpn import FPN
@@ -88,9 +88,20 @@ def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy
                       recipe.n_anchor, recipe.n_roi)
 
 
-def sampler(recipe: Recipe, n_image: int, seed: int) -> SequentialSampler:
-    """The global order of a recipe."""
-    return _choose(SAMPLERS, recipe.sampler, 'sampler')(n_image, seed)
+def sampler(recipe: Recipe, sizes: np.ndarray, seed: int) -> SequentialSampler:
+    """The global order of a recipe.
+
+    Args:
+        recipe (Recipe): Which sampler.
+        sizes (int array): Heights and widths of the images, :math:`(n, 2)`.
+        seed (int): Of the order.
+
+    Raises:
+        InputError: The recipe names a sampler that does not exist.
+    """
+    group = aspect_groups(sizes) if recipe.aspect_chunk > 1 else None
+    return _choose(SAMPLERS, recipe.sampler, 'sampler')(
+        len(sizes), seed, group, recipe.aspect_chunk)
 
 
 def _choose(known: dict, name: str, what: str):

@@ -33,6 +33,8 @@ class Recipe:
         loss (str): A key of :data:`pfdet.recipes.build.LOSSES`.
         cooccurrence (bool): Ignore parts and possessions in their subjects (co-occurrence loss).
         sampler (str): A key of :data:`pfdet.recipes.build.SAMPLERS`.
+        aspect_chunk (int): Images of like aspect ratio in a row; 1 for no such grouping. Neither
+            paper speaks of it; Detectron does so for a rank's images.
         min_size (pair of int): Range of the shorter edge's length in training.
         max_size (int): Limit of the longer edge.
         flip (bool): Flip half of the training images.
@@ -71,6 +73,7 @@ class Recipe:
     loss: str = 'sigmoid'
     cooccurrence: bool = False
     sampler: str = 'sequential'
+    aspect_chunk: int = 512
     min_size: tuple[int, int] = (800, 800)
     max_size: int = 1333
     flip: bool = True
@@ -95,7 +98,7 @@ _MINI = {
     'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64, 'fpn_level': 4,
     'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 64,
     'train_proposals': (200, 200), 'test_proposals': (200, 100), 'max_size': 256,
-    'batch_size': 4, 'base_lr': 0.02, 'test_size': 160, 'max_per_image': 100,
+    'aspect_chunk': 8, 'batch_size': 4, 'base_lr': 0.02, 'test_size': 160, 'max_per_image': 100,
 }
 _MINI_EDGE = 160 / 800
 

@@ -75,8 +75,9 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
 
     load = TrainLoader(OpenImagesDataset(train_index), recipe.min_size, recipe.max_size,
                        recipe.flip, seed)
-    iterator = ShardedIterator(build.sampler(recipe, n_image, seed), load, recipe.batch_size,
-                               comm.rank, comm.size, n_thread)
+    sampler = build.sampler(recipe, train_index.columns['image_size'], seed)
+    iterator = ShardedIterator(
+        sampler, load, recipe.batch_size, comm.rank, comm.size, n_thread)
     global_batch = iterator.global_batch_size
     n_epoch_iteration = n_image / global_batch
     n_iteration = math.ceil(recipe.epochs * n_epoch_iteration)

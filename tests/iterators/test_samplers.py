@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pfdet.iterators.samplers import SequentialSampler
+from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 
 
 def test_every_image_once_an_epoch_in_new_order():
@@ -27,3 +27,25 @@ def test_no_image():
 def test_orders_are_uniform():
     first = [SequentialSampler(4, seed)[0] for seed in range(400)]
     assert np.bincount(first, minlength=4).min() > 60
+
+
+def test_groups_set_common_ratios_apart():
+    sizes = np.array([[300, 300], [300, 400], [200, 300], [400, 300], [300, 200], [301, 300]])
+    groups = aspect_groups(sizes)
+    assert len(set(groups[:5].tolist())) == 5 and groups[5] == groups[0]
+
+
+def test_runs_of_one_group():
+    group = np.random.default_rng(0).integers(0, 3, 101)
+    sampler = SequentialSampler(101, 5, group, 8)
+    epochs = [[sampler[p] for p in range(e * 101, (e + 1) * 101)] for e in range(2)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(101))
+        runs = [group[epoch[k:k + 8]] for k in range(0, 101, 8)]
+        pure = [len(set(run)) == 1 for run in runs]
+        n_pure = sum(int((group == g).sum()) // 8 for g in range(3))
+        assert all(pure[:n_pure])
+        # runs of the groups alternate: they are shuffled
+        groups = [int(run[0]) for run in runs[:n_pure]]
+        assert set(groups) == {0, 1, 2} and groups != sorted(groups)
