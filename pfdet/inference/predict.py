@@ -20,7 +20,7 @@ def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh:
     class and the best are kept.
 
     Args:
-        bbox (array): :math:`(K, 4)` in [0, 1].
+        bbox (array): :math:`(K, 1, 4)`, or with a box a class :math:`(K, C, 4)`, in [0, 1].
         score (array): :math:`(K, C)`.
         score_thresh (float): Least score.
         nmw_thresh (float): IoU of non-maximum weighted.
@@ -31,7 +31,8 @@ def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh:
     """
     place, label = np.nonzero(score >= score_thresh)
     bbox, score, label = non_maximum_weighted(
-        bbox[place], score[place, label], label.astype(np.int32), nmw_thresh)
+        bbox[place, label if bbox.shape[1] > 1 else 0], score[place, label],
+        label.astype(np.int32), nmw_thresh)
     order = np.argsort(-score, kind='stable')[:max_per_image]
     return bbox[order], score[order], label[order]
 

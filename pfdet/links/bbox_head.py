@@ -9,14 +9,15 @@ import numpy as np
 from chainer import initializers
 
 from pfdet.functions.roi_align import roi_average_align_2d
+from pfdet.links import box_coding
 
 
 class SigmoidBboxHead(chainer.Chain):
     """Two fully connected layers, then a logit a class and one box.
 
     Every foreground class has a sigmoid of its own and there is no background class (PFDet,
-    section 2.1). As an object has several classes, one box serves them all: the regression is
-    class-agnostic.
+    section 2.1). Neither paper says whether each class has a box of its own. An object has several
+    classes here, all of the same box, so by default one serves them all.
 
     Args:
         n_class (int): Number of foreground classes :math:`C`.
@@ -24,6 +25,10 @@ class SigmoidBboxHead(chainer.Chain):
         in_channel (int): Channels of the feature maps.
         n_unit (int): Units of both fully connected layers.
         bn (bool): Batch normalization after both (PFDet, Table 1, "add BN to head").
+        context (bool): Also look at the box of twice the area about the same centre, clipped to
+            the image: PFDet, section 2.1, "concatenating features from twice the area around each
+            RoI to the head before the fully-connected layers".
+        class_agnostic (bool): One box for all classes, or one a class.
         canonical_size (float): Side in pixels of the box that is looked up on the third level;
             224 in Feature Pyramid Networks, section 4.2.
         roi_size (int): Bins of RoIAlign by height and by width.
@@ -36,22 +41,26 @@ class SigmoidBboxHead(chainer.Chain):
     std = (0.1, 0.2)
 
     def __init__(self, n_class: int, scales: Sequence[float], in_channel: int = 256,
-                 n_unit: int = 1024, bn: bool = True, canonical_size: float = 224,
-                 roi_size: int = 7, sampling_ratio: int = 2, prior: float = 0.01):
+                 n_unit: int = 1024, bn: bool = True, context: bool = False,
+                 class_agnostic: bool = True, canonical_size: float = 224, roi_size: int = 7,
+                 sampling_ratio: int = 2, prior: float = 0.01):
         super().__init__()
         self.n_class = n_class
         self.scales = tuple(scales)
         self.canonical_size = canonical_size
         self.roi_size = roi_size
         self.sampling_ratio = sampling_ratio
+        self.context = context
+        self.n_box = 1 if class_agnostic else n_class
         init = {'initialW': initializers.HeNormal(), 'nobias': bn}
         with self.init_scope():
-            self.fc1 = L.Linear(in_channel * roi_size ** 2, n_unit, **init)
+            self.fc1 = L.Linear(
+                in_channel * (1 + context) * roi_size ** 2, n_unit, **init)
             self.fc2 = L.Linear(n_unit, n_unit, **init)
             if bn:
                 self.bn1 = L.BatchNormalization(n_unit)
                 self.bn2 = L.BatchNormalization(n_unit)
-            self.loc = L.Linear(n_unit, 4, initialW=initializers.Normal(0.001))
+            self.loc = L.Linear(n_unit, self.n_box * 4, initialW=initializers.Normal(0.001))
             self.conf = L.Linear(n_unit, n_class, initialW=initializers.Normal(0.01),
                                  initial_bias=np.log(prior / (1 - prior)))
         self.bn = bn
@@ -66,14 +75,23 @@ class SigmoidBboxHead(chainer.Chain):
             roi_indices (array of int32): The image of each, :math:`(R,)`.
 
         Returns:
-            tuple of variables: Offsets :math:`(R, 4)`, in units of ``std``, and logits
-            :math:`(R, C)`, in the order of ``rois``.
+            tuple of variables: Offsets :math:`(R, B, 4)`, in units of ``std``, where :math:`B` is
+            1 or, with a box a class, :math:`C`; and logits :math:`(R, C)`. Both in the order of
+            ``rois``.
         """
         h = self.pool(hs, rois, roi_indices)
+        if self.context:
+            size = [n / self.scales[0] for n in hs[0].shape[2:]]
+            around = self.pool(hs, box_coding.clip(twice_the_area(rois), size), roi_indices)
+            h = F.concat([h, around], axis=1)
         h = self.fc1(F.reshape(h, (len(rois), -1)))
         h = self.fc2(F.relu(self.bn1(h) if self.bn else h))
         h = F.relu(self.bn2(h) if self.bn else h)
-        return self.loc(h), self.conf(h)
+        return F.reshape(self.loc(h), (-1, self.n_box, 4)), self.conf(h)
+
+    def score(self, conf):
+        """Scores in [0, 1] of logits, both :math:`(R, C)`; an array."""
+        return F.sigmoid(conf).array
 
     def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
         """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""
@@ -96,3 +114,10 @@ class SigmoidBboxHead(chainer.Chain):
         size = self.xp.sqrt((rois[:, 2:] - rois[:, :2]).prod(axis=1))
         level = self.xp.floor(self.xp.log2(size / self.canonical_size + 1e-6)) + 2
         return self.xp.clip(level, 0, len(self.scales) - 1).astype(np.int32)
+
+
+def twice_the_area(bbox):
+    """Boxes of twice the area about the same centres, :math:`(R, 4)`."""
+    grown = (bbox[:, 2:] - bbox[:, :2]) * ((2 ** 0.5 - 1) / 2)
+    xp = chainer.backends.cuda.get_array_module(bbox)
+    return xp.concatenate([bbox[:, :2] - grown, bbox[:, 2:] + grown], axis=1).astype(bbox.dtype)

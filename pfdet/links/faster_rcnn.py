@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import chainer
-import chainer.functions as F
 import numpy as np
 
 from pfdet.links import box_coding
@@ -19,17 +18,19 @@ class FasterRCNN(chainer.Chain):
         extractor (FPN): Maps images to feature maps.
         rpn (RPN): Maps feature maps to proposals.
         head (SigmoidBboxHead): Maps feature maps and boxes to classes and boxes.
-        stride (int): Height and width of a batch are padded to multiples of this: the stride of
-            the backbone's last feature map.
     """
 
-    def __init__(self, extractor: FPN, rpn: RPN, head: SigmoidBboxHead, stride: int = 32):
+    def __init__(self, extractor: FPN, rpn: RPN, head: SigmoidBboxHead):
         super().__init__()
         with self.init_scope():
             self.extractor = extractor
             self.rpn = rpn
             self.head = head
-        self.stride = stride
+
+    @property
+    def stride(self) -> int:
+        """Height and width of a batch are padded to multiples of this."""
+        return self.extractor.stride
 
     @property
     def dtype(self) -> np.dtype:
@@ -54,13 +55,14 @@ class FasterRCNN(chainer.Chain):
             size (pair of int): Height and width to pad to at least.
 
         Returns:
-            array: :math:`(N, 3, H', W')`, the mean subtracted, zero where padded.
+            array: :math:`(N, 3, H', W')` as the backbone expects it, zero where padded.
         """
         size = np.max([img.shape[1:] for img in imgs] + ([size] if size else []), axis=0)
         H, W = self.padded_size(size)
         x = np.zeros((len(imgs), H, W, 3), self.dtype)
         for i, img in enumerate(imgs):
-            x[i, :img.shape[1], :img.shape[2]] = (img - self.extractor.mean).transpose(1, 2, 0)
+            x[i, :img.shape[1], :img.shape[2]] = (
+                self.extractor.preprocess(img).transpose(1, 2, 0))
         return self.xp.asarray(x.transpose(0, 3, 1, 2))
 
     def predict(self, imgs: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -71,8 +73,9 @@ class FasterRCNN(chainer.Chain):
                 which to detect.
 
         Returns:
-            list of pairs of arrays: For each image boxes :math:`(K, 4)` relative to the image, in
-            [0, 1], and scores :math:`(K, C)` in [0, 1], on the CPU.
+            list of pairs of arrays: For each image boxes :math:`(K, B, 4)` relative to the image,
+            in [0, 1], where :math:`B` is 1 or, with a box a class, :math:`C`; and scores
+            :math:`(K, C)` in [0, 1]. On the CPU.
         """
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             x = self.prepare(imgs)
@@ -84,12 +87,12 @@ class FasterRCNN(chainer.Chain):
             image, place = self.xp.nonzero(proposals.valid)
             rois = proposals.bbox[image, place]
             if len(rois) == 0:
-                empty = np.zeros((0, 4), self.dtype), np.zeros((0, self.n_class), self.dtype)
-                return [empty] * len(imgs)
+                return [(np.zeros((0, self.head.n_box, 4), self.dtype),
+                         np.zeros((0, self.n_class), self.dtype))] * len(imgs)
             offset, conf = self.head(hs, rois, image.astype(np.int32))
-            score = F.sigmoid(conf).array
-        size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image]
-        bbox = box_coding.clip(box_coding.decode(offset.array, rois, self.head.std), size)
-        bbox /= self.xp.concatenate([size, size], axis=1)
+            score = self.head.score(conf)
+        size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image][:, None]
+        bbox = box_coding.decode(offset.array, rois[:, None], self.head.std)
+        bbox = box_coding.clip(bbox, size) / self.xp.concatenate([size, size], axis=2)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
         return [(bbox[image == i], score[image == i]) for i in range(len(imgs))]

@@ -9,7 +9,7 @@ __all__ = ['DEFAULT', 'RECIPES', 'Recipe', 'at_scale', 'find', 'from_dict', 'ove
 RECIPES = {recipe.name: recipe for recipe in pfdet_2018.RECIPES}
 
 # What `train_multi.py` trains when not told: the last row of PFDet's Table 1 that there is.
-DEFAULT = 'table1-multiscale'
+DEFAULT = 'table1-context'
 
 
 def find(name: str, scale: str | None = None) -> Recipe:

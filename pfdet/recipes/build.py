@@ -50,17 +50,16 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0) -> FasterRCNN:
 
 def _detector(recipe: Recipe, n_class: int) -> FasterRCNN:
     backbone = _choose(BACKBONES, recipe.backbone, 'backbone')()
-    extractor = FPN(backbone, backbone.out_channels, recipe.fpn_channel, recipe.fpn_level,
-                    recipe.fpn_bn)
+    extractor = FPN(
+        backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
     rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
               train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
-    n_head_level = min(4, recipe.fpn_level)
     head = SigmoidBboxHead(
-        n_class, extractor.scales[:n_head_level], recipe.fpn_channel, recipe.head_unit,
-        recipe.head_bn, recipe.canonical_size)
+        n_class, extractor.scales[:recipe.fpn_scale], recipe.fpn_channel, recipe.head_unit,
+        recipe.head_bn, recipe.context, recipe.class_agnostic, recipe.canonical_size)
     # ChainerCV's backbones learn their input channels from a first image.
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        extractor(np.zeros((1, 3, 64, 64), recipe.dtype))
+        extractor(np.zeros((1, 3, 128, 128), recipe.dtype))
     return FasterRCNN(extractor, rpn, head)
 
 

@@ -1,4 +1,7 @@
-"""The rows of PFDet's tables, and the recipe of the quickstart."""
+"""The rows of PFDet's tables, and the recipe of the quickstart.
+
+A row is the one above it with what its words say replaced.
+"""
 
 from dataclasses import replace
 
@@ -9,13 +12,24 @@ BASELINE = Recipe(
     about='PFDet Table 1: Baseline (FPN with SE-ResNeXt-101), sigmoid loss, 12 epochs, a tenth of '
           'the learning rate from epochs 8 and 11')
 
-MULTISCALE = replace(
-    BASELINE, name='table1-multiscale', about='PFDet Table 1: + multi-scale training',
-    min_size=(640, 1056))
 
-MINI = at_scale(replace(
-    MULTISCALE, name='mini', head_bn=True, schedule='cosine', cooccurrence=True,
+
+def _row(above: Recipe, name: str, about: str, **fields) -> Recipe:
+    return replace(above, name=f'table1-{name}', about=f'PFDet Table 1: {about}', **fields)
+
+
+MULTISCALE = _row(BASELINE, 'multiscale', '+ multi-scale training', min_size=(640, 1056))
+PSP = _row(MULTISCALE, 'psp', '+ PSP and add BN to head', psp=True, head_bn=True)
+COSINE = _row(PSP, 'cosine', '+ Cosine Annealing', schedule='cosine')
+SCALE = _row(COSINE, 'scale', '+ Add FPN scale', fpn_scale=5)
+COOCCURRENCE = _row(SCALE, 'cooccurrence', '+ Co-occurrence loss', cooccurrence=True)
+EPOCHS = _row(COOCCURRENCE, 'epochs', '+ 16 epochs', epochs=16.)
+CONTEXT = _row(EPOCHS, 'context', '+ Context head', context=True)
+
+MINI = replace(
+    at_scale(COOCCURRENCE, 'mini'), name='mini', psp=False, fpn_scale=4,
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
-          'co-occurrence loss at mini scale'), 'mini')
+          'co-occurrence loss at mini scale')
 
-RECIPES = (BASELINE, MULTISCALE, MINI)
+TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT)
+RECIPES = (*TABLE1, MINI)

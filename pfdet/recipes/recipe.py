@@ -21,8 +21,11 @@ class Recipe:
         scale (str): ``'full'``, the paper's, or ``'mini'``, for two CPU cores.
         backbone (str): A key of :data:`pfdet.recipes.build.BACKBONES`.
         fpn_channel (int): Channels of the pyramid.
-        fpn_level (int): Levels of the pyramid that the RPN looks at.
+        fpn_scale (int): Feature maps of the top-down path, four or five.
         fpn_bn, head_bn (bool): Batch normalization in the pyramid, and in the head.
+        psp (bool): Pyramid spatial pooling on C5.
+        context (bool): The head looks also at twice the area of each box.
+        class_agnostic (bool): One box for all classes, or one a class.
         head_unit (int): Units of the head's fully connected layers.
         canonical_size (int): Pixels of a box looked up on the third level.
         anchor_size (int): Pixels of an anchor's side on the first level.
@@ -59,9 +62,12 @@ class Recipe:
     scale: str = 'full'
     backbone: str = 'se_resnext101'
     fpn_channel: int = 256
-    fpn_level: int = 5
+    fpn_scale: int = 4
     fpn_bn: bool = True
+    psp: bool = False
     head_bn: bool = False
+    context: bool = False
+    class_agnostic: bool = True
     head_unit: int = 1024
     canonical_size: int = 224
     anchor_size: int = 32
@@ -95,7 +101,7 @@ class Recipe:
 
 # What mini scale replaces: sizes, never switches.
 _MINI = {
-    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64, 'fpn_level': 4,
+    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64,
     'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 64,
     'train_proposals': (200, 200), 'test_proposals': (200, 100), 'max_size': 256,
     'aspect_chunk': 8, 'batch_size': 4, 'base_lr': 0.02, 'test_size': 160, 'max_per_image': 100,

@@ -81,17 +81,32 @@ class TrainChain(chainer.Chain):
         roi_indices = xp.repeat(xp.arange(N, dtype=np.int32), S)
         offset, conf = detector.head(hs, rois.bbox.reshape(-1, 4), roi_indices)
         head_conf_loss = self.loss(conf, t.reshape(N * S, -1))
-        image, place = xp.nonzero(rois.foreground & rois.used)
-        matched = truth.bbox[image, rois.matched[image, place]]
-        true_offset = box_coding.encode(
-            matched, rois.bbox[image, place], detector.head.std).astype(x.dtype, copy=False)
-        head_loc_loss = F.sum(smooth_l1(offset[image * S + place], true_offset)) / (N * S)
+        head_loc_loss = self._head_loc_loss(offset, t, rois, truth)
 
         loss = rpn_loc_loss + rpn_conf_loss + head_loc_loss + head_conf_loss
         chainer.report({
             'loss': loss, 'loss/rpn_loc': rpn_loc_loss, 'loss/rpn_conf': rpn_conf_loss,
             'loss/head_loc': head_loc_loss, 'loss/head_conf': head_conf_loss}, self)
         return loss
+
+    def _head_loc_loss(self, offset, t, rois: sampling.RoiSample, truth: BatchTruth):
+        """Smooth L1 loss of the boxes of foreground regions, over the number of all regions."""
+        xp = self.xp
+        N, S = rois.foreground.shape
+        foreground = rois.foreground & rois.used
+        if offset.shape[1] == 1:
+            image, place = xp.nonzero(foreground)
+            box, weight = 0, 1
+        else:
+            # The boxes of all classes of the object, of which each region has one vote.
+            image, place, box = xp.nonzero((t > 0) & foreground[:, :, None])
+            weight = (1 / xp.maximum((t > 0).sum(axis=2), 1))[image, place].astype(offset.dtype)
+        matched = truth.bbox[image, rois.matched[image, place]]
+        true_offset = box_coding.encode(
+            matched, rois.bbox[image, place], self.detector.head.std)
+        loss = smooth_l1(offset[image * S + place, box],
+                         true_offset.astype(offset.dtype, copy=False))
+        return F.sum(weight * loss) / (N * S)
 
 
 def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):

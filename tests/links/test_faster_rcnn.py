@@ -4,7 +4,8 @@ import pytest
 from chainercv.links.model.fpn import FPN as ChainerCVFPN
 
 from pfdet import recipes
-from pfdet.links.bbox_head import SigmoidBboxHead
+from pfdet.links import box_coding
+from pfdet.links.bbox_head import SigmoidBboxHead, twice_the_area
 from pfdet.links.fpn import FPN
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
 from pfdet.recipes import build
@@ -26,17 +27,69 @@ def test_backbone_gives_c2_to_c5(backbone):
 
 def test_fpn_without_bn_equals_chainercv():
     class Base(chainer.Chain):
-        def forward(self, x):
-            return tuple(x[:, :, ::s, ::s] for s in (1, 2, 4))
+        out_channels = (5,) * 4
 
-    theirs = ChainerCVFPN(Base(), 3, (1 / 4, 1 / 8, 1 / 16, 1 / 32))
-    ours = FPN(Base(), (5, 5, 5), 256, 4, bn=False)
-    x = np.random.default_rng(0).normal(size=(2, 5, 8, 12)).astype(np.float32)
+        def forward(self, x):
+            return tuple(x[:, :, ::s, ::s] for s in (1, 2, 4, 8))
+
+    theirs = ChainerCVFPN(Base(), 4, tuple(1 / 2 ** n for n in range(2, 7)))
+    ours = FPN(Base(), bn=False)
+    x = np.random.default_rng(0).normal(size=(2, 5, 8, 16)).astype(np.float32)
     expected = theirs(x)
     ours.inner.copyparams(theirs.inner)
     ours.outer.copyparams(theirs.outer)
     for a, b in zip(ours(x), expected, strict=True):
         np.testing.assert_allclose(a.array, b.array, atol=1e-4)
+
+
+def test_fpn_of_five_scales_with_context():
+    base = MiniSEResNeXt(width=8)
+    fpn = FPN(base, 16, 5, psp=True)
+    x = np.random.default_rng(0).normal(size=(2, 3, 128, 192)).astype(np.float32)
+    hs = fpn(x)
+    assert [h.shape[2:] for h in hs] == [
+        (128 // s, 192 // s) for s in (4, 8, 16, 32, 64)] + [(1, 2)]
+    assert fpn.stride == 64 and fpn.scales == tuple(1 / 2 ** n for n in range(2, 8))
+    # the fifth scale reaches the finest output from the top down
+    fpn.extra.conv.W.array[...] = 0
+    assert abs(fpn(x)[0].array - hs[0].array).max() > 1e-3
+
+
+def test_fpn_refuses_other_scales():
+    with pytest.raises(ValueError, match='4 or 5'):
+        FPN(MiniSEResNeXt(), n_scale=3)
+
+
+def test_preprocessing_of_the_backbone():
+    base = MiniSEResNeXt(width=8)
+    base.std, base.channel_order = np.array([1, 2, 4], np.float32)[:, None, None], 'BGR'
+    img = np.full((3, 2, 2), 130, np.uint8)
+    expected = ((130 - base.mean[:, 0, 0]) / [1, 2, 4])[::-1]
+    np.testing.assert_allclose(FPN(base).preprocess(img)[:, 0, 0], expected, rtol=1e-6)
+
+
+def test_context_is_twice_the_area_and_clipped():
+    bbox = np.array([[10, 20, 30, 60]], np.float32)
+    grown = twice_the_area(bbox)
+    np.testing.assert_allclose((grown[:, :2] + grown[:, 2:]) / 2, [[20, 40]])
+    np.testing.assert_allclose((grown[:, 2:] - grown[:, :2]).prod(axis=1), 2 * 20 * 40)
+    rng = np.random.default_rng(0)
+    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, bn=False, context=True)
+    hs = [rng.normal(size=(1, 4, 16, 16)).astype(np.float32)]
+    rois, index = np.array([[0, 0, 40, 40]], np.float32), np.zeros(1, np.int32)
+    around = box_coding.clip(twice_the_area(rois), (64, 64))
+    assert (around[0, :2] == 0).all()
+    both = np.concatenate([head.pool(hs, b, index).array for b in (rois, around)], axis=1)
+    h = chainer.functions.relu(head.fc2(chainer.functions.relu(head.fc1(both))))
+    np.testing.assert_allclose(head(hs, rois, index)[1].array, head.conf(h).array, rtol=1e-5)
+
+
+def test_a_box_a_class():
+    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, class_agnostic=False)
+    hs = [np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)]
+    rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
+    locs, confs = head(hs, rois, np.zeros(2, np.int32))
+    assert locs.shape == (2, 3, 4) and confs.shape == (2, 3)
 
 
 def test_head_keeps_the_order_of_boxes():
@@ -72,7 +125,7 @@ def test_prepare_pads_and_subtracts(mini):
     imgs = [np.full((3, 20, 40), 200, np.uint8), np.full((3, 33, 10), 100, np.uint8)]
     x = mini.prepare(imgs)
     assert x.shape == (2, 3, 64, 64) and x.dtype == np.float32
-    mean = mini.extractor.mean[:, 0, 0]
+    mean = mini.extractor.base.mean[:, 0, 0]
     np.testing.assert_allclose(x[0, :, 19, 39], 200 - mean)
     assert (x[0, :, 20:] == 0).all() and (x[1, :, :, 10:] == 0).all()
     assert mini.prepare(imgs, (65, 64)).shape == (2, 3, 96, 64)
