@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ def main() -> None:
              '--labels', data / 'validation-annotations-human-imagelabels.csv',
              '--classes', data / 'class-descriptions.csv', '--hierarchy', data / 'hierarchy.json']
 
+    if not args.resume and (out / 'run' / 'recipe.json').exists():
+        shutil.rmtree(out / 'run')
     step('Draw a small Open Images: scenes, and what annotators would write of them')
     python('-m', 'pfdet.openimages.make_mini', '--out', data, '--images', args.images,
            '--seed', args.seed, '--force')
@@ -153,6 +156,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--images', type=int, default=1000, help='to train on (default: %(default)s)')
     add('--ranks', type=int, default=2, help='MPI ranks (default: %(default)s)')
     add('--seed', type=int, default=0)
+    add('--resume', action='store_true', help='go on with the training of an interrupted one')
     add('train_flags', nargs='*', help='passed on to train_multi.py, after --')
     return parser.parse_args()
 

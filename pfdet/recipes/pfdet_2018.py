@@ -27,7 +27,7 @@ EPOCHS = _row(COOCCURRENCE, 'epochs', '+ 16 epochs', epochs=16.)
 CONTEXT = _row(EPOCHS, 'context', '+ Context head', context=True)
 
 MINI = replace(
-    at_scale(COOCCURRENCE, 'mini'), name='mini', psp=False, fpn_scale=4,
+    at_scale(COOCCURRENCE, 'mini'), name='mini', psp=False, fpn_scale=4, epochs=8.,
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
           'co-occurrence loss at mini scale')
 
