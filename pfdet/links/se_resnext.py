@@ -1,30 +1,38 @@
-"""SE-ResNeXt backbones that give the feature maps C2 to C5."""
+"""SE-ResNeXt backbones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import chainer.functions as F
-import numpy as np
+import chainer.links as L
 from chainer import initializers
-from chainercv.links import Conv2DBNActiv, PickableSequentialChain
+from chainercv.links import Conv2DBNActiv
 from chainercv.links.model.resnet import ResBlock
-from chainercv.links.model.senet import SEResNeXt101 as ChainerCVSEResNeXt101
 
-FEATURES = ('res2', 'res3', 'res4', 'res5')
+from pfdet.links.backbone import (
+    CHAINERCV,
+    FEATURES,
+    Backbone,
+    conv_initializer,
+    global_average,
+)
+from pfdet.links.resnet import N_LAYER, ResNet
 
 
-def se_resnext101() -> ChainerCVSEResNeXt101:
-    """ChainerCV's SE-ResNeXt-101 (32x4d), cut after its last feature map, with random weights.
+def se_resnext50(n_class: int | None = None, initialW=None) -> ResNet:
+    """SE-ResNeXt-50 (32x4d), as ChainerCV's."""
+    return ResNet(N_LAYER[50], 32 * 4, 32, True, CHAINERCV, n_class, initialW)
 
-    The backbone of PFDet's Table 1 up to its last row. Picks C2 to C5.
+
+def se_resnext101(n_class: int | None = None, initialW=None) -> ResNet:
+    """SE-ResNeXt-101 (32x4d), as ChainerCV's.
+
+    The backbone of PFDet's Table 1 up to its last row.
     """
-    base = ChainerCVSEResNeXt101()
-    base.pick = FEATURES
-    base.remove_unused()
-    base.out_channels = (256, 512, 1024, 2048)
-    return base
+    return ResNet(N_LAYER[101], 32 * 4, 32, True, CHAINERCV, n_class, initialW)
 
 
-class MiniSEResNeXt(PickableSequentialChain):
+class MiniSEResNeXt(Backbone):
     """A SE-ResNeXt small enough to train from nothing on two CPU cores in minutes.
 
     The same stem, stages, grouped bottlenecks and squeeze-and-excitation as its large relatives;
@@ -35,23 +43,27 @@ class MiniSEResNeXt(PickableSequentialChain):
         width (int): Channels of the first stage's bottleneck; doubled by each stage. A stage
             gives twice as many as its bottleneck has.
         groups (int): Groups of the 3x3 convolutions.
+        n_class (int): Classes of a classifier on top; by default there is none.
+        initialW (initializer): Of the convolutions.
     """
 
-    # ImageNet's mean in RGB, as the other backbones.
-    mean = np.array([123.15163084, 115.90288257, 103.0626238], np.float32)[:, None, None]
-
-    def __init__(self, n_layer: Sequence[int] = (1, 1, 1, 1), width: int = 32, groups: int = 4):
+    def __init__(self, n_layer: Sequence[int] = (1, 1, 1, 1), width: int = 32, groups: int = 4,
+                 n_class: int | None = None, initialW=None):
         super().__init__()
-        kwargs = {
-            'groups': groups, 'stride_first': False, 'add_seblock': True,
-            'initialW': initializers.HeNormal(scale=1., fan_option='fan_out')}
+        if initialW is None:
+            initialW = conv_initializer()
+        kwargs = {'groups': groups, 'add_seblock': True, 'initialW': initialW}
         mid = [width * 2 ** i for i in range(4)]
         self.out_channels = tuple(2 * m for m in mid)
         with self.init_scope():
-            self.conv1 = Conv2DBNActiv(3, width, 5, 2, 2, initialW=kwargs['initialW'])
+            self.conv1 = Conv2DBNActiv(3, width, 5, 2, 2, initialW=initialW)
             self.pool1 = lambda x: F.max_pooling_2d(x, 2, 2)
             self.res2 = ResBlock(n_layer[0], width, mid[0], 2 * mid[0], 1, **kwargs)
             self.res3 = ResBlock(n_layer[1], 2 * mid[0], mid[1], 2 * mid[1], 2, **kwargs)
             self.res4 = ResBlock(n_layer[2], 2 * mid[1], mid[2], 2 * mid[2], 2, **kwargs)
             self.res5 = ResBlock(n_layer[3], 2 * mid[2], mid[3], 2 * mid[3], 2, **kwargs)
+            if n_class is not None:
+                self.pool5 = global_average
+                self.fc6 = L.Linear(2 * mid[3], n_class, initialW=initializers.Normal(scale=0.01))
         self.pick = FEATURES
+        self.use(replace(CHAINERCV, pool_pad=None))

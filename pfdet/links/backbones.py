@@ -1,0 +1,48 @@
+"""Every backbone by name."""
+
+from collections.abc import Callable
+
+from pfdet.errors import InputError
+from pfdet.links.backbone import Backbone
+from pfdet.links.efficientnet import efficientnet_b7
+from pfdet.links.resnet import resnet50, resnet101
+from pfdet.links.resnext import resnext101, resnext152
+from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext50, se_resnext101
+from pfdet.links.senet import senet154
+
+# Each takes n_class (a classifier on top, by default none) and initialW, by keyword.
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    'resnet50': resnet50,
+    'resnet101': resnet101,
+    'resnext101': resnext101,
+    'resnext152': resnext152,
+    'se_resnext50': se_resnext50,
+    'se_resnext101': se_resnext101,
+    'senet154': senet154,
+    'efficientnet_b7': efficientnet_b7,
+    'mini_se_resnext': MiniSEResNeXt,
+}
+
+# What public checkpoints call the same.
+ALIASES = {
+    'resnext101_32x4d': 'resnext101',
+    'resnext152_32x8d': 'resnext152',
+    'se_resnext50_32x4d': 'se_resnext50',
+    'se_resnext101_32x4d': 'se_resnext101',
+}
+
+
+def backbone_name(name: str) -> str:
+    """The name in :data:`BACKBONES` of a backbone.
+
+    Args:
+        name (str): This name, or the one that public checkpoints use.
+
+    Raises:
+        InputError: There is no such backbone.
+    """
+    name = ALIASES.get(name, name)
+    if name not in BACKBONES:
+        raise InputError(
+            f'backbone {name}: no such network; expected one of {", ".join(BACKBONES)}')
+    return name

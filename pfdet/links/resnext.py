@@ -1,0 +1,13 @@
+"""ResNeXt backbones."""
+
+from pfdet.links.resnet import N_LAYER, ResNet
+
+
+def resnext101(n_class: int | None = None, initialW=None) -> ResNet:
+    """ResNeXt-101 (32x4d): 32 groups of 4 channels in the first stage."""
+    return ResNet(N_LAYER[101], 32 * 4, 32, n_class=n_class, initialW=initialW)
+
+
+def resnext152(n_class: int | None = None, initialW=None) -> ResNet:
+    """ResNeXt-152 (32x8d), the second paper's large backbone."""
+    return ResNet(N_LAYER[152], 32 * 8, 32, n_class=n_class, initialW=initialW)
