@@ -113,7 +113,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             checkpoints.Snapshot(out / 'snapshots'),
             trigger=(snapshot_interval or max(1, round(n_epoch_iteration)), 'iteration'))
     if resume:
-        path = comm.bcast_obj(
+        path = comm.mpi_comm.bcast(
             checkpoints.newest(out / 'snapshots') if comm.rank == 0 else None)
         if path is not None:
             checkpoints.resume(trainer, path)

@@ -52,8 +52,10 @@ def test_two_ranks_learn_what_one_learns_with_the_whole_batch(small_world, tmp_p
 def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
     settings = [*SMALL, 'batch_size=2', 'epochs=2']
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    # --resume with nothing to go on from begins
     mpiexec(2, TRAIN, *arguments(
-        small_world, whole, '--val-index', small_world / 'validation.index', *settings))
+        small_world, whole, '--resume', '--val-index', small_world / 'validation.index',
+        *settings))
     n = len(losses(whole))
     assert n == 12
     mpiexec(2, TRAIN, *arguments(
