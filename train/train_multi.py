@@ -20,8 +20,7 @@ def main() -> None:
         return
     recipe = recipes.override(recipes.find(args.recipe, args.scale), args.set)
     if args.show:
-        for field, value in dataclasses.asdict(recipe).items():
-            print(f'{field:18} {value}')
+        show(recipe)
         return
     if args.train_index is None:
         raise InputError(
@@ -40,6 +39,22 @@ def main() -> None:
           init=args.init, resume=args.resume, seed=args.seed, device=device,
           n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
           val_interval=args.val_interval, snapshot_interval=args.snapshot_interval)
+
+
+def show(recipe: recipes.Recipe) -> None:
+    """Print a recipe, and how large its network is."""
+    for field, value in dataclasses.asdict(recipe).items():
+        print(f'{field:18} {value}')
+
+    from pfdet.links.complexity import detector_flops, n_parameter
+    from pfdet.recipes import build
+
+    n_class, proposals = 500, recipe.test_proposals[1]
+    size = recipe.test_size, round(recipe.test_size * 4 / 3)
+    network = build.detector(recipe, n_class)
+    print(f'\nwith {n_class} classes: {n_parameter(network) / 1e6:.1f} M parameters; '
+          f'{detector_flops(network, size, proposals) / 1e9:.1f} GFLOPs for an image of '
+          f'{size[0]} x {size[1]} with {proposals} proposals')
 
 
 def parse_arguments() -> argparse.Namespace:
