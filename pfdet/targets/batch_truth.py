@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from chainer.backends import cuda
 
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.tables import GROUP_OF
@@ -49,13 +50,36 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
     truth = BatchTruth(
         np.zeros((N, G, 4), np.float32), np.zeros((N, G), bool), np.zeros((N, G), bool),
         np.zeros((N, G, C), bool), np.zeros((N, G, C), bool), np.zeros((N, C), bool))
-    closure = hierarchy.closure
     for n, b in enumerate(bbox):
         R = len(b)
         truth.bbox[n, :R] = b
         truth.valid[n, :R] = True
         truth.group_of[n, :R] = (flags[n] & GROUP_OF) > 0
         truth.label[n, :R] = label[n]
-        truth.expanded[n, :R] = label[n] @ closure
-        truth.verified[n] = (positive[n] @ closure) | (closure @ negative[n])
+    closure = hierarchy.closure
+    truth.expanded[:] = related(truth.label, closure)
+    truth.verified[:] = related(np.stack(positive), closure)
+    truth.verified[:] |= related(np.stack(negative), closure.T)
     return truth
+
+
+def related(label, relation):
+    """The classes related to any class of a label set, on NumPy and CuPy arrays.
+
+    This is the product ``label @ relation`` of boolean matrices; label sets are small, so all but
+    a few rows of ``relation`` are left out.
+
+    Args:
+        label (bool array): Label sets, :math:`(..., C)`.
+        relation (bool array): ``relation[i, j]``: ``j`` is related to ``i``, :math:`(C, D)`.
+
+    Returns:
+        bool array: :math:`(..., D)`.
+    """
+    xp = cuda.get_array_module(label)
+    sets = label.reshape(-1, label.shape[-1])
+    present, = xp.nonzero(sets.any(axis=0))
+    rows = xp.asarray(relation)[present]
+    # There is no fast product of booleans.
+    found = sets[:, present].astype(np.float32) @ rows.astype(np.float32) > 0
+    return found.reshape(*label.shape[:-1], rows.shape[1])

@@ -1,8 +1,12 @@
 """The papers' label rules, each a function over the target matrix.
 
 A target matrix ``t`` is int8, ``(N, S, C)`` for :math:`S` regions of interest of :math:`N` images:
-1 positive, 0 negative, -1 ignored. A rule returns a new one. Only negatives become ignored: what
-an annotator has drawn stays.
+1 positive, 0 negative, -1 ignored. A rule returns a new one. Ignoring rules turn only negatives to
+ignored: what an annotator has drawn stays.
+
+The matrix has a row a region, but what is in it depends on objects, of which there are few, or on
+a few classes. So the rules work out small matrices and write only the rows or columns that change.
+All are for NumPy and CuPy arrays.
 """
 
 from typing import NamedTuple
@@ -11,7 +15,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from pfdet.targets import overlap
-from pfdet.targets.batch_truth import BatchTruth
+from pfdet.targets.batch_truth import BatchTruth, related
 from pfdet.targets.sampling import RoiSample
 
 
@@ -19,7 +23,7 @@ class CooccurrencePairs(NamedTuple):
     """Pairs of classes of which the second is a part or possession of the first.
 
     Attributes:
-        subject, part (int arrays): Class ids, :math:`(P,)` each.
+        subject, part (int arrays): Class ids, :math:`(P,)` each, NumPy arrays.
     """
 
     subject: np.ndarray
@@ -40,8 +44,9 @@ def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = Tru
     """
     xp = cuda.get_array_module(sample.bbox)
     label = truth.expanded if expand_ancestors else truth.label
-    rows = xp.arange(len(label))[:, None]
-    t = (label[rows, sample.matched] & sample.foreground[:, :, None]).astype(np.int8)
+    t = xp.zeros((*sample.foreground.shape, label.shape[2]), np.int8)
+    image, place = xp.nonzero(sample.foreground)
+    t[image, place] = label[image, sample.matched[image, place]]
     t[~sample.used] = -1
     return t
 
@@ -63,13 +68,16 @@ def ignore_descendants(t, sample: RoiSample, truth: BatchTruth, descendants):
         int8 array: :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
-    descendants = xp.asarray(descendants, dtype=np.float32)
-    label = truth.label.astype(np.float32)
-    implied = label @ descendants.T > 0
-    maybe = (label * ~implied) @ descendants > 0
+    specific = truth.label & ~related(truth.label, descendants.T)
+    maybe = related(specific, descendants)
     rows = xp.arange(len(t))[:, None]
-    ignored = maybe[rows, sample.matched] & sample.foreground[:, :, None]
-    return xp.where(ignored & (t == 0), np.int8(-1), t)
+    open_ = maybe.any(axis=2)[rows, sample.matched] & sample.foreground
+    image, place = xp.nonzero(open_)
+    row = t[image, place]
+    ignored = maybe[image, sample.matched[image, place]]
+    t = t.copy()
+    t[image, place] = xp.where(ignored & (row == 0), np.int8(-1), row)
+    return t
 
 
 def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5):
@@ -89,11 +97,11 @@ def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5)
     """
     xp = cuda.get_array_module(t)
     group = truth.valid & truth.group_of
-    if not group.any():
+    label = truth.expanded & group[:, :, None]
+    columns, = xp.nonzero(label.any(axis=(0, 1)))
+    if len(columns) == 0:
         return t
-    within = (overlap.inside(sample.bbox, truth.bbox) >= share) & group[:, None]
-    ignored = within.astype(np.float32) @ truth.expanded.astype(np.float32) > 0
-    return xp.where(ignored & (t == 0), np.int8(-1), t)
+    return _ignore_within(t, columns, sample, truth, label[:, :, columns], share)
 
 
 def ignore_cooccurring(t, sample: RoiSample, truth: BatchTruth, pairs: CooccurrencePairs,
@@ -116,13 +124,80 @@ def ignore_cooccurring(t, sample: RoiSample, truth: BatchTruth, pairs: Cooccurre
     Returns:
         int8 array: :math:`(N, S, C)`.
     """
+    if len(pairs.part) == 0:
+        return t
     xp = cuda.get_array_module(t)
-    subjects = truth.expanded & truth.valid[:, :, None]
-    within = (overlap.inside(sample.bbox, truth.bbox) >= share).astype(np.float32)
-    in_subject = within @ subjects.astype(np.float32) > 0
-    relation = xp.zeros((t.shape[2], t.shape[2]), np.float32)
-    relation[xp.asarray(pairs.subject), xp.asarray(pairs.part)] = 1
-    ignored = in_subject.astype(np.float32) @ relation > 0
+    subjects, subject = np.unique(pairs.subject, return_inverse=True)
+    parts, part = np.unique(pairs.part, return_inverse=True)
+    relation = np.zeros((len(subjects), len(parts)), bool)
+    relation[subject, part] = True
+    columns = xp.asarray(parts)
+    is_subject = truth.expanded[:, :, xp.asarray(subjects)] & truth.valid[:, :, None]
+    label = related(is_subject, relation)
     if not also_verified:
-        ignored &= ~truth.verified[:, None]
-    return xp.where(ignored & (t == 0), np.int8(-1), t)
+        label &= ~truth.verified[:, None, columns]
+    return _ignore_within(t, columns, sample, truth, label, share)
+
+
+def keep_one_label(t, sample: RoiSample, truth: BatchTruth, priority, others: int = 0):
+    """Keep one positive class of each region, for losses of a single label.
+
+    "In the conventional object detection training scheme, each bounding box is assigned only one
+    label during training ignoring other ground-truth labels" (Peng et al., section 4.1). The paper
+    does not say which.
+
+    Args:
+        t (int8 array): :math:`(N, S, C)`.
+        sample (RoiSample): Regions of interest.
+        truth (BatchTruth): Of the batch; not looked at.
+        priority (array): :math:`(C,)`; the positive class with the highest is kept, the one with
+            the lowest class id among equals. With a hierarchy's ``depth`` it is the most specific,
+            with minus the number of training images the rarest.
+        others (int): What the other positive classes become: 0, negative as any other class, or
+            -1, ignored.
+
+    Returns:
+        int8 array: :math:`(N, S, C)`.
+
+    Raises:
+        ValueError: ``others`` is neither.
+    """
+    if others not in (0, -1):
+        raise ValueError(f'others must be 0 or -1, not {others}')
+    xp = cuda.get_array_module(t)
+    # The k-th best class gets C - k, so that no two are equal and 0 is none.
+    order = np.argsort(-np.asarray(cuda.to_cpu(priority), np.float64), kind='stable')
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), 0, -1)
+    image, place = xp.nonzero(sample.foreground & sample.used)
+    row = t[image, place]
+    ranked = (row > 0) * xp.asarray(rank)
+    kept = (ranked > 0) & (ranked == ranked.max(axis=1, keepdims=True))
+    t = t.copy()
+    t[image, place] = xp.where((row > 0) & ~kept, np.int8(others), row)
+    return t
+
+
+def _ignore_within(t, columns, sample: RoiSample, truth: BatchTruth, label, share: float):
+    """Ignore some classes for regions within objects.
+
+    Args:
+        t (int8 array): :math:`(N, S, C)`.
+        columns (int array): The classes, :math:`(K,)`.
+        sample (RoiSample): Regions of interest.
+        truth (BatchTruth): Of the batch.
+        label (bool array): Which of the classes each object has ignored, :math:`(N, G, K)`.
+        share (float): A region is within a box when at least this share of its area is.
+
+    Returns:
+        int8 array: :math:`(N, S, C)`.
+    """
+    xp = cuda.get_array_module(t)
+    # Places at which no image has such an object need not be looked at.
+    concerned, = xp.nonzero(label.any(axis=(0, 2)))
+    within = overlap.inside(sample.bbox, truth.bbox[:, concerned]) >= share
+    ignored = within.astype(np.float32) @ label[:, concerned].astype(np.float32) > 0
+    before = t[:, :, columns]
+    t = t.copy()
+    t[:, :, columns] = xp.where(ignored & (before == 0), np.int8(-1), before)
+    return t
