@@ -54,6 +54,7 @@ setup(
         'protobuf>=3.20',
         'pyarrow>=10',
         'scipy>=1.9',
+        'threadpoolctl>=3.1',
         'tqdm>=4.64',
     ],
     extras_require={

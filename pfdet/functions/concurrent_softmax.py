@@ -84,7 +84,7 @@ def concurrent_softmax_score(x, rates):
     score = e / xp.where(lost, 1, denominator)
     row, label = xp.nonzero(lost)
     for s in _blocks(xp, len(row)):
-        share, _ = _compete(x[row[s]], counts[label[s]])
+        share, _, _ = _compete(x[row[s]], counts[label[s]])
         score[row[s], label[s]] = share[xp.arange(len(share)), label[s]]
     return xp.minimum(score, 1)
 
@@ -119,8 +119,8 @@ def _compete(x, counts):
         counts (array): In [0, 1], :math:`(K, D)`; at least one of a row is not 0.
 
     Returns:
-        tuple of arrays: The shares ``counts * exp(x)`` of their sum, :math:`(K, D)`, and the
-        logarithm of the sum, :math:`(K,)`.
+        tuple of arrays: The shares ``counts * exp(x)`` of their sum, :math:`(K, D)`; the largest
+        logit that counts, :math:`(K,)`; the logarithm of the sum, less that logit, :math:`(K,)`.
     """
     xp = cuda.get_array_module(x)
     share = xp.where(counts > 0, x, -xp.inf)
@@ -130,7 +130,7 @@ def _compete(x, counts):
     share *= counts
     total = share.sum(axis=1, keepdims=True)
     share /= total
-    return share, (xp.log(total) + top)[:, 0]
+    return share, top[:, 0], xp.log(total)[:, 0]
 
 
 def _cross_entropy(x, t, weight, rates):
@@ -158,9 +158,10 @@ def _block(x, y, weight, counts, gradient):
         own = xp.arange(len(r)), i
         c = counts[i] * negative[r]
         c[own] = 1
-        share, log_total = _compete(x[r], c)
+        share, top, term = _compete(x[r], c)
         share[own] -= 1
-        term = log_total - x[r, i]
+        # The large ones first: their difference may be small.
+        term += top - x[r, i]
         if weight is not None:
             w = weight[i]
             term *= w

@@ -13,7 +13,12 @@ import functools
 
 import numpy as np
 
-_PIECE = 64
+from pfdet.functions.cpu_threads import for_each, n_thread
+
+# Places that are summed in single precision.
+_PLACES = 64
+# An image smaller than this is not worth several threads.
+_LEAST_BYTES = 1 << 19
 
 
 def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +32,7 @@ def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
         tuple of float64 arrays: Mean and biased variance, :math:`(C,)`.
     """
     n = x.shape[0] * x.shape[1]
-    both = np.stack([_sum(x), _sum_product(x, x)]) / n
-    mean, square = _mean_over_ranks(both, comm)
+    mean, square = _mean_over_ranks(_sums(x, x) / n, comm)
     return mean, np.maximum(square - mean ** 2, 0)
 
 
@@ -39,9 +43,12 @@ def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.nd
     shift = (beta - mean * scale).astype(x.dtype)
     y = np.empty_like(x)
     scale = scale.astype(x.dtype)
-    for x_n, y_n in zip(x, y, strict=True):
-        np.multiply(x_n, scale, out=y_n)
-        y_n += shift
+
+    def apply(piece: tuple[int, slice]) -> None:
+        np.multiply(x[piece], scale, out=y[piece])
+        y[piece] += shift
+
+    for_each(apply, _pieces(x))
     return y
 
 
@@ -57,7 +64,7 @@ def gradients(x: np.ndarray, gy: np.ndarray, mean: np.ndarray, inv_std: np.ndarr
     Returns:
         tuple of arrays: Gradients of ``x``, and of gamma and beta as the mean over ranks.
     """
-    both = np.stack([_sum(gy), _sum_product(gy, x)])
+    both = _sums(gy, x)
     both[1] = (both[1] - mean * both[0]) * inv_std
     gbeta, ggamma = _mean_over_ranks(both, comm)
     n = x.shape[0] * x.shape[1]
@@ -66,33 +73,43 @@ def gradients(x: np.ndarray, gy: np.ndarray, mean: np.ndarray, inv_std: np.ndarr
     shift = -scale * gbeta / n - from_x * mean
     scale, from_x, shift = (a.astype(x.dtype) for a in (scale, from_x, shift))
     gx = np.empty_like(x)
-    part = np.empty_like(x[0])
-    for x_n, gy_n, gx_n in zip(x, gy, gx, strict=True):
-        np.multiply(gy_n, scale, out=gx_n)
-        np.multiply(x_n, from_x, out=part)
-        gx_n += part
-        gx_n += shift
+
+    def apply(piece: tuple[int, slice]) -> None:
+        np.multiply(gy[piece], scale, out=gx[piece])
+        part = x[piece] * from_x
+        part += shift
+        gx[piece] += part
+
+    for_each(apply, _pieces(x))
     return gx, ggamma, gbeta
 
 
-def _sum(x: np.ndarray) -> np.ndarray:
-    """Sum over places, float64 :math:`(C,)`."""
-    whole, rest = _pieces(x)
-    return (whole.sum(axis=2).sum(axis=(0, 1), dtype=np.float64)
-            + rest.sum(axis=1).sum(axis=0, dtype=np.float64))
+def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sums over places of ``x`` and of ``x * y``, float64 :math:`(2, C)`."""
+    pieces = _pieces(x)
+    parts = np.empty((len(pieces), 2, x.shape[2]))
+
+    def add(i: int) -> None:
+        x_i, y_i = x[pieces[i]], y[pieces[i]]
+        n = len(x_i) // _PLACES
+        whole = x_i[:n * _PLACES].reshape(n, _PLACES, x.shape[2])
+        parts[i, 0] = (whole.sum(axis=1).sum(axis=0, dtype=np.float64)
+                       + x_i[n * _PLACES:].sum(axis=0))
+        products = np.einsum('kpc,kpc->kc', whole, y_i[:n * _PLACES].reshape(whole.shape))
+        parts[i, 1] = (products.sum(axis=0, dtype=np.float64) + np.einsum(
+            'pc,pc->c', x_i[n * _PLACES:], y_i[n * _PLACES:]))
+
+    for_each(add, range(len(pieces)))
+    return parts.sum(axis=0)
 
 
-def _sum_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sum of products over places, float64 :math:`(C,)`."""
-    (x_whole, x_rest), (y_whole, y_rest) = _pieces(x), _pieces(y)
-    return (np.einsum('nkpc,nkpc->nkc', x_whole, y_whole).sum(axis=(0, 1), dtype=np.float64)
-            + np.einsum('npc,npc->nc', x_rest, y_rest).sum(axis=0, dtype=np.float64))
-
-
-def _pieces(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pieces(x: np.ndarray) -> list[tuple[int, slice]]:
+    """Places of one image each, more than one piece an image where threads want them."""
     N, P, C = x.shape
-    k = P // _PIECE
-    return x[:, :k * _PIECE].reshape(N, k, _PIECE, C), x[:, k * _PIECE:]
+    n = P
+    if N < n_thread() and P * C * x.itemsize > _LEAST_BYTES:
+        n = -(-P // (-(-n_thread() // N) * _PLACES)) * _PLACES
+    return [(i, slice(k, min(k + n, P))) for i in range(N) for k in range(0, P, n)]
 
 
 def _mean_over_ranks(values: np.ndarray, comm) -> np.ndarray:

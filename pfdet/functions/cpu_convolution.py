@@ -14,8 +14,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pfdet.functions.cpu_threads import for_each, n_thread
+
 # A patch matrix larger than this is made and used in pieces, so that it stays near the caches.
-PATCH_BYTES = 1 << 24
+PATCH_BYTES = 1 << 23
+# Pieces smaller than this are not worth a thread.
+_LEAST_BYTES = 1 << 19
 # Groups are joined until a block has this many input channels: products of very thin matrices
 # cost more than the multiplications by zero that joining adds.
 BLOCK_CHANNELS = 32
@@ -42,7 +46,9 @@ def convolution(x: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tupl
     xp = _pad(x, pad, stride, dilate, W.shape[2:], out_size)
     y = np.empty((N, *out_size, O), x.dtype)
     width = O // n_block
-    for n, rows in _pieces(y.shape, filters.shape[1] * x.itemsize):
+
+    def multiply(piece: tuple[slice, slice]) -> None:
+        n, rows = piece
         for b in range(n_block):
             patches = _patches(xp, n, rows, b, n_block, W.shape[2:], stride, dilate, out_size[1])
             out = y[n, rows, :, b * width:(b + 1) * width]
@@ -50,6 +56,8 @@ def convolution(x: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tupl
                 np.matmul(patches, filters[b], out=out.reshape(len(patches), O))
             else:
                 out[...] = (patches @ filters[b]).reshape(out.shape)
+
+    for_each(multiply, _pieces(y.shape, filters.shape[1] * x.itemsize))
     return y.transpose(0, 3, 1, 2)
 
 
@@ -73,13 +81,21 @@ def filter_gradient(x: np.ndarray, gy: np.ndarray, W_shape: tuple[int, ...],
     n_block, depth = _block_shape(W_shape, groups)
     xp = _pad(x, pad, stride, dilate, (kh, kw), gy.shape[1:3])
     width = O // n_block
-    g = np.zeros((n_block, depth, width), x.dtype)
-    for n, rows in _pieces(gy.shape, depth * x.itemsize):
-        for b in range(n_block):
-            patches = _patches(xp, n, rows, b, n_block, (kh, kw), stride, dilate, gy.shape[2])
-            part = gy[n, rows, :, b * width:(b + 1) * width].reshape(len(patches), width)
-            g[b] += patches.T @ part
-    return _unblock_filters(g, W_shape, groups)
+    pieces = list(_pieces(gy.shape, depth * x.itemsize))
+    # A sum a thread, over pieces that do not depend on which thread is faster.
+    shares = [pieces[i::n_thread()] for i in range(min(n_thread(), len(pieces)))]
+    g = np.zeros((len(shares), n_block, depth, width), x.dtype)
+
+    def accumulate(i: int) -> None:
+        for n, rows in shares[i]:
+            for b in range(n_block):
+                patches = _patches(
+                    xp, n, rows, b, n_block, (kh, kw), stride, dilate, gy.shape[2])
+                part = gy[n, rows, :, b * width:(b + 1) * width].reshape(len(patches), width)
+                g[i, b] += patches.T @ part
+
+    for_each(accumulate, range(len(shares)))
+    return _unblock_filters(g[0] if len(g) == 1 else g.sum(axis=0), W_shape, groups)
 
 
 def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tuple[int, int],
@@ -114,19 +130,28 @@ def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: 
     padded = (max(in_size[0] + pad[0], reach[0] + stride[0] * (oh - 1) + 1),
               max(in_size[1] + pad[1], reach[1] + stride[1] * (ow - 1) + 1))
     gx = np.zeros((N, *padded, C), gy.dtype)
-    for n, rows in _pieces(gy.shape, filters.shape[1] * gy.itemsize):
-        for b in range(n_block):
-            part = gy[n, rows, :, b * width:(b + 1) * width]
-            g = part.reshape(-1, width) @ filters[b].T
-            g = g.reshape(*part.shape[:3], kh, kw, Cb)
-            for i in range(kh):
-                top = i * dilate[0] + rows.start * stride[0]
-                bottom = top + stride[0] * (part.shape[1] - 1) + 1
-                for j in range(kw):
-                    left = j * dilate[1]
-                    right = left + stride[1] * (ow - 1) + 1
-                    gx[n, top:bottom:stride[0], left:right:stride[1],
-                       b * Cb:(b + 1) * Cb] += g[:, :, :, i, j]
+
+    def scatter(piece: tuple[slice, slice], b: int) -> None:
+        n, rows = piece
+        part = gy[n, rows, :, b * width:(b + 1) * width]
+        g = part.reshape(-1, width) @ filters[b].T
+        g = g.reshape(*part.shape[:3], kh, kw, Cb)
+        for i in range(kh):
+            top = i * dilate[0] + rows.start * stride[0]
+            bottom = top + stride[0] * (part.shape[1] - 1) + 1
+            for j in range(kw):
+                left = j * dilate[1]
+                right = left + stride[1] * (ow - 1) + 1
+                gx[n, top:bottom:stride[0], left:right:stride[1],
+                   b * Cb:(b + 1) * Cb] += g[:, :, :, i, j]
+
+    def scatter_image(i: int) -> None:
+        # Pieces of one image overlap, so they stay in one thread.
+        for n, rows in _pieces((1, *gy.shape[1:]), filters.shape[1] * gy.itemsize):
+            for b in range(n_block):
+                scatter((slice(i, i + 1), rows), b)
+
+    for_each(scatter_image, range(N))
     gx = gx[:, pad[0]:pad[0] + in_size[0], pad[1]:pad[1] + in_size[1]]
     return np.ascontiguousarray(gx).transpose(0, 3, 1, 2)
 
@@ -148,12 +173,14 @@ def _pad(x: np.ndarray, pad: tuple[int, int], stride: tuple[int, int], dilate: t
 def _pieces(shape: tuple[int, ...], bytes_a_place: int) -> Iterator[tuple[slice, slice]]:
     """Cut ``(N, H, W, _)`` into slices of images, or of rows of one, of bounded patch size."""
     N, H, W = shape[:3]
-    n = max(1, PATCH_BYTES // max(1, H * W * bytes_a_place))
-    if n > 1 or H * W * bytes_a_place <= PATCH_BYTES:
+    image_bytes = max(1, H * W * bytes_a_place)
+    limit = min(PATCH_BYTES, max(-(-N * image_bytes // n_thread()), _LEAST_BYTES))
+    if image_bytes <= limit:
+        n = limit // image_bytes
         for i in range(0, N, n):
             yield slice(i, min(i + n, N)), slice(0, H)
         return
-    r = max(1, PATCH_BYTES // (W * bytes_a_place))
+    r = max(1, limit // (W * bytes_a_place))
     for i in range(N):
         for j in range(0, H, r):
             yield slice(i, i + 1), slice(j, min(j + r, H))

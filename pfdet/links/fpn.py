@@ -1,6 +1,5 @@
 """Feature pyramid network with batch normalization and context in the top-down path."""
 
-from collections.abc import Sequence
 
 import chainer
 import chainer.functions as F

@@ -8,8 +8,8 @@ __all__ = ['DEFAULT', 'RECIPES', 'Recipe', 'at_scale', 'find', 'from_dict', 'ove
 
 RECIPES = {recipe.name: recipe for recipe in pfdet_2018.RECIPES}
 
-# What `train_multi.py` trains when not told: the last row of PFDet's Table 1 that there is.
-DEFAULT = 'table1-context'
+# What `train_multi.py` trains when not told: PFDet's final single model.
+DEFAULT = 'table1-senet154'
 
 
 def find(name: str, scale: str | None = None) -> Recipe:

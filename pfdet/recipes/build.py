@@ -8,11 +8,11 @@ import numpy as np
 from pfdet.errors import InputError
 from pfdet.functions.sigmoid import sigmoid_cross_entropy
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
+from pfdet.links.backbones import BACKBONES, backbone_name
 from pfdet.links.bbox_head import SigmoidBboxHead
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.fpn import FPN
 from pfdet.links.rpn import RPN
-from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
@@ -20,7 +20,6 @@ from pfdet.recipes.recipe import Recipe
 from pfdet.targets import rules
 from pfdet.training.train_chain import TrainChain
 
-BACKBONES = {'se_resnext101': se_resnext101, 'mini_se_resnext': MiniSEResNeXt}
 LOSSES = {'sigmoid': sigmoid_cross_entropy}
 SAMPLERS = {'sequential': SequentialSampler}
 
@@ -49,7 +48,7 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0) -> FasterRCNN:
 
 
 def _detector(recipe: Recipe, n_class: int) -> FasterRCNN:
-    backbone = _choose(BACKBONES, recipe.backbone, 'backbone')()
+    backbone = BACKBONES[backbone_name(recipe.backbone)]()
     extractor = FPN(
         backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
     rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,

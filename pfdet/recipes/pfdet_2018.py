@@ -25,11 +25,13 @@ SCALE = _row(COSINE, 'scale', '+ Add FPN scale', fpn_scale=5)
 COOCCURRENCE = _row(SCALE, 'cooccurrence', '+ Co-occurrence loss', cooccurrence=True)
 EPOCHS = _row(COOCCURRENCE, 'epochs', '+ 16 epochs', epochs=16.)
 CONTEXT = _row(EPOCHS, 'context', '+ Context head', context=True)
+SENET = _row(CONTEXT, 'senet154', '+ SENet-154 and additional anchors', backbone='senet154',
+             anchor_ratios=(1 / 3, 0.5, 1., 2., 3.))
 
 MINI = replace(
     at_scale(COOCCURRENCE, 'mini'), name='mini', psp=False, fpn_scale=4, epochs=8.,
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
           'co-occurrence loss at mini scale')
 
-TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT)
+TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
 RECIPES = (*TABLE1, MINI)

@@ -19,7 +19,7 @@ class Recipe:
         name (str): How to ask for it.
         about (str): What it is, with the table's words.
         scale (str): ``'full'``, the paper's, or ``'mini'``, for two CPU cores.
-        backbone (str): A key of :data:`pfdet.recipes.build.BACKBONES`.
+        backbone (str): A key of :data:`pfdet.links.backbones.BACKBONES`.
         fpn_channel (int): Channels of the pyramid.
         fpn_scale (int): Feature maps of the top-down path, four or five.
         fpn_bn, head_bn (bool): Batch normalization in the pyramid, and in the head.

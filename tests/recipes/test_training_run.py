@@ -123,7 +123,7 @@ def test_bad_input_of_training(small_world, tmp_path):
     refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
             'train_multi.py', 'not weights of this network')
     refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
-            'backbone=vgg', 'mini_se_resnext')
+            'backbone vgg', 'mini_se_resnext')
 
 
 def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpiexec):

@@ -1,0 +1,257 @@
+"""The time of a training step on the CPU, against ChainerCV and against PyTorch's convolutions.
+
+    python benchmarks/step.py [--runs 3]
+
+Each contender runs in a process of its own, one after the other, with the same threads and the
+same random images: ResNet-50 with FPN on two images of 480 x 640, and SE-ResNeXt-101 with FPN on
+one. It prints, and ends with status 1 where a goal is missed:
+
+- our step (forward, targets, loss, backward, update) over ChainerCV's own links and train chain
+  with Chainer's own convolution and batch normalization;
+- backbone and FPN, forward and backward, over the same network in PyTorch (left out where torch
+  is not installed);
+- the share of our step outside convolutions and matrix products.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+SIZE = (480, 640)
+CASES = {'resnet50': 2, 'se_resnext101': 1}
+# The most that is wanted: of ChainerCV's step, of PyTorch's backbone and FPN, and of the rest.
+GOALS = {'chainercv': {'resnet50': 0.6}, 'torch': {'resnet50': 2.0, 'se_resnext101': 3.0},
+         'share': {'resnet50': 0.25}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
+    parser.add_argument('--skip', nargs='*', default=[], help='contenders to leave out')
+    parser.add_argument('--only', nargs=2, metavar=('CONTENDER', 'BACKBONE'), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        contender, backbone = args.only
+        print(json.dumps(CONTENDERS[contender](backbone, args.runs)))
+        return 0
+
+    missed = 0
+    for backbone, batch_size in CASES.items():
+        print(f'{backbone} with FPN, {batch_size} x {SIZE[0]} x {SIZE[1]}')
+        results = {}
+        for contender in CONTENDERS:
+            if contender in args.skip or (contender == 'chainercv' and backbone != 'resnet50'):
+                continue
+            results[contender] = run(contender, backbone, args.runs)
+        for name, result in results.items():
+            print(f'  {name:10}' + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items()
+                                             if k != 'share'))
+        ours = results['pfdet']
+        ratios = {'share': ours['share']}
+        if 'chainercv' in results:
+            ratios['chainercv'] = ours['step'] / results['chainercv']['step']
+        if results.get('torch'):
+            ratios['torch'] = ours['features'] / results['torch']['features']
+        for name, ratio in ratios.items():
+            goal = GOALS[name].get(backbone)
+            what = {'share': 'share outside convolutions and matrix products',
+                    'chainercv': "step / ChainerCV's", 'torch': "features / PyTorch's"}[name]
+            verdict = '' if goal is None else (
+                f'  goal at most {goal}: ' + ('met' if ratio <= goal else 'MISSED'))
+            missed += goal is not None and ratio > goal
+            print(f'  {what}: {ratio:.2f}{verdict}')
+    return int(missed > 0)
+
+
+def run(contender: str, backbone: str, runs: int) -> dict:
+    """The result of a contender in a fresh process; empty if it cannot run here."""
+    command = [sys.executable, __file__, '--runs', str(runs), '--only', contender, backbone]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f'  {contender}: left out (status {done.returncode})')
+        return {}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def median_time(step, runs: int) -> float:
+    """Median seconds of ``runs`` calls, after one that is not counted."""
+    times = []
+    for _ in range(runs + 1):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:]))
+
+
+def made_batch(batch_size: int, n_class: int):
+    rng = np.random.default_rng(0)
+    imgs = [rng.integers(0, 255, (3, *SIZE)).astype(np.uint8) for _ in range(batch_size)]
+    corner = rng.uniform(0, 300, (batch_size, 8, 2))
+    bbox = np.concatenate([corner, corner + rng.uniform(30, 170, corner.shape)], axis=2)
+    label = rng.integers(0, n_class, (batch_size, 8)).astype(np.int32)
+    return imgs, list(bbox.astype(np.float32)), list(label)
+
+
+def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
+    import chainer
+
+    from pfdet import recipes
+    from pfdet.openimages.classes import Classes
+    from pfdet.openimages.hierarchy import flat_hierarchy
+    from pfdet.recipes import build
+    from pfdet.targets.batch_truth import collate
+    from pfdet.training.loading import Batch
+
+    recipe = recipes.override(
+        recipes.find('table1-baseline'), [f'backbone={backbone}', 'fpn_bn=False'])
+    network = build.detector(recipe, n_class)
+    classes = Classes(tuple(map(str, range(n_class))), tuple(map(str, range(n_class))))
+    hierarchy = flat_hierarchy(n_class)
+    chain = build.train_chain(recipe, network, classes, hierarchy, 0)
+    imgs, bbox, label = made_batch(CASES[backbone], n_class)
+    nothing = [np.zeros(n_class, bool)] * len(imgs)
+    truth = collate(bbox, [np.eye(n_class, dtype=bool)[k] for k in label],
+                    [np.zeros(len(b), np.uint8) for b in bbox], nothing, nothing, hierarchy)
+    batch = Batch(imgs, truth, list(range(len(imgs))), [''] * len(imgs), SIZE)
+    optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(chain)
+    x = network.prepare(imgs)
+
+    def features():
+        hs = network.extractor(x)
+        network.cleargrads()
+        sum(chainer.functions.sum(h) for h in hs).backward()
+
+    result = {'step': median_time(lambda: optimizer.update(chain, batch), runs),
+              'features': median_time(features, runs)}
+    timer = chainer.function_hooks.TimerHook()
+    started = time.perf_counter()
+    with timer:
+        optimizer.update(chain, batch)
+    total = time.perf_counter() - started
+    products = sum(seconds for function, seconds in timer.call_history
+                   if 'Convolution' in function or 'Linear' in function)
+    result['share'] = 1 - products / total
+    return result
+
+
+def time_chainercv(backbone: str, runs: int, n_class: int = 80) -> dict:
+    """ChainerCV's Faster R-CNN with its losses, put together as in its FPN example."""
+    import pfdet.compat  # noqa: F401  nothing else of pfdet: Chainer stays as it is
+
+    import chainer
+    import chainer.functions as F
+    from chainercv.links import FasterRCNNFPNResNet50
+    from chainercv.links.model.fpn import (
+        bbox_head_loss_post,
+        bbox_head_loss_pre,
+        rpn_loss,
+    )
+
+    network = FasterRCNNFPNResNet50(n_fg_class=n_class, pretrained_model=None)
+    optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(network)
+    imgs, bbox, label = made_batch(CASES[backbone], n_class)
+    x = np.stack(imgs).astype(np.float32) - network.extractor.mean
+    sizes = [img.shape[1:] for img in imgs]
+
+    def loss():
+        hs = network.extractor(x)
+        locs, confs = network.rpn(hs)
+        anchors = network.rpn.anchors(h.shape[2:] for h in hs)
+        losses = list(rpn_loss(locs, confs, anchors, sizes, bbox))
+        rois, indices = network.rpn.decode(locs, confs, anchors, x.shape)
+        rois = np.vstack([rois, *bbox])
+        indices = np.hstack([indices, *[np.full(len(b), i, np.int32)
+                                        for i, b in enumerate(bbox)]])
+        rois, indices = network.bbox_head.distribute(rois, indices)
+        rois, indices, gt_locs, gt_labels = bbox_head_loss_pre(
+            rois, indices, network.bbox_head.std, bbox, label)
+        locs, confs = network.bbox_head(hs, rois, indices)
+        losses += bbox_head_loss_post(locs, confs, indices, gt_locs, gt_labels, len(imgs))
+        return F.sum(F.stack(losses))
+
+    # A step takes minutes, nearly all in RoIAlign's Python loop: once is enough.
+    started = time.perf_counter()
+    optimizer.update(loss)
+    step = time.perf_counter() - started
+
+    def features():
+        hs = network.extractor(x)
+        network.cleargrads()
+        sum(F.sum(h) for h in hs).backward()
+
+    return {'step': step, 'features': median_time(features, min(runs, 2))}
+
+
+def time_torch(backbone: str, runs: int) -> dict:
+    """The same backbone and FPN in PyTorch, forward and backward."""
+    import torch
+    from torch import nn
+
+    def conv(i, o, k, stride=1, groups=1):
+        return nn.Conv2d(i, o, k, stride, k // 2, groups=groups, bias=False)
+
+    class Bottleneck(nn.Module):
+        def __init__(self, i, mid, o, stride, groups, se):
+            super().__init__()
+            self.body = nn.Sequential(
+                conv(i, mid, 1), nn.BatchNorm2d(mid), nn.ReLU(),
+                conv(mid, mid, 3, stride, groups), nn.BatchNorm2d(mid), nn.ReLU(),
+                conv(mid, o, 1), nn.BatchNorm2d(o))
+            self.se = nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Conv2d(o, o // 16, 1), nn.ReLU(),
+                nn.Conv2d(o // 16, o, 1), nn.Sigmoid()) if se else None
+            self.skip = nn.Identity() if i == o else nn.Sequential(
+                conv(i, o, 1, stride), nn.BatchNorm2d(o))
+
+        def forward(self, x):
+            h = self.body(x)
+            if self.se is not None:
+                h = h * self.se(h)
+            return torch.relu(h + self.skip(x))
+
+    class Features(nn.Module):
+        def __init__(self, depths, width, groups, se):
+            super().__init__()
+            self.stem = nn.Sequential(
+                conv(3, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            self.stages, i = nn.ModuleList(), 64
+            for n, depth in enumerate(depths):
+                mid, o = width * 2 ** n, 256 * 2 ** n
+                blocks = [Bottleneck(i, mid, o, 1 + (n > 0), groups, se)]
+                blocks += [Bottleneck(o, mid, o, 1, groups, se) for _ in range(depth - 1)]
+                self.stages.append(nn.Sequential(*blocks))
+                i = o
+            self.inner = nn.ModuleList([nn.Conv2d(256 * 2 ** n, 256, 1) for n in range(4)])
+            self.outer = nn.ModuleList([nn.Conv2d(256, 256, 3, padding=1) for _ in range(4)])
+
+        def forward(self, x):
+            h, hs = self.stem(x), []
+            for stage in self.stages:
+                h = stage(h)
+                hs.append(h)
+            hs = [inner(h) for inner, h in zip(self.inner, hs)]
+            for n in (2, 1, 0):
+                hs[n] = hs[n] + nn.functional.interpolate(hs[n + 1], scale_factor=2)
+            return [outer(h) for outer, h in zip(self.outer, hs)]
+
+    network = {'resnet50': lambda: Features((3, 4, 6, 3), 64, 1, False),
+               'se_resnext101': lambda: Features((3, 4, 23, 3), 128, 32, True)}[backbone]()
+    imgs, _, _ = made_batch(CASES[backbone], 80)
+    x = torch.tensor(np.stack(imgs).astype(np.float32) - 120)
+
+    def features():
+        network.zero_grad()
+        sum(h.sum() for h in network(x)).backward()
+
+    return {'features': median_time(features, runs)}
+
+
+CONTENDERS = {'pfdet': time_pfdet, 'torch': time_torch, 'chainercv': time_chainercv}
+
+if __name__ == '__main__':
+    sys.exit(main())
