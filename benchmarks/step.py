@@ -33,7 +33,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
     parser.add_argument('--skip', nargs='*', default=[], help='contenders to leave out')
-    parser.add_argument('--only', nargs=2, metavar=('CONTENDER', 'BACKBONE'), help=argparse.SUPPRESS)
+    parser.add_argument('--only', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         contender, backbone = args.only

@@ -147,7 +147,7 @@ def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: 
 
     def scatter_image(i: int) -> None:
         # Pieces of one image overlap, so they stay in one thread.
-        for n, rows in _pieces((1, *gy.shape[1:]), filters.shape[1] * gy.itemsize):
+        for _, rows in _pieces((1, *gy.shape[1:]), filters.shape[1] * gy.itemsize):
             for b in range(n_block):
                 scatter((slice(i, i + 1), rows), b)
 
