@@ -98,6 +98,8 @@ def made_batch(batch_size: int, n_class: int):
 
 
 def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
+    import pfdet.compat  # noqa: F401
+
     import chainer
 
     from pfdet import recipes
