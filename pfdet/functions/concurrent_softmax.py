@@ -12,12 +12,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet.functions.closed_form import closed_form_loss, with_background
-
-# Rows at a time: on the CPU, so that what is computed on the way stays in the cache; on the GPU, so
-# that it fits into memory.
-_BLOCK = 256
-_GPU_BLOCK = 1 << 15
+from pfdet.functions.closed_form import closed_form_loss, row_blocks, with_background
 
 
 def concurrent_softmax_cross_entropy(x, t, rates, normalize: str = 'roi', weight=None
@@ -52,8 +47,9 @@ def concurrent_softmax_cross_entropy(x, t, rates, normalize: str = 'roi', weight
         ValueError: Shapes do not fit or ``normalize`` is none of these.
     """
     _check(rates, t.shape[1])
+    counts = _counts(cuda.get_array_module(x), rates, x.dtype)
     return closed_form_loss(
-        x, t, partial(_cross_entropy, rates=rates), normalize, weight, background=True)
+        x, t, partial(_cross_entropy, counts=counts), normalize, weight, background=True)
 
 
 def concurrent_softmax_score(x, rates):
@@ -83,7 +79,7 @@ def concurrent_softmax_score(x, rates):
     lost = denominator < info.tiny / info.eps * (C + 1)
     score = e / xp.where(lost, 1, denominator)
     row, label = xp.nonzero(lost)
-    for s in _blocks(xp, len(row)):
+    for s in row_blocks(xp, len(row)):
         share, _, _ = _compete(x[row[s]], counts[label[s]])
         score[row[s], label[s]] = share[xp.arange(len(share)), label[s]]
     return xp.minimum(score, 1)
@@ -101,11 +97,6 @@ def _counts(xp, rates, dtype):
     counts[:C, :C] -= xp.asarray(rates, dtype=dtype)
     counts[xp.arange(C), xp.arange(C)] = 1
     return counts
-
-
-def _blocks(xp, n):
-    block = _BLOCK if xp is np else _GPU_BLOCK
-    return [slice(k, k + block) for k in range(0, n, block)]
 
 
 def _compete(x, counts):
@@ -133,24 +124,14 @@ def _compete(x, counts):
     return share, top[:, 0], xp.log(total)[:, 0]
 
 
-def _cross_entropy(x, t, weight, rates):
+def _cross_entropy(x, t, weight, counts):
     xp = cuda.get_array_module(x)
-    counts = _counts(xp, rates, x.dtype)
-    gradient = xp.zeros_like(x)
-    loss = xp.zeros((), x.dtype)
-    for s in _blocks(xp, len(x)):
-        loss += _block(x[s], with_background(t[s]), weight, counts, gradient[s])
-    return loss, gradient
-
-
-def _block(x, y, weight, counts, gradient):
-    """The loss of some rows; their gradient is added to ``gradient``."""
-    xp = cuda.get_array_module(x)
+    y = with_background(t)
     negative = y == 0
     row, label = xp.nonzero(y > 0)
     first = xp.searchsorted(row, xp.arange(len(x)))
     nth = xp.arange(len(row)) - first[row]
-    loss = xp.zeros((), x.dtype)
+    loss, gradient = xp.zeros((), x.dtype), xp.zeros_like(x)
     # The first label of every row, then the second of those that have one, ...: so that no row
     # comes twice in one sum.
     for k in range(int(nth.max()) + 1 if len(nth) else 0):
@@ -168,4 +149,4 @@ def _block(x, y, weight, counts, gradient):
             share *= w[:, None]
         loss += term.sum()
         gradient[r] += share
-    return loss
+    return loss, gradient
