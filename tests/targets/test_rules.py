@@ -1,5 +1,9 @@
 """The label rules against a literal reading of PFDet's section 2, one region at a time."""
 
+import functools
+import importlib.resources
+import json
+
 import numpy as np
 import pytest
 
@@ -13,6 +17,7 @@ from pfdet.targets.sampling import RoiSample
 
 CLASSES = challenge_classes()
 HIERARCHY = challenge_hierarchy()
+PAIRS = rules.CooccurrencePairs(*read_pairs(CLASSES))
 ID = {name: i for i, name in enumerate(CLASSES.names)}
 
 
@@ -42,8 +47,24 @@ def named(t, value):
     return {CLASSES.names[i] for i in np.flatnonzero(t[0, 0] == value)}
 
 
+@functools.cache
 def ancestors(name):
-    return {CLASSES.names[i] for i in np.flatnonzero(HIERARCHY.ancestors[ID[name]])}
+    """All the names above one, read from the JSON anew."""
+    data = importlib.resources.files('pfdet.openimages') / 'data'
+    tree = json.loads((data / 'bbox_labels_500_hierarchy.json').read_text())
+    mid = CLASSES.mids[ID[name]]
+    found = set()
+
+    def walk(node, above):
+        if node['LabelName'] == mid:
+            found.update(above)
+        for child in node.get('Subcategory', []):
+            walk(child, above | {node['LabelName']})
+        for part in node.get('Part', []):
+            walk(part, set())
+
+    walk(tree, set())
+    return {CLASSES.names[CLASSES.ids[m]] for m in found if m in CLASSES.ids}
 
 
 def test_positives_are_expanded():
@@ -80,7 +101,6 @@ def test_classes_of_a_group_are_ignored_within_it():
 
 
 def test_parts_are_ignored_in_their_subject_unless_verified():
-    pairs = rules.CooccurrencePairs(*read_pairs(CLASSES))
     person = ([0, 0, 100, 50], ['Woman'], 0)
     for negative, also, bbox, expected in (
             ([], False, [0, 0, 20, 20], {'Human face', 'Human arm', 'Hat'}),
@@ -90,13 +110,16 @@ def test_parts_are_ignored_in_their_subject_unless_verified():
         truth = make_batch([([person], ['Woman'], negative)])
         region = one_region(bbox, 0, False)
         t = rules.ignore_cooccurring(
-            rules.positives(region, truth), region, truth, pairs, also_verified=also)
+            rules.positives(region, truth), region, truth, PAIRS, also_verified=also)
         assert named(t, -1) & {'Human face', 'Human arm', 'Hat'} == expected
         assert 'Wheel' in named(t, 0)
 
 
-def literal(region, objects, positive, negative, pairs):
-    """PFDet's section 2 read literally: one region, sets of names."""
+def literal(region, objects, positive, negative, pairs, also_verified=False):
+    """PFDet's section 2 read literally: one region, sets of names.
+
+    benchmarks/losses.py times this.
+    """
     bbox, matched, foreground = region
     t = {n: 0 for n in CLASSES.names}
 
@@ -128,7 +151,7 @@ def literal(region, objects, positive, negative, pairs):
     for subject, part in pairs:
         verified = any(is_a(name, part) for name in positive) or any(
             is_a(part, name) for name in negative)
-        if verified or t[part] != 0:
+        if verified and not also_verified or t[part] != 0:
             continue
         for box, names, _ in objects:
             if share(box) >= 0.5 and any(is_a(name, subject) for name in names):
@@ -136,46 +159,119 @@ def literal(region, objects, positive, negative, pairs):
     return t
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_all_rules_equal_a_literal_reading(seed):
-    rng = np.random.default_rng(seed)
-    subject, part = read_pairs(CLASSES)
-    pairs = rules.CooccurrencePairs(subject, part)
-    names = [(CLASSES.names[s], CLASSES.names[p]) for s, p in zip(subject, part, strict=True)]
-    pool = ['Woman', 'Person', 'Car', 'Land vehicle', 'Human face', 'Wheel', 'Apple', 'Fruit',
-            'Helmet', 'Door', 'Toy', 'Tire', 'Hat', 'Furniture']
+def random_image(rng, pool, n_region):
+    """Objects, verified classes and regions; half of the names are from ``pool``."""
 
     def pick(n):
-        return [str(v) for v in rng.choice(pool, n, replace=False)]
+        return [str(rng.choice(pool if rng.random() < 0.5 else CLASSES.names)) for _ in range(n)]
 
     def box():
         corner = rng.integers(0, 60, 2)
         return [*corner.tolist(), *(corner + rng.integers(5, 60, 2)).tolist()]
 
-    images, regions = [], []
-    for _ in range(4):
-        objects = [(box(), pick(rng.integers(1, 3)), int(rng.choice([0, GROUP_OF], p=[.7, .3])))
-                   for _ in range(rng.integers(1, 5))]
-        images.append((objects, pick(2), pick(2)))
-        regions.append([(box(), int(rng.integers(len(objects))), bool(rng.random() < .5))
-                        for _ in range(6)])
-    truth = make_batch(images)
-    sample = RoiSample(
-        np.array([[r[0] for r in rs] for rs in regions], np.float32),
-        np.array([[r[1] for r in rs] for rs in regions]),
-        np.array([[r[2] for r in rs] for rs in regions]), np.ones((4, 6), bool))
-    t = rules.positives(sample, truth)
-    t = rules.ignore_descendants(t, sample, truth, HIERARCHY.descendants)
-    t = rules.ignore_group_of(t, sample, truth)
-    t = rules.ignore_cooccurring(t, sample, truth, pairs)
-    for n, (objects, positive, negative) in enumerate(images):
-        for s, region in enumerate(regions[n]):
-            expected = literal(region, objects, positive, negative, names)
-            assert dict(zip(CLASSES.names, t[n, s].tolist(), strict=True)) == expected
-    assert (t == -1).any() and (t == 1).any()
+    objects = [(box(), pick(rng.choice([1, 1, 1, 2, 3])),
+                int(rng.choice([0, GROUP_OF], p=[.8, .2]))) for _ in range(rng.integers(0, 6))]
+    regions = []
+    for _ in range(n_region):
+        matched = int(rng.integers(len(objects))) if objects else 0
+        bbox = objects[matched][0] if objects and rng.random() < 0.3 else box()
+        regions.append((bbox, matched, bool(objects and rng.random() < .5)))
+    return objects, pick(rng.integers(0, 4)), pick(rng.integers(0, 4)), regions
+
+
+@pytest.mark.parametrize('also_verified', [False, True])
+def test_all_rules_equal_a_literal_reading(also_verified):
+    """1,000 random images in batches of 8, of the real classes, hierarchy and pairs."""
+    rng = np.random.default_rng(int(also_verified))
+    names = [(CLASSES.names[s], CLASSES.names[p]) for s, p in zip(*PAIRS, strict=True)]
+    pool = sorted({n for pair in names for n in pair}) + [
+        'Woman', 'Boy', 'Car', 'Land vehicle', 'Apple', 'Fruit', 'Toy', 'Furniture', 'Animal',
+        'Vehicle', 'Tank', 'Carnivore', 'Footwear']
+    seen = dict.fromkeys((-1, 0, 1), 0)
+    n_region = 4
+    for _ in range(125):
+        images = [random_image(rng, pool, n_region) for _ in range(8)]
+        truth = make_batch([image[:3] for image in images])
+        bbox, matched, foreground = (
+            np.array([[r[k] for r in regions] for *_, regions in images]) for k in range(3))
+        used = rng.random(foreground.shape) < 0.95
+        sample = RoiSample(bbox.astype(np.float32), matched, foreground, used)
+        t = rules.positives(sample, truth)
+        t = rules.ignore_descendants(t, sample, truth, HIERARCHY.descendants)
+        t = rules.ignore_group_of(t, sample, truth)
+        t = rules.ignore_cooccurring(t, sample, truth, PAIRS, also_verified=also_verified)
+        assert t.dtype == np.int8
+        expected = np.array([
+            [list(literal(region, *image, names, also_verified).values()) for region in regions]
+            for *image, regions in images], np.int8)
+        expected[~used] = -1
+        np.testing.assert_array_equal(t, expected)
+        for value in seen:
+            seen[value] += (t[used] == value).sum()
+    assert min(seen.values()) > 3000
 
 
 def test_regions_that_fill_up_teach_nothing():
     truth = make_batch([([([0, 0, 10, 10], ['Apple'], 0)], [], [])])
     region = one_region([0, 0, 10, 10], 0, False)._replace(used=np.array([[False]]))
     assert (rules.positives(region, truth) == -1).all()
+
+
+def test_rules_leave_their_argument_alone():
+    objects = [([0, 0, 9, 9], ['Fruit', 'Toy'], 0), ([0, 0, 9, 9], ['Woman'], GROUP_OF)]
+    truth = make_batch([(objects, [], [])])
+    region = one_region([0, 0, 9, 9], 0, True)
+    t = rules.positives(region, truth)
+    before = t.copy()
+    for after in (rules.ignore_descendants(t, region, truth, HIERARCHY.descendants),
+                  rules.ignore_group_of(t, region, truth),
+                  rules.ignore_cooccurring(t, region, truth, PAIRS),
+                  rules.keep_one_label(t, region, truth, HIERARCHY.depth)):
+        assert (after != before).any()
+        np.testing.assert_array_equal(t, before)
+
+
+def test_share_is_an_option():
+    truth = make_batch([([([0, 0, 10, 10], ['Person'], GROUP_OF)], [], [])])
+    region = one_region([0, 0, 10, 30], 0, False)
+    t = rules.positives(region, truth)
+    for share, ignored in (0.3, True), (0.4, False):
+        after = rules.ignore_cooccurring(t, region, truth, PAIRS, share=share)
+        assert ('Human face' in named(after, -1)) == ignored
+        assert ('Person' in named(rules.ignore_group_of(t, region, truth, share), -1)) == ignored
+
+
+def test_without_pairs_nothing_is_ignored():
+    truth = make_batch([([([0, 0, 10, 10], ['Person'], 0)], [], [])])
+    region = one_region([0, 0, 10, 10], 0, False)
+    none = rules.CooccurrencePairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    t = rules.positives(region, truth)
+    np.testing.assert_array_equal(rules.ignore_cooccurring(t, region, truth, none), t)
+
+
+@pytest.mark.parametrize('others', [0, -1])
+def test_one_label_is_kept(others):
+    truth = make_batch([([([0, 0, 10, 10], ['Apple', 'Toy', 'Fruit'], 0)], [], [])])
+    region = one_region([0, 0, 10, 10], 0, True)
+    t = rules.positives(region, truth)
+    labels = {'Apple', 'Toy'} | ancestors('Apple') | ancestors('Toy')
+    assert named(t, 1) == labels
+    after = rules.keep_one_label(t, region, truth, HIERARCHY.depth, others)
+    assert named(after, 1) == {'Apple'} and named(after, others) >= labels - {'Apple'}
+    # The lowest class id among equals
+    after = rules.keep_one_label(t, region, truth, np.zeros(len(CLASSES)), others)
+    assert named(after, 1) == {min(labels, key=ID.get)}
+    priority = np.zeros(len(CLASSES))
+    priority[ID['Apple']] = -5
+    priority[ID['Toy']] = 2.5
+    after = rules.keep_one_label(t, region, truth, priority, others)
+    assert named(after, 1) == {'Toy'}
+    background = one_region([0, 0, 10, 10], 0, False)
+    t = rules.positives(background, truth)
+    np.testing.assert_array_equal(
+        rules.keep_one_label(t, background, truth, HIERARCHY.depth, others), t)
+
+
+def test_one_label_refuses():
+    with pytest.raises(ValueError, match='others'):
+        rules.keep_one_label(None, None, None, HIERARCHY.depth, 1)
