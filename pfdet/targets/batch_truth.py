@@ -8,6 +8,7 @@ from chainer.backends import cuda
 
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.tables import GROUP_OF
+from pfdet.targets import overlap
 
 
 class BatchTruth(NamedTuple):
@@ -33,7 +34,7 @@ class BatchTruth(NamedTuple):
 
 def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequence[np.ndarray],
             positive: Sequence[np.ndarray], negative: Sequence[np.ndarray],
-            hierarchy: Hierarchy) -> BatchTruth:
+            hierarchy: Hierarchy, join_iou: float | None = None) -> BatchTruth:
     """Put the annotations of several images together.
 
     Args:
@@ -42,6 +43,8 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
         flags (sequence of uint8 arrays): :math:`(R_n,)`, the index's flag bits.
         positive, negative (sequences of bool arrays): :math:`(C,)`, verified in the image.
         hierarchy (Hierarchy): The classes' relation.
+        join_iou (float): Give boxes that are one object by this IoU each other's labels, see
+            :func:`join_labels`; by default a box has its own.
 
     Returns:
         BatchTruth: NumPy arrays.
@@ -55,12 +58,52 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
         truth.bbox[n, :R] = b
         truth.valid[n, :R] = True
         truth.group_of[n, :R] = (flags[n] & GROUP_OF) > 0
-        truth.label[n, :R] = label[n]
+        truth.label[n, :R] = label[n] if join_iou is None else join_labels(
+            b, label[n], truth.group_of[n, :R], join_iou)
     closure = hierarchy.closure
     truth.expanded[:] = related(truth.label, closure)
     truth.verified[:] = related(np.stack(positive), closure)
     truth.verified[:] |= related(np.stack(negative), closure.T)
     return truth
+
+
+def join_labels(bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_thresh: float
+                ) -> np.ndarray:
+    """Give all boxes of an object the labels of each.
+
+    Annotators may have drawn an object once as Torch and once as Flashlight. Boxes with an IoU of
+    at least ``iou_thresh``, and those joined by a chain of such boxes, are one object: the grouping
+    that concurrent rates are counted by (:mod:`pfdet.openimages.concurrent_rates`), so group-of
+    boxes stay as they are. Boxes are not merged, only their label sets.
+
+    Args:
+        bbox (array): Of one image, :math:`(R, 4)`.
+        label (bool array): :math:`(R, C)`.
+        group_of (bool array): :math:`(R,)`.
+        iou_thresh (float): In (0, 1].
+
+    Returns:
+        bool array: :math:`(R, C)`.
+
+    Raises:
+        ValueError: ``iou_thresh`` is out of range.
+    """
+    if not 0 < iou_thresh <= 1:
+        raise ValueError(f'join_iou {iou_thresh}: expected more than 0 and at most 1')
+    bbox = np.asarray(bbox, np.float64)
+    near = (overlap.iou(bbox, bbox) >= iou_thresh) & ~(group_of[:, None] | group_of)
+    np.fill_diagonal(near, True)
+    several = np.flatnonzero(near.sum(axis=1) > 1)
+    label = label.copy()
+    if len(several) == 0:
+        return label
+    joined, before = near[np.ix_(several, several)].astype(np.float32), 0
+    # Each turn doubles the length of the chains.
+    while joined.sum() > before:
+        before = joined.sum()
+        joined = (joined @ joined > 0).astype(np.float32)
+    label[several] = related(joined > 0, label[several])
+    return label
 
 
 def related(label, relation):
