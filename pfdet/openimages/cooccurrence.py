@@ -18,34 +18,50 @@ def read_pairs(classes: Classes, path: str | os.PathLike | None = None
     """The pairs whose two classes are both in a label space.
 
     Args:
-        classes (Classes): The label space.
-        path (path): A CSV file with the columns ``SubjectMID`` and ``PartMID``; by default the 47
-            pairs of PFDet's Table 3.
+        classes (Classes): The label space. Pairs with a class that is not in it are left out.
+        path (path): A CSV file with the columns ``SubjectMID`` and ``PartMID``; others are not
+            looked at. By default the 47 pairs of PFDet's Table 3.
 
     Returns:
-        pair of int arrays: Class ids of subjects and of their parts, :math:`(P,)` each.
+        pair of int64 arrays: Class ids of subjects and of their parts, :math:`(P,)` each. With
+        ``path`` there is at least one; of the default's there may be none.
 
     Raises:
-        InputError: The file cannot be read, or a column or a value is missing.
+        InputError: The file cannot be read, a column or a value is missing, a pair is of a class
+            and itself, or no pair of ``path`` is in the label space.
     """
+    source = path
     if path is None:
         path = resources.files('pfdet.openimages') / 'data' / 'cooccurrence_pairs_47.csv'
     else:
         path = Path(path)
     try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f'{path}: cannot be read: {e}') from e
-    rows = csv.DictReader(text.splitlines())
-    missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
-    if missing:
-        raise InputError(f'{path}: line 1: no column {missing[0]}; expected {", ".join(_COLUMNS)}')
-    pairs = []
-    for row in rows:
-        mids = [row[c] for c in _COLUMNS]
-        if not all(mids):
-            raise InputError(f'{path}: line {rows.line_num}: expected two class ids')
-        if all(mid in classes.ids for mid in mids):
-            pairs.append([classes.id_of(mid) for mid in mids])
-    subject, part = np.array(pairs, np.int64).reshape(-1, 2).T
+        text = path.read_text(encoding='utf-8-sig')
+    except OSError as e:
+        raise InputError(f'{path}: cannot read the pairs: {e.strerror or e}') from e
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path}: expected pairs as CSV in UTF-8, but {e}') from e
+    rows = csv.DictReader(text.splitlines(), strict=True)
+    pairs, n_row = {}, 0
+    try:
+        missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f'{path}, line 1: no column {missing[0]}; expected {", ".join(_COLUMNS)}')
+        for row in rows:
+            n_row += 1
+            subject, part = mids = [(row[c] or '').strip() for c in _COLUMNS]
+            if not all(mids):
+                raise InputError(f'{path}, line {rows.line_num}: expected two class ids')
+            if subject == part:
+                raise InputError(f'{path}, line {rows.line_num}: {subject} is paired with itself; '
+                                 f'expected a class and a part or possession of it')
+            if subject in classes.ids and part in classes.ids:
+                pairs[classes.id_of(subject), classes.id_of(part)] = None
+    except csv.Error as e:
+        raise InputError(f'{path}, line {rows.line_num + 1}: expected CSV, but {e}') from e
+    if source is not None and not pairs:
+        raise InputError(f'{path}: expected pairs of classes of the label space, but of its '
+                         f'{n_row} pairs none is; a class is given as {classes.mids[0]!r}')
+    subject, part = np.array(list(pairs), np.int64).reshape(-1, 2).T
     return subject, part
