@@ -1,0 +1,62 @@
+"""An index of some of the images of another."""
+
+import os
+
+import numpy as np
+
+from pfdet.openimages.index import AnnotationIndex, write_index
+
+
+def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -> int:
+    """Write an index of some of an index's images, which are found where they were.
+
+    Args:
+        index (AnnotationIndex): The index to choose from.
+        images (array): Integers, positions in it, without repetition, in any order.
+        out (path): The new index; it appears when it is complete.
+
+    Returns:
+        int: The size of the file in bytes.
+
+    Raises:
+        ValueError: If an image is repeated or not in the index.
+        OSError: If the file cannot be written.
+    """
+    images = np.sort(np.asarray(images, np.int64))
+    if len(images) and not 0 <= images[0] <= images[-1] < len(index):
+        raise ValueError(f'images {images[0]} to {images[-1]} of an index of {len(index)}')
+    if (images[1:] == images[:-1]).any():
+        raise ValueError('an image is repeated')
+    old = index.columns
+    columns = {'image_size': old['image_size'][images], 'image_suffix': old['image_suffix'][images]}
+    columns['id_offsets'], at = _gather(old['id_offsets'], images)
+    columns['id_bytes'] = old['id_bytes'][at]
+    columns['object_offsets'], objects = _gather(old['object_offsets'], images)
+    columns['bbox'], columns['flags'] = old['bbox'][objects], old['flags'][objects]
+    columns['label_offsets'], at = _gather(old['label_offsets'], objects)
+    columns['label'] = old['label'][at]
+    for name in ('positive', 'negative'):
+        columns[name + '_offsets'], at = _gather(old[name + '_offsets'], images)
+        columns[name] = old[name][at]
+    counts = {'images': len(images), 'objects': len(objects), 'labels': len(columns['label']),
+              'positive': len(columns['positive']), 'negative': len(columns['negative'])}
+    return write_index(out, columns, index.classes, index.hierarchy, index.images,
+                       _suffixes(index), counts)
+
+
+def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets of some rows of ragged values, and where the rows' values are."""
+    lengths = np.diff(offsets)[rows]
+    gathered = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=gathered[1:])
+    at = np.arange(gathered[-1]) + np.repeat(offsets[rows] - gathered[:-1], lengths)
+    return gathered.astype(offsets.dtype), at
+
+
+def _suffixes(index: AnnotationIndex) -> list[str]:
+    """Return the file suffixes that ``image_suffix`` refers to; '' for one no image has."""
+    codes, first = np.unique(index.columns['image_suffix'], return_index=True)
+    suffixes = [''] * (int(codes[-1]) + 1 if len(codes) else 0)
+    for code, i in zip(codes, first):
+        suffixes[code] = str(index.image_path(int(i)))[len(str(index.images / index.image_id(i))):]
+    return suffixes
