@@ -175,22 +175,38 @@ def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarra
 
 def _object_columns(boxes: BoxTable, kept: np.ndarray, number: np.ndarray,
                     n_image: int) -> dict[str, np.ndarray]:
-    # Coordinates are not negative, so their bits order as they do: two sort keys, not four.
-    bits = np.ascontiguousarray(boxes.bbox).view(np.uint32).astype(np.uint64)
-    low, high = bits[:, 0] << 32 | bits[:, 1], bits[:, 2] << 32 | bits[:, 3]
-    del bits
-    order = np.lexsort((boxes.label, high, low, boxes.image))
-    order = order[kept[boxes.image[order]]]
-    image, label = number[boxes.image[order]], boxes.label[order]
-    new_object = _changes(image) | _changes(low[order]) | _changes(high[order])
+    order = _box_order(boxes)
+    if not kept.all():
+        order = order[kept[boxes.image[order]]]
+    image, label, bbox = number[boxes.image[order]], boxes.label[order], boxes.bbox[order]
+    new_object = _changes(image)
+    for k in range(4):
+        new_object[1:] |= bbox[1:, k] != bbox[:-1, k]
     new_label = new_object | _changes(label)
     first = np.flatnonzero(new_object)
     n_label = np.bincount((np.cumsum(new_object) - 1)[new_label], minlength=len(first))
     flags = (np.bitwise_or.reduceat(boxes.flags[order], first) if len(first)
              else np.zeros(0, np.uint8))
     return {'object_offsets': _offsets(np.bincount(image[first], minlength=n_image)),
-            'bbox': boxes.bbox[order[first]], 'flags': flags,
+            'bbox': bbox[first], 'flags': flags,
             'label_offsets': _offsets(n_label), 'label': label[new_label].astype(np.int16)}
+
+
+def _box_order(boxes: BoxTable) -> np.ndarray:
+    """Return the order by image, coordinates from ``y_min`` to ``x_max``, and label."""
+    # Coordinates are not negative, so their bits order as they do. One key of image and y_min
+    # settles most rows; only those that are equal in it need the slower sort by more keys.
+    bits = np.ascontiguousarray(boxes.bbox).view(np.uint32)
+    high = boxes.image.astype(np.uint64) << 32 | bits[:, 0]
+    order = np.argsort(high, kind='stable')
+    high = high[order]
+    new = np.append(_changes(high), True)
+    tied = np.flatnonzero(~(new[:-1] & new[1:]))
+    rows = order[tied]
+    middle = bits[rows, 1].astype(np.uint64) << 32 | bits[rows, 2]
+    low = bits[rows, 3].astype(np.uint64) << 32 | boxes.label[rows].astype(np.uint64)
+    order[tied] = rows[np.lexsort((low, middle, high[tied]))]
+    return order
 
 
 def _changes(sorted_values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Open Images' annotation CSVs as columns: boxes and image-level labels."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
-from pfdet.openimages.csv_columns import Paths, as_paths, read_batches
+from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
 
 OCCLUDED = 1
 TRUNCATED = 2
@@ -95,36 +96,36 @@ def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
     kinds = {'ImageID': 'id', 'LabelName': 'class',
              **dict.fromkeys(('XMin', 'XMax', 'YMin', 'YMax'), 'coordinate')}
     optional = dict.fromkeys(FLAGS, 'flag')
-    ids = _IdColumn()
-    labels, boxes, flags = [], [], []
-    mids = _MidColumn(classes)
-    counts = Counter(rows=0, boxes=0, clipped=0, unknown_class=0, degenerate=0)
-    for batch in read_batches(paths, kinds, optional):
-        counts['rows'] += batch.num_rows
-        image = ids.encode(batch.column('ImageID'))
-        label = mids.encode(batch.column('LabelName'))
-        bbox = np.stack([batch.column(name).to_numpy() for name in _CORNERS], axis=1)
-        bits = np.zeros(batch.num_rows, np.uint8)
-        for name, bit in FLAGS.items():
-            if name in batch.schema.names:
-                bits[batch.column(name).to_numpy() == 1] |= bit
-        clipped = np.clip(bbox, 0, 1)
-        known = label >= 0
-        solid = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-        keep = known & solid
-        counts['unknown_class'] += int((~known).sum())
-        counts['degenerate'] += int((known & ~solid).sum())
-        counts['clipped'] += int((clipped != bbox).any(axis=1)[keep].sum())
-        ids.keep(image, keep)
-        labels.append(label[keep])
-        # The addition turns a negative zero, which would differ in its bits, into zero.
-        boxes.append(clipped[keep] + np.float32(0))
-        flags.append(bits[keep])
-    mids.refuse_foreign(paths, counts['rows'])
-    image_ids, image = ids.finish()
-    counts['boxes'] = len(image)
-    return BoxTable(image_ids, image, np.concatenate(labels), np.concatenate(boxes),
-                    np.concatenate(flags), dict(counts), dict(mids.unknown))
+    parts = list(map_batches(functools.partial(_box_part, classes), paths, kinds, optional))
+    counts, unknown = _total(parts, paths, classes)
+    image_ids, image = _number_ids(parts)
+    return BoxTable(image_ids, image, *(np.concatenate([part.columns[k] for part in parts])
+                                        for k in range(3)), counts, unknown)
+
+
+def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
+    ids = batch.column('ImageID')
+    label, unknown = _encode_mids(batch.column('LabelName'), classes)
+    bbox = np.empty((batch.num_rows, 4), np.float32)
+    for k, name in enumerate(_CORNERS):
+        bbox[:, k] = batch.column(name).to_numpy()
+    flags = np.zeros(batch.num_rows, np.uint8)
+    for name, bit in FLAGS.items():
+        if name in batch.schema.names:
+            flags |= (batch.column(name).to_numpy() == 1) * np.uint8(bit)
+    outside = ((bbox < 0) | (bbox > 1)).any(axis=1)
+    np.clip(bbox, 0, 1, out=bbox)
+    bbox += 0  # turns a negative zero, which would differ in its bits, into zero
+    known = label >= 0
+    solid = (bbox[:, 0] < bbox[:, 2]) & (bbox[:, 1] < bbox[:, 3])
+    keep = known & solid
+    counts = {'rows': batch.num_rows, 'boxes': int(keep.sum()),
+              'clipped': int((outside & keep).sum()), 'unknown_class': int((~known).sum()),
+              'degenerate': int((known & ~solid).sum())}
+    image = ids.indices.to_numpy()
+    if not keep.all():
+        image, label, bbox, flags = image[keep], label[keep], bbox[keep], flags[keep]
+    return _Part(ids.dictionary, image, (label, bbox, flags), counts, unknown)
 
 
 def read_image_labels(paths: Paths, classes: Classes) -> ImageLabelTable:
@@ -144,31 +145,72 @@ def read_image_labels(paths: Paths, classes: Classes) -> ImageLabelTable:
         InputError: As in :func:`read_boxes`.
     """
     kinds = {'ImageID': 'id', 'LabelName': 'class'}
-    ids = _IdColumn()
-    mids = _MidColumn(classes)
-    labels, positives = [], []
-    counts = Counter(rows=0, labels=0, unknown_class=0, unverified=0)
-    for batch in read_batches(paths, kinds, {'Confidence': 'confidence'}):
-        counts['rows'] += batch.num_rows
-        image = ids.encode(batch.column('ImageID'))
-        label = mids.encode(batch.column('LabelName'))
-        if 'Confidence' in batch.schema.names:
-            confidence = batch.column('Confidence').to_numpy()
-        else:
-            confidence = np.ones(batch.num_rows, np.float32)
-        known = label >= 0
-        verified = (confidence == 0) | (confidence == 1)
-        keep = known & verified
-        counts['unknown_class'] += int((~known).sum())
-        counts['unverified'] += int((known & ~verified).sum())
-        ids.keep(image, keep)
-        labels.append(label[keep])
-        positives.append(confidence[keep] == 1)
-    mids.refuse_foreign(paths, counts['rows'])
-    image_ids, image = ids.finish()
-    counts['labels'] = len(image)
-    return ImageLabelTable(image_ids, image, np.concatenate(labels),
-                           np.concatenate(positives), dict(counts), dict(mids.unknown))
+    parts = list(map_batches(functools.partial(_label_part, classes), paths, kinds,
+                             {'Confidence': 'confidence'}))
+    counts, unknown = _total(parts, paths, classes)
+    image_ids, image = _number_ids(parts)
+    return ImageLabelTable(image_ids, image, *(np.concatenate([part.columns[k] for part in parts])
+                                               for k in range(2)), counts, unknown)
+
+
+def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
+    ids = batch.column('ImageID')
+    label, unknown = _encode_mids(batch.column('LabelName'), classes)
+    if 'Confidence' in batch.schema.names:
+        confidence = batch.column('Confidence').to_numpy()
+    else:
+        confidence = np.ones(batch.num_rows, np.float32)
+    known = label >= 0
+    verified = (confidence == 0) | (confidence == 1)
+    keep = known & verified
+    counts = {'rows': batch.num_rows, 'labels': int(keep.sum()),
+              'unknown_class': int((~known).sum()), 'unverified': int((known & ~verified).sum())}
+    return _Part(ids.dictionary, ids.indices.to_numpy()[keep],
+                 (label[keep], confidence[keep] == 1), counts, unknown)
+
+
+@dataclass
+class _Part:
+    """The usable rows of a batch."""
+
+    ids: pa.Array
+    image: np.ndarray
+    columns: tuple[np.ndarray, ...]
+    counts: dict[str, int]
+    unknown: Counter[str]
+
+
+def _encode_mids(column: pa.DictionaryArray, classes: Classes) -> tuple[np.ndarray, Counter[str]]:
+    """Turn mids into class ids, -1 for the unknown, which are counted by name."""
+    mids = column.dictionary.to_pylist()
+    of_code = np.array([classes.ids.get(mid, -1) for mid in mids], np.int32)
+    codes = column.indices.to_numpy()
+    unknown = Counter()
+    if (of_code < 0).any():
+        n_row = np.bincount(codes, minlength=len(mids))
+        unknown.update({mids[code]: int(n_row[code]) for code in np.flatnonzero(of_code < 0)})
+    return of_code[codes], unknown
+
+
+def _total(parts: list[_Part], paths: Paths,
+           classes: Classes) -> tuple[dict[str, int], dict[str, int]]:
+    counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+    unknown = sum((part.unknown for part in parts), Counter())
+    if counts['unknown_class'] == counts['rows']:
+        files = ', '.join(str(path) for path in as_paths(paths))
+        named = ', '.join(mid for mid, _ in unknown.most_common(5))
+        raise InputError(
+            f'{files}: none of the {counts["rows"]} rows has one of the {len(classes)} classes; '
+            f'expected LabelName such as {classes.mids[0]}, found {named}; '
+            'is this the right class file?')
+    return counts, dict(unknown)
+
+
+def _number_ids(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
+    """Number the image ids of all parts in sorted order."""
+    union, places = _sorted_union([part.ids for part in parts])
+    image = np.concatenate([place[part.image] for place, part in zip(places, parts)])
+    return union.to_numpy(zero_copy_only=False), image
 
 
 def union_of_ids(
@@ -190,57 +232,17 @@ def _sorted_union(chunks: list[pa.Array]) -> tuple[pa.Array, list[np.ndarray]]:
     """Return the distinct strings of all chunks, sorted by code point, and each one's place."""
     # All chunks at once: every look-up of its own would build the table of the union anew.
     joined = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
-    union = pc.unique(joined)
-    union = union.take(pc.array_sort_indices(union))
-    places = pc.index_in(joined, value_set=union).to_numpy()
+    before, after = joined[:-1], joined[1:]
+    if pc.all(pc.less_equal(before, after)).as_py() is not False:
+        # Open Images' files are sorted by image: equal ids are neighbours.
+        new = np.ones(len(joined), bool)
+        new[1:] = pc.not_equal(before, after).to_numpy(zero_copy_only=False)
+        union, places = joined.filter(pa.array(new)), np.cumsum(new, dtype=np.int32) - 1
+    else:
+        union = pc.unique(joined)
+        union = union.take(pc.array_sort_indices(union))
+        places = pc.index_in(joined, value_set=union).to_numpy()
     return union, np.split(places, np.cumsum([len(chunk) for chunk in chunks])[:-1])
-
-
-class _IdColumn:
-    """Image ids gathered batch by batch, and numbered in sorted order at the end."""
-
-    def __init__(self) -> None:
-        self._dictionaries: list[pa.Array] = []
-        self._codes: list[np.ndarray] = []
-
-    def encode(self, column: pa.Array) -> np.ndarray:
-        encoded = column.dictionary_encode()
-        self._dictionaries.append(encoded.dictionary)
-        return encoded.indices.to_numpy()
-
-    def keep(self, codes: np.ndarray, keep: np.ndarray) -> None:
-        self._codes.append(codes[keep])
-
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        union, places = _sorted_union(self._dictionaries)
-        image = [place[codes] for place, codes in zip(places, self._codes)]
-        return union.to_numpy(zero_copy_only=False), np.concatenate(image)
-
-
-class _MidColumn:
-    """Mids turned into class ids, -1 for the unknown, which are counted by name."""
-
-    def __init__(self, classes: Classes) -> None:
-        self._classes = classes
-        self.unknown: Counter[str] = Counter()
-
-    def encode(self, column: pa.Array) -> np.ndarray:
-        encoded = column.dictionary_encode()
-        mids = encoded.dictionary.to_pylist()
-        codes = encoded.indices.to_numpy()
-        of_code = np.array([self._classes.ids.get(mid, -1) for mid in mids], np.int32)
-        for code in np.flatnonzero(of_code < 0):
-            self.unknown[mids[code]] += int((codes == code).sum())
-        return of_code[codes]
-
-    def refuse_foreign(self, paths: Paths, n_row: int) -> None:
-        if n_row and sum(self.unknown.values()) == n_row:
-            files = ', '.join(str(path) for path in as_paths(paths))
-            named = ', '.join(mid for mid, _ in self.unknown.most_common(5))
-            raise InputError(
-                f'{files}: none of the {n_row} rows has one of the {len(self._classes)} classes; '
-                f'expected LabelName such as {self._classes.mids[0]}, found {named}; '
-                'is this the right class file?')
 
 
 def describe_unknown(unknown: dict[str, int], n_named: int = 5) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
-from pfdet.openimages.csv_columns import read_batches
+from pfdet.openimages.csv_columns import map_batches
 from pfdet.openimages.tables import (
     GROUP_OF,
     INSIDE,
@@ -73,7 +73,8 @@ def test_several_files_gzip_and_small_blocks(split, tmp_path):
         parts[-1].write_bytes(content if k else b''.join([lines[0], *part]))
     joined = read_boxes(parts, SPACE)
     assert rows_of(joined) == rows_of(whole) and joined.counts == whole.counts
-    batches = list(read_batches(split['boxes'], {'ImageID': 'id'}, {}, block_size=256))
+    batches = list(map_batches(
+        lambda batch: batch, split['boxes'], {'ImageID': 'id'}, {}, block_size=256))
     assert len(batches) > 10
     assert [i for batch in batches for i in batch.column(0).to_pylist()] == [
         line.decode().split(',')[0] for line in lines[1:]]
@@ -138,8 +139,9 @@ def test_malformed_row_is_named(tmp_path, row, said, n_before):
     lines = [HEADER, *[GOOD] * n_before, '', row, *[GOOD] * 4, 'bad', '']
     path.write_bytes('\n'.join(lines).encode('utf-8', 'surrogateescape'))
     with pytest.raises(InputError) as e:
-        list(read_batches(
-            path, {'ImageID': 'id', 'LabelName': 'class', 'XMin': 'coordinate',
+        list(map_batches(
+            lambda batch: batch, path,
+            {'ImageID': 'id', 'LabelName': 'class', 'XMin': 'coordinate',
                    'XMax': 'coordinate', 'YMin': 'coordinate', 'YMax': 'coordinate'},
             dict.fromkeys(BOX_COLUMNS[-5:], 'flag'), block_size=4096))
     assert f'boxes.csv, line {n_before + 3}: ' in str(e.value)
