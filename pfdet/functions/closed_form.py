@@ -130,8 +130,8 @@ def divisor(t, normalize: str, terms_are_elements: bool = True) -> float:
 def with_background(t):
     """The target matrix with the background as its last column.
 
-    The background is positive where no class is, and negative where one is. A row that is wholly
-    ignored is ignored there too.
+    The background is positive where no class is, and negative where one is. In a row that is
+    wholly ignored it has nothing to compete with, so such a row adds nothing to a softmax loss.
 
     Args:
         t (int8 array): :math:`(R, C)`.
@@ -143,7 +143,5 @@ def with_background(t):
     R, C = t.shape
     y = xp.empty((R, C + 1), t.dtype)
     y[:, :C] = t
-    top = t.max(axis=1) if C else xp.full(R, -1, t.dtype)
-    # Best of the row is positive: 0; negative: 1; ignored: -1.
-    y[:, C] = xp.where(top > 0, 0, xp.where(top == 0, 1, -1))
+    y[:, C] = ~(t > 0).any(axis=1)
     return y

@@ -75,8 +75,7 @@ def _cross_entropy(x, t, weight, share):
     if weight is not None:
         mass *= weight
     total = mass.sum(axis=1, keepdims=True)
-    # In a row that is wholly ignored, all remain: with no mass nothing comes of it.
-    remains = (y >= 0) | (y[:, -1:] < 0)
+    remains = y >= 0
     z = xp.where(remains, x, -xp.inf)
     z -= z.max(axis=1, keepdims=True)
     gradient = xp.exp(z)

@@ -38,6 +38,13 @@ def test_concurrent_softmax_score_is_equation_5():
     np.testing.assert_allclose(single, expected, rtol=1e-4)
 
 
+def test_a_class_always_competes_with_itself():
+    x, rates = random_logits()
+    diagonal = rates + np.eye(len(rates))
+    np.testing.assert_array_equal(
+        concurrent_softmax_score(x, diagonal), concurrent_softmax_score(x, rates))
+
+
 def test_softmax_score_is_that_without_rates_and_sums_to_one_with_the_background():
     x, rates = random_logits()
     score = softmax_score(x)
