@@ -16,7 +16,7 @@ class BatchTruth(NamedTuple):
 
     Attributes:
         bbox (float32 array): :math:`(N, G, 4)` in pixels of the batch.
-        valid (bool array): :math:`(N, G)`; the others fill up.
+        valid (bool array): :math:`(N, G)`; the others fill up, and have no labels.
         group_of (bool array): :math:`(N, G)`; boxes around a crowd of a class.
         label (bool array): :math:`(N, G, C)`; the label set as annotated.
         expanded (bool array): :math:`(N, G, C)`; the label set with all ancestors.

@@ -96,8 +96,7 @@ def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5)
         int8 array: :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
-    group = truth.valid & truth.group_of
-    label = truth.expanded & group[:, :, None]
+    label = truth.expanded & truth.group_of[:, :, None]
     columns, = xp.nonzero(label.any(axis=(0, 1)))
     if len(columns) == 0:
         return t
@@ -132,8 +131,7 @@ def ignore_cooccurring(t, sample: RoiSample, truth: BatchTruth, pairs: Cooccurre
     relation = np.zeros((len(subjects), len(parts)), bool)
     relation[subject, part] = True
     columns = xp.asarray(parts)
-    is_subject = truth.expanded[:, :, xp.asarray(subjects)] & truth.valid[:, :, None]
-    label = related(is_subject, relation)
+    label = related(truth.expanded[:, :, xp.asarray(subjects)], relation)
     if not also_verified:
         label &= ~truth.verified[:, None, columns]
     return _ignore_within(t, columns, sample, truth, label, share)

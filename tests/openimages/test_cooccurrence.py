@@ -26,8 +26,8 @@ def test_the_47_pairs():
 def test_pairs_outside_the_label_space_are_left_out(tmp_path):
     subject, part = read_pairs(CLASSES)
     assert subject.shape == part.shape == (0,) and subject.dtype == np.int64
-    path = write(tmp_path, '\ufeffPart,PartMID,SubjectMID\n'
-                 'x,/m/b,/m/a\ny,/m/z,/m/a\nx,/m/b,/m/a\nx,/m/c,/m/a\n')
+    path = write(tmp_path, '\ufeffPartMID,Part,SubjectMID\n'
+                 '/m/b,x,/m/a\n/m/z,y,/m/a\n/m/b,x,/m/a\n/m/c,x,/m/a\n')
     subject, part = read_pairs(CLASSES, path)
     assert (subject.tolist(), part.tolist()) == ([0, 0], [1, 2])
 
