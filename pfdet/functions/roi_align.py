@@ -1,53 +1,63 @@
 """RoIAlign whose CPU path is one sparse matrix product."""
 
+from collections.abc import Sequence
+
 import chainer
+import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 
 
-class ROIAverageAlign2D(chainer.FunctionNode):
-    """Average RoIAlign on NumPy arrays.
+class PyramidROIAlign(chainer.FunctionNode):
+    """Average RoIAlign on NumPy arrays, each box on a feature map of its own choice.
 
     Every output bin is a fixed weighted sum of at most ``4 * ratio**2`` places of one feature map.
-    The weights make a sparse matrix ``(R * outh * outw, N * H * W)``: the forward pass multiplies
-    it with the feature map as ``(N * H * W, C)``, the backward pass multiplies its transpose with
-    the gradient. No gradient goes to the boxes.
+    The weights make a sparse matrix ``(R * outh * outw, N * H * W)`` a map: the forward pass
+    multiplies it with the map as ``(N * H * W, C)``, the backward pass multiplies its transpose
+    with the gradient. No gradient goes to the boxes.
     """
 
-    def __init__(self, outsize: tuple[int, int], spatial_scale: float,
-                 sampling_ratio: tuple[int, int]):
+    def __init__(self, rois, roi_indices, level, outsize: tuple[int, int],
+                 spatial_scales: Sequence[float], sampling_ratio: tuple[int, int]):
+        self.rois = rois
+        self.roi_indices = roi_indices
+        self.level = level
         self.outsize = outsize
-        self.spatial_scale = spatial_scale
+        self.spatial_scales = spatial_scales
         self.sampling_ratio = sampling_ratio
 
     def forward_cpu(self, inputs):
-        x, rois, roi_indices = inputs
-        N, C, H, W = self._x_shape = x.shape
-        self._weights = _sampling_matrix(
-            rois, roi_indices, (N, H, W), self.outsize, self.spatial_scale, self.sampling_ratio,
-            x.dtype)
-        places = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
-        y = (self._weights @ places).reshape(len(rois), *self.outsize, C)
+        C, dtype = inputs[0].shape[1], inputs[0].dtype
+        y = np.empty((len(self.rois), *self.outsize, C), dtype)
+        self.maps = []
+        for i, (x, scale) in enumerate(zip(inputs, self.spatial_scales)):
+            N, _, H, W = x.shape
+            index = np.flatnonzero(self.level == i)
+            weights = _sampling_matrix(
+                self.rois[index], self.roi_indices[index], (N, H, W), self.outsize, scale,
+                self.sampling_ratio, dtype)
+            places = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
+            y[index] = (weights @ places).reshape(-1, *self.outsize, C)
+            self.maps.append((index, weights, x.shape))
         return y.transpose(0, 3, 1, 2),
 
     def backward(self, indexes, grad_outputs):
-        gradient = ROIAverageAlign2DGrad(self._weights, self._x_shape)
-        return gradient.apply(grad_outputs)[0], None, None
+        return PyramidROIAlignGrad(self.maps).apply(grad_outputs)
 
 
-class ROIAverageAlign2DGrad(chainer.FunctionNode):
-    """The transposed product of :class:`ROIAverageAlign2D`; not itself differentiable."""
+class PyramidROIAlignGrad(chainer.FunctionNode):
+    """The transposed products of :class:`PyramidROIAlign`; not itself differentiable."""
 
-    def __init__(self, weights, x_shape: tuple[int, ...]):
-        self._weights = weights
-        self._x_shape = x_shape
+    def __init__(self, maps: list[tuple]):
+        self.maps = maps
 
     def forward_cpu(self, inputs):
-        gy, = inputs
-        N, C, H, W = self._x_shape
-        gy = np.ascontiguousarray(gy.transpose(0, 2, 3, 1)).reshape(-1, C)
-        gx = (self._weights.T @ gy).reshape(N, H, W, C)
-        return gx.transpose(0, 3, 1, 2),
+        gy = inputs[0].transpose(0, 2, 3, 1)
+        gxs = []
+        for index, weights, (N, C, H, W) in self.maps:
+            gx = weights.T @ gy[index].reshape(-1, C)
+            gxs.append(gx.reshape(N, H, W, C).transpose(0, 3, 1, 2))
+        return tuple(gxs)
 
 
 def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
@@ -70,10 +80,42 @@ def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
         chainer.Variable: :math:`(R, C, outh, outw)`.
     """
     if cuda.get_array_module(x) is not np:
-        return chainer.functions.roi_average_align_2d(
+        return F.roi_average_align_2d(
             x, rois, roi_indices, outsize, spatial_scale, sampling_ratio)
-    node = ROIAverageAlign2D(_pair(outsize), float(spatial_scale), _pair(sampling_ratio))
-    return node.apply((x, rois, roi_indices))[0]
+    level = np.zeros(len(rois), np.int32)
+    return pyramid_roi_align([x], rois, roi_indices, level, outsize, [spatial_scale],
+                             sampling_ratio)
+
+
+def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tuple[int, int],
+                      spatial_scales: Sequence[float],
+                      sampling_ratio: int | tuple[int, int] = 2):
+    """:func:`roi_average_align_2d` with a choice of the feature map for each box.
+
+    Args:
+        xs (sequence of variables or arrays): Feature maps, :math:`(N, C, H_l, W_l)` each.
+        rois, roi_indices, outsize, sampling_ratio: As in :func:`roi_average_align_2d`.
+        level (int array): Which of ``xs`` each box is looked up on, :math:`(R,)`.
+        spatial_scales (sequence of float): Of each map.
+
+    Returns:
+        chainer.Variable: :math:`(R, C, outh, outw)`, in the order of ``rois``.
+    """
+    xp = cuda.get_array_module(rois)
+    if xp is np:
+        node = PyramidROIAlign(rois, roi_indices, level, _pair(outsize), tuple(spatial_scales),
+                               _pair(sampling_ratio))
+        return node.apply(xs)[0]
+    pooled, order = [], []
+    for i, (x, scale) in enumerate(zip(xs, spatial_scales)):
+        index = xp.nonzero(level == i)[0]
+        if len(index):
+            order.append(index)
+            pooled.append(F.roi_average_align_2d(
+                x, rois[index], roi_indices[index], outsize, scale, sampling_ratio))
+    if len(pooled) == 1:
+        return pooled[0]
+    return F.concat(pooled, axis=0)[xp.argsort(xp.concatenate(order))]
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import chainer.links as L
 import numpy as np
 from chainer import initializers
 
-from pfdet.functions.roi_align import roi_average_align_2d
+from pfdet.functions.roi_align import pyramid_roi_align
 from pfdet.links import box_coding
 
 
@@ -95,19 +95,9 @@ class SigmoidBboxHead(chainer.Chain):
 
     def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
         """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""
-        level = self.level_of(rois)
-        pooled, order = [], []
-        for i, scale in enumerate(self.scales):
-            index = self.xp.nonzero(level == i)[0]
-            if len(index):
-                pooled.append(roi_average_align_2d(
-                    hs[i], rois[index], roi_indices[index], self.roi_size, scale,
-                    self.sampling_ratio))
-                order.append(index)
-        if len(pooled) == 1:
-            return pooled[0]
-        inverse = self.xp.argsort(self.xp.concatenate(order))
-        return F.concat(pooled, axis=0)[inverse]
+        return pyramid_roi_align(
+            hs[:len(self.scales)], rois, roi_indices, self.level_of(rois), self.roi_size,
+            self.scales, self.sampling_ratio)
 
     def level_of(self, rois):
         """The level of each box (Feature Pyramid Networks, equation 1), int array :math:`(R,)`."""

@@ -3,6 +3,8 @@
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.functions.cpu_threads import for_each, n_thread
+
 # The overlap matrices of one pass take at most this many entries.
 _PASS_ENTRIES = 1 << 22
 
@@ -23,9 +25,12 @@ def suppress_sorted(bbox, valid, thresh: float):
     if xp is not np:
         return _suppress_by_kernel(bbox, valid, thresh)
     keep = np.empty((G, K), bool)
-    step = max(1, _PASS_ENTRIES // max(1, K * K))
-    for i in range(0, G, step):
+    step = max(1, min(_PASS_ENTRIES // max(1, K * K), -(-G // n_thread())))
+
+    def suppress(i: int) -> None:
         keep[i:i + step] = _suppress(bbox[i:i + step], valid[i:i + step], thresh)
+
+    for_each(suppress, range(0, G, step))
     return keep
 
 

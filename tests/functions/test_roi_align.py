@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from chainer import gradient_check
 
-from pfdet.functions.roi_align import roi_average_align_2d
+from pfdet.functions.roi_align import pyramid_roi_align, roi_average_align_2d
 
 
 def boxes_over(rng, n, H, W):
@@ -50,3 +50,24 @@ def test_no_boxes():
     x = np.zeros((1, 3, 4, 4), np.float32)
     y = roi_average_align_2d(x, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), 7, 0.25)
     assert y.shape == (0, 3, 7, 7)
+
+
+def test_each_box_on_its_own_map():
+    """All maps at once, against one map after the other; a map without boxes among them."""
+    rng = np.random.default_rng(0)
+    scales = (1 / 4, 1 / 8, 1 / 16)
+    xs = [chainer.Variable(rng.normal(size=(2, 3, n, n)).astype(np.float32)) for n in (16, 8, 4)]
+    rois = boxes_over(rng, 10, 64, 64)
+    indices = rng.integers(0, 2, 10).astype(np.int32)
+    level = rng.choice([0, 2], 10)
+    y = pyramid_roi_align(xs, rois, indices, level, 3, scales)
+    y.grad = gy = rng.normal(size=y.shape).astype(np.float32)
+    y.backward()
+    for i, x in enumerate(xs):
+        mine = np.flatnonzero(level == i)
+        alone = chainer.Variable(x.array)
+        expected = roi_average_align_2d(alone, rois[mine], indices[mine], 3, scales[i])
+        np.testing.assert_allclose(y.array[mine], expected.array, atol=1e-6)
+        expected.grad = gy[mine]
+        expected.backward()
+        np.testing.assert_allclose(x.grad, alone.grad, atol=1e-5)
