@@ -43,6 +43,26 @@ class Conventions:
         if self.channel_order not in ('RGB', 'BGR'):
             raise ValueError(f'channel_order={self.channel_order!r}: expected RGB or BGR')
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What is saved beside the weights."""
+        # float64: cuDNN refuses an epsilon below 1e-5, which 1e-5 is when rounded to float32.
+        arrays = {
+            'mean': np.array(self.mean, np.float64),
+            'std': np.array(self.std, np.float64),
+            'bgr': np.array(self.channel_order == 'BGR'),
+            'bn_eps': np.array(self.bn_eps, np.float64)}
+        if self.pool_pad is not None:
+            arrays['pool_pad'] = np.array(self.pool_pad, np.int64)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'Conventions':
+        """The inverse of :meth:`to_arrays`."""
+        return cls(
+            tuple(arrays['mean'].tolist()), tuple(arrays['std'].tolist()),
+            'BGR' if arrays['bgr'] else 'RGB', float(arrays['bn_eps']),
+            int(arrays['pool_pad']) if 'pool_pad' in arrays else None)
+
 
 # Of the networks that ChainerCV defines. The mean is that of ResNet's authors.
 CHAINERCV = Conventions((123.15163084, 115.90288257, 103.0626238), bn_eps=2e-5, pool_pad=0)
@@ -104,7 +124,7 @@ class Backbone(PickableSequentialChain):
         Files without conventions, as ChainerCV's own, leave those of the network as they are.
         """
         super().serialize(serializer)
-        fields = _to_arrays(self.conventions)
+        fields = self.conventions.to_arrays()
         if isinstance(serializer, chainer.Serializer):
             for key, value in fields.items():
                 serializer(key, value)
@@ -113,26 +133,7 @@ class Backbone(PickableSequentialChain):
             read = {key: np.array(serializer(key, value.copy())) for key, value in fields.items()}
         except KeyError:
             return
-        self.use(_from_arrays(read))
-
-
-def _to_arrays(conventions: Conventions) -> dict[str, np.ndarray]:
-    # float64: cuDNN refuses an epsilon below 1e-5, which 1e-5 is when rounded to float32.
-    arrays = {
-        'mean': np.array(conventions.mean, np.float64),
-        'std': np.array(conventions.std, np.float64),
-        'bgr': np.array(conventions.channel_order == 'BGR'),
-        'bn_eps': np.array(conventions.bn_eps, np.float64)}
-    if conventions.pool_pad is not None:
-        arrays['pool_pad'] = np.array(conventions.pool_pad, np.int64)
-    return arrays
-
-
-def _from_arrays(arrays: dict[str, np.ndarray]) -> Conventions:
-    return Conventions(
-        tuple(arrays['mean'].tolist()), tuple(arrays['std'].tolist()),
-        'BGR' if arrays['bgr'] else 'RGB', float(arrays['bn_eps']),
-        int(arrays['pool_pad']) if 'pool_pad' in arrays else None)
+        self.use(Conventions.from_arrays(read))
 
 
 def is_convention(key: str) -> bool:

@@ -30,30 +30,31 @@ class SENet(Backbone):
     Args:
         n_layer (sequence of int): Bottlenecks of the four stages.
         groups (int): Groups of the 3x3 convolutions.
+        width (int): Channels that the first stage gives; doubled by each stage.
         n_class (int): Classes of a classifier on top, for counting and comparing; by default
             there is none.
         initialW (initializer): Of the convolutions.
     """
 
     def __init__(self, n_layer: Sequence[int] = N_LAYER[152], groups: int = 64,
-                 n_class: int | None = None, initialW=None):
+                 width: int = 256, n_class: int | None = None, initialW=None):
         super().__init__()
         if initialW is None:
             initialW = conv_initializer()
         conventions = replace(TORCHVISION, pool_pad=0)
-        self.out_channels = (256, 512, 1024, 2048)
+        self.out_channels = out = tuple(width * 2 ** i for i in range(4))
         with self.init_scope():
             self.conv1 = Conv2DBNActiv(3, 64, 3, 2, 1, initialW=initialW)
             self.conv2 = Conv2DBNActiv(64, 64, 3, 1, 1, initialW=initialW)
             self.conv3 = Conv2DBNActiv(64, 128, 3, 1, 1, initialW=initialW)
             self.pool1 = stem_pooling(conventions.pool_pad)
-            self.res2 = _stage(n_layer[0], 128, 256, 1, groups, initialW)
-            self.res3 = _stage(n_layer[1], 256, 512, 2, groups, initialW)
-            self.res4 = _stage(n_layer[2], 512, 1024, 2, groups, initialW)
-            self.res5 = _stage(n_layer[3], 1024, 2048, 2, groups, initialW)
+            self.res2 = _stage(n_layer[0], 128, out[0], 1, groups, initialW)
+            self.res3 = _stage(n_layer[1], out[0], out[1], 2, groups, initialW)
+            self.res4 = _stage(n_layer[2], out[1], out[2], 2, groups, initialW)
+            self.res5 = _stage(n_layer[3], out[2], out[3], 2, groups, initialW)
             if n_class is not None:
                 self.pool5 = global_average
-                self.fc6 = L.Linear(2048, n_class, initialW=initializers.Normal(scale=0.01))
+                self.fc6 = L.Linear(out[3], n_class, initialW=initializers.Normal(scale=0.01))
         self.pick = FEATURES
         self.use(conventions)
 

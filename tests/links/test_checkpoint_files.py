@@ -1,0 +1,112 @@
+import json
+import sys
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pytest
+
+from pfdet.errors import InputError
+from pfdet.links.checkpoint_files import read_checkpoint
+
+
+def safetensors(header, data=b'', length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, 'little') + text + data
+
+
+def entry(begin, end, shape=(2,), dtype='F32'):
+    return {'dtype': dtype, 'shape': list(shape), 'data_offsets': [begin, end]}
+
+
+def test_safetensors(tmp_path):
+    a = np.arange(6, dtype='<f4').reshape(2, 3)
+    b = np.array([1.5, -2.0, 3e38], '<f4')
+    half = np.array([0.1, 65504], '<f2')
+    data = a.tobytes() + (b.view('<u4') >> 16).astype('<u2').tobytes() + half.tobytes() + b'\7'
+    path = tmp_path / 'a.safetensors'
+    path.write_bytes(safetensors({
+        '__metadata__': {'format': 'pt'}, 'module.a': entry(0, 24, (2, 3)),
+        'module.b': entry(24, 30, (3,), 'BF16'), 'module.half': entry(30, 34, (2,), 'F16'),
+        # at an odd place, and a scalar
+        'module.n': entry(34, 35, (), 'U8'), 'module.none': entry(35, 35, (0, 4))}, data))
+    got = read_checkpoint(path)
+    assert list(got) == ['a', 'b', 'half', 'n', 'none']
+    np.testing.assert_array_equal(got['a'], a)
+    np.testing.assert_allclose(got['b'], b, rtol=1 / 128)
+    assert got['b'].dtype == np.float32 and got['b'][0] == 1.5
+    np.testing.assert_array_equal(got['half'], half)
+    assert got['n'] == 7 and got['none'].shape == (0, 4)
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', 'empty'),
+    (b'1234', 'header does not fit'),
+    (safetensors({}, length=1000), 'header does not fit'),
+    (safetensors({}, length=2 ** 63), 'header does not fit'),
+    (safetensors(b'{"a": '), 'not JSON'),
+    (safetensors(b'\xff\xff'), 'not JSON'),
+    (safetensors(b'[' * 100000), 'not JSON'),
+    (safetensors([1]), 'not a JSON object'),
+    (safetensors({'a': 3}), 'tensor a: expected dtype'),
+    (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: expected dtype'),
+    (safetensors({'a': entry(0, 8, (-2,))}, b'12345678'), 'tensor a: expected dtype'),
+    (safetensors({'a': entry(0, 8, (2.0,))}, b'12345678'), 'tensor a: expected dtype'),
+    (safetensors({'a': entry(0, 8, dtype='F8_E4M3')}, b'12345678'), 'tensor a: dtype F8_E4M3'),
+    (safetensors({'a': entry(0, 8)}, b'1234567'), 'tensor a: bytes 0 to 8 of 7'),
+    (safetensors({'a': entry(8, 0)}, b'12345678'), 'tensor a: bytes 8 to 0 of 8'),
+    (safetensors({'a': entry(0, 8, (3,))}, b'12345678'), 'tensor a: 8 bytes for shape'),
+])
+def test_damaged_safetensors(content, message, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as e:
+        read_checkpoint(path)
+    assert str(path) in str(e.value)
+
+
+def test_damaged_npz(tmp_path):
+    (tmp_path / 'a.npz').write_bytes(b'no archive')
+    with pytest.raises(InputError, match='a.npz: not a .npz file'):
+        read_checkpoint(tmp_path / 'a.npz')
+    np.save(tmp_path / 'b.npy', np.zeros(3))
+    (tmp_path / 'b.npy').rename(tmp_path / 'b.npz')
+    with pytest.raises(InputError, match='b.npz: not a .npz file'):
+        read_checkpoint(tmp_path / 'b.npz')
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
+def test_absent(suffix, tmp_path):
+    with pytest.raises(InputError, match='No such file'):
+        read_checkpoint(tmp_path / f'absent{suffix}')
+
+
+def test_unknown_kind(tmp_path):
+    with pytest.raises(InputError, match='expected a file named .pth, .safetensors or .npz'):
+        read_checkpoint(tmp_path / 'a.h5')
+
+
+def test_pth_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(InputError, match='a.pth: only PyTorch .*pip install torch.*safetensors'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_damaged_pth(tmp_path):
+    torch = pytest.importorskip('torch')
+    path = tmp_path / 'a.pth'
+    with pytest.raises(InputError, match='No such file'):
+        read_checkpoint(path)
+    path.write_bytes(b'no checkpoint')
+    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
+        read_checkpoint(path)
+    torch.save({'a': torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
+        read_checkpoint(path)
+    torch.save(torch.nn.Linear(1, 1), path)
+    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
+        read_checkpoint(path)
+    torch.save([torch.zeros(3)], path)
+    with pytest.raises(InputError, match='expected a state dict'):
+        read_checkpoint(path)
