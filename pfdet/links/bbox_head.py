@@ -1,6 +1,6 @@
 """The second stage: from the features of a box to its classes and a better box."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chainer
 import chainer.functions as F
@@ -9,18 +9,22 @@ import numpy as np
 from chainer import initializers
 
 from pfdet.functions.roi_align import pyramid_roi_align
+from pfdet.functions.sigmoid import sigmoid_score
 from pfdet.links import box_coding
 
 
-class SigmoidBboxHead(chainer.Chain):
+class BboxHead(chainer.Chain):
     """Two fully connected layers, then a logit a class and one box.
 
-    Every foreground class has a sigmoid of its own and there is no background class (PFDet,
-    section 2.1). Neither paper says whether each class has a box of its own. An object has several
-    classes here, all of the same box, so by default one serves them all.
+    With a sigmoid for every foreground class there is no background class (PFDet, section 2.1);
+    for softmax there is one, whose logit comes last. Neither paper says whether each class has a
+    box of its own. An object has several classes here, all of the same box, so by default one
+    serves them all.
 
     Args:
         n_class (int): Number of foreground classes :math:`C`.
+        background (bool): A logit more, for the background.
+        score (callable): Turns an array of logits into scores :math:`(R, C)` in [0, 1].
         scales (sequence of float): Feature map places per pixel, by level.
         in_channel (int): Channels of the feature maps.
         n_unit (int): Units of both fully connected layers.
@@ -33,17 +37,18 @@ class SigmoidBboxHead(chainer.Chain):
             224 in Feature Pyramid Networks, section 4.2.
         roi_size (int): Bins of RoIAlign by height and by width.
         sampling_ratio (int): Samples a bin by height and by width.
-        prior (float): The probability that an untrained head gives every class (Lin et al., Focal
-            Loss, section 4.1).
+        prior (float): The probability that the sigmoids of an untrained head give every class
+            (Lin et al., Focal Loss, section 4.1). With a background class, all begin alike.
     """
 
     # Divisors of the box offsets, as in ChainerCV and Detectron.
     std = (0.1, 0.2)
 
     def __init__(self, n_class: int, scales: Sequence[float], in_channel: int = 256,
-                 n_unit: int = 1024, bn: bool = True, context: bool = False,
-                 class_agnostic: bool = True, canonical_size: float = 224, roi_size: int = 7,
-                 sampling_ratio: int = 2, prior: float = 0.01):
+                 background: bool = False, score: Callable = sigmoid_score, n_unit: int = 1024,
+                 bn: bool = True, context: bool = False, class_agnostic: bool = True,
+                 canonical_size: float = 224, roi_size: int = 7, sampling_ratio: int = 2,
+                 prior: float = 0.01):
         super().__init__()
         self.n_class = n_class
         self.scales = tuple(scales)
@@ -61,9 +66,11 @@ class SigmoidBboxHead(chainer.Chain):
                 self.bn1 = L.BatchNormalization(n_unit)
                 self.bn2 = L.BatchNormalization(n_unit)
             self.loc = L.Linear(n_unit, self.n_box * 4, initialW=initializers.Normal(0.001))
-            self.conf = L.Linear(n_unit, n_class, initialW=initializers.Normal(0.01),
-                                 initial_bias=np.log(prior / (1 - prior)))
+            self.conf = L.Linear(
+                n_unit, n_class + background, initialW=initializers.Normal(0.01),
+                initial_bias=0. if background else np.log(prior / (1 - prior)))
         self.bn = bn
+        self._score = score
 
     def forward(self, hs: Sequence, rois, roi_indices):
         """Offsets and class logits of boxes.
@@ -76,8 +83,8 @@ class SigmoidBboxHead(chainer.Chain):
 
         Returns:
             tuple of variables: Offsets :math:`(R, B, 4)`, in units of ``std``, where :math:`B` is
-            1 or, with a box a class, :math:`C`; and logits :math:`(R, C)`. Both in the order of
-            ``rois``.
+            1 or, with a box a class, :math:`C`; and logits :math:`(R, C)`, or
+            :math:`(R, C + 1)` with the background. Both in the order of ``rois``.
         """
         h = self.pool(hs, rois, roi_indices)
         if self.context:
@@ -90,8 +97,15 @@ class SigmoidBboxHead(chainer.Chain):
         return F.reshape(self.loc(h), (-1, self.n_box, 4)), self.conf(h)
 
     def score(self, conf):
-        """Scores in [0, 1] of logits, both :math:`(R, C)`; an array."""
-        return F.sigmoid(conf).array
+        """Scores of the foreground classes.
+
+        Args:
+            conf (variable): Logits as :meth:`forward` returns them.
+
+        Returns:
+            array: :math:`(R, C)`, in [0, 1].
+        """
+        return self._score(conf.array)
 
     def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
         """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""

@@ -6,7 +6,7 @@ import chainer
 import numpy as np
 
 from pfdet.links import box_coding
-from pfdet.links.bbox_head import SigmoidBboxHead
+from pfdet.links.bbox_head import BboxHead
 from pfdet.links.fpn import FPN
 from pfdet.links.rpn import RPN
 
@@ -17,10 +17,10 @@ class FasterRCNN(chainer.Chain):
     Args:
         extractor (FPN): Maps images to feature maps.
         rpn (RPN): Maps feature maps to proposals.
-        head (SigmoidBboxHead): Maps feature maps and boxes to classes and boxes.
+        head (BboxHead): Maps feature maps and boxes to classes and boxes.
     """
 
-    def __init__(self, extractor: FPN, rpn: RPN, head: SigmoidBboxHead):
+    def __init__(self, extractor: FPN, rpn: RPN, head: BboxHead):
         super().__init__()
         with self.init_scope():
             self.extractor = extractor

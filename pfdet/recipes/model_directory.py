@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import chainer
+import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
@@ -60,6 +61,30 @@ def load_weights(network: FasterRCNN, path: Path) -> None:
         raise InputError(f'{path}: not weights of this network: {type(e).__name__}: {e}') from e
 
 
+def write_rates(directory: Path, rates: np.ndarray) -> None:
+    """Write ``rates.npy``: the concurrent rates that the network's score takes."""
+    with replace_when_done(directory / 'rates.npy') as path:
+        np.save(path, rates)
+
+
+def read_rates(directory: Path, recipe: Recipe, n_class: int) -> np.ndarray | None:
+    """The concurrent rates of a run, or :obj:`None` where its recipe has no use for them.
+
+    Raises:
+        InputError: They are missing or damaged.
+    """
+    if not build.needs_rates(recipe):
+        return None
+    path = Path(directory) / 'rates.npy'
+    try:
+        rates = np.load(path)
+    except (OSError, ValueError, EOFError) as e:
+        raise InputError(f'{path}: expected concurrent rates, but {e}') from e
+    if rates.shape != (n_class, n_class):
+        raise InputError(f'{path}: has shape {rates.shape}; expected {(n_class, n_class)}')
+    return rates
+
+
 def read(directory: Path) -> Model:
     """Load what a run has left.
 
@@ -80,6 +105,6 @@ def read(directory: Path) -> Model:
     except (ValueError, KeyError, TypeError) as e:
         raise InputError(f'{path}: not written by a training run: {e}') from e
     recipe = from_dict(fields, str(path))
-    network = build.detector(recipe, len(mids))
+    network = build.detector(recipe, len(mids), rates=read_rates(directory, recipe, len(mids)))
     load_weights(network, Path(directory) / 'model.npz')
     return Model(network, recipe, Classes(tuple(mids), tuple(names)))

@@ -33,7 +33,15 @@ class Recipe:
         n_anchor, n_roi (int): Anchors and regions an image to learn from.
         train_proposals, test_proposals (pairs of int): Proposals a level before suppression and an
             image after it.
-        loss (str): A key of :data:`pfdet.recipes.build.LOSSES`.
+        loss (str): A key of :data:`pfdet.functions.losses.LOSSES`.
+        score (str): A key of :data:`pfdet.functions.losses.SCORES`, or empty for the one that goes
+            with the loss.
+        hierarchy_rate (float): The concurrent rate of a class and its ancestor: 1 for the effect
+            that the second paper describes, 0 for its letter.
+        effective_beta (float): Of the weights of classes by their effective number of objects; 0
+            for no weights.
+        join_iou (float): Boxes of an image with this IoU are one object and share their labels,
+            as the second paper counts objects; 1 for equal boxes only.
         cooccurrence (bool): Ignore parts and possessions in their subjects (co-occurrence loss).
         sampler (str): A key of :data:`pfdet.recipes.build.SAMPLERS`.
         aspect_chunk (int): Images of like aspect ratio in a row; 1 for no such grouping. Neither
@@ -77,6 +85,10 @@ class Recipe:
     train_proposals: tuple[int, int] = (2000, 2000)
     test_proposals: tuple[int, int] = (1000, 1000)
     loss: str = 'sigmoid'
+    score: str = ''
+    hierarchy_rate: float = 1.0
+    effective_beta: float = 0.0
+    join_iou: float = 1.0
     cooccurrence: bool = False
     sampler: str = 'sequential'
     aspect_chunk: int = 512

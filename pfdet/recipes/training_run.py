@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import chainer
+import numpy as np
 from chainer.training import extensions
 
 from pfdet.errors import InputError
@@ -63,12 +64,14 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     if val_index is not None and val_index.classes.mids != classes.mids:
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
 
-    network = build.detector(recipe, len(classes), seed)
+    rates = _concurrent_rates(recipe, train_index, comm) if build.needs_rates(recipe) else None
+    network = build.detector(recipe, len(classes), seed, rates)
     if init is not None:
         model_directory.load_weights(network, init)
     if comm.size > 1:
         use_multi_node_batch_normalization(network, comm)
-    chain = build.train_chain(recipe, network, classes, hierarchy, seed)
+    counts = _object_counts(train_index) if recipe.effective_beta > 0 else None
+    chain = build.train_chain(recipe, network, classes, hierarchy, seed, rates, counts)
     if device >= 0:
         chainer.backends.cuda.get_device_from_id(device).use()
         chain.to_gpu()
@@ -84,7 +87,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
 
     optimizer = multi_node_optimizer(chain, comm, recipe.momentum, recipe.weight_decay)
     updater = chainer.training.StandardUpdater(
-        iterator, optimizer, converter=Converter(hierarchy, comm), device=None)
+        iterator, optimizer, converter=Converter(hierarchy, comm, recipe.join_iou), device=None)
     last = n_iteration if iterations is None else iterations
     trainer = chainer.training.Trainer(updater, (max(1, last), 'iteration'), out=str(out))
     trainer.extend(SetLearningRate(partial(
@@ -109,6 +112,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
             'iterations': last, 'seed': seed,
             'init': str(init) if init else None})
+        if rates is not None:
+            model_directory.write_rates(out, rates)
         trainer.extend(
             checkpoints.Snapshot(out / 'snapshots'),
             trigger=(snapshot_interval or max(1, round(n_epoch_iteration)), 'iteration'))
@@ -131,6 +136,21 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
                 path.write_text(json.dumps(validation.score, indent=1) + '\n')
         print(f'trained {updater.iteration} iterations of {global_batch} images in '
               f'{time.perf_counter() - started:.0f} s: {out / "model.npz"}', flush=True)
+
+
+def _concurrent_rates(recipe: Recipe, index: AnnotationIndex, comm) -> np.ndarray:
+    """Concurrent rates of the training set, counted on the first rank."""
+    from pfdet.openimages.concurrent_rates import concurrent_rates, with_hierarchy
+
+    rates = concurrent_rates(index).rates if comm.rank == 0 else None
+    rates = comm.mpi_comm.bcast(rates)
+    return with_hierarchy(rates, index.hierarchy, recipe.hierarchy_rate)
+
+
+def _object_counts(index: AnnotationIndex) -> np.ndarray:
+    """Objects of each class, its descendants' among them, :math:`(C,)`."""
+    n_class = len(index.classes)
+    return np.bincount(index.columns['label'], minlength=n_class) @ index.hierarchy.closure
 
 
 def every(n: int, last: int) -> Callable:

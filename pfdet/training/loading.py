@@ -103,11 +103,13 @@ class Converter:
     Args:
         hierarchy (Hierarchy): The classes' relation.
         comm (ChainerMN communicator): The ranks that train together, or :obj:`None`.
+        join_iou (float): See :func:`~pfdet.targets.batch_truth.collate`.
     """
 
-    def __init__(self, hierarchy: Hierarchy, comm=None):
+    def __init__(self, hierarchy: Hierarchy, comm=None, join_iou: float = 1.):
         self.hierarchy = hierarchy
         self.comm = comm
+        self.join_iou = join_iou
 
     def __call__(self, samples: Sequence[Sample], device=None) -> Batch:
         imgs, bbox, label, flags, positive, negative, positions, image_ids = zip(
@@ -118,6 +120,7 @@ class Converter:
 
             size = size.astype(np.int64)
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, size, MPI.MAX)
-        truth = collate(bbox, label, flags, positive, negative, self.hierarchy)
+        truth = collate(
+            bbox, label, flags, positive, negative, self.hierarchy, self.join_iou)
         return Batch(list(imgs), truth, list(positions), list(image_ids),
                      (int(size[0]), int(size[1])))

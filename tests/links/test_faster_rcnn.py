@@ -4,8 +4,9 @@ import pytest
 from chainercv.links.model.fpn import FPN as ChainerCVFPN
 
 from pfdet import recipes
+from pfdet.functions.softmax import softmax_score
 from pfdet.links import box_coding
-from pfdet.links.bbox_head import SigmoidBboxHead, twice_the_area
+from pfdet.links.bbox_head import BboxHead, twice_the_area
 from pfdet.links.fpn import FPN
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
 from pfdet.recipes import build
@@ -74,7 +75,7 @@ def test_context_is_twice_the_area_and_clipped():
     np.testing.assert_allclose((grown[:, :2] + grown[:, 2:]) / 2, [[20, 40]])
     np.testing.assert_allclose((grown[:, 2:] - grown[:, :2]).prod(axis=1), 2 * 20 * 40)
     rng = np.random.default_rng(0)
-    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, bn=False, context=True)
+    head = BboxHead(3, (1 / 4,), 4, n_unit=8, bn=False, context=True)
     hs = [rng.normal(size=(1, 4, 16, 16)).astype(np.float32)]
     rois, index = np.array([[0, 0, 40, 40]], np.float32), np.zeros(1, np.int32)
     around = box_coding.clip(twice_the_area(rois), (64, 64))
@@ -85,16 +86,26 @@ def test_context_is_twice_the_area_and_clipped():
 
 
 def test_a_box_a_class():
-    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, class_agnostic=False)
+    head = BboxHead(3, (1 / 4,), 4, n_unit=8, class_agnostic=False)
     hs = [np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)]
     rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
     locs, confs = head(hs, rois, np.zeros(2, np.int32))
     assert locs.shape == (2, 3, 4) and confs.shape == (2, 3)
 
 
+def test_softmax_form_has_a_background_that_is_no_score():
+    head = BboxHead(3, (1 / 4,), 4, background=True, score=softmax_score, n_unit=8)
+    hs = [np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)]
+    rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
+    _, confs = head(hs, rois, np.zeros(2, np.int32))
+    assert confs.shape == (2, 4)
+    expected = chainer.functions.softmax(confs).array[:, :3]
+    np.testing.assert_allclose(head.score(confs), expected, rtol=1e-5)
+
+
 def test_head_keeps_the_order_of_boxes():
     rng = np.random.default_rng(0)
-    head = SigmoidBboxHead(3, (1 / 4, 1 / 8), 4, 8, canonical_size=70)
+    head = BboxHead(3, (1 / 4, 1 / 8), 4, n_unit=8, canonical_size=70)
     hs = [rng.normal(size=(2, 4, s, s)).astype(np.float32) for s in (16, 8)]
     corner = rng.uniform(0, 30, (9, 2))
     rois = np.concatenate([corner, corner + rng.uniform(2, 60, (9, 2))], axis=1).astype(np.float32)
@@ -109,7 +120,7 @@ def test_head_keeps_the_order_of_boxes():
 
 
 def test_level_of_box_is_the_papers():
-    head = SigmoidBboxHead(3, (1 / 4, 1 / 8, 1 / 16, 1 / 32), 4, 8)
+    head = BboxHead(3, (1 / 4, 1 / 8, 1 / 16, 1 / 32), 4, n_unit=8)
     side = np.array([10, 111, 113, 223, 224, 447, 449, 900], np.float32)
     rois = np.stack([side * 0, side * 0, side, side], axis=1)
     # k = floor(4 + log2(side / 224)), clipped; level 0 is P2
@@ -117,7 +128,7 @@ def test_level_of_box_is_the_papers():
 
 
 def test_untrained_head_gives_its_prior():
-    head = SigmoidBboxHead(3, (1 / 4,), 4, 8, prior=0.03)
+    head = BboxHead(3, (1 / 4,), 4, n_unit=8, prior=0.03)
     np.testing.assert_allclose(chainer.functions.sigmoid(head.conf.b).array, 0.03, rtol=1e-5)
 
 

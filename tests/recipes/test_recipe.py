@@ -28,12 +28,17 @@ def test_a_row_of_table1_differs_from_the_one_above_as_its_words_say(scale):
         {'backbone', 'anchor_ratios'} if scale == 'full' else {'anchor_ratios'}]
 
 
-@pytest.mark.parametrize('recipe', TABLE1, ids=lambda r: r.name)
+LOSSES = [dataclasses.replace(recipes.find('mini'), name=loss, loss=loss) for loss in (
+    'focal', 'softmax', 'multi_label_softmax', 'dist_ce', 'concurrent_softmax')]
+
+
+@pytest.mark.parametrize('recipe', [*TABLE1, *LOSSES], ids=lambda r: r.name)
 def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = recipes.at_scale(recipe, 'mini')
-    network = build.detector(recipe, len(index.classes))
-    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0)
+    rates = np.full((len(index.classes),) * 2, 0.1, np.float32)
+    network = build.detector(recipe, len(index.classes), rates=rates)
+    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0, rates)
     load = TrainLoader(OpenImagesDataset(index), (64, 64), 256, True, 0)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.01).setup(chain)
     before = {name: p.array.copy() for name, p in network.namedparams()}
@@ -59,6 +64,20 @@ def test_mini_scale_changes_sizes_not_switches():
     switches = {'fpn_bn', 'head_bn', 'loss', 'cooccurrence', 'sampler', 'flip', 'epochs',
                 'schedule', 'steps', 'anchor_ratios', 'momentum', 'weight_decay'}
     assert not differing(full, mini) & switches
+
+
+def test_configurations_of_the_second_paper():
+    r = recipes.find('resnet50-softmax')
+    assert (r.min_size, r.max_size, r.epochs) == ((800, 800), 1333, 7)
+    assert [7 * s for s in r.steps] == [4, 6] and r.base_lr / r.lr_batch_size == 0.00125
+    assert differing(r, recipes.find('resnet50-concurrent')) == {'loss'}
+    assert differing(r, recipes.find('resnext152-softmax')) == {'backbone'}
+
+
+def test_score_must_fit_the_loss():
+    with pytest.raises(InputError, match='score=sigmoid: does not go with loss=softmax'):
+        build.detector(recipes.override(
+            recipes.find('mini'), ['loss=softmax', 'score=sigmoid']), 3)
 
 
 def test_json_round_trip():

@@ -137,6 +137,21 @@ def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpi
     assert not (tmp_path / 'out' / 'model.npz').exists()
 
 
+def test_concurrent_rates_travel_with_the_model(small_world, tmp_path, mpiexec):
+    out = tmp_path / 'model'
+    mpiexec(2, TRAIN, *arguments(small_world, out, '--iterations', 1, *SMALL,
+                                 'loss=concurrent_softmax', 'effective_beta=0.99'))
+    rates = np.load(out / 'rates.npy')
+    index = AnnotationIndex.open(small_world / 'train.index')
+    assert rates.shape == (len(index.classes),) * 2 and (rates > 0).any()
+    assert (rates[index.hierarchy.ancestors] == 1).all()
+    predict = ['--model', out, '--index', small_world / 'validation.index',
+               '--out', tmp_path / 'd.csv']
+    assert run(PREDICT, *predict).returncode == 0
+    (out / 'rates.npy').unlink()
+    refused(run(PREDICT, *predict), 'rates.npy', 'concurrent rates')
+
+
 def test_bad_input_of_prediction(small_world, model, tmp_path):
     index = small_world / 'validation.index'
     refused(run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
