@@ -18,6 +18,7 @@ labels.
 import csv
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,8 @@ from pfdet.openimages.tables import GROUP_OF
 
 # Far above what float64 loses in an area, far below what a threshold could mean.
 _SLACK = 1e-9
+# What NumPy, zipfile and zlib raise on a file that is not what they expect.
+_DAMAGED = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -331,7 +334,8 @@ def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> Concurre
         InputError: If the file is missing or damaged, holds something else, or lacks a class.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, 'rb') as f:
+            data = np.load(f, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise ValueError('it is a single array')
             at = {mid: i for i, mid in enumerate(data['mids'].tolist())}
@@ -339,9 +343,11 @@ def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> Concurre
             options = (float(data['iou_thresh']), bool(data['group_of']), bool(data['expanded']))
         if both.shape != (len(at),) * 2 or count.shape != (len(at),):
             raise ValueError(f'its counts are {count.shape} and {both.shape} for {len(at)} mids')
+        if both.dtype.kind != 'i' or count.dtype.kind != 'i':
+            raise ValueError(f'its counts are {count.dtype} and {both.dtype}')
     except OSError as e:
         raise InputError(f'{path}: cannot read concurrent rates: {e.strerror or e}') from e
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
+    except _DAMAGED as e:
         raise InputError(f'{path}: expected the concurrent rates that pfdet.openimages.statistics '
                          f'writes, but {e}') from e
     missing = [mid for mid in classes.mids if mid not in at]
