@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from pfdet.errors import InputError, run_command
 from pfdet.openimages.classes import read_classes
-from pfdet.openimages.csv_columns import Paths, as_paths
+from pfdet.openimages.csv_columns import Paths, as_paths, string_buffers
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.images import image_size
 from pfdet.openimages.index import distinct, write_index
@@ -218,15 +219,21 @@ def _changes(sorted_values: np.ndarray) -> np.ndarray:
 def _offsets(lengths: np.ndarray) -> np.ndarray:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
+    return _narrow(offsets)
+
+
+def _narrow(offsets: np.ndarray) -> np.ndarray:
     return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
 def id_columns(image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the columns of the image ids."""
-    encoded = [image_id.encode() for image_id in image_ids]
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    return {'id_offsets': _offsets(lengths),
-            'id_bytes': np.frombuffer(b''.join(encoded), np.uint8)}
+    """Return the columns of the image ids.
+
+    Args:
+        image_ids (sequence of str): ``(N,)``, sorted.
+    """
+    offsets, text = string_buffers(pa.array(image_ids, pa.large_string()))
+    return {'id_offsets': _narrow(offsets), 'id_bytes': text}
 
 
 def find_image_files(root: str | os.PathLike, image_ids: Sequence[str],
@@ -246,7 +253,8 @@ def find_image_files(root: str | os.PathLike, image_ids: Sequence[str],
     try:
         names = set(os.listdir(root)) if len(image_ids) else set()
     except OSError:
-        names = set()
+        files.missing = list(image_ids)
+        return files
     chunks = list(_chunks(len(image_ids), 512))
     with (ThreadPoolExecutor(n_thread) as pool,
           tqdm(total=len(image_ids), desc='image sizes', unit='image', disable=None) as bar):
