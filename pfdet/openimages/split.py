@@ -49,12 +49,14 @@ class Part:
         source (array): int64 ``(C,)``, images of each class in the index.
         count (array): int64 ``(C,)``, images of each class among the chosen.
         share (array): float64 ``(C,)``, what the class would have at an unchanged ratio.
+        wanted (array): float64 ``(C,)``, the share, or the least number asked for if that is more.
     """
 
     images: np.ndarray
     source: np.ndarray
     count: np.ndarray
     share: np.ndarray
+    wanted: np.ndarray
 
     @property
     def deviation(self) -> np.ndarray:
@@ -88,8 +90,8 @@ def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
     if val_index is not None:
         _check_size(val_index, n_val)
         other = _membership(val_index)
-        return (_part(member, stratify(member, n_train, at_least, seed), n_train),
-                _part(other, stratify(other, n_val, at_least, seed), n_val))
+        return (_part(member, stratify(member, n_train, at_least, seed), at_least),
+                _part(other, stratify(other, n_val, at_least, seed), at_least))
     n_image = len(index)
     total = _column_sums(member)
     free = np.ones(n_image, bool)
@@ -110,7 +112,7 @@ def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
                                  total * (sizes[name] / n_image))]
         chosen[name] = np.sort(picked)
         free[picked] = False
-    return _part(member, chosen['train'], n_train), _part(member, chosen['val'], n_val)
+    return _part(member, chosen['train'], at_least), _part(member, chosen['val'], at_least)
 
 
 def _check_size(index: AnnotationIndex, n: int) -> None:
@@ -136,10 +138,11 @@ def _column_sums(member: sp.csr_array) -> np.ndarray:
     return np.bincount(member.indices, minlength=member.shape[1])
 
 
-def _part(member: sp.csr_array, images: np.ndarray, n: int) -> Part:
+def _part(member: sp.csr_array, images: np.ndarray, at_least: int) -> Part:
     source = _column_sums(member)[:-1]
-    return Part(images, source, _column_sums(member[images])[:-1],
-                source * (n / max(member.shape[0], 1)))
+    share = source * (len(images) / max(member.shape[0], 1))
+    return Part(images, source, _column_sums(member[images])[:-1], share,
+                np.maximum(share, np.minimum(at_least, source)))
 
 
 def stratify(member: sp.csr_array, n: int, at_least: int = 0, seed: int = 0,
@@ -259,9 +262,9 @@ def _best(cost: np.ndarray, n: int) -> np.ndarray:
 
 def describe(name: str, part: Part, classes: Classes) -> list[str]:
     """Return the lines the command prints about one part."""
-    off = np.abs(part.count - part.share)
-    lines = [f'{name}: {len(part.images):,} images; {int((off <= .5).sum())} of {len(off)} classes '
-             'have the whole number of images nearest to their share']
+    nearest = int((np.abs(part.count - part.wanted) <= .5).sum())
+    lines = [f'{name}: {len(part.images):,} images; {nearest} of {len(classes)} classes have the '
+             'whole number of images nearest to their share, or the least number asked for']
     for low, high, what in ((10, np.inf, 'of 10 images or more'), (1, 10, 'of 1 to 10'),
                             (0, 1, 'below 1')):
         mine = np.flatnonzero((part.share >= low) & (part.share < high) & (part.source > 0))
@@ -270,7 +273,8 @@ def describe(name: str, part: Part, classes: Classes) -> list[str]:
             lines.append(
                 f'  {len(mine)} classes with a share {what}: largest relative deviation '
                 f'{part.deviation[worst]:+.2%} ({classes.names[worst]}: {part.count[worst]:,} '
-                f'for {part.share[worst]:,.2f}), in images {off[mine].max():.2f}')
+                f'for {part.share[worst]:,.2f}), in images '
+                f'{np.abs(part.count - part.share)[mine].max():.2f}')
     none = int(((part.count == 0) & (part.source > 0)).sum())
     return [*lines, f'  classes without an image: {none} that the index has, '
                     f'{int((part.source == 0).sum())} that it has not']
@@ -302,18 +306,21 @@ def write_table(path: str | os.PathLike, parts: Mapping[str, Part], classes: Cla
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.split',
-        description='Choose a small train and validation split that keeps the ratio of each class.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description='Choose a small train and validation split that keeps the ratio of each class.')
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
     parser.add_argument('--val-index', metavar='INDEX', help='where validation images are from; '
                         'by default, the same index without the training images')
-    parser.add_argument('--train', type=int, default=TRAIN, metavar='N', help='training images')
-    parser.add_argument('--val', type=int, default=VAL, metavar='N', help='validation images')
+    parser.add_argument('--train', type=int, default=TRAIN, metavar='N',
+                        help='training images (%(default)s)')
+    parser.add_argument('--val', type=int, default=VAL, metavar='N',
+                        help='validation images (%(default)s)')
     parser.add_argument('--out', required=True, metavar='DIR', help='where train.index, '
                         'validation.index and split.csv go')
     parser.add_argument('--at-least', type=int, default=1, metavar='N', help='images of a class '
-                        'in each part, if there are enough, however small its share')
-    parser.add_argument('--seed', type=int, default=0, help='another seed, other images')
+                        'in each part, if there are enough, however small its share '
+                        '(%(default)s)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='another seed, other images (%(default)s)')
     args = parser.parse_args(argv)
     for name in ('train', 'val', 'at_least', 'seed'):
         least = 1 if name in ('train', 'val') else 0

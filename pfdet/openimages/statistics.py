@@ -326,22 +326,23 @@ def _write_table(path: Path, classes: Classes, rows: np.ndarray,
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.statistics',
-        description='Count images, boxes and label confusions of an annotation index.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description='Count images, boxes and label confusions of an annotation index.')
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
     parser.add_argument('--out', required=True, metavar='DIR', help='where the files go')
     parser.add_argument('--iou', type=float, default=0.9, metavar='X',
-                        help='boxes of an image with at least this IoU are one object')
+                        help='boxes of an image with at least this IoU are one object '
+                        '(%(default)s)')
     parser.add_argument('--group-of', action='store_true',
                         help='count group-of boxes as objects, too')
     parser.add_argument('--expanded', action='store_true',
                         help='concurrent rates of labels expanded to all ancestors')
     parser.add_argument('--threshold', type=float, default=0.1, metavar='X',
-                        help='least concurrent rate of a confused pair')
+                        help='least concurrent rate of a confused pair (%(default)s)')
     parser.add_argument('--min-count', type=int, default=1, metavar='N',
-                        help='least number of objects of a class in a confused pair')
+                        help='least number of objects of a class in a confused pair '
+                        '(%(default)s)')
     parser.add_argument('--pairs', type=int, default=55, metavar='N',
-                        help='how many confused pairs the figures show')
+                        help='how many confused pairs the figures show (%(default)s)')
     parser.add_argument('--compare', nargs='+', default=[], metavar='INDEX',
                         help='other indexes, such as of COCO, to draw beside in the figure of '
                         'images per class')
