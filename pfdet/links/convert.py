@@ -154,12 +154,13 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
     for kind, texts in problems.items():
         for text in texts:
             print(f'{kind}: {text}', file=sys.stderr)
-    counts = [f'{len(texts)} {kind}' for kind, texts in problems.items() if texts]
+    counts = {kind: len(texts) for kind, texts in problems.items() if texts}
     if counts:
-        hint = '; --allow-missing leaves out what is missing' if 'missing' in counts[-1] else ''
+        hint = '; --allow-missing leaves out what is missing' if list(counts) == ['missing'] else ''
+        listed = ', '.join(f'{n} {kind}' for kind, n in counts.items())
         raise InputError(
             f'{path}: parameters do not fit the names and shapes of {result.layout.source}: '
-            f'{", ".join(counts)}, listed above{hint}')
+            f'{listed}, listed above{hint}')
     for text in result.no_classifier:
         print(f'left out of the classifier: {text}')
 
