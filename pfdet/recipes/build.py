@@ -77,9 +77,6 @@ def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None) -> FasterR
         n_class, extractor.scales[:recipe.fpn_scale], recipe.fpn_channel, loss.background,
         score_function(score, rates), recipe.head_unit, recipe.head_bn, recipe.context,
         recipe.class_agnostic, recipe.canonical_size)
-    # ChainerCV's backbones learn their input channels from a first image.
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        extractor(np.zeros((1, 3, 128, 128), recipe.dtype))
     return FasterRCNN(extractor, rpn, head)
 
 

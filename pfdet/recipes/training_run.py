@@ -16,6 +16,7 @@ from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 from pfdet.inference.predict import predict
 from pfdet.iterators.sharded import ShardedIterator
+from pfdet.links.backbone_file import is_backbone_file, load_backbone
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
@@ -43,7 +44,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             ``snapshots/`` go.
         comm (ChainerMN communicator): The ranks.
         val_index (AnnotationIndex): The validation set.
-        init (path): Weights to start from.
+        init (path): Weights to start from: a whole detector's, or a backbone's as
+            ``python -m pfdet.links.convert`` writes them.
         resume (bool): Continue from the newest snapshot in ``out``, if there is one.
         seed (int): Of the weights, the order of images, augmentation and sampling.
         device (int): GPU of this rank, or -1.
@@ -67,7 +69,10 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     rates = _concurrent_rates(recipe, train_index, comm) if build.needs_rates(recipe) else None
     network = build.detector(recipe, len(classes), seed, rates)
     if init is not None:
-        model_directory.load_weights(network, init)
+        if is_backbone_file(init):
+            load_backbone(network.extractor.base, init)
+        else:
+            model_directory.load_weights(network, init)
     if comm.size > 1:
         use_multi_node_batch_normalization(network, comm)
     counts = _object_counts(train_index) if recipe.effective_beta > 0 else None

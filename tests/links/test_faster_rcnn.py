@@ -1,6 +1,7 @@
 import chainer
 import numpy as np
 import pytest
+from chainer import gradient_check
 from chainercv.links.model.fpn import FPN as ChainerCVFPN
 
 from pfdet import recipes
@@ -83,6 +84,25 @@ def test_context_is_twice_the_area_and_clipped():
     both = np.concatenate([head.pool(hs, b, index).array for b in (rois, around)], axis=1)
     h = chainer.functions.relu(head.fc2(chainer.functions.relu(head.fc1(both))))
     np.testing.assert_allclose(head(hs, rois, index)[1].array, head.conf(h).array, rtol=1e-5)
+
+
+def test_gradient_through_context_is_numeric_gradient():
+    rng = np.random.default_rng(0)
+    with chainer.using_config('dtype', np.float64):
+        head = BboxHead(2, (1 / 4, 1 / 8), 2, n_unit=3, bn=False, context=True, roi_size=2,
+                        canonical_size=30)
+    for param in head.params():
+        param.array[...] = rng.normal(size=param.shape)
+    hs = rng.normal(size=(1, 2, 8, 8)), rng.normal(size=(1, 2, 4, 4))
+    rois = np.array([[2, 3, 11, 12], [4, 1, 30, 29]], np.float64)
+    assert set(head.level_of(rois).tolist()) == {0, 1}
+
+    def both(*hs):
+        locs, confs = head(hs, rois, np.zeros(2, np.int32))
+        return chainer.functions.concat([locs[:, 0], confs], axis=1)
+
+    gradient_check.check_backward(both, hs, rng.normal(size=(2, 6)), dtype=np.float64,
+                                  atol=1e-4, rtol=1e-4)
 
 
 def test_a_box_a_class():

@@ -108,6 +108,22 @@ def refused(result, *words):
         assert word in lines[0]
 
 
+def test_starts_from_a_backbone_alone(small_world, model, tmp_path):
+    from pfdet.links.backbone_file import arrays_of, write_backbone
+    from pfdet.recipes import model_directory
+
+    base = model_directory.read(model).network.extractor.base
+    write_backbone(tmp_path / 'backbone.npz', arrays_of(base))
+    out = tmp_path / 'out'
+    done = run(TRAIN, *arguments(small_world, out, '--iterations', 0, '--seed', 9, '--init',
+                                 tmp_path / 'backbone.npz'))
+    assert done.returncode == 0, done.stderr
+    begun, before = weights(out / 'model.npz'), weights(model / 'model.npz')
+    same = {k for k in begun if (begun[k] == before[k]).all()}
+    assert {k for k in begun if k.startswith('extractor/base/')} <= same
+    assert 'head/fc1/W' not in same
+
+
 def test_list_and_show():
     listed = run(TRAIN, '--list').stdout
     assert 'table1-baseline' in listed and 'PFDet Table 1' in listed
@@ -121,7 +137,7 @@ def test_bad_input_of_training(small_world, tmp_path):
     refused(run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
             'absent.index')
     refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
-            'train_multi.py', 'not weights of this network')
+            'train_multi.py', 'not a .npz file')
     refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
             'backbone vgg', 'mini_se_resnext')
 
