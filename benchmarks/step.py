@@ -1,13 +1,14 @@
 """The time of a training step on the CPU, against ChainerCV and against PyTorch's convolutions.
 
-    python benchmarks/step.py [--runs 3]
+    python benchmarks/step.py [--runs 3] [--own-roi-align]
 
 Each contender runs in a process of its own, one after the other, with the same threads and the
 same random images: ResNet-50 with FPN on two images of 480 x 640, and SE-ResNeXt-101 with FPN on
 one. It prints, and ends with status 1 where a goal is missed:
 
 - our step (forward, targets, loss, backward, update) over ChainerCV's own links and train chain
-  with Chainer's own convolution and batch normalization;
+  with Chainer's own convolution and batch normalization. Chainer's RoIAlign is a Python loop that
+  takes many minutes; unless asked for it, ChainerCV gets ours, which can only help it;
 - backbone and FPN, forward and backward, over the same network in PyTorch (left out where torch
   is not installed);
 - the share of our step outside convolutions and matrix products.
@@ -32,12 +33,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
+    parser.add_argument('--own-roi-align', action='store_true', help="ChainerCV with Chainer's")
     parser.add_argument('--skip', nargs='*', default=[], help='contenders to leave out')
     parser.add_argument('--only', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         contender, backbone = args.only
-        print(json.dumps(CONTENDERS[contender](backbone, args.runs)))
+        options = {'own_roi_align': args.own_roi_align} if contender == 'chainercv' else {}
+        print(json.dumps(CONTENDERS[contender](backbone, args.runs, **options)))
         return 0
 
     missed = 0
@@ -47,7 +50,8 @@ def main() -> int:
         for contender in CONTENDERS:
             if contender in args.skip or (contender == 'chainercv' and backbone != 'resnet50'):
                 continue
-            results[contender] = run(contender, backbone, args.runs)
+            flags = ['--own-roi-align'] if args.own_roi_align else []
+            results[contender] = run(contender, backbone, args.runs, flags)
         for name, result in results.items():
             print(f'  {name:10}' + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items()
                                              if k != 'share'))
@@ -68,9 +72,10 @@ def main() -> int:
     return int(missed > 0)
 
 
-def run(contender: str, backbone: str, runs: int) -> dict:
+def run(contender: str, backbone: str, runs: int, flags: list[str]) -> dict:
     """The result of a contender in a fresh process; empty if it cannot run here."""
-    command = [sys.executable, __file__, '--runs', str(runs), '--only', contender, backbone]
+    command = [sys.executable, __file__, '--runs', str(runs), *flags,
+               '--only', contender, backbone]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         if contender == 'pfdet':
@@ -161,9 +166,10 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
     return result
 
 
-def time_chainercv(backbone: str, runs: int, n_class: int = 80) -> dict:
+def time_chainercv(backbone: str, runs: int, n_class: int = 80,
+                   own_roi_align: bool = False) -> dict:
     """ChainerCV's Faster R-CNN with its losses, put together as in its FPN example."""
-    import pfdet.compat  # noqa: F401  nothing else of pfdet: Chainer stays as it is
+    import pfdet.compat  # noqa: F401  but not pfdet.links, which would mend Chainer
 
     import chainer
     import chainer.functions as F
@@ -174,6 +180,10 @@ def time_chainercv(backbone: str, runs: int, n_class: int = 80) -> dict:
         rpn_loss,
     )
 
+    if not own_roi_align:
+        from pfdet.functions import roi_align
+
+        F.roi_average_align_2d = roi_align.roi_average_align_2d
     network = FasterRCNNFPNResNet50(n_fg_class=n_class, pretrained_model=None)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(network)
     imgs, bbox, label = made_batch(CASES[backbone], n_class)
@@ -196,10 +206,7 @@ def time_chainercv(backbone: str, runs: int, n_class: int = 80) -> dict:
         losses += bbox_head_loss_post(locs, confs, indices, gt_locs, gt_labels, len(imgs))
         return F.sum(F.stack(losses))
 
-    # A step takes minutes, nearly all in RoIAlign's Python loop: once is enough.
-    started = time.perf_counter()
-    optimizer.update(loss)
-    step = time.perf_counter() - started
+    step = median_time(lambda: optimizer.update(loss), 1 if own_roi_align else min(runs, 2))
 
     def features():
         hs = network.extractor(x)

@@ -9,7 +9,7 @@ import pytest
 from chainer import gradient_check
 from chainer.functions.connection import convolution_2d, deconvolution_2d
 
-from pfdet.functions import cpu_convolution
+from pfdet.functions import cpu_convolution, cpu_threads
 
 # in channels, out channels, kernel, stride, pad, dilate, groups, input height and width
 CASES = [
@@ -38,11 +38,14 @@ def output_and_gradients(case, x, W, gy):
     return y.array, x.grad, W.grad
 
 
+@pytest.mark.parametrize('n_thread', [1, 3])
 @pytest.mark.parametrize('piece_bytes', [cpu_convolution.PATCH_BYTES, 1000])
 @pytest.mark.parametrize('case', CASES)
-def test_equals_chainer(case, piece_bytes, monkeypatch):
+def test_equals_chainer(case, piece_bytes, n_thread, monkeypatch):
     cpu_convolution.install()
     monkeypatch.setattr(cpu_convolution, 'PATCH_BYTES', piece_bytes)
+    monkeypatch.setattr(cpu_convolution, 'n_thread', lambda: n_thread)
+    monkeypatch.setattr(cpu_threads, 'n_thread', lambda: n_thread)
     C, O, ksize, _, _, _, groups, H, W = case
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, C, H, W)).astype(np.float32)
