@@ -6,8 +6,9 @@ import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
 
 from pfdet.errors import InputError
-from pfdet.openimages.images import image_size, read_image_uint8, to_chw
+from pfdet.openimages.images import image_size, read_reduced, to_chw
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.resizing import resize_to, resized_size
 
 KEYS = ('img', 'bbox', 'label', 'flags', 'positive', 'negative', 'image_id')
 
@@ -48,19 +49,43 @@ class OpenImagesDataset(GetterDataset):
         return len(self.index)
 
     def get_image(self, i: int) -> np.ndarray:
-        """Return image ``i`` as uint8 ``(H, W, 3)``, RGB: the cheap form, for resizing.
+        """Return image ``i`` as uint8 ``(H, W, 3)``, RGB, as it is stored.
 
         Raises:
             InputError: If the file is missing or truncated, or has another size than when the
                 index was built.
         """
+        return self._read(i, None)
+
+    def get_resized(self, i: int, min_size: int, max_size: int) -> np.ndarray:
+        """Return image ``i`` at the size at which the network sees it.
+
+        The same as :func:`pfdet.openimages.resizing.resize` of :meth:`get_image`, but for rounding
+        where the image is to be at most half as high and wide as it is stored: then a JPEG is
+        decoded in reduced size, which is less work.
+
+        Args:
+            i (int): Which image.
+            min_size, max_size (int): Pixels; see
+                :func:`~pfdet.openimages.resizing.resized_size`.
+
+        Returns:
+            uint8 array: :math:`(H', W', 3)`, RGB.
+
+        Raises:
+            InputError: As :meth:`get_image`.
+        """
+        size = resized_size(self.get_size(i), min_size, max_size)
+        return resize_to(self._read(i, size), size)
+
+    def _read(self, i: int, least_size: tuple[int, int] | None) -> np.ndarray:
         path = self.index.image_path(i)
-        img = read_image_uint8(path)
-        size = self.index.image_size(i)
-        if size != (0, 0) and size != img.shape[:2]:
+        img, size = read_reduced(path, least_size)
+        expected = self.index.image_size(i)
+        if expected not in ((0, 0), size):
             raise InputError(
-                f'{path}: is {img.shape[0]} x {img.shape[1]} pixels, but was {size[0]} x '
-                f'{size[1]} when {self.index.path} was built; build the index again')
+                f'{path}: is {size[0]} x {size[1]} pixels, but was {expected[0]} x '
+                f'{expected[1]} when {self.index.path} was built; build the index again')
         return img
 
     def get_size(self, i: int) -> tuple[int, int]:

@@ -28,7 +28,20 @@ def resize(img: np.ndarray, min_size: int, max_size: int) -> np.ndarray:
     Returns:
         uint8 array: :math:`(H', W', 3)`.
     """
-    H, W = resized_size(img.shape[:2], min_size, max_size)
+    return resize_to(img, resized_size(img.shape[:2], min_size, max_size))
+
+
+def resize_to(img: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to a height and a width.
+
+    Args:
+        img (uint8 array): :math:`(H, W, 3)`.
+        size (pair of int): :math:`(H', W')`.
+
+    Returns:
+        uint8 array: :math:`(H', W', 3)`.
+    """
+    H, W = size
     # Averaging over areas keeps thin things when shrinking, and is meant for nothing else.
-    how = cv2.INTER_AREA if H < img.shape[0] else cv2.INTER_LINEAR
-    return cv2.resize(img, (W, H), interpolation=how)
+    shrinks = H <= img.shape[0] and W <= img.shape[1]
+    return cv2.resize(img, (W, H), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

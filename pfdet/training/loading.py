@@ -8,7 +8,6 @@ import numpy as np
 
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.hierarchy import Hierarchy
-from pfdet.openimages.resizing import resize
 from pfdet.targets.batch_truth import BatchTruth, collate
 
 
@@ -81,7 +80,7 @@ class TrainLoader:
     def __call__(self, i: int, position: int, iteration: int) -> Sample:
         edge = np.random.default_rng((self.seed, 1, iteration)).integers(
             self.min_size[0], self.min_size[1] + 1)
-        img = resize(self.dataset.get_image(i), int(edge), self.max_size)
+        img = self.dataset.get_resized(i, int(edge), self.max_size)
         H, W = img.shape[:2]
         annotation = self.dataset.index.annotation(i)
         bbox = annotation.bbox * np.array([H, W, H, W], np.float32)

@@ -2,16 +2,17 @@ import io
 import multiprocessing
 import pickle
 
-import cv2
 import numpy as np
 import PIL.Image
 import pytest
 
 from pfdet.errors import InputError
+from pfdet.openimages import dataset as dataset_module
 from pfdet.openimages.build_index import build_index
 from pfdet.openimages.dataset import KEYS, OpenImagesDataset
-from pfdet.openimages.images import image_size, read_image, read_image_uint8
+from pfdet.openimages.images import read_reduced
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.resizing import resize, resize_to, resized_size
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def smooth(height, width):
                     axis=2).astype(np.uint8)
 
 
-def encoded(img, form='JPEG', **options):
+def encoded(img, form='JPEG', mode='RGB', **options):
     file = io.BytesIO()
-    PIL.Image.fromarray(img).save(file, form, **options)
+    PIL.Image.fromarray(img).convert(mode).save(file, form, **options)
     return file.getvalue()
 
 
@@ -43,7 +44,7 @@ def test_examples(dataset):
         with PIL.Image.open(index.image_path(i)) as opened:
             expected = np.asarray(opened.convert('RGB'), np.float32).transpose(2, 0, 1)
         # Two decoders may differ in how they bring colour to full resolution.
-        assert np.abs(img - expected).mean() < 8
+        assert np.abs(img - expected).mean() < 10
         annotation = index.annotation(i)
         assert bbox.dtype == np.float32
         np.testing.assert_allclose(
@@ -120,100 +121,64 @@ def test_two_processes(dataset):
         float(sum(np.sum(x, dtype=np.float64) for x in dataset[i][:6])) for i in range(25)]
 
 
-@pytest.mark.parametrize('name, data, tolerance', [
-    ('rgb.jpg', encoded(smooth(20, 31), quality=98), 9),
-    ('progressive.jpg', encoded(smooth(20, 31), quality=98, progressive=True), 9),
-    ('rgb.png', encoded(smooth(20, 31), 'PNG'), 0),
-    ('alpha.png', encoded(np.dstack([smooth(20, 31), np.full((20, 31), 255, np.uint8)]), 'PNG'), 0),
-    ('rgb.gif', encoded(smooth(20, 31), 'PPM'), 0),
-    ('trailing.jpg', encoded(smooth(20, 31), quality=98) + b'\0\0 bytes after the end', 9)])
-def test_read_image(tmp_path, name, data, tolerance):
-    path = tmp_path / name
-    path.write_bytes(data)
-    img = read_image(path)
-    assert img.shape == (3, 20, 31) and img.dtype == np.float32 and img.flags.c_contiguous
-    assert np.abs(img.transpose(1, 2, 0) - smooth(20, 31)).max() <= tolerance
-    assert image_size(path) == (20, 31)
-    np.testing.assert_array_equal(read_image_uint8(path).transpose(2, 0, 1), img)
-
-
-def test_other_pixel_formats(tmp_path):
-    path = tmp_path / 'img.jpg'
-    grey = smooth(20, 31)[:, :, 0]
-    path.write_bytes(encoded(grey, quality=98))
-    img = read_image_uint8(path)
-    assert np.abs(img.astype(int) - grey[:, :, None]).max() <= 4
-    assert cv2.imwrite(str(tmp_path / 'deep.png'), grey.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(read_image_uint8(tmp_path / 'deep.png'),
-                                  np.repeat(grey[:, :, None], 3, axis=2))
-    PIL.Image.fromarray(smooth(20, 31)).convert('CMYK').save(path, quality=98)
-    img = read_image_uint8(path)
-    assert img.shape == (20, 31, 3) and image_size(path) == (20, 31)
-    assert np.abs(img.astype(int) - smooth(20, 31)).max() < 12
-
-
-@pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_orientation_is_ignored(tmp_path, orientation):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    path = tmp_path / 'img.jpg'
-    path.write_bytes(encoded(smooth(20, 31), quality=98, exif=exif.tobytes()))
-    assert image_size(path) == (20, 31)
-    img = read_image_uint8(path)
-    assert img.shape == (20, 31, 3)
-    assert np.abs(img.astype(int) - smooth(20, 31)).max() <= 9
-
-
-def test_size_behind_a_long_head(tmp_path):
-    path = tmp_path / 'img.jpg'
-    data = encoded(smooth(20, 31))
-    segment = b'\xff\xe2' + (40000).to_bytes(2, 'big') + b'\xff\xc0' * 19999
-    path.write_bytes(data[:2] + segment + data[2:])
-    assert image_size(path) == (20, 31) == read_image_uint8(path).shape[:2]
-
-
-@pytest.mark.parametrize('data', [
-    encoded(smooth(64, 80), quality=95), encoded(smooth(64, 80), progressive=True),
-    encoded(smooth(64, 80), 'PNG'),
-    encoded(smooth(64, 80), exif=b'Exif\0\0' + encoded(smooth(8, 8)))],
-    ids=['jpeg', 'progressive', 'png', 'thumbnail'])
-def test_truncated_images(tmp_path, data):
-    path = tmp_path / 'cut.jpg'
-    # The last chunk of a PNG holds no pixels: without it nothing is missing.
-    last = len(data) - (24 if data.startswith(b'\x89PNG') else 1)
-    for end in [0, 1, 2, 10, *np.linspace(20, last, 25).astype(int)]:
-        path.write_bytes(data[:end])
-        with pytest.raises(InputError, match='cut.jpg') as e:
-            read_image(path)
-        assert '\n' not in str(e.value)
-    path.write_bytes(data)
-    read_image(path)
-
-
-def test_what_is_no_image(tmp_path):
-    for content in (b'', b'ImageID,LabelName\n', b'\xff\xd8\xff\xd9', b'\x89PNG' + b'\0' * 40):
-        path = tmp_path / 'text.jpg'
-        path.write_bytes(content)
-        for read in (read_image, image_size):
-            with pytest.raises(InputError, match='text.jpg: '):
-                read(path)
-    for missing in (tmp_path / 'none.jpg', tmp_path, 'a\0b'):
-        for read in (read_image, image_size):
-            with pytest.raises(InputError, match='cannot read the image'):
-                read(missing)
-
-
-def test_fuzzed_images(tmp_path):
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory, made):
+    """A data set of images large enough to be decoded in reduced size, of several kinds."""
+    split = made.write_split(tmp_path_factory.mktemp('large'))
     rng = np.random.default_rng(0)
-    whole = encoded(smooth(24, 24))
-    path = tmp_path / 'img.jpg'
-    for _ in range(300):
-        data = bytearray(whole)
-        for at in rng.integers(0, len(data), 3):
-            data[at] = rng.integers(256)
-        path.write_bytes(data)
-        for read in (read_image, image_size):
-            try:
-                read(path)
-            except InputError as e:
-                assert '\n' not in str(e)
+    paths = sorted(split['images'].iterdir())
+    for k, path in enumerate(paths):
+        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        height, width = rng.integers(150, 420, 2)
+        img = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        mode = ('RGB', 'L', 'CMYK', 'RGB')[k % 4]
+        path.write_bytes(encoded(np.asarray(img), mode=mode, quality=90, progressive=k % 3 == 0))
+    # Some that are no JPEG, whatever their name says.
+    paths[0].write_bytes(encoded(np.asarray(img), 'PNG'))
+    build_index(**split)
+    return OpenImagesDataset(AnnotationIndex.open(split['out']))
+
+
+@pytest.mark.parametrize('min_size, max_size', [(1, 1), (25, 1000), (40, 44), (75, 1000), (
+    150, 160), (260, 1000), (500, 700)])
+def test_resized_is_resized(photographs, min_size, max_size):
+    """Decoding in reduced size changes neither the shape nor, much, the pixels."""
+    for i in range(len(photographs)):
+        img = photographs.get_resized(i, min_size, max_size)
+        whole = photographs.get_image(i)
+        expected = resize(whole, min_size, max_size)
+        assert img.shape == expected.shape == (
+            *resized_size(photographs.get_size(i), min_size, max_size), 3)
+        assert img.dtype == np.uint8 and img.flags.c_contiguous
+        if min(expected.shape[:2]) * 2 > min(whole.shape[:2]):
+            np.testing.assert_array_equal(img, expected)
+        elif min_size > 10:
+            # They differ in how they average; the images are busier than photographs.
+            assert np.abs(img.astype(int) - expected).mean() < 10
+
+
+def test_resized_decodes_no_more_than_it_must(photographs, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(dataset_module, 'read_reduced', lambda *args: decoded.append(
+        read_reduced(*args)) or decoded[-1])
+    for i in range(len(photographs)):
+        photographs.get_resized(i, 40, 1000)
+    reduced = [img.shape[:2] != size for img, size in decoded]
+    assert sum(reduced) > 20 and not reduced[0]
+    assert all(min(img.shape[:2]) >= 40 for img, size in decoded[1:])
+
+
+def test_resized_of_another_size_is_refused(dataset):
+    path = dataset.index.image_path(4)
+    height, width = dataset.index.image_size(4)
+    path.write_bytes(encoded(smooth(height * 8, width * 8)))
+    with pytest.raises(InputError, match=f'is {height * 8} x {width * 8} pixels, but was'):
+        dataset.get_resized(4, 4, 100)
+
+
+def test_resize_shrinks_by_areas():
+    """Thin things stay: a line is averaged, not stepped over."""
+    img = np.zeros((64, 64, 3), np.uint8)
+    img[:, 13] = 255
+    for size in (16, 16), (64, 16), (63, 16):
+        np.testing.assert_allclose(resize_to(img, size).mean(), 255 / 64, atol=.5)
