@@ -6,18 +6,16 @@ function of arrays; files are read by :mod:`pfdet.evaluation.detections` and
 :mod:`pfdet.evaluation.ground_truth`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
+from pfdet.evaluation.runs import blocks, is_first
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
-
-# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough for the cache.
-_PAIRS_PER_BLOCK = 1 << 16
 
 
 def average_precision(
@@ -96,7 +94,7 @@ def average_precision(
     # The first of each box, by descending score, the later detection first if equal.
     hit = hit[np.lexsort((-hit, -score[hit], box[hit]))]
     true_positive = np.zeros(len(used), bool)
-    true_positive[hit[_is_first(box[hit])]] = True
+    true_positive[hit[is_first(box[hit])]] = True
 
     rest = np.flatnonzero(~true_positive)
     group, cover = _best_overlap(
@@ -231,7 +229,7 @@ def _best_overlap(
     slot = np.minimum(np.searchsorted(unique, key), len(unique) - 1)
     some = np.flatnonzero(unique[slot] == key)
     start, count = start[slot[some]], count[slot[some]]
-    for block in _blocks(count):
+    for block in blocks(count):
         n = count[block]
         first_pair = np.cumsum(n) - n
         owner = np.repeat(np.arange(len(n)), n)
@@ -239,7 +237,7 @@ def _best_overlap(
         overlap = _overlap(bbox[some[block]][owner], gt_bbox[other], over_union)
         highest = np.maximum.reduceat(overlap, first_pair)
         at_highest = np.flatnonzero(overlap == highest[owner])
-        at_highest = at_highest[_is_first(owner[at_highest])]
+        at_highest = at_highest[is_first(owner[at_highest])]
         best[some[block]] = order[other[at_highest]]
         best_overlap[some[block]] = highest
     return best, best_overlap
@@ -255,25 +253,6 @@ def _overlap(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
     if over_union:
         area = area + (b[2] - b[0]) * (b[3] - b[1]) - intersection
     return intersection / area
-
-
-def _blocks(count: np.ndarray) -> Iterator[slice]:
-    # Runs of rows with about _PAIRS_PER_BLOCK pairs in all, at least one row each.
-    end_pair = np.cumsum(count)
-    begin = 0
-    while begin < len(count):
-        done = end_pair[begin - 1] if begin else 0
-        end = int(np.searchsorted(end_pair, done + _PAIRS_PER_BLOCK, side='right'))
-        end = max(end, begin + 1)
-        yield slice(begin, end)
-        begin = end
-
-
-def _is_first(x: np.ndarray) -> np.ndarray:
-    # True at the first of each run of equal values.
-    first = np.ones(len(x), bool)
-    first[1:] = x[1:] != x[:-1]
-    return first
 
 
 def _curves(

@@ -5,12 +5,9 @@ is found in rounds that decide every class together, as many as the longest chai
 of which each suppresses the next (a handful in practice).
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
-# Pairs of boxes compared at once: enough to hide NumPy's overhead, few enough for the cache.
-_PAIRS_PER_BLOCK = 1 << 16
+from pfdet.evaluation.runs import blocks, is_first
 
 
 def non_maximum_suppression(
@@ -117,7 +114,7 @@ def _overlapping_pairs(
 
     # Sweep along x: a box and one that begins further right than a share 1 - iou_thresh of
     # the first's width have an IoU below iou_thresh.
-    group = np.cumsum(_is_first(sorted_label)) - 1
+    group = np.cumsum(is_first(sorted_label)) - 1
     low, span = (x_min.min(), max(np.ptp(x_min), 1e-12)) if n else (0., 1.)
     key = 2 * group + (x_min - low) / span
     sweep = np.argsort(key, kind='stable')
@@ -129,7 +126,7 @@ def _overlapping_pairs(
 
     area = (y_max - y_min) * (x_max - x_min)
     found = []
-    for block in _blocks(count):
+    for block in blocks(count):
         m = count[block]
         begin = np.arange(block.start, block.stop)
         a = np.repeat(begin, m)
@@ -162,22 +159,3 @@ def _leaders(n: int, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         open_pair = waits[source] & leads[source] & leads[target]
         source, target = source[open_pair], target[open_pair]
     return leads
-
-
-def _blocks(count: np.ndarray) -> Iterator[slice]:
-    # Runs of rows with about _PAIRS_PER_BLOCK pairs in all, at least one row each.
-    end_pair = np.cumsum(count)
-    begin = 0
-    while begin < len(count):
-        done = end_pair[begin - 1] if begin else 0
-        end = int(np.searchsorted(end_pair, done + _PAIRS_PER_BLOCK, side='right'))
-        end = max(end, begin + 1)
-        yield slice(begin, end)
-        begin = end
-
-
-def _is_first(x: np.ndarray) -> np.ndarray:
-    # True at the first of each run of equal values.
-    first = np.ones(len(x), bool)
-    first[1:] = x[1:] != x[:-1]
-    return first

@@ -136,6 +136,6 @@ def test_join_is_checked():
 def test_blocks_do_not_change_the_result(monkeypatch):
     boxes = _random_boxes(np.random.default_rng(3), 300, 2)
     whole = non_maximum_weighted(*boxes)
-    monkeypatch.setattr('pfdet.inference.suppression._PAIRS_PER_BLOCK', 7)
+    monkeypatch.setattr('pfdet.evaluation.runs.PAIRS_PER_BLOCK', 7)
     for a, b in zip(non_maximum_weighted(*boxes), whole):
         np.testing.assert_array_equal(a, b)
