@@ -29,7 +29,12 @@ def main() -> None:
     if args.out is None:
         raise InputError('no place for the results: give --out DIR')
 
+    if not 0 <= args.max_corrupt_share <= 1:
+        raise InputError(
+            f'--max-corrupt-share {args.max_corrupt_share}: expected a number from 0 to 1')
+
     # Only here, so that the above answers at once and without Chainer.
+    from pfdet.openimages.corrupt_images import CorruptImages
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes.training_run import communicator, train
 
@@ -38,7 +43,8 @@ def main() -> None:
     train(recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
           init=args.init, resume=args.resume, seed=args.seed, device=device,
           n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
-          val_interval=args.val_interval, snapshot_interval=args.snapshot_interval)
+          val_interval=args.val_interval, snapshot_interval=args.snapshot_interval,
+          corrupt=CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None)
 
 
 def show(recipe: recipes.Recipe) -> None:
@@ -76,6 +82,12 @@ def parse_arguments() -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of weights, order, augmentation and sampling')
     add('--iterations', type=int, help='stop after so many, with the schedule of the whole run')
     add('--threads', type=int, default=1, help='threads a rank that load images')
+    add('--corrupt', choices=('raise', 'skip'), default='raise',
+        help='end at the first training image that cannot be read, or take another in its place '
+             '(default: %(default)s)')
+    add('--max-corrupt-share', type=float, default=0.01, metavar='SHARE',
+        help='with --corrupt skip, end when at least 20 images and more than this share of all '
+             'drawn cannot be read (default: %(default)s)')
     add('--communicator', help="ChainerMN's name (default: pure_nccl on GPUs, else naive)")
     add('--log-interval', type=int, default=10, metavar='ITERATIONS')
     add('--val-interval', type=float, metavar='EPOCHS')

@@ -5,6 +5,7 @@ number of ranks can share one sequence and a run can be resumed anywhere in it.
 """
 
 import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -51,6 +52,31 @@ class SequentialSampler:
         """The image at a position, which may be of any epoch."""
         epoch, place = divmod(position, self.n_image)
         return int(self._order(epoch)[place])
+
+
+def replacements(sampler: Sequence[int], position: int, n: int = 64) -> Iterator[int]:
+    """Images to take, one after the other, where the image at a position cannot be read.
+
+    They are those at the positions that follow, which come from the same sampler's distribution
+    and, where it groups images by aspect ratio, mostly from the same group. Nothing but the
+    position decides, so they are the same on any number of ranks and after resuming. Such an image
+    is seen once more in its epoch; since each epoch has an order of its own, none is seen more
+    often in the long run.
+
+    Args:
+        sampler (sequence): Maps positions to images.
+        position (int): Of the image that cannot be read.
+        n (int): Positions to look at.
+
+    Yields:
+        int: An image that has not been tried.
+    """
+    tried = {sampler[position]}
+    for p in range(position + 1, position + 1 + n):
+        image = sampler[p]
+        if image not in tried:
+            tried.add(image)
+            yield image
 
 
 def aspect_groups(sizes: np.ndarray, step: float = 0.29) -> np.ndarray:

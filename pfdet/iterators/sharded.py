@@ -7,6 +7,10 @@ from typing import Any
 
 import chainer
 
+from pfdet.errors import InputError
+from pfdet.iterators.samplers import replacements
+from pfdet.openimages.corrupt_images import CorruptImages
+
 
 class ShardedIterator(chainer.dataset.Iterator):
     """One rank's batches of a global sequence, loaded ahead of time by threads.
@@ -24,13 +28,16 @@ class ShardedIterator(chainer.dataset.Iterator):
         rank, n_rank (int): Which share.
         n_thread (int): Threads that load.
         n_ahead (int): Batches to load ahead.
+        corrupt (CorruptImages): Counts what was read, and the images for which ``load`` raises
+            :class:`~pfdet.errors.InputError`: others take their place, see
+            :func:`~pfdet.iterators.samplers.replacements`. With :obj:`None`, the error is raised.
     """
 
     repeat = True
 
     def __init__(self, sampler: Sequence[int], load: Callable[[int, int, int], Any],
                  batch_size: int, rank: int = 0, n_rank: int = 1, n_thread: int = 1,
-                 n_ahead: int = 2):
+                 n_ahead: int = 2, corrupt: CorruptImages | None = None):
         if batch_size < 1:
             raise ValueError(f'batch size must be at least 1, not {batch_size}')
         if not 0 <= rank < n_rank:
@@ -41,6 +48,7 @@ class ShardedIterator(chainer.dataset.Iterator):
         self.rank = rank
         self.n_rank = n_rank
         self.n_ahead = n_ahead
+        self.corrupt = corrupt
         self.position = 0
         self._previous = 0
         self._pool = ThreadPoolExecutor(n_thread, 'load')
@@ -63,12 +71,39 @@ class ShardedIterator(chainer.dataset.Iterator):
                 self._pool.submit(self.load, self.sampler[p], p, iteration)
                 for p in self.positions(self._requested)])
             self._requested += self.global_batch_size
-        batch = [future.result() for future in self._batches.popleft()]
+        batch = [self._sample(future, p) for future, p in zip(
+            self._batches.popleft(), self.positions(self.position), strict=True)]
         self._previous = self.position
         self.position += self.global_batch_size
         return batch
 
     next = __next__
+
+    def _sample(self, future: Future, position: int) -> Any:
+        # Counted here and not where it is loaded ahead, so that the count is that of the batches.
+        try:
+            sample = future.result()
+        except InputError as e:
+            if self.corrupt is None:
+                raise
+            return self._other_sample(position, e)
+        if self.corrupt is not None:
+            self.corrupt.n_image += 1
+        return sample
+
+    def _other_sample(self, position: int, error: InputError) -> Any:
+        """What takes the place of an image that cannot be read."""
+        self.corrupt.add(position, error)
+        iteration = self.position // self.global_batch_size
+        for image in replacements(self.sampler, position):
+            try:
+                sample = self.load(image, position, iteration)
+            except InputError as e:
+                self.corrupt.add(position, e)
+            else:
+                self.corrupt.n_image += 1
+                return sample
+        raise InputError(f'{error}; and none of the images that follow it can be read either')
 
     @property
     def epoch(self) -> int:

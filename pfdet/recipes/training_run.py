@@ -18,11 +18,13 @@ from pfdet.inference.predict import predict
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.backbone_file import is_backbone_file, load_backbone
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
+from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import build, model_directory
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import checkpoints
+from pfdet.training.corrupt_images import CountCorruptImages
 from pfdet.training.evaluator import ValidationAP
 from pfdet.training.loading import Converter, TrainLoader
 from pfdet.training.optimizer import multi_node_optimizer
@@ -34,7 +36,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
           val_index: AnnotationIndex | None = None, init: Path | None = None,
           resume: bool = False, seed: int = 0, device: int = -1, n_thread: int = 1,
           iterations: int | None = None, log_interval: int = 10,
-          val_interval: float | None = None, snapshot_interval: int | None = None) -> None:
+          val_interval: float | None = None, snapshot_interval: int | None = None,
+          corrupt: CorruptImages | None = None) -> None:
     """Train a recipe; every rank calls this.
 
     Args:
@@ -56,6 +59,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         log_interval (int): Iterations between lines of the log.
         val_interval (float): Epochs between validations; by default an eighth of the run.
         snapshot_interval (int): Iterations between snapshots; by default an epoch.
+        corrupt (CorruptImages): Other images take the place of training images that cannot be
+            read, unless they are too many. With :obj:`None`, the first one ends the run.
 
     Raises:
         InputError: A file or a setting cannot be used.
@@ -85,7 +90,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
                        recipe.flip, seed)
     sampler = build.sampler(recipe, train_index.columns['image_size'], seed)
     iterator = ShardedIterator(
-        sampler, load, recipe.batch_size, comm.rank, comm.size, n_thread)
+        sampler, load, recipe.batch_size, comm.rank, comm.size, n_thread, corrupt=corrupt)
     global_batch = iterator.global_batch_size
     n_epoch_iteration = n_image / global_batch
     n_iteration = math.ceil(recipe.epochs * n_epoch_iteration)
@@ -101,6 +106,10 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         schedule=recipe.schedule, steps=recipe.steps,
         n_warmup=round(recipe.warmup_epochs * n_epoch_iteration))))
     trainer.extend(MeanOverRanks(comm))
+    counting = None
+    if corrupt is not None:
+        counting = CountCorruptImages(corrupt, comm, every(log_interval, last))
+        trainer.extend(counting)
 
     validation = None
     if val_index is not None:
@@ -135,6 +144,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         iterator.finalize()
 
     if comm.rank == 0:
+        if counting is not None and counting.total.n_corrupt:
+            print(f'{counting.total}; others took their place', flush=True)
         model_directory.write_weights(out, network)
         if validation is not None and validation.score is not None:
             with replace_when_done(out / 'score.json') as path:

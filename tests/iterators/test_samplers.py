@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pfdet.iterators.samplers import SequentialSampler, aspect_groups
+from pfdet.iterators.samplers import SequentialSampler, aspect_groups, replacements
 
 
 def test_every_image_once_an_epoch_in_new_order():
@@ -49,3 +49,33 @@ def test_runs_of_one_group():
         # runs of the groups alternate: they are shuffled
         groups = [int(run[0]) for run in runs[:n_pure]]
         assert set(groups) == {0, 1, 2} and groups != sorted(groups)
+
+
+def test_grouping_draws_the_same_images():
+    """With groups and without, in every epoch each image comes once."""
+    rng = np.random.default_rng(0)
+    for n, chunk, n_group in (1, 8, 1), (7, 8, 2), (64, 8, 3), (200, 16, 30), (333, 512, 4):
+        group = rng.integers(0, n_group, n)
+        sampler = SequentialSampler(n, 1, group, chunk)
+        for epoch in range(3):
+            drawn = [sampler[p] for p in range(epoch * n, (epoch + 1) * n)]
+            assert sorted(drawn) == list(range(n))
+
+
+def test_replacements_follow():
+    sampler = SequentialSampler(10, 0)
+    for position in 0, 7, 9, 13:
+        found = list(replacements(sampler, position, 40))
+        # over the end of an epoch, but none twice
+        assert sorted([sampler[position], *found]) == list(range(10))
+        assert found[0] == next(sampler[p] for p in range(position + 1, position + 3)
+                                if sampler[p] != sampler[position])
+    assert len(list(replacements(sampler, 0, 4))) == 4
+    assert list(replacements([5] * 100, 3)) == []
+
+
+def test_replacements_are_mostly_of_the_group():
+    group = np.random.default_rng(0).integers(0, 5, 4000)
+    sampler = SequentialSampler(4000, 5, group, 64)
+    same = [group[next(replacements(sampler, p))] == group[sampler[p]] for p in range(3000)]
+    assert np.mean(same) > .97

@@ -5,8 +5,10 @@ import chainer
 import numpy as np
 import pytest
 
-from pfdet.iterators.samplers import SequentialSampler
+from pfdet.errors import InputError
+from pfdet.iterators.samplers import SequentialSampler, replacements
 from pfdet.iterators.sharded import ShardedIterator
+from pfdet.openimages.corrupt_images import CorruptImages
 
 
 def make_iterator(rank=0, n_rank=1, batch_size=3, load=lambda *args: args, **kwargs):
@@ -100,3 +102,87 @@ def test_many_ranks_without_gap():
     positions = np.concatenate([
         list(make_iterator(rank, 512, 2).positions(1024)) for rank in range(512)])
     assert sorted(positions) == list(range(1024, 2048))
+
+
+BAD = {1, 2, 7}
+
+
+def load_good(image, position, iteration):
+    """Images of which three of ten cannot be read."""
+    if image in BAD:
+        raise InputError(f'{image}.jpg: empty file')
+    return image, position, iteration
+
+
+def expected_sequence(n):
+    sampler = SequentialSampler(10, 0)
+    for p in range(n):
+        yield next(i for i in [sampler[p], *replacements(sampler, p)] if i not in BAD)
+
+
+@pytest.mark.parametrize('n_rank', [1, 2, 3, 6])
+def test_replaced_images_are_the_same_on_any_number_of_ranks(n_rank):
+    images, counts = {}, []
+    for rank in range(n_rank):
+        corrupt = CorruptImages(n_first=100)
+        iterator = make_iterator(rank, n_rank, 6 // n_rank, load_good, corrupt=corrupt, n_thread=2)
+        for i in range(7):
+            for image, position, iteration in next(iterator):
+                assert iteration == i == position // 6
+                images[position] = image
+        iterator.finalize()
+        counts.append(corrupt.take())
+    assert [images[p] for p in range(42)] == list(expected_sequence(42))
+    # what was loaded ahead is not counted
+    n_corrupt = sum(c.n_corrupt for c in counts)
+    assert sum(c.n_image for c in counts) == 42 + n_corrupt
+    sampler = SequentialSampler(10, 0)
+    assert {p for c in counts for p, _ in c.first} == {p for p in range(42) if sampler[p] in BAD}
+    assert n_corrupt >= sum(sampler[p] in BAD for p in range(42)) > 10
+
+
+def test_replaced_images_are_the_same_after_resuming():
+    two = [make_iterator(rank, 2, 2, load_good, corrupt=CorruptImages()) for rank in range(2)]
+    for _ in range(3):
+        for iterator in two:
+            next(iterator)
+    one = make_iterator(0, 1, 3, load_good, corrupt=CorruptImages())
+    chainer.serializers.load_npz(save(two[0]), one)
+    found = [next(one) for _ in range(6)]
+    assert [image for batch in found for image, _, _ in batch] == list(expected_sequence(30))[12:]
+    for iterator in [one, *two]:
+        iterator.finalize()
+
+
+def test_without_a_count_the_first_corrupt_image_is_raised():
+    iterator = make_iterator(load=load_good, batch_size=1)
+    sampler = SequentialSampler(10, 0)
+    for p in range(10):
+        if sampler[p] in BAD:
+            with pytest.raises(InputError, match=f'^{sampler[p]}.jpg: empty file$'):
+                next(iterator)
+            break
+        next(iterator)
+    iterator.finalize()
+
+
+def test_nothing_but_corrupt_images():
+    def load(image, position, iteration):
+        raise InputError(f'{image}.jpg: empty file')
+
+    corrupt = CorruptImages()
+    iterator = make_iterator(load=load, batch_size=1, corrupt=corrupt)
+    with pytest.raises(InputError, match='none of the images that follow'):
+        next(iterator)
+    assert corrupt.n_corrupt == corrupt.n_image == 10
+    iterator.finalize()
+
+
+def test_other_errors_are_not_skipped():
+    def load(image, position, iteration):
+        raise MemoryError
+
+    iterator = make_iterator(load=load, batch_size=1, corrupt=CorruptImages())
+    with pytest.raises(MemoryError):
+        next(iterator)
+    iterator.finalize()
