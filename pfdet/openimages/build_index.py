@@ -19,18 +19,19 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pfdet.errors import InputError, run_command
+from pfdet.openimages.arrow_arrays import from_numbers, from_strings, string_buffers
 from pfdet.openimages.classes import read_classes
-from pfdet.openimages.csv_columns import Paths, as_paths, string_buffers
+from pfdet.openimages.csv_columns import Paths, as_paths
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.images import image_size
 from pfdet.openimages.index import distinct, write_index
 from pfdet.openimages.tables import (
     BoxTable,
     ImageLabelTable,
+    arrow_union_of_ids,
     describe_unknown,
     read_boxes,
     read_image_labels,
-    union_of_ids,
 )
 
 SUFFIXES = ['.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG']
@@ -108,7 +109,8 @@ def build_index(
     if not len(box_table.image):
         raise InputError(f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
                          'XMin < XMax and YMin < YMax in [0, 1]')
-    image_ids, (of_boxes, of_labels) = union_of_ids([box_table, label_table])
+    ids, (of_boxes, of_labels) = arrow_union_of_ids([box_table, label_table])
+    image_ids = ids.to_pylist()
     files = find_image_files(images, image_ids, n_thread)
     found = files.size[:, 0] > 0
     if not found.any() and not keep_missing:
@@ -119,7 +121,9 @@ def build_index(
     label_table.image = of_labels[label_table.image]
     columns, contradictory = annotation_columns(
         box_table, label_table, kept, len(label_space))
-    columns.update(id_columns(image_ids[kept]))
+    if not kept.all():
+        ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
+    columns.update(id_columns(ids))
     columns['image_size'] = files.size[kept]
     columns['image_suffix'] = files.suffix[kept]
     counts = {'images': int(kept.sum()), 'objects': len(columns['bbox']),
@@ -158,16 +162,27 @@ def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarra
     """
     n_image = int(kept.sum())
     number = np.cumsum(kept, dtype=np.int32) - 1
-    columns = _object_columns(boxes, kept, number, n_image)
+    with ThreadPoolExecutor(2) as pool:
+        objects = pool.submit(_object_columns, boxes, kept, number, n_image)
+        verified, contradictory = _verified_columns(boxes, labels, kept, number, n_image, n_class)
+        return {**objects.result(), **verified}, contradictory
 
+
+def _verified_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray,
+                      number: np.ndarray, n_image: int,
+                      n_class: int) -> tuple[dict[str, np.ndarray], int]:
     # An image and a class as one number, of boxes and of both kinds of verification.
+    columns = {}
     boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
     boxed = boxed[kept[boxes.image]]
     verified = number[labels.image].astype(np.int64) * n_class + labels.label
     here = kept[labels.image]
     positive = distinct(np.concatenate([boxed, verified[here & labels.positive]]))
     negative = distinct(verified[here & ~labels.positive])
-    clash = np.isin(negative, positive, assume_unique=True)
+    # Both ascend, so that a search is faster than numpy.isin, which sorts them together.
+    place = np.searchsorted(positive, negative)
+    clash = place < len(positive)
+    clash[clash] = positive[place[clash]] == negative[clash]
     for name, key in (('positive', positive), ('negative', negative[~clash])):
         columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
         columns[name] = (key % n_class).astype(np.int16)
@@ -176,38 +191,47 @@ def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarra
 
 def _object_columns(boxes: BoxTable, kept: np.ndarray, number: np.ndarray,
                     n_image: int) -> dict[str, np.ndarray]:
-    order = _box_order(boxes)
+    order, new_object, new_label = _group_boxes(boxes)
     if not kept.all():
-        order = order[kept[boxes.image[order]]]
-    image, label, bbox = number[boxes.image[order]], boxes.label[order], boxes.bbox[order]
-    new_object = _changes(image)
-    for k in range(4):
-        new_object[1:] |= bbox[1:, k] != bbox[:-1, k]
-    new_label = new_object | _changes(label)
+        # All rows of an image stay or go, so those that begin an object or a label still do.
+        stay = kept[boxes.image[order]]
+        order, new_object, new_label = order[stay], new_object[stay], new_label[stay]
     first = np.flatnonzero(new_object)
-    n_label = np.bincount((np.cumsum(new_object) - 1)[new_label], minlength=len(first))
+    n_label = np.bincount((np.cumsum(new_object, dtype=np.int32) - 1)[new_label],
+                          minlength=len(first))
     flags = (np.bitwise_or.reduceat(boxes.flags[order], first) if len(first)
              else np.zeros(0, np.uint8))
-    return {'object_offsets': _offsets(np.bincount(image[first], minlength=n_image)),
-            'bbox': bbox[first], 'flags': flags,
-            'label_offsets': _offsets(n_label), 'label': label[new_label].astype(np.int16)}
+    rows = order[first]
+    image = number[boxes.image[rows]]
+    return {'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
+            'bbox': boxes.bbox.take(rows, axis=0), 'flags': flags,
+            'label_offsets': _offsets(n_label),
+            'label': boxes.label[order[new_label]].astype(np.int16)}
 
 
-def _box_order(boxes: BoxTable) -> np.ndarray:
-    """Return the order by image, coordinates from ``y_min`` to ``x_max``, and label."""
-    # Coordinates are not negative, so their bits order as they do. One key of image and y_min
-    # settles most rows; only those that are equal in it need the slower sort by more keys.
+def _group_boxes(boxes: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order the rows by image, coordinates from ``y_min`` to ``x_max``, and label.
+
+    Returns:
+        tuple: The order, and in that order, which rows begin an object and which a label.
+    """
+    # Coordinates are not negative, so their bits order as they do. Image and y_min settle most
+    # rows. The next key is asked for only those that are equal in all before, and so on: six
+    # sorts by one number, the later ones of few rows.
     bits = np.ascontiguousarray(boxes.bbox).view(np.uint32)
-    high = boxes.image.astype(np.uint64) << 32 | bits[:, 0]
-    order = np.argsort(high, kind='stable')
-    high = high[order]
-    new = np.append(_changes(high), True)
-    tied = np.flatnonzero(~(new[:-1] & new[1:]))
-    rows = order[tied]
-    middle = bits[rows, 1].astype(np.uint64) << 32 | bits[rows, 2]
-    low = bits[rows, 3].astype(np.uint64) << 32 | boxes.label[rows].astype(np.uint64)
-    order[tied] = rows[np.lexsort((low, middle, high[tied]))]
-    return order
+    key = boxes.image.astype(np.uint64) << 32 | bits[:, 0]
+    order = np.argsort(key, kind='stable')
+    new = _changes(key[order])
+    for column in (bits[:, 1], bits[:, 2], bits[:, 3], boxes.label):
+        if column is boxes.label:
+            new_object = new.copy()
+        tied = np.flatnonzero(~(new & np.append(new[1:], True)))
+        rows = order[tied]
+        key = np.cumsum(new[tied], dtype=np.uint64) << 32 | column[rows].astype(np.uint64)
+        by_key = np.argsort(key, kind='stable')
+        order[tied] = rows[by_key]
+        new[tied] = _changes(key[by_key])
+    return order, new_object, new
 
 
 def _changes(sorted_values: np.ndarray) -> np.ndarray:
@@ -226,13 +250,14 @@ def _narrow(offsets: np.ndarray) -> np.ndarray:
     return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
-def id_columns(image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
     """Return the columns of the image ids.
 
     Args:
-        image_ids (sequence of str): ``(N,)``, sorted.
+        image_ids (sequence of str or pyarrow.Array): ``(N,)``, sorted.
     """
-    offsets, text = string_buffers(pa.array(image_ids, pa.large_string()))
+    strings = image_ids if isinstance(image_ids, pa.Array) else from_strings(image_ids)
+    offsets, text = string_buffers(strings)
     return {'id_offsets': _narrow(offsets), 'id_bytes': text}
 
 

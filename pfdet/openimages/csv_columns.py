@@ -25,6 +25,7 @@ import pyarrow.csv
 from tqdm import tqdm
 
 from pfdet.errors import InputError
+from pfdet.openimages.arrow_arrays import numbers, string_buffers
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 Part = TypeVar('Part')
@@ -224,28 +225,9 @@ def _is_sound(column: pa.Array, kind: _Kind) -> bool:
         offsets, text = string_buffers(column.dictionary)
         control = (text < 0x20) | (text == 0x7f)
         return not control.any() and bool((offsets[1:] > offsets[:-1]).all())
-    values = column.to_numpy()
+    values = numbers(column)
     # A comparison with NaN is false, so NaN is not sound.
     return bool(((values >= kind.low) & (values <= kind.high)).all())
-
-
-def string_buffers(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the buffers of an Arrow array of strings.
-
-    Args:
-        strings (pyarrow.Array): ``(N,)``, of type string or large string, without nulls.
-
-    Returns:
-        tuple: Offsets ``(N + 1,)`` that begin at 0, and all strings in UTF-8 as uint8.
-    """
-    dtype = np.int64 if pa.types.is_large_string(strings.type) else np.int32
-    _, offsets, text = strings.buffers()
-    if offsets is None or not len(strings):
-        return np.zeros(1, dtype), np.zeros(0, np.uint8)
-    offsets = np.frombuffer(offsets, dtype)[strings.offset:strings.offset + len(strings) + 1]
-    text = (np.zeros(0, np.uint8) if text is None
-            else np.frombuffer(text, np.uint8)[offsets[0]:offsets[-1]])
-    return offsets - offsets[0], text
 
 
 def _is_gzip(path: str | os.PathLike) -> bool:

@@ -26,6 +26,7 @@ negative              (.,) int16           classes verified to be absent
 ===================== ==================== =====================================================
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,10 +84,6 @@ class AnnotationIndex:
         self.path = path
         self.images = images if images is not None else find_root(header['images'], path)
         self.classes = Classes(tuple(header['mids']), tuple(header['names']))
-        ancestors = np.zeros((len(self.classes),) * 2, bool)
-        pairs = np.array(header['ancestors'], np.intp).reshape(-1, 2)
-        ancestors[pairs[:, 0], pairs[:, 1]] = True
-        self.hierarchy = Hierarchy(ancestors)
         self.columns = columns
         self.counts = header['counts']
         self._images = images
@@ -98,6 +95,14 @@ class AnnotationIndex:
         self._flags = columns['flags']
         self._label_offsets = columns['label_offsets']
         self._label = columns['label']
+
+    @functools.cached_property
+    def hierarchy(self) -> Hierarchy:
+        # Made when asked for, since its matrices are a part of what a process needs of its own.
+        ancestors = np.zeros((len(self.classes),) * 2, bool)
+        pairs = np.array(self._header['ancestors'], np.intp).reshape(-1, 2)
+        ancestors[pairs[:, 0], pairs[:, 1]] = True
+        return Hierarchy(ancestors)
 
     @classmethod
     def open(cls, path: str | os.PathLike,

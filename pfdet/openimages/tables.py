@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfdet.errors import InputError
+from pfdet.openimages.arrow_arrays import from_numbers, numbers
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
 
@@ -24,13 +25,24 @@ FLAGS = {'IsOccluded': OCCLUDED, 'IsTruncated': TRUNCATED, 'IsGroupOf': GROUP_OF
 _CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
 
 
+class _Table:
+    ids: pa.Array
+
+    @functools.cached_property
+    def image_ids(self) -> np.ndarray:
+        image_ids = np.empty(len(self.ids), object)
+        image_ids[:] = self.ids.to_pylist()
+        return image_ids
+
+
 @dataclass
-class BoxTable:
+class BoxTable(_Table):
     """The usable rows of box CSVs, in the order of the files.
 
     Attributes:
         image_ids (array): object ``(N,)`` of str. Every image id that occurs in the files, once,
             sorted; also those of which no row was usable.
+        ids (pyarrow.Array): The same, as Arrow's large strings.
         image (array): int32 ``(B,)``, positions in ``image_ids``.
         label (array): int32 ``(B,)``, class ids.
         bbox (array): float32 ``(B, 4)``, ``(y_min, x_min, y_max, x_max)`` relative to the image,
@@ -42,7 +54,7 @@ class BoxTable:
         unknown (dict): Rows left out per unknown mid.
     """
 
-    image_ids: np.ndarray
+    ids: pa.Array
     image: np.ndarray
     label: np.ndarray
     bbox: np.ndarray
@@ -52,11 +64,12 @@ class BoxTable:
 
 
 @dataclass
-class ImageLabelTable:
+class ImageLabelTable(_Table):
     """The usable rows of image-level label CSVs, in the order of the files.
 
     Attributes:
         image_ids (array): object ``(N,)`` of str, as in :class:`BoxTable`.
+        ids (pyarrow.Array): The same, as Arrow's large strings.
         image (array): int32 ``(L,)``, positions in ``image_ids``.
         label (array): int32 ``(L,)``, class ids.
         positive (array): bool ``(L,)``. The class was verified to be in the image; otherwise
@@ -67,7 +80,7 @@ class ImageLabelTable:
         unknown (dict): Rows left out per unknown mid.
     """
 
-    image_ids: np.ndarray
+    ids: pa.Array
     image: np.ndarray
     label: np.ndarray
     positive: np.ndarray
@@ -98,9 +111,9 @@ def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
     optional = dict.fromkeys(FLAGS, 'flag')
     parts = list(map_batches(functools.partial(_box_part, classes), paths, kinds, optional))
     counts, unknown = _total(parts, paths, classes)
-    image_ids, image = _number_ids(parts)
-    return BoxTable(image_ids, image, *(np.concatenate([part.columns[k] for part in parts])
-                                        for k in range(3)), counts, unknown)
+    ids, image = _number_ids(parts)
+    return BoxTable(ids, image, *(np.concatenate([part.columns[k] for part in parts])
+                                  for k in range(3)), counts, unknown)
 
 
 def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
@@ -108,11 +121,11 @@ def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     label, unknown = _encode_mids(batch.column('LabelName'), classes)
     bbox = np.empty((batch.num_rows, 4), np.float32)
     for k, name in enumerate(_CORNERS):
-        bbox[:, k] = batch.column(name).to_numpy()
+        bbox[:, k] = numbers(batch.column(name))
     flags = np.zeros(batch.num_rows, np.uint8)
     for name, bit in FLAGS.items():
         if name in batch.schema.names:
-            flags |= (batch.column(name).to_numpy() == 1) * np.uint8(bit)
+            flags |= (numbers(batch.column(name)) == 1) * np.uint8(bit)
     outside = ((bbox < 0) | (bbox > 1)).any(axis=1)
     np.clip(bbox, 0, 1, out=bbox)
     bbox += 0  # turns a negative zero, which would differ in its bits, into zero
@@ -122,7 +135,7 @@ def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     counts = {'rows': batch.num_rows, 'boxes': int(keep.sum()),
               'clipped': int((outside & keep).sum()), 'unknown_class': int((~known).sum()),
               'degenerate': int((known & ~solid).sum())}
-    image = ids.indices.to_numpy()
+    image = numbers(ids.indices)
     if not keep.all():
         image, label, bbox, flags = image[keep], label[keep], bbox[keep], flags[keep]
     return _Part(ids.dictionary, image, (label, bbox, flags), counts, unknown)
@@ -148,16 +161,16 @@ def read_image_labels(paths: Paths, classes: Classes) -> ImageLabelTable:
     parts = list(map_batches(functools.partial(_label_part, classes), paths, kinds,
                              {'Confidence': 'confidence'}))
     counts, unknown = _total(parts, paths, classes)
-    image_ids, image = _number_ids(parts)
-    return ImageLabelTable(image_ids, image, *(np.concatenate([part.columns[k] for part in parts])
-                                               for k in range(2)), counts, unknown)
+    ids, image = _number_ids(parts)
+    return ImageLabelTable(ids, image, *(np.concatenate([part.columns[k] for part in parts])
+                                         for k in range(2)), counts, unknown)
 
 
 def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     ids = batch.column('ImageID')
     label, unknown = _encode_mids(batch.column('LabelName'), classes)
     if 'Confidence' in batch.schema.names:
-        confidence = batch.column('Confidence').to_numpy()
+        confidence = numbers(batch.column('Confidence'))
     else:
         confidence = np.ones(batch.num_rows, np.float32)
     known = label >= 0
@@ -165,7 +178,7 @@ def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     keep = known & verified
     counts = {'rows': batch.num_rows, 'labels': int(keep.sum()),
               'unknown_class': int((~known).sum()), 'unverified': int((known & ~verified).sum())}
-    return _Part(ids.dictionary, ids.indices.to_numpy()[keep],
+    return _Part(ids.dictionary, numbers(ids.indices)[keep],
                  (label[keep], confidence[keep] == 1), counts, unknown)
 
 
@@ -184,7 +197,7 @@ def _encode_mids(column: pa.DictionaryArray, classes: Classes) -> tuple[np.ndarr
     """Turn mids into class ids, -1 for the unknown, which are counted by name."""
     mids = column.dictionary.to_pylist()
     of_code = np.array([classes.ids.get(mid, -1) for mid in mids], np.int32)
-    codes = column.indices.to_numpy()
+    codes = numbers(column.indices)
     unknown = Counter()
     if (of_code < 0).any():
         n_row = np.bincount(codes, minlength=len(mids))
@@ -206,43 +219,53 @@ def _total(parts: list[_Part], paths: Paths,
     return counts, dict(unknown)
 
 
-def _number_ids(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
+def _number_ids(parts: list[_Part]) -> tuple[pa.Array, np.ndarray]:
     """Number the image ids of all parts in sorted order."""
-    union, places = _sorted_union([part.ids for part in parts])
-    image = np.concatenate([place[part.image] for place, part in zip(places, parts)])
-    return union.to_numpy(zero_copy_only=False), image
+    # All parts at once: every look-up of its own would build the table of the union anew.
+    joined = pa.concat_arrays([part.ids.cast(pa.large_string()) for part in parts])
+    union, places = _sorted_distinct(joined)
+    places = np.split(places, np.cumsum([len(part.ids) for part in parts])[:-1])
+    return union, np.concatenate([place[part.image] for place, part in zip(places, parts)])
+
+
+def _sorted_distinct(strings: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return the distinct strings, sorted by code point, and the place of each string."""
+    before, after = strings[:-1], strings[1:]
+    if pc.all(pc.less_equal(before, after)).as_py() is not False:
+        # Open Images' files are sorted by image: equal ids are neighbours.
+        new = np.ones(len(strings), np.int8)
+        new[1:] = numbers(pc.not_equal(before, after).cast(pa.int8()))
+        first = np.flatnonzero(new).astype(np.int32)
+        return strings.take(from_numbers(first)), np.cumsum(new, dtype=np.int32) - np.int32(1)
+    distinct = pc.unique(strings)
+    distinct = distinct.take(pc.array_sort_indices(distinct))
+    return distinct, numbers(pc.index_in(strings, value_set=distinct))
 
 
 def union_of_ids(
-        tables: Sequence[BoxTable | ImageLabelTable]) -> tuple[np.ndarray, list[np.ndarray]]:
+        tables: Sequence[BoxTable | ImageLabelTable]) -> tuple[list[str], list[np.ndarray]]:
     """Join the image ids of several tables.
 
     Args:
-        tables (sequence of tables): Each with sorted ``image_ids``.
+        tables (sequence of tables): The tables.
 
     Returns:
-        tuple: The ids of all tables, sorted, as object ``(N,)``, and for every table an int32
-        array that maps its positions to positions in the union.
+        tuple: The ids of all tables, sorted, and for every table an int32 array that maps its
+        positions to positions in the union.
     """
-    union, places = _sorted_union([pa.array(table.image_ids, pa.string()) for table in tables])
-    return union.to_numpy(zero_copy_only=False), places
+    ids, places = arrow_union_of_ids(tables)
+    return ids.to_pylist(), places
 
 
-def _sorted_union(chunks: list[pa.Array]) -> tuple[pa.Array, list[np.ndarray]]:
-    """Return the distinct strings of all chunks, sorted by code point, and each one's place."""
-    # All chunks at once: every look-up of its own would build the table of the union anew.
-    joined = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks])
-    before, after = joined[:-1], joined[1:]
-    if pc.all(pc.less_equal(before, after)).as_py() is not False:
-        # Open Images' files are sorted by image: equal ids are neighbours.
-        new = np.ones(len(joined), bool)
-        new[1:] = pc.not_equal(before, after).to_numpy(zero_copy_only=False)
-        union, places = joined.filter(pa.array(new)), np.cumsum(new, dtype=np.int32) - 1
-    else:
-        union = pc.unique(joined)
-        union = union.take(pc.array_sort_indices(union))
-        places = pc.index_in(joined, value_set=union).to_numpy()
-    return union, np.split(places, np.cumsum([len(chunk) for chunk in chunks])[:-1])
+def arrow_union_of_ids(
+        tables: Sequence[BoxTable | ImageLabelTable]) -> tuple[pa.Array, list[np.ndarray]]:
+    """Do as :func:`union_of_ids`; the ids are Arrow's large strings."""
+    union = tables[0].ids
+    found = [pc.index_in(table.ids, value_set=union) for table in tables]
+    if any(places.null_count for places in found):
+        union, _ = _sorted_distinct(pa.concat_arrays([table.ids for table in tables]))
+        found = [pc.index_in(table.ids, value_set=union) for table in tables]
+    return union, [numbers(places) for places in found]
 
 
 def describe_unknown(unknown: dict[str, int], n_named: int = 5) -> str:
