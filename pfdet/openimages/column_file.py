@@ -13,6 +13,7 @@ Layout, all numbers little-endian::
 """
 
 import json
+import math
 import mmap
 import os
 import struct
@@ -28,7 +29,7 @@ from pfdet.files import replace_when_done
 
 _MAGIC = b'PFDETCOL'
 _VERSION = 1
-_START = struct.Struct('<8sIII12x')
+_START = struct.Struct('<8sIII12s')
 _ALIGNMENT = 64
 _DTYPES = ('|u1', '<i2', '<i4', '<i8', '<f4')
 # CRC in pieces keeps the interpreter responsive to interrupts over gigabytes.
@@ -75,7 +76,7 @@ def write_columns(path: str | os.PathLike, kind: str, columns: Mapping[str, np.n
     text = json.dumps({**header, 'kind': kind, 'data_size': at, 'columns': entries}).encode()
     start = _aligned(_START.size + len(text))
     with replace_when_done(path) as unfinished, open(unfinished, 'wb') as f:
-        f.write(_START.pack(_MAGIC, _VERSION, len(text), zlib.crc32(text)) + text)
+        f.write(_START.pack(_MAGIC, _VERSION, len(text), zlib.crc32(text), b'') + text)
         for at_column, blob in blobs:
             f.seek(start + at_column)
             f.write(blob)
@@ -108,14 +109,14 @@ def map_columns(path: str | os.PathLike,
                 raise InputError(f'{path}: another kind of file; {expected}')
             if len(start) < _START.size:
                 raise InputError(f'{path}: truncated; {expected}')
-            _, version, length, crc = _START.unpack(start)
+            _, version, length, crc, reserved = _START.unpack(start)
             if version != _VERSION:
                 raise InputError(f'{path}: has format version {version}, and this pfdet reads '
                                  f'version {_VERSION}; build the file again')
             text = f.read(min(length, size))
             if len(text) < length:
                 raise InputError(f'{path}: truncated; {expected}')
-            if zlib.crc32(text) != crc:
+            if zlib.crc32(text) != crc or reserved.strip(b'\0'):
                 raise InputError(f'{path}: the header is damaged; {expected}')
             header = json.loads(text)
             if header['kind'] != kind:
@@ -125,16 +126,24 @@ def map_columns(path: str | os.PathLike,
                 raise InputError(f'{path}: has {size} bytes instead of '
                                  f'{data + header["data_size"]}; {expected}')
             mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        return {name: _column(mapped, data, entry)
+                for name, entry in header['columns'].items()}, header
     except OSError as e:
         raise InputError(f'{path}: cannot read the {kind}: {e.strerror or e}') from e
-    columns = {}
-    for name, entry in header['columns'].items():
-        dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
-        # Plain arrays over the map: slicing them costs a tenth of slicing numpy.memmap.
-        columns[name] = (np.frombuffer(mapped, dtype, int(np.prod(shape, dtype=np.int64)),
-                                       data + entry['offset']).reshape(shape)
-                         if 0 not in shape else _empty(shape, dtype))
-    return columns, header
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
+        # The checksum is right: some other program wrote it.
+        raise InputError(f'{path}: the header is not as pfdet writes it ({type(e).__name__}: {e}); '
+                         f'{expected}') from e
+
+
+def _column(mapped: mmap.mmap, data: int, entry: Mapping[str, Any]) -> np.ndarray:
+    if entry['dtype'] not in _DTYPES:
+        raise ValueError(f'{entry["dtype"]!r} is none of {_DTYPES}')
+    dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
+    if 0 in shape:
+        return _empty(shape, dtype)
+    # Plain arrays over the map: slicing them costs a tenth of slicing numpy.memmap.
+    return np.frombuffer(mapped, dtype, math.prod(shape), data + entry['offset']).reshape(shape)
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -173,7 +173,7 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
                 yield start, rest
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise InputError(f'{path}: damaged gzip file after line '
-                         f'{_line_number(path, start)}: {e}') from e
+                         f'{_line_number(path, start)}: {e}; expected a whole one') from e
     except OSError as e:
         raise InputError(f'{path}: cannot read the table: {e.strerror or e}') from e
 

@@ -142,6 +142,8 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
             f'{path}, line {e.lineno}: expected the hierarchy as JSON, but {e.msg}') from e
     except UnicodeDecodeError as e:
         raise InputError(f'{path}: expected the hierarchy as JSON in UTF-8, but {e}') from e
+    except ValueError as e:  # a number of too many digits
+        raise InputError(f'{path}: expected the hierarchy as JSON, but {e}') from e
     except RecursionError as e:
         raise InputError(f'{path}: nested too deep for a hierarchy of classes') from e
     edges: list[tuple[str, str]] = []

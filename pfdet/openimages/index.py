@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.column_file import (
     find_root,
@@ -45,6 +46,12 @@ from pfdet.openimages.column_file import (
 from pfdet.openimages.hierarchy import Hierarchy
 
 _KIND = 'annotation index'
+
+
+# Which column each column of offsets divides, and which column it has an entry for every row of.
+_OFFSETS = {'id_offsets': ('id_bytes', 'image_size'), 'object_offsets': ('bbox', 'image_size'),
+            'label_offsets': ('label', 'bbox'), 'positive_offsets': ('positive', 'image_size'),
+            'negative_offsets': ('negative', 'image_size')}
 
 
 class Annotation(NamedTuple):
@@ -116,11 +123,16 @@ class AnnotationIndex:
 
         Raises:
             InputError: If the file is missing, truncated, no index, of another format version,
-                or its header is damaged.
+                or its header is damaged. Damage elsewhere is for :meth:`verify` to find.
         """
         path = Path(os.path.abspath(path))
         columns, header = map_columns(path, _KIND)
-        return cls(path, None if images is None else Path(images), columns, header)
+        try:
+            _check(columns)
+            return cls(path, None if images is None else Path(images), columns, header)
+        except (KeyError, TypeError, ValueError) as e:
+            raise InputError(f'{path}: the columns do not fit together ({type(e).__name__}: {e}); '
+                             f'expected a complete {_KIND} of pfdet') from e
 
     def __reduce__(self) -> tuple:
         return AnnotationIndex.open, (self.path, self._images)
@@ -211,6 +223,17 @@ class AnnotationIndex:
         key = distinct(image * n_class + self._label)
         offsets = np.searchsorted(key, np.arange(len(self) + 1) * n_class)
         return offsets, (key % n_class).astype(np.int16)
+
+
+def _check(columns: Mapping[str, np.ndarray]) -> None:
+    # Lengths alone: looking at every number is left to the checksums.
+    for name, (divided, counted) in _OFFSETS.items():
+        offsets = columns[name]
+        if len(offsets) != len(columns[counted]) + 1 or offsets[-1] != len(columns[divided]):
+            raise ValueError(f'{name} does not fit {divided} and {counted}')
+    for name, like in (('image_suffix', 'image_size'), ('flags', 'bbox')):
+        if len(columns[name]) != len(columns[like]):
+            raise ValueError(f'{name} does not fit {like}')
 
 
 def distinct(values: np.ndarray) -> np.ndarray:

@@ -113,10 +113,43 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
     return split, counts
 
 
+def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
+    """Damage a file: one to three edits, of bytes, runs or lines; some by bytes that tell much."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(len(data) + 1))
+        length = int(rng.integers(1, 30))
+        kind = rng.integers(9)
+        if kind == 0:
+            data[at:at + 1] = bytes([rng.integers(256)])
+        elif kind == 1:
+            data[at:at + 1] = bytes([rng.choice(list(telling))])
+        elif kind == 2:
+            data[at:at] = bytes([rng.choice(list(telling))])
+        elif kind == 3:
+            del data[at:at + length]
+        elif kind == 4:
+            start = int(rng.integers(len(data) + 1))
+            data[at:at] = data[start:start + length]
+        elif kind == 5:
+            del data[at:]
+        elif kind == 6:
+            data[at:at + length] = data[at:at + length][::-1]
+        else:
+            lines = data.splitlines(keepends=True)
+            if lines:
+                line = lines.pop(int(rng.integers(len(lines))))
+                if kind == 7:
+                    lines.insert(int(rng.integers(len(lines) + 1)), line)
+            data = bytearray(b''.join(lines))
+    return bytes(data)
+
+
 @pytest.fixture(scope='session')
 def made() -> SimpleNamespace:
-    """The functions of this file: ``write_csv``, ``write_split``, ``read_slowly``."""
-    return SimpleNamespace(write_csv=write_csv, write_split=write_split, read_slowly=read_slowly)
+    """The functions of this file."""
+    return SimpleNamespace(write_csv=write_csv, write_split=write_split, read_slowly=read_slowly,
+                           mutate=mutate)
 
 
 @pytest.fixture

@@ -190,20 +190,19 @@ def test_flipped_bits(split):
     length = struct.unpack_from('<I', whole, 12)[0]
     start = -(-(32 + length) // 64) * 64
     rng = np.random.default_rng(0)
-    for at in rng.choice(32 + length, 200):  # 20:32 are reserved
+    for at in rng.choice(32 + length, 200):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << int(rng.integers(8))
-        if not 20 <= at < 32:
-            split['out'].write_bytes(damaged)
-            with pytest.raises(InputError, match='split.index'):
-                AnnotationIndex.open(split['out'])
+        split['out'].write_bytes(damaged)
+        with pytest.raises(InputError, match='split.index'):
+            AnnotationIndex.open(split['out'])
     for name, entry in index._header['columns'].items():
         size = index.columns[name].nbytes
         for at in {0, size // 2, size - 1}:
             damaged = bytearray(whole)
             damaged[start + entry['offset'] + at] ^= 16
             split['out'].write_bytes(damaged)
-            with pytest.raises(InputError, match=f'column {name} is damaged'):
+            with pytest.raises(InputError, match=f'column {name} is damaged|{name} does not fit'):
                 AnnotationIndex.open(split['out']).verify()
 
 

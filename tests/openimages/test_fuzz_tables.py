@@ -1,0 +1,228 @@
+"""Damaged tables are refused by one line, or give what the csv module reads in the same bytes."""
+
+import csv
+import functools
+import gzip
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pfdet.errors import InputError
+from pfdet.openimages import csv_columns, tables
+from pfdet.openimages.build_index import build_index
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.index import AnnotationIndex
+
+SPACE = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))
+COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
+           'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+TELLING = b',"\n\r\t\x00 -+.e0123456789\xff\xef\xbb\xbf/mabci'
+SETTINGS = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+
+
+def plain_rows(data):
+    """The rows of a table as the csv module reads them, strictly as to the number of fields."""
+    if data[:2] == b'\x1f\x8b':
+        data = gzip.decompress(data)
+    # The csv module of Python 3.10 refuses a NUL also in columns that nobody reads.
+    text = data.decode('utf-8-sig', 'surrogateescape').replace('\0', '\1')
+    header, *rows = csv.reader(io.StringIO(text, newline=''))
+    rows = [row for row in rows if row]
+    assert all(len(row) == len(header) for row in rows)
+    return [dict(zip(header, row)) for row in rows]
+
+
+def plain_boxes(data):
+    """The usable boxes of a table, sorted, the ids in it, and the counts."""
+    found, ids = [], set()
+    counts = dict(rows=0, boxes=0, clipped=0, unknown_class=0, degenerate=0)
+    for row in plain_rows(data):
+        corners = [np.float32(row[name]) for name in ('YMin', 'XMin', 'YMax', 'XMax')]
+        bbox = [min(max(corner, np.float32(0)), np.float32(1)) for corner in corners]
+        flags = sum(bit for name, bit in tables.FLAGS.items() if int(row.get(name, '0')) == 1)
+        assert np.isfinite(corners).all()
+        assert all(int(row.get(name, '0')) in (-1, 0, 1) for name in tables.FLAGS)
+        ids.add(row['ImageID'])
+        counts['rows'] += 1
+        if row['LabelName'] not in SPACE.ids:
+            counts['unknown_class'] += 1
+        elif bbox[0] >= bbox[2] or bbox[1] >= bbox[3]:
+            counts['degenerate'] += 1
+        else:
+            counts['boxes'] += 1
+            counts['clipped'] += bbox != corners
+            found.append((row['ImageID'], SPACE.ids[row['LabelName']],
+                          tuple(map(float, bbox)), flags))
+    return sorted(found), sorted(ids), counts
+
+
+def plain_labels(data):
+    found, ids = [], set()
+    counts = dict(rows=0, labels=0, unknown_class=0, unverified=0)
+    for row in plain_rows(data):
+        confidence = float(row.get('Confidence', '1'))
+        assert 0 <= confidence <= 1
+        ids.add(row['ImageID'])
+        counts['rows'] += 1
+        if row['LabelName'] not in SPACE.ids:
+            counts['unknown_class'] += 1
+        elif confidence not in (0, 1):
+            counts['unverified'] += 1
+        else:
+            counts['labels'] += 1
+            found.append((row['ImageID'], SPACE.ids[row['LabelName']], confidence == 1))
+    return sorted(found), sorted(ids), counts
+
+
+def fast_boxes(path):
+    table = tables.read_boxes(path, SPACE)
+    return sorted((table.image_ids[i], int(label), tuple(map(float, bbox)), int(flags))
+                  for i, label, bbox, flags in zip(
+                      table.image, table.label, table.bbox, table.flags)
+                  ), table.image_ids.tolist(), table.counts
+
+
+def fast_labels(path):
+    table = tables.read_image_labels(path, SPACE)
+    return sorted((table.image_ids[i], int(label), bool(positive)) for i, label, positive in
+                  zip(table.image, table.label, table.positive)
+                  ), table.image_ids.tolist(), table.counts
+
+
+def agree_or_refuse(fast, plain, path, data):
+    """Return whether the bytes were accepted; fail if wrongly so, or refused in other words."""
+    path.write_bytes(data)
+    try:
+        found = fast(path)
+    except InputError as e:
+        assert str(e).startswith(str(path)) and '\n' not in str(e) and 'expected' in str(e)
+        return False
+    assert found == plain(data)
+    return True
+
+
+def written(quoting=csv.QUOTE_MINIMAL, end='\n', n=25, seed=0):
+    rng = np.random.default_rng(seed)
+    file = io.StringIO(newline='')
+    writer = csv.writer(file, quoting=quoting, lineterminator=end)
+    writer.writerow(COLUMNS)
+    for _ in range(n):
+        low, high = np.sort(rng.uniform(-0.1, 1.1, (2, 2)), axis=0)
+        writer.writerow([f'i{rng.integers(9)}', 'xclick', rng.choice(['/m/a', '/m/b', '/m/x']), 1,
+                         *(f'{value:.6f}' for value in (low[0], high[0], low[1], high[1])),
+                         *rng.integers(-1, 2, 5)])
+    return file.getvalue().encode()
+
+
+@pytest.fixture(params=[None, 64], ids=['one block', 'small blocks'])
+def block_size(request, monkeypatch):
+    if request.param:
+        monkeypatch.setattr(tables, 'map_batches', functools.partial(
+            csv_columns.map_batches, block_size=request.param))
+
+
+@pytest.mark.parametrize('fast, plain', [(fast_boxes, plain_boxes), (fast_labels, plain_labels)],
+                         ids=['boxes', 'labels'])
+def test_mutated(made, tmp_path, fast, plain, block_size):
+    rng = np.random.default_rng(0)
+    sources = [written(quoting, end) for quoting, end in itertools.product(
+        (csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ('\n', '\r\n', '\r'))]
+    assert all(agree_or_refuse(fast, plain, tmp_path / 't.csv', source) for source in sources)
+    accepted = [agree_or_refuse(fast, plain, tmp_path / 't.csv',
+                                made.mutate(rng, sources[k % len(sources)], TELLING))
+                for k in range(250)]
+    assert 25 < sum(accepted) < 225
+
+
+def test_mutated_gzip(made, tmp_path):
+    rng = np.random.default_rng(1)
+    path = tmp_path / 't.csv.gz'
+    whole = gzip.compress(written(), mtime=0)
+    assert agree_or_refuse(fast_boxes, plain_boxes, path, whole)
+    accepted = [agree_or_refuse(fast_boxes, plain_boxes, path, made.mutate(rng, whole, TELLING))
+                for _ in range(60)]
+    assert not all(accepted)
+
+
+values = st.one_of(
+    st.sampled_from(['0', '1', '-1', '0.5', '.25', '1e-3', ' 0.75', '-0', '2', '', 'nan', 'inf',
+                     '1e39', '0x1', '1_0', '\u0663', '+1', '00', '-', '1.', '1e', '0.1 ']),
+    st.floats(width=32).map(repr), st.text('0123456789.eE+-', max_size=8))
+names = st.one_of(st.sampled_from(['i', '/m/a', '/m/b', '/m/x', ' i', '"i"', 'a,b', '\u00fc']),
+                  st.text(max_size=4))
+tables_of_text = st.lists(
+    st.tuples(names, names, st.one_of(st.sampled_from(['/m/a', '/m/b']), names), values,
+              *[values] * 4, *[st.one_of(st.sampled_from(['0', '1', '-1']), values)] * 5),
+    min_size=1, max_size=3)
+
+
+@SETTINGS
+@given(rows=tables_of_text, quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+       end=st.sampled_from(['\n', '\r\n', '\r']), head=st.sampled_from(['', '\ufeff']))
+def test_any_text_in_any_field(tmp_path_factory, rows, quoting, end, head):
+    path = tmp_path_factory.getbasetemp() / 'any.csv'
+    file = io.StringIO(newline='')
+    csv.writer(file, quoting=quoting, lineterminator=end).writerows([COLUMNS, *rows])
+    data = (head + file.getvalue()).encode('utf-8', 'surrogatepass')
+    agree_or_refuse(fast_boxes, plain_boxes, path, data)
+    agree_or_refuse(fast_labels, plain_labels, path, data)
+
+
+@SETTINGS
+@given(data=st.one_of(
+    st.binary(max_size=60),
+    st.text(',"\n\r 0a\ufeff', max_size=40).map(
+        lambda text: ('ImageID,LabelName\n' + text).encode())))
+def test_any_bytes(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / 'bytes.csv'
+    agree_or_refuse(fast_labels, plain_labels, path, data)
+
+
+@pytest.mark.parametrize('row, line', [
+    ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni,xclick",/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+    ('"i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni",xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+    ('i,xc"lick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+    ('i,"xclick"s,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+    ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3)])
+def test_a_stray_quote_swallows_no_row(tmp_path, block_size, row, line):
+    path = tmp_path / 't.csv'
+    good = 'i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0'
+    path.write_text('\n'.join([','.join(COLUMNS), good, row, good, good]) + '\n')
+    with pytest.raises(InputError, match=f't.csv, line {line}: a stray quote; expected 13 fields'):
+        tables.read_boxes(path, SPACE)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_index_of_mutated_tables(made, tmp_path, seed):
+    """The whole way: the index holds what a slow reader finds, or is not made."""
+    split = made.write_split(tmp_path / 'split', seed, n_image=8, n_box=20)
+    whole = {name: split[name].read_bytes() for name in ('boxes', 'labels')}
+    rng = np.random.default_rng(seed)
+    n_built = 0
+    for k in range(40):
+        for name, data in whole.items():
+            split[name].write_bytes(made.mutate(rng, data, TELLING) if rng.random() < 0.6
+                                    else data)
+        split['out'] = tmp_path / f'{k}.index'
+        try:
+            build_index(**split, keep_missing=True)
+        except InputError as e:
+            assert '\n' not in str(e) and not split['out'].exists()
+            continue
+        n_built += 1
+        index = AnnotationIndex.open(split['out'])
+        slow, _ = made.read_slowly(split['boxes'], split['labels'])
+        assert [index.image_id(i) for i in range(len(index))] == sorted(slow)
+        for i, image_id in enumerate(sorted(slow)):
+            a = index.annotation(i)
+            assert {tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
+                    for bbox, label, flags in zip(a.bbox, a.label, a.flags)
+                    } == slow[image_id]['objects']
+            assert set(np.flatnonzero(a.positive)) == slow[image_id]['positive']
+            assert set(np.flatnonzero(a.negative)) == slow[image_id]['negative']
+    assert 5 < n_built < 40
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith('.')]
