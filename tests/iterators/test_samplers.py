@@ -33,22 +33,60 @@ def test_groups_set_common_ratios_apart():
     sizes = np.array([[300, 300], [300, 400], [200, 300], [400, 300], [300, 200], [301, 300]])
     groups = aspect_groups(sizes)
     assert len(set(groups[:5].tolist())) == 5 and groups[5] == groups[0]
+    # by ratio
+    assert groups[4] < groups[3] < groups[0] < groups[1] < groups[2]
 
 
 def test_runs_of_one_group():
     group = np.random.default_rng(0).integers(0, 3, 101)
     sampler = SequentialSampler(101, 5, group, 8)
-    epochs = [[sampler[p] for p in range(e * 101, (e + 1) * 101)] for e in range(2)]
+    epochs = [[sampler[p] for p in range(e * 101, (e + 1) * 101)] for e in range(20)]
     assert epochs[0] != epochs[1]
+    last = set()
     for epoch in epochs:
         assert sorted(epoch) == list(range(101))
-        runs = [group[epoch[k:k + 8]] for k in range(0, 101, 8)]
-        pure = [len(set(run)) == 1 for run in runs]
-        n_pure = sum(int((group == g).sum()) // 8 for g in range(3))
-        assert all(pure[:n_pure])
+        runs = [group[epoch[k:k + 8]] for k in range(0, 96, 8)]
+        # there are two borders between three groups
+        assert sum(len(set(run)) > 1 for run in runs) <= 2
+        assert all(np.ptp(run) <= 1 for run in runs)
         # runs of the groups alternate: they are shuffled
-        groups = [int(run[0]) for run in runs[:n_pure]]
-        assert set(groups) == {0, 1, 2} and groups != sorted(groups)
+        firsts = [int(run[0]) for run in runs]
+        assert set(firsts) == {0, 1, 2} and firsts != sorted(firsts)
+        last.update(group[epoch[96:]].tolist())
+    assert last == {0, 1, 2}
+    # who comes together is drawn, too
+    together = [{frozenset(epoch[k:k + 8]) for k in range(0, 96, 8)} for epoch in epochs[:2]]
+    assert not together[0] & together[1]
+
+
+def padding(sizes, sampler, n_batch):
+    drawn = sizes[[sampler[p] for p in range(len(sampler))]].reshape(-1, n_batch, 2)
+    return 1 - drawn.prod(axis=2).sum() / (drawn.max(axis=1).prod(axis=1).sum() * n_batch)
+
+
+def test_grouping_saves_padding():
+    rng = np.random.default_rng(0)
+    ratio = 2 ** rng.uniform(-1, 1, 4096)
+    sizes = np.stack([800 * np.maximum(1, 1 / ratio), 800 * np.maximum(1, ratio)], axis=1)
+    group = aspect_groups(sizes)
+    assert padding(sizes, SequentialSampler(4096, 0), 8) > .4
+    for n_batch, chunk in (8, 8), (8, 64), (64, 64), (8, 512), (32, 4096), (6, 24), (7, 7):
+        n = 4096 // n_batch * n_batch
+        sampler = SequentialSampler(n, 0, group[:n], chunk)
+        assert padding(sizes[:n], sampler, n_batch) < .06
+    # fewer images than a run
+    assert padding(sizes[:240], SequentialSampler(240, 0, group[:240], 512), 8) < .1
+
+
+@pytest.mark.parametrize('n, chunk', [(240, 512), (2048, 512), (240, 24)])
+def test_no_group_comes_always_first(n, chunk):
+    group = np.arange(n) * 10 // n
+    sampler = SequentialSampler(n, 0, group, chunk)
+    epochs = group[[sampler[p] for p in range(60 * n)]].reshape(60, n)
+    for half in epochs[:, :n // 2], epochs[:, n // 2:]:
+        assert np.abs(half.mean(axis=0).mean() - 4.5) < .5
+    first = np.bincount(epochs[:, 0], minlength=10)
+    assert first.max() < 30 and (first > 0).sum() >= 6
 
 
 def test_grouping_draws_the_same_images():
