@@ -72,6 +72,38 @@ def test_challenge_hierarchy_against_a_plain_recursion():
     assert names == {'Fruit', 'Vegetable'}
 
 
+def test_expansion_follows_every_path_of_the_file():
+    # No graph: whatever stands above a class on any path from the root is an ancestor.
+    text = importlib.resources.files('pfdet.openimages').joinpath(
+        'data/bbox_labels_500_hierarchy.json').read_text()
+    classes = challenge_classes()
+    above = {mid: set() for mid in classes.mids}
+    parents = {mid: set() for mid in classes.mids}
+
+    def walk(tree, path):
+        if tree['LabelName'] in above:
+            above[tree['LabelName']].update(path)
+            parents[tree['LabelName']].update(path[-1:])
+        for child in tree.get('Subcategory', []):
+            walk(child, [*path, tree['LabelName']])
+        for part in tree.get('Part', []):
+            walk(part, [])
+    walk(json.loads(text), [])
+
+    expanded = np.eye(500, dtype=bool) @ challenge_hierarchy().closure
+    for i, mid in enumerate(classes.mids):
+        found = {classes.mids[j] for j in np.flatnonzero(expanded[i])}
+        assert found == {mid} | above[mid] & set(classes.mids)
+    several = {classes.names[classes.ids[mid]]: {
+        classes.names[classes.ids[name]] for name in above[mid] if name in classes.ids}
+        for mid in classes.mids if len(parents[mid] & set(classes.mids)) > 1}
+    assert len(several) == 16
+    assert several['Teddy bear'] == {'Toy', 'Animal', 'Carnivore', 'Bear'}
+    assert several['Oyster'] == {'Shellfish', 'Seafood', 'Animal', 'Invertebrate'}
+    assert several['Crab'] == {
+        'Shellfish', 'Seafood', 'Animal', 'Invertebrate', 'Marine invertebrates'}
+
+
 def test_matrices_agree():
     hierarchy = challenge_hierarchy()
     np.testing.assert_array_equal(hierarchy.descendants, hierarchy.ancestors.T)
