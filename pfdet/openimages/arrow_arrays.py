@@ -11,13 +11,13 @@ _DTYPES = {pa.int8(): np.int8, pa.int32(): np.int32, pa.float32(): np.float32}
 
 
 def numbers(column: pa.Array) -> np.ndarray:
-    """Return an Arrow array of int8, int32 or float32 without nulls as a read-only array.
+    """Return an Arrow array of int8, int32 or float32 without nulls as a NumPy array.
 
     Args:
         column (pyarrow.Array): ``(N,)``.
 
     Returns:
-        array: ``(N,)``.
+        array: ``(N,)``. The memory is Arrow's, and not to be written to.
     """
     dtype = _DTYPES[column.type]
     if not len(column):

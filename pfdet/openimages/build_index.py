@@ -334,10 +334,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
     parser.add_argument('--keep-missing', action='store_true',
                         help='keep images without a readable file, with size 0')
+    parser.add_argument('--threads', type=int, default=8, metavar='N',
+                        help='threads that read image sizes; more hide the latency of a slow disk '
+                             '(default: %(default)s)')
     args = parser.parse_args(argv)
+    if args.threads < 1:
+        raise InputError(f'--threads {args.threads}: expected 1 or more')
     start = time.perf_counter()
     report = build_index(args.boxes, args.labels, args.classes, args.hierarchy, args.images,
-                         args.out, args.keep_missing)
+                         args.out, args.keep_missing, args.threads)
     for line in describe_report(report, args.keep_missing):
         print(line)
     print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')

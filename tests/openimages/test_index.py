@@ -275,6 +275,16 @@ def test_opening_needs_numpy_alone(split):
     assert done.stdout == '[]\n'
 
 
+def test_building_leaves_pandas_alone(split):
+    # pyarrow imports it on the first conversion by its own means, for longer than a build takes.
+    flags = [part for name, value in split.items() for part in (f'--{name}', str(value))]
+    program = ('import sys\nfrom pfdet.openimages.build_index import main\nmain(sys.argv[1:])\n'
+               'print("pandas" in sys.modules)')
+    done = subprocess.run([sys.executable, '-c', program, *flags], text=True, check=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.stdout.splitlines()[-1] == 'False'
+
+
 def test_command(split, capsys):
     flags = [part for name, value in split.items() for part in (f'--{name}', str(value))]
     main(flags)

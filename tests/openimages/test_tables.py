@@ -192,6 +192,21 @@ def test_malformed_row_is_named(tmp_path, row, said, n_before):
     assert str(again.value) == str(e.value)
 
 
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('block_size', [1, 7, 100, 1 << 20])
+def test_lines_are_counted_whatever_ends_them(tmp_path, end, block_size):
+    path = tmp_path / 'labels.csv'
+    lines = ['ImageID,LabelName', 'i,/m/a', '', '', 'j,/m/b', '\ufeffk,/m/c', '', 'l,']
+    path.write_bytes(end.join(lines).encode())
+    with pytest.raises(InputError, match='labels.csv, line 8: expected LabelName'):
+        list(map_batches(lambda batch: batch, path, {'ImageID': 'id', 'LabelName': 'class'}, {},
+                         block_size))
+    path.write_bytes(end.join(lines[:-1]).encode())
+    ids = [i for batch in map_batches(lambda batch: batch, path, {'ImageID': 'id'}, {}, block_size)
+           for i in batch.column(0).to_pylist()]
+    assert ids == ['i', 'j', '\ufeffk']
+
+
 @pytest.mark.parametrize('value', ['2', '-0.5', 'yes', '', 'nan'])
 def test_malformed_confidence(made, tmp_path, value):
     path = made.write_csv(tmp_path / 'l.csv', ['ImageID', 'LabelName', 'Confidence'],
