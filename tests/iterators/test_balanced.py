@@ -1,0 +1,331 @@
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from pfdet.errors import InputError
+from pfdet.iterators import balanced
+from pfdet.iterators.balanced import (
+    ClassAwareSampler,
+    ClassImages,
+    SoftBalanceSampler,
+    class_images,
+    shared_class_images,
+    soft_balance,
+)
+from pfdet.iterators.samplers import SequentialSampler
+from pfdet.iterators.sharded import ShardedIterator
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.hierarchy import hierarchy_from_edges
+from pfdet.openimages.index import AnnotationIndex, write_index
+
+N_DRAW = 1_000_000
+# As long a tail as Open Images': 500 classes, of 400,000 images to 13.
+LONG_TAIL = np.geomspace(400_000, 13, 500).astype(int)
+
+
+def of_lists(lists, n_image=None):
+    offsets = np.append(0, np.cumsum([len(images) for images in lists]))
+    images = np.concatenate([np.array(images, np.int32) for images in lists])
+    return ClassImages(offsets, images, n_image or int(images.max()) + 1)
+
+
+@pytest.fixture(scope='module')
+def long_tail():
+    """Images of one class each would tell little: here, classes share images."""
+    rng = np.random.default_rng(0)
+    return of_lists([np.sort(rng.choice(1_000_000, n, replace=False)) for n in LONG_TAIL],
+                    1_000_000)
+
+
+@pytest.fixture(scope='module')
+def few():
+    """Four classes; the second has no image, and images 0, 20 and 21 have no class."""
+    return of_lists([range(1, 15), [], [3, 16, 17], [18, 1, 19]], 22)
+
+
+def p_value(count, expected):
+    """The probability of a chi-square statistic as large; classes rarely expected count as one."""
+    rare = expected < 5
+    count = np.append(count[~rare], count[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    if expected[-1] < 5:
+        assert count[-1] < 30
+        count, expected = count[:-1], expected[:-1]
+    return chi2.sf(((count - expected) ** 2 / expected).sum(), len(expected) - 1)
+
+
+def by_the_paper(n, lam):
+    """Equations 6 to 8, letter by letter."""
+    p_n = n / n.sum()
+    alpha = 1 / (len(n) * p_n)
+    p_s = alpha ** lam * p_n
+    return p_s / p_s.sum()
+
+
+@pytest.mark.parametrize('lam', [0, 0.3, 0.7, 1, 1.5])
+def test_classes_are_drawn_with_the_papers_probabilities(long_tail, lam):
+    sampler = SoftBalanceSampler(long_tail, lam, seed=1)
+    count = np.bincount([sampler.label(p) for p in range(N_DRAW)], minlength=500)
+    # drawn at random, they are not too far from the probabilities and not too near
+    assert 1e-4 < p_value(count, N_DRAW * by_the_paper(LONG_TAIL, lam)) < 1 - 1e-4
+    # and the test tells lambdas apart
+    assert p_value(count, N_DRAW * by_the_paper(LONG_TAIL, lam + 0.02)) < 1e-4
+
+
+def test_classes_are_independent_of_the_place(long_tail):
+    """A block's numbers are drawn together; no place in it may favour a class, nor a pair."""
+    sampler = SoftBalanceSampler(long_tail, 0.7, seed=1)
+    label = np.array([sampler.label(p) for p in range(400_000)])
+    p = np.add.reduceat(by_the_paper(LONG_TAIL, 0.7), range(0, 500, 50))
+    for part in label[:262_144:64], label[-100_000:], label[262_140:262_144 + 4096]:
+        count = np.bincount(part // 50, minlength=10)
+        assert 1e-4 < p_value(count, len(part) * p) < 1 - 1e-4
+    pairs = np.bincount(label[:-1] // 50 * 10 + label[1:] // 50, minlength=100)
+    assert 1e-4 < p_value(pairs, len(label) * np.outer(p, p).ravel()) < 1 - 1e-4
+
+
+def test_the_sequence_without_balance_has_p_o():
+    """Half of a set of two million is drawn without replacement, so it strays less."""
+    n = np.geomspace(24_000, 40, 500).astype(int)
+    n[0] += 2 * N_DRAW - n.sum()
+    label = np.random.default_rng(0).permutation(np.repeat(np.arange(500), n))
+    sampler = SequentialSampler(2 * N_DRAW, seed=1)
+    count = np.bincount(label[[sampler[p] for p in range(N_DRAW)]], minlength=500)
+    expected = N_DRAW * n / len(label)
+    statistic = ((count - expected) ** 2 / expected).sum() * 2
+    assert 1e-4 < chi2.sf(statistic, 499) < 1 - 1e-4
+
+
+def test_soft_balance():
+    n = np.array([900, 90, 0, 10])
+    np.testing.assert_allclose(soft_balance(n, 0), [.9, .09, 0, .01], rtol=1e-14)
+    np.testing.assert_array_equal(soft_balance(n, 1), [1 / 3, 1 / 3, 0, 1 / 3])
+    for lam in 0.3, 0.7, 1.5:
+        p = soft_balance(n, lam)
+        np.testing.assert_allclose(p[n > 0], by_the_paper(n[n > 0], lam), rtol=1e-12)
+        assert p[2] == 0
+    for lam in 200, 1e5:
+        np.testing.assert_allclose(soft_balance(n, lam), [0, 0, 0, 1], atol=1e-12)
+    for lam in -0.1, np.nan, np.inf:
+        with pytest.raises(ValueError, match='lambda must be'):
+            soft_balance(n, lam)
+    with pytest.raises(ValueError, match='a class with an image'):
+        soft_balance(np.zeros(3, int), 0.5)
+
+
+def test_both_ends(long_tail):
+    np.testing.assert_allclose(
+        SoftBalanceSampler(long_tail, 0, 0).probability, LONG_TAIL / LONG_TAIL.sum(), rtol=1e-12)
+    soft, aware = SoftBalanceSampler(long_tail, 1, 3), ClassAwareSampler(long_tail, 3)
+    np.testing.assert_allclose(aware.probability, 1 / 500, rtol=1e-12)
+    assert [soft[p] for p in range(2000)] == [aware[p] for p in range(2000)]
+
+
+def assert_dealt(sampler, n):
+    """Go through a sequence: every class deals all of its images before one comes again."""
+    classes = sampler.classes
+    dealt = {}
+    for p in range(n):
+        dealt.setdefault(sampler.label(p), []).append(sampler[p])
+    for c, images in dealt.items():
+        own = sorted(classes.images[classes.offsets[c]:classes.offsets[c + 1]].tolist())
+        whole = len(images) // len(own) * len(own)
+        passes = np.reshape(images[:whole], (-1, len(own)))
+        assert (np.sort(passes, axis=1) == own).all()
+        rest = images[whole:]
+        assert len(set(rest)) == len(rest) and set(rest) <= set(own)
+    return dealt
+
+
+@pytest.mark.parametrize('lam', [0, 1.5])
+def test_without_replacement_until_exhausted(few, monkeypatch, lam):
+    # over the borders of blocks, cells and passes that are drawn together
+    monkeypatch.setattr(balanced, '_BLOCK', 256)
+    monkeypatch.setattr(balanced, '_CELL', 16)
+    monkeypatch.setattr(balanced, '_PASSES', 30)
+    dealt = assert_dealt(SoftBalanceSampler(few, lam, 5), 3000)
+    assert dealt.keys() == {0, 2, 3}
+    passes = np.reshape(dealt[0][:14 * 20], (-1, 14)).tolist()
+    assert len(set(map(tuple, passes))) == 20
+
+
+def test_without_replacement_at_the_sizes_used(few, long_tail):
+    assert_dealt(SoftBalanceSampler(few, 1, 5), 280_000)
+    assert_dealt(SoftBalanceSampler(long_tail, 1.5, 5), 280_000)
+
+
+def test_passes_are_uniform():
+    """Every order of three images comes as often as the others, in the first pass and later."""
+    sampler = SoftBalanceSampler(of_lists([[0, 1, 2]]), 1, 0)
+    orders = Counter(tuple(sampler[p + k] for k in range(3)) for p in range(0, 60_000, 3))
+    assert 1e-4 < p_value(np.array(list(orders.values())), np.full(6, 20_000 / 6))
+    first = Counter(SoftBalanceSampler(of_lists([range(5000)]), 1, seed)[0] // 1000
+                    for seed in range(500))
+    assert 1e-4 < p_value(np.array(list(first.values())), np.full(5, 100.))
+
+
+def test_images_without_a_class_never_come(few):
+    sampler = SoftBalanceSampler(few, 0.5, 0)
+    assert len(sampler) == 22
+    assert {sampler[p] for p in range(2000)} == set(range(1, 20)) - {15}
+
+
+GROUP = np.arange(22) % 3
+
+
+@pytest.mark.parametrize('options', [{}, {'group': GROUP, 'chunk': 8}])
+def test_position_and_seed_decide(few, monkeypatch, options):
+    monkeypatch.setattr(balanced, '_BLOCK', 64)
+    monkeypatch.setattr(balanced, '_CELL', 16)
+    make = lambda seed: SoftBalanceSampler(few, 0.7, seed, **options)  # noqa: E731
+    sampler = make(7)
+    forth = [(sampler[p], sampler.label(p)) for p in range(600)]
+    shuffled = np.random.default_rng(0).permutation(600).tolist()
+    sampler = make(7)
+    for p in [599, 0, *shuffled]:
+        assert (sampler[p], sampler.label(p)) == forth[p]
+    assert forth[599] == (make(7)[599], make(7).label(599))
+    assert [make(8)[p] for p in range(60)] != [image for image, _ in forth[:60]]
+    with pytest.raises(IndexError, match='-1'):
+        sampler[-1]
+
+
+def test_far_positions_need_no_walk(long_tail):
+    sampler = SoftBalanceSampler(long_tail, 0.7, 0)
+    far = sampler[10 ** 9]
+    assert far == SoftBalanceSampler(long_tail, 0.7, 0)[10 ** 9]
+    # what the far position knows of the past is what the past was
+    count = np.bincount([sampler.label(p) for p in range(2 << 18)], minlength=500)
+    np.testing.assert_array_equal(sampler._count_before(2), count)
+
+
+@pytest.mark.parametrize('group', [False, True])
+def test_ranks_share_one_sequence(long_tail, group):
+    options = {'group': np.arange(1_000_000) % 5, 'chunk': 512} if group else {}
+    sampler = SoftBalanceSampler(long_tail, 0.7, 0, **options)
+    start, length = 260 * 1024, 12_288
+    sequence = [sampler[p] for p in range(start, start + length)]
+    for n_rank in 1, 2, 3, 8, 512:
+        images = {}
+        for rank in range(n_rank):
+            own = SoftBalanceSampler(long_tail, 0.7, 0, **options) if rank < 3 else sampler
+            iterator = ShardedIterator(own, lambda *args: args, 2, rank, n_rank)
+            for at in range(start, start + length, iterator.global_batch_size):
+                for p in iterator.positions(at):
+                    assert p not in images
+                    images[p] = own[p]
+            iterator.finalize()
+        assert [images[p] for p in range(start, start + length)] == sequence
+
+
+def test_pickles(few, tmp_path):
+    for sampler in (SoftBalanceSampler(few, 0.7, 0), ClassAwareSampler(few, 3),
+                    SoftBalanceSampler(few, 0.7, 0, GROUP, 8)):
+        before = [sampler[p] for p in range(100)]
+        copy = pickle.loads(pickle.dumps(sampler))
+        assert type(copy) is type(sampler) and [copy[p] for p in range(100)] == before
+
+
+def test_runs_of_one_group(long_tail):
+    group = np.random.default_rng(0).integers(0, 5, 1_000_000)
+    grouped = SoftBalanceSampler(long_tail, 0.7, 2, group, 500)
+    n = 524 * 500  # a block of whole runs
+    images = np.array([grouped[p] for p in range(2 * n)])
+    labels = np.array([grouped.label(p) for p in range(2 * n)])
+    runs = group[images].reshape(-1, 500)
+    pure = (runs == runs[:, :1]).all(axis=1)
+    assert pure.mean() > 0.98
+    assert np.mean(runs[1:, 0] == runs[:-1, 0]) < 0.3
+    # an image is one of the class drawn, and the probabilities are the same
+    for c in 0, 100, 499:
+        own = long_tail.images[long_tail.offsets[c]:long_tail.offsets[c + 1]]
+        assert np.isin(images[labels == c], own).all()
+    expected = 2 * n * by_the_paper(LONG_TAIL, 0.7)
+    assert 1e-4 < p_value(np.bincount(labels, minlength=500), expected) < 1 - 1e-4
+    # to the pass that a block begins or ends within, every image as often as the others
+    times = np.bincount(images[labels == 499], minlength=1_000_000)
+    times = times[long_tail.images[long_tail.offsets[499]:]]
+    assert times.max() - times.min() <= 1 < times.min()
+
+
+def test_runs_where_there_are_fewer_images_than_a_run(few):
+    sampler = SoftBalanceSampler(few, 0.7, 0, GROUP, 64)
+    assert {sampler[p] for p in range(2000)} == set(range(1, 20)) - {15}
+    with pytest.raises(ValueError, match='chunk'):
+        SoftBalanceSampler(few, 0.7, 0, GROUP, 0)
+
+
+def make_index(path, labels):
+    """Write an index of images that each have one box with each of some labels."""
+    names = ('fruit', 'apple', 'pear', 'car')
+    classes = Classes(tuple(f'/m/{name}' for name in names), names)
+    hierarchy = hierarchy_from_edges([('/m/fruit', '/m/apple'), ('/m/fruit', '/m/pear')], classes)
+    n_image, n_box = len(labels), sum(map(len, labels))
+    offsets = np.append(0, np.cumsum([len(some) for some in labels])).astype(np.int32)
+    columns = {
+        'id_offsets': np.arange(n_image + 1, dtype=np.int32),
+        'id_bytes': np.arange(97, 97 + n_image, dtype=np.uint8),
+        'image_size': np.ones((n_image, 2), np.int32), 'image_suffix': np.zeros(n_image, np.uint8),
+        'object_offsets': offsets, 'bbox': np.zeros((n_box, 4), np.float32),
+        'flags': np.zeros(n_box, np.uint8), 'label_offsets': np.arange(n_box + 1, dtype=np.int32),
+        'label': np.array(sum(labels, []), np.int16)}
+    for name in 'positive', 'negative':
+        columns |= {f'{name}_offsets': np.zeros(n_image + 1, np.int32),
+                    name: np.zeros(0, np.int16)}
+    write_index(path, columns, classes, hierarchy, path.parent, ['.jpg'], {})
+    return AnnotationIndex.open(path)
+
+
+LABELS = [[1, 1, 3], [2], [], [0, 1], [3, 3], [2, 1]]
+AS_ANNOTATED = [[3], [0, 3, 5], [1, 5], [0, 4]]
+EXPANDED = [[0, 1, 3, 5], [0, 3, 5], [1, 5], [0, 4]]
+
+
+def lists_of(classes):
+    return [part.tolist() for part in np.split(classes.images, classes.offsets[1:-1])]
+
+
+@pytest.mark.parametrize('find', [class_images, shared_class_images])
+def test_images_of_classes(tmp_path, find):
+    index = make_index(tmp_path / 'x.index', LABELS)
+    for expand, expected in (False, AS_ANNOTATED), (True, EXPANDED):
+        found = find(index, expand)
+        assert lists_of(found) == expected
+        assert found.count.tolist() == [len(images) for images in expected]
+        assert found.n_image == 6 and found.images.dtype == np.int32
+
+
+def test_image_lists_are_shared_in_a_file(tmp_path):
+    path = tmp_path / 'x.index'
+    shared = shared_class_images(make_index(path, LABELS))
+    assert shared.path == tmp_path / 'x.index.class-images'
+    written = shared.path.stat().st_mtime_ns
+    assert len(pickle.dumps(shared)) < 400
+    assert lists_of(pickle.loads(pickle.dumps(shared))) == AS_ANNOTATED
+    again = shared_class_images(AnnotationIndex.open(path))
+    assert again.path.stat().st_mtime_ns == written and not again.images.flags.writeable
+    # one of another index, or half of one, is made anew
+    other = shared_class_images(make_index(path, LABELS[:3]))
+    assert lists_of(other) == [[], [0], [1], [0]] and other.n_image == 3
+    other.path.write_bytes(other.path.read_bytes()[:-9])
+    assert lists_of(shared_class_images(AnnotationIndex.open(path))) == [[], [0], [1], [0]]
+
+
+def test_image_lists_where_nothing_can_be_written(tmp_path, monkeypatch):
+    index = make_index(tmp_path / 'x.index', LABELS)
+
+    def refuse(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(balanced, 'write_columns', refuse)
+    found = shared_class_images(index)
+    assert found.path is None and lists_of(found) == AS_ANNOTATED
+
+
+def test_no_image_has_a_box(tmp_path):
+    index = make_index(tmp_path / 'x.index', [[], []])
+    with pytest.raises(InputError, match=r'x\.index: no image has a box'):
+        class_images(index)
