@@ -296,7 +296,8 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--scale', type=float, default=1, help='share of the full size')
+    parser.add_argument('--scale', type=float, default=1,
+                        help='share of the full size, which the goals are for')
     parser.add_argument('--processes', type=int, default=8)
     parser.add_argument('--files', type=int, default=20_000, help='image files to pass over')
     parser.add_argument('--repeats', type=int, default=2, help='the best of so many counts')
