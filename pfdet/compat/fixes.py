@@ -6,7 +6,6 @@ the one it knows.
 """
 
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -17,6 +16,9 @@ from pfdet.compat.import_hook import fix
 
 def version_of(package: str) -> tuple[int, ...]:
     """The first three numbers of an installed package's version; empty if it is not installed."""
+    # Only when asked: it takes two megabytes in every process, most of which have no use for it.
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -37,6 +37,7 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.files import replace_when_done
+from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.build_index import annotation_columns, id_columns
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
 from pfdet.openimages.coco_json import Instances, read_instances
@@ -206,8 +207,9 @@ def _boxes(found: Instances, class_of: np.ndarray) -> BoxTable:
     counts = {'annotations': len(label), 'boxes': int(keep.sum()),
               'unmapped': int((label < 0).sum()), 'degenerate': int((~solid & (label >= 0)).sum()),
               'clipped': int(outside[keep].sum()), 'crowd': int(found.crowd[keep].sum())}
-    return BoxTable(found.image_ids, found.image[keep], label[keep], clipped[keep],
-                    np.where(found.crowd[keep], GROUP_OF, 0).astype(np.uint8), counts, {})
+    flags = np.where(found.crowd[keep], GROUP_OF, 0).astype(np.uint8)
+    return BoxTable(from_strings(found.image_ids.tolist()), found.image[keep], label[keep],
+                    clipped[keep], flags, counts, {})
 
 
 def _verified(found: Instances, decisions: Sequence[Decision], class_of: np.ndarray,
@@ -227,8 +229,8 @@ def _verified(found: Instances, decisions: Sequence[Decision], class_of: np.ndar
         absent = np.nonzero(present.astype(np.float32) @ may_be.astype(np.float32) == 0)
         positive = np.concatenate([positive, np.zeros(len(absent[0]), bool)])
         image, at = np.concatenate([image, absent[0]]), np.concatenate([at, absent[1]])
-    return ImageLabelTable(found.image_ids, image.astype(np.int32), class_of[mapped][at],
-                           positive, {}, {})
+    return ImageLabelTable(from_strings(found.image_ids.tolist()), image.astype(np.int32),
+                           class_of[mapped][at], positive, {}, {})
 
 
 def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
