@@ -1,15 +1,18 @@
 """Detections of a data set."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
 from pfdet.inference.suppression import non_maximum_weighted
+from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
-from pfdet.openimages.resizing import resize, resized_size
+from pfdet.openimages.resizing import resized_size
 
 
 def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh: float,
@@ -40,7 +43,8 @@ def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh:
 def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_size: int,
             max_size: int, score_thresh: float = 0.01, nmw_thresh: float = 0.5,
             max_per_image: int = 300, batch_size: int = 4,
-            progress: Callable[[Iterable], Iterable] = iter) -> Detections:
+            progress: Callable[[Iterable], Iterable] = iter,
+            corrupt: CorruptImages | None = None) -> Detections:
     """Detect the objects of some images of a data set.
 
     Args:
@@ -52,35 +56,59 @@ def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_si
         batch_size (int): At most so many images at a time. Only images that are padded alike come
             together, so that what is found in an image does not depend on the others.
         progress (callable): Wraps the batches, such as :class:`tqdm.tqdm`.
+        corrupt (CorruptImages): Counts what was read, and the images that cannot be: these have no
+            detections. With :obj:`None`, the first one ends it.
 
     Returns:
         Detections: ``image_ids`` in the order of ``images``.
 
     Raises:
-        InputError: An image cannot be read.
+        InputError: An image cannot be read, or too many cannot.
     """
-    shape = [detector.padded_size(resized_size(dataset.get_size(i), test_size, max_size))
-             for i in images]
+    def unless_corrupt(read: Callable, *args: int):
+        try:
+            return read(*args), None
+        except InputError as e:
+            if corrupt is None:
+                raise
+            return None, e
+
+    sizes = [unless_corrupt(dataset.get_size, i)[0] for i in images]
+    # Those of which not even the head can be read come last, where loading them fails again: what
+    # share is corrupt is then a matter of all images.
+    shape = [detector.padded_size(resized_size(size, test_size, max_size)) if size
+             else (sys.maxsize, 0) for size in sizes]
     order = sorted(range(len(images)), key=lambda k: shape[k])
     alike = [list(group) for _, group in itertools.groupby(order, key=lambda k: shape[k])]
     batches = [group[k:k + batch_size] for group in alike
                for k in range(0, len(group), batch_size)]
 
-    def load(batch: list[int]) -> list[np.ndarray]:
-        return [resize(dataset.get_image(images[k]), test_size, max_size).transpose(2, 0, 1)
-                for k in batch]
+    def load(batch: list[int]) -> dict[int, np.ndarray]:
+        imgs = {}
+        for k in batch:
+            img, error = unless_corrupt(dataset.get_resized, images[k], test_size, max_size)
+            if error is None:
+                imgs[k] = img.transpose(2, 0, 1)
+            else:
+                corrupt.add(images[k], error)
+        if corrupt is not None:
+            corrupt.n_image += len(imgs)
+            corrupt.check()
+        return imgs
 
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
     results = {}
     with ThreadPoolExecutor(1) as pool:
         loading = [pool.submit(load, batch) for batch in batches[:1]]
-        for n, batch in enumerate(progress(batches)):
+        for n, _ in enumerate(progress(batches)):
             imgs = loading.pop().result()
             if n + 1 < len(batches):
                 loading.append(pool.submit(load, batches[n + 1]))
-            for k, (bbox, score) in zip(batch, detector.predict(imgs), strict=True):
+            found = detector.predict(list(imgs.values())) if imgs else []
+            for k, (bbox, score) in zip(imgs, found, strict=True):
                 results[k] = select(bbox, score, score_thresh, nmw_thresh, max_per_image)
 
-    found = [results[k] for k in range(len(images))]
+    found = [results.get(k, nothing) for k in range(len(images))]
     image = np.repeat(np.arange(len(images), dtype=np.int32), [len(s) for _, s, _ in found])
     bbox, score, label = zip(*found, strict=True) if found else ([], [], [])
     return Detections(

@@ -60,7 +60,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         val_interval (float): Epochs between validations; by default an eighth of the run.
         snapshot_interval (int): Iterations between snapshots; by default an epoch.
         corrupt (CorruptImages): Other images take the place of training images that cannot be
-            read, unless they are too many. With :obj:`None`, the first one ends the run.
+            read, unless they are too many; validation images that cannot be read have no
+            detections. With :obj:`None`, the first one ends the run.
 
     Raises:
         InputError: A file or a setting cannot be used.
@@ -117,7 +118,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             predict, network, OpenImagesDataset(val_index), test_size=recipe.test_size,
             max_size=recipe.max_size, score_thresh=recipe.score_thresh,
             nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
-            batch_size=recipe.batch_size), val_index, comm)
+            batch_size=recipe.batch_size,
+            corrupt=corrupt and CorruptImages(corrupt.max_share)), val_index, comm)
         each = max(1, round((val_interval or recipe.epochs / 8) * n_epoch_iteration))
         trainer.extend(validation, trigger=every(each, last))
     if comm.rank == 0:

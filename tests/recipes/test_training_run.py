@@ -168,6 +168,28 @@ def test_concurrent_rates_travel_with_the_model(small_world, tmp_path, mpiexec):
     refused(run(PREDICT, *predict), 'rates.npy', 'concurrent rates')
 
 
+def test_corrupt_image_at_prediction(small_world, model, tmp_path, mpiexec):
+    """Named and refused; or skipped, with its row kept and the others' detections as before."""
+    world = tmp_path / 'world'
+    shutil.copytree(small_world, world)
+    index = AnnotationIndex.open(world / 'validation.index')
+    predict = ['--model', model, '--index', index.path, '--score-thresh', 0.001, '--out']
+    mpiexec(1, PREDICT, *predict, tmp_path / 'whole.csv')
+    path = index.image_path(3)
+    path.write_bytes(path.read_bytes()[:400])
+    refused(run(PREDICT, *predict, tmp_path / 'd.csv'), path.name)
+    assert not (tmp_path / 'd.csv').exists()
+    done = mpiexec(2, PREDICT, *predict, tmp_path / 'skipped.csv', '--corrupt', 'skip')
+    assert '1 of 8' in done.stdout and 'no detections' in done.stdout
+    whole, skipped = (read_detections(tmp_path / name, index.classes)
+                      for name in ('whole.csv', 'skipped.csv'))
+    assert list(whole.image_ids) == list(skipped.image_ids)
+    others = whole.image != 3
+    assert not (skipped.image == 3).any() and not others.all()
+    np.testing.assert_array_equal(whole.image[others], skipped.image)
+    np.testing.assert_allclose(whole.score[others], skipped.score, atol=1e-5)
+
+
 def test_bad_input_of_prediction(small_world, model, tmp_path):
     index = small_world / 'validation.index'
     refused(run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
