@@ -275,14 +275,22 @@ def test_opening_needs_numpy_alone(split):
     assert done.stdout == '[]\n'
 
 
+def imports_pandas(program, *args):
+    done = subprocess.run(
+        [sys.executable, '-c', f'import sys\n{program}\nprint("pandas" in sys.modules)', *args],
+        text=True, check=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    return done.stdout.splitlines()[-1] == 'True'
+
+
 def test_building_leaves_pandas_alone(split):
     # pyarrow imports it on the first conversion by its own means, for longer than a build takes.
+    if imports_pandas('import pyarrow as pa\n'
+                      'a = pa.Array.from_buffers(pa.int8(), 1, [None, pa.py_buffer(b"1")])\n'
+                      'a.cast(pa.int32())'):
+        pytest.skip('this pyarrow, as 10 does, imports pandas in every compute function')
     flags = [part for name, value in split.items() for part in (f'--{name}', str(value))]
-    program = ('import sys\nfrom pfdet.openimages.build_index import main\nmain(sys.argv[1:])\n'
-               'print("pandas" in sys.modules)')
-    done = subprocess.run([sys.executable, '-c', program, *flags], text=True, check=True,
-                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    assert done.stdout.splitlines()[-1] == 'False'
+    assert not imports_pandas(
+        'from pfdet.openimages.build_index import main\nmain(sys.argv[1:])', *flags)
 
 
 def test_command(split, capsys):
