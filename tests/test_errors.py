@@ -44,3 +44,18 @@ def test_an_input_error_on_one_rank_ends_all(mpiexec):
     assert result.returncode == 2
     assert 'error: images/x.jpg: truncated, expected a JPEG' in result.stderr
     assert 'Traceback' not in result.stderr
+
+
+def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
+    program = '''
+        import time
+        from mpi4py import MPI
+        from pfdet.errors import end_all_ranks_on_exception
+        end_all_ranks_on_exception()
+        if MPI.COMM_WORLD.rank == 1:
+            raise RuntimeError('of rank 1')
+        time.sleep(100)
+    '''
+    done = mpiexec(2, program, timeout=50, check=False)
+    assert done.returncode == 1
+    assert 'Traceback' in done.stderr and 'RuntimeError: of rank 1' in done.stderr

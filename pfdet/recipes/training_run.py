@@ -12,7 +12,7 @@ import chainer
 import numpy as np
 from chainer.training import extensions
 
-from pfdet.errors import InputError
+from pfdet.errors import InputError, end_all_ranks_on_exception
 from pfdet.files import replace_when_done
 from pfdet.inference.predict import predict
 from pfdet.iterators.sharded import ShardedIterator
@@ -198,8 +198,7 @@ def communicator(name: str | None = None):
     """
     import chainermn
 
-    # A rank that raises would leave the others waiting for it.
-    chainermn.global_except_hook.add_hook()
+    end_all_ranks_on_exception()
     gpu = chainer.backends.cuda.available
     comm = chainermn.create_communicator(name or ('pure_nccl' if gpu else 'naive'))
     return comm, comm.intra_rank if gpu else -1
