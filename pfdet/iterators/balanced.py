@@ -29,8 +29,8 @@ from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.index import AnnotationIndex
 
 _KIND = 'list of images by class'
-# Positions of a block: some milliseconds to draw, and a megabyte to keep.
-_BLOCK = 1 << 18
+# Positions of a block: two milliseconds to draw, and half a megabyte to keep.
+_BLOCK = 1 << 17
 # Occurrences of a class are counted in whole cells ahead of time, within one when asked for.
 _CELL = 1 << 12
 # Passes of small classes are drawn together, about so many images at a time.
@@ -180,10 +180,12 @@ class SoftBalanceSampler:
     that of :class:`~pfdet.iterators.samplers.SequentialSampler`, all images' number.
 
     With ``group``, runs of ``chunk`` positions hold images of one group or, where one ends, of
-    neighbouring ones: positions are reordered in blocks of 262,144, or of an epoch if that is
+    neighbouring ones: positions are reordered in blocks of 131,072, or of an epoch if that is
     less. What a block holds is drawn all the same, but where a class begins its next pass within a
     block, images of both passes mix. Runs begin at multiples of ``chunk``; the
     sequence depends on ``chunk`` and not on the number of ranks.
+
+    It is for one thread at a time.
 
     Args:
         classes (ClassImages): The images of each class.
@@ -212,7 +214,10 @@ class SoftBalanceSampler:
         if group is not None:
             self._block_size = max(1, min(_BLOCK, classes.n_image) // chunk) * chunk
         self._counted = {0: np.zeros(len(classes.count), np.int64)}
-        self._dealt: dict[int, tuple[int, np.ndarray]] = {}
+        # What each class deals, in one array: pieces of the heap would be left over otherwise.
+        places = np.empty(sum(self._deals), np.int32)
+        self._dealt = np.split(places, np.cumsum(self._deals)[:-1])
+        self._dealt_number = [-1] * len(self._deals)
         # Prefetching crosses the border between blocks, back and forth.
         self._block = functools.lru_cache(maxsize=2)(self._block)
 
@@ -292,20 +297,20 @@ class SoftBalanceSampler:
             first, n = first + len(order), n - len(order)
         return parts
 
-    def _deal(self, label: int, deal: int) -> np.ndarray:
+    def _deal(self, label: int, number: int) -> np.ndarray:
         """Places in a class's list: one pass over it, or some passes over a short one."""
-        known, order = self._dealt.get(label, (-1, None))
-        if known != deal:
-            rng = np.random.default_rng((self.seed, 1, label, deal))
+        places = self._dealt[label]
+        if self._dealt_number[label] != number:
+            rng = np.random.default_rng((self.seed, 1, label, number))
             n = self._offsets[label + 1] - self._offsets[label]
-            n_pass = self._deals[label] // n
-            if n_pass == 1:
-                order = rng.permutation(n).astype(np.int32)
+            if len(places) == n:
+                places[:] = rng.permutation(n)
             else:
-                passes = np.tile(np.arange(n, dtype=np.int32), (n_pass, 1))
-                order = rng.permuted(passes, axis=1).ravel()
-            self._dealt[label] = deal, order
-        return order
+                passes = places.reshape(-1, n)
+                passes[:] = np.arange(n)
+                rng.permuted(passes, axis=1, out=passes)
+            self._dealt_number[label] = number
+        return places
 
 
 class _Block(NamedTuple):
