@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.iterators.samplers import _in_runs
+from pfdet.iterators.samplers import in_runs
 from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.index import AnnotationIndex
 
@@ -260,7 +260,7 @@ class SoftBalanceSampler:
             image = np.concatenate([
                 part for c in self._present.tolist()
                 for part in self._images(c, int(before[c]), int(count[c]))])
-            order = _in_runs(
+            order = in_runs(
                 rng.permutation(self._block_size), self.group[image], self.chunk, rng)
             return _Block(label.astype(np.int16)[order], image[order], None)
         rng.shuffle(label)

@@ -44,7 +44,7 @@ class SequentialSampler:
         dtype = np.int32 if self.n_image < 2 ** 31 else np.int64
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(np.arange(self.n_image, dtype=dtype))
-        return order if self.group is None else _in_runs(order, self.group, self.chunk, rng)
+        return order if self.group is None else in_runs(order, self.group, self.chunk, rng)
 
     def __len__(self) -> int:
         """Positions in an epoch."""
@@ -96,7 +96,7 @@ def aspect_groups(sizes: np.ndarray, step: float = 0.05) -> np.ndarray:
     return np.round(np.log2(width / height) / step).astype(np.int16)
 
 
-def _in_runs(order: np.ndarray, group: np.ndarray, chunk: int, rng) -> np.ndarray:
+def in_runs(order: np.ndarray, group: np.ndarray, chunk: int, rng) -> np.ndarray:
     """Reorder so that runs of ``chunk`` are of one group or of neighbours.
 
     The same holds for halves of runs, halves of these and so on: smaller batches need even less
