@@ -9,35 +9,10 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
-from pfdet.inference.suppression import non_maximum_weighted
+from pfdet.inference.postprocessing import select
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.resizing import resized_size
-
-
-def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh: float,
-           max_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detections of one image from the network's boxes and scores.
-
-    Each class of each box is a detection of its own; those above the threshold are merged by
-    class and the best are kept.
-
-    Args:
-        bbox (array): :math:`(K, 1, 4)`, or with a box a class :math:`(K, C, 4)`, in [0, 1].
-        score (array): :math:`(K, C)`.
-        score_thresh (float): Least score.
-        nmw_thresh (float): IoU of non-maximum weighted.
-        max_per_image (int): How many are kept.
-
-    Returns:
-        tuple of arrays: Boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, by descending score.
-    """
-    place, label = np.nonzero(score >= score_thresh)
-    bbox, score, label = non_maximum_weighted(
-        bbox[place, label if bbox.shape[1] > 1 else 0], score[place, label],
-        label.astype(np.int32), nmw_thresh)
-    order = np.argsort(-score, kind='stable')[:max_per_image]
-    return bbox[order], score[order], label[order]
 
 
 def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_size: int,
@@ -52,7 +27,8 @@ def predict(detector, dataset: OpenImagesDataset, images: Sequence[int], test_si
         dataset (OpenImagesDataset): The images.
         images (sequence of int): Which of them.
         test_size, max_size (int): Length of the shorter edge, and limit of the longer one.
-        score_thresh, nmw_thresh, max_per_image: See :func:`select`.
+        score_thresh, nmw_thresh, max_per_image: See
+            :func:`~pfdet.inference.postprocessing.select`.
         batch_size (int): At most so many images at a time. Only images that are padded alike come
             together, so that what is found in an image does not depend on the others.
         progress (callable): Wraps the batches, such as :class:`tqdm.tqdm`.
