@@ -15,8 +15,10 @@ from pfdet.errors import InputError, run_command
 def main() -> None:
     args = parse_arguments()
     if args.list:
-        for recipe in recipes.RECIPES.values():
-            print(f'{recipe.name:20} {recipe.about}')
+        for title, rows in recipes.TABLES.items():
+            print(title)
+            for recipe in rows:
+                print(f'  {recipe.name:34} {recipe.about.partition(": ")[2]}')
         return
     recipe = recipes.override(recipes.find(args.recipe, args.scale), args.set)
     if args.show:

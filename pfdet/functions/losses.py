@@ -23,6 +23,8 @@ class LossForm(NamedTuple):
             :func:`pfdet.targets.rules.keep_one_label` first.
         rates (bool): It needs concurrent rates, ``function(x, t, rates, ...)``.
         score (str): The score that goes with it, a key of :data:`SCORES`.
+        normalize (str): What its authors divide by, see
+            :func:`pfdet.functions.closed_form.divisor`.
     """
 
     function: Callable
@@ -30,6 +32,7 @@ class LossForm(NamedTuple):
     one_label: bool = False
     rates: bool = False
     score: str = 'sigmoid'
+    normalize: str = 'roi'
 
 
 class ScoreForm(NamedTuple):
@@ -47,12 +50,14 @@ class ScoreForm(NamedTuple):
 
 LOSSES = {
     'sigmoid': LossForm(sigmoid_cross_entropy, False),
-    'focal': LossForm(focal_loss, False),
+    'focal': LossForm(focal_loss, False, normalize='positive'),
     'softmax': LossForm(softmax_cross_entropy, True, one_label=True, score='softmax'),
     'multi_label_softmax': LossForm(softmax_cross_entropy, True, score='softmax'),
     'dist_ce': LossForm(dist_cross_entropy, True, score='softmax'),
-    'concurrent_softmax': LossForm(concurrent_softmax_cross_entropy, True, rates=True,
-                                   score='concurrent_softmax'),
+    # In training alone it is scored by softmax (Concurrent softmax, Tables 1 and 2); the score of
+    # its equation 5 is asked for by name.
+    'concurrent_softmax': LossForm(
+        concurrent_softmax_cross_entropy, True, rates=True, score='softmax'),
 }
 
 SCORES = {
@@ -69,7 +74,7 @@ def loss_function(name: str, rates=None, weight=None, **options) -> Callable:
         name (str): A key of :data:`LOSSES`.
         rates (array): Concurrent rates :math:`(C, C)`; taken by all, used by those that need them.
         weight (array): Weights of the classes, :math:`(C,)`.
-        options: ``normalize``, and what else the loss takes.
+        options: ``normalize``, by default what goes with the loss, and what else it takes.
 
     Returns:
         callable: ``loss(x, t)``.
@@ -78,6 +83,7 @@ def loss_function(name: str, rates=None, weight=None, **options) -> Callable:
         ValueError: There is no such loss, or it needs rates and has none.
     """
     form = _find(LOSSES, name, 'loss')
+    options = {'normalize': form.normalize, **options}
     return partial(form.function, weight=weight, **_rates(form, rates, name), **options)
 
 

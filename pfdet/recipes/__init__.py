@@ -4,10 +4,12 @@ from pfdet.errors import InputError
 from pfdet.recipes import concurrent_softmax_2020, pfdet_2018
 from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
 
-__all__ = ['DEFAULT', 'RECIPES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override', 'to_dict']
+__all__ = ['DEFAULT', 'RECIPES', 'TABLES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override',
+           'to_dict']
 
-RECIPES = {recipe.name: recipe for recipe in (
-    *pfdet_2018.RECIPES, *concurrent_softmax_2020.RECIPES)}
+# The rows of each table, by its title
+TABLES = pfdet_2018.TABLES | concurrent_softmax_2020.TABLES
+RECIPES = {recipe.name: recipe for rows in TABLES.values() for recipe in rows}
 
 # What `train_multi.py` trains when not told: PFDet's final single model.
 DEFAULT = 'table1-senet154'

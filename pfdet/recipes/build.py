@@ -7,7 +7,14 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.functions.class_weights import effective_number_weights
+from pfdet.functions.closed_form import NORMALIZATIONS
+from pfdet.functions.expand_scores import expand_scores
 from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
+from pfdet.iterators.balanced import (
+    ClassAwareSampler,
+    SoftBalanceSampler,
+    shared_class_images,
+)
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 from pfdet.links.backbones import BACKBONES, backbone_name
 from pfdet.links.bbox_head import BboxHead
@@ -17,11 +24,12 @@ from pfdet.links.rpn import RPN
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
 from pfdet.targets import rules
 from pfdet.training.train_chain import TrainChain
 
-SAMPLERS = {'sequential': SequentialSampler}
+SAMPLERS = ('sequential', 'class_aware', 'soft_balance')
 
 
 def needs_rates(recipe: Recipe) -> bool:
@@ -34,8 +42,8 @@ def needs_rates(recipe: Recipe) -> bool:
     return loss.rates or _choose(SCORES, recipe.score or loss.score, 'score').rates
 
 
-def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | None = None
-             ) -> FasterRCNN:
+def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | None = None,
+             descendants: np.ndarray | None = None) -> FasterRCNN:
     """The network of a recipe, with random weights.
 
     Args:
@@ -44,6 +52,8 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | No
         seed (int): Of the weights; the same on all ranks.
         rates (array): Concurrent rates :math:`(C, C)`, where the score needs them. Without, it
             gets zeros, which makes it softmax.
+        descendants (bool array): :math:`(C, C)`, where scores are expanded. Without, no class is
+            a kind of another.
 
     Raises:
         InputError: The recipe names a backbone, a loss or a score that does not exist, or a score
@@ -56,18 +66,22 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | No
     np.random.seed(seed)
     try:
         with chainer.using_config('dtype', np.dtype(recipe.dtype)):
-            return _detector(recipe, n_class, rates)
+            return _detector(recipe, n_class, rates, descendants)
     finally:
         np.random.set_state(state)
 
 
-def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None) -> FasterRCNN:
+def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
+              descendants: np.ndarray | None) -> FasterRCNN:
     loss = _choose(LOSSES, recipe.loss, 'loss')
     score = recipe.score or loss.score
     if _choose(SCORES, score, 'score').background != loss.background:
         raise InputError(f'score={score}: does not go with loss={recipe.loss}')
     if rates is None:
         rates = np.zeros((n_class, n_class), np.float32)
+    to_score = score_function(score, rates)
+    if recipe.expand_scores and descendants is not None:
+        to_score = partial(_expanded, to_score=to_score, descendants=descendants)
     backbone = BACKBONES[backbone_name(recipe.backbone)]()
     extractor = FPN(
         backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
@@ -75,9 +89,13 @@ def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None) -> FasterR
               train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
     head = BboxHead(
         n_class, extractor.scales[:recipe.fpn_scale], recipe.fpn_channel, loss.background,
-        score_function(score, rates), recipe.head_unit, recipe.head_bn, recipe.context,
+        to_score, recipe.head_unit, recipe.head_bn, recipe.context,
         recipe.class_agnostic, recipe.canonical_size)
     return FasterRCNN(extractor, rpn, head)
+
+
+def _expanded(x, to_score, descendants):
+    return expand_scores(to_score(x), descendants)
 
 
 def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,
@@ -102,33 +120,68 @@ def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy
     weight = None
     if recipe.effective_beta > 0:
         weight = effective_number_weights(counts, recipe.effective_beta)
-    target_rules = [
-        partial(rules.ignore_descendants, descendants=hierarchy.descendants),
-        rules.ignore_group_of]
+    target_rules = []
+    if recipe.ignore_descendants:
+        target_rules.append(
+            partial(rules.ignore_descendants, descendants=hierarchy.descendants))
+    if recipe.ignore_group_of:
+        target_rules.append(rules.ignore_group_of)
     if recipe.cooccurrence:
-        pairs = rules.CooccurrencePairs(*read_pairs(classes))
-        target_rules.append(partial(rules.ignore_cooccurring, pairs=pairs))
+        pairs = rules.CooccurrencePairs(*read_pairs(classes, recipe.cooccurrence_pairs or None))
+        target_rules.append(partial(
+            rules.ignore_cooccurring, pairs=pairs, share=recipe.inside_share,
+            also_verified=recipe.ignore_verified))
     if form.one_label:
         # The most specific class; the paper does not say which.
         target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
-    loss = loss_function(recipe.loss, rates, weight)
-    return TrainChain(network, loss, tuple(target_rules), seed, recipe.n_anchor, recipe.n_roi)
+    return TrainChain(network, _loss(recipe, rates, weight), tuple(target_rules), seed,
+                      recipe.n_anchor, recipe.n_roi, expand_ancestors=recipe.expand_ancestors)
 
 
-def sampler(recipe: Recipe, sizes: np.ndarray, seed: int) -> SequentialSampler:
+def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):
+    options = {}
+    if recipe.normalize:
+        if recipe.normalize not in NORMALIZATIONS:
+            raise InputError(f'normalize={recipe.normalize}: expected one of '
+                             + ', '.join(NORMALIZATIONS))
+        options['normalize'] = recipe.normalize
+    if recipe.loss == 'focal':
+        options.update(alpha=recipe.focal_alpha, gamma=recipe.focal_gamma)
+    return loss_function(recipe.loss, rates, weight, **options)
+
+
+def sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
+            ) -> SequentialSampler | SoftBalanceSampler:
     """The global order of a recipe.
 
     Args:
         recipe (Recipe): Which sampler.
-        sizes (int array): Heights and widths of the images, :math:`(n, 2)`.
+        index (AnnotationIndex): The training set.
         seed (int): Of the order.
+        comm (ChainerMN communicator): The ranks, all of which call this, or :obj:`None`.
 
     Raises:
-        InputError: The recipe names a sampler that does not exist.
+        InputError: The recipe names a sampler that does not exist, or one by classes where no
+            image has a box.
     """
-    group = aspect_groups(sizes) if recipe.aspect_chunk > 1 else None
-    return _choose(SAMPLERS, recipe.sampler, 'sampler')(
-        len(sizes), seed, group, recipe.aspect_chunk)
+    if recipe.sampler not in SAMPLERS:
+        raise InputError(f'sampler={recipe.sampler}: no such sampler; expected one of '
+                         + ', '.join(SAMPLERS))
+    group = None
+    if recipe.aspect_chunk > 1:
+        group = aspect_groups(index.columns['image_size'])
+    if recipe.sampler == 'sequential':
+        return SequentialSampler(len(index), seed, group, recipe.aspect_chunk)
+    # The first rank makes the file that the others then share.
+    if comm is not None and comm.rank > 0:
+        comm.mpi_comm.Barrier()
+    classes = shared_class_images(index)
+    if comm is not None and comm.rank == 0:
+        comm.mpi_comm.Barrier()
+    if recipe.sampler == 'class_aware':
+        return ClassAwareSampler(classes, seed, group, recipe.aspect_chunk)
+    return SoftBalanceSampler(
+        classes, recipe.soft_balance_lambda, seed, group, recipe.aspect_chunk)
 
 
 def _choose(known: dict, name: str, what: str):

@@ -11,6 +11,7 @@ from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.recipes import build
 from pfdet.recipes.recipe import Recipe, from_dict, to_dict
 
@@ -23,17 +24,20 @@ class Model(NamedTuple):
     classes: Classes
 
 
-def write_recipe(directory: Path, recipe: Recipe, classes: Classes, run: dict) -> None:
+def write_recipe(directory: Path, recipe: Recipe, classes: Classes, hierarchy: Hierarchy,
+                 run: dict) -> None:
     """Write ``recipe.json``.
 
     Args:
         directory (path): Of the run.
         recipe (Recipe): Resolved.
         classes (Classes): The label space.
+        hierarchy (Hierarchy): The classes' relation.
         run (dict): Further facts of the run, such as the number of ranks.
     """
     content = {'recipe': to_dict(recipe), 'run': run,
-               'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)]}
+               'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)],
+               'ancestors': np.argwhere(hierarchy.ancestors).tolist()}
     with replace_when_done(directory / 'recipe.json') as path:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
@@ -99,12 +103,17 @@ def read(directory: Path) -> Model:
         content = json.loads(path.read_text(encoding='utf-8'))
         fields, pairs = content['recipe'], content['classes']
         mids, names = zip(*pairs, strict=True)
+        ancestors = np.zeros((len(mids), len(mids)), bool)
+        for child, ancestor in content.get('ancestors', ()):
+            ancestors[child, ancestor] = True
     except OSError as e:
         raise InputError(f'{path}: {e.strerror}; expected the --out directory of a training run'
                          ) from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, IndexError) as e:
         raise InputError(f'{path}: not written by a training run: {e}') from e
     recipe = from_dict(fields, str(path))
-    network = build.detector(recipe, len(mids), rates=read_rates(directory, recipe, len(mids)))
+    network = build.detector(
+        recipe, len(mids), rates=read_rates(directory, recipe, len(mids)),
+        descendants=ancestors.T)
     load_weights(network, Path(directory) / 'model.npz')
     return Model(network, recipe, Classes(tuple(mids), tuple(names)))

@@ -13,7 +13,6 @@ BASELINE = Recipe(
           'the learning rate from epochs 8 and 11')
 
 
-
 def _row(above: Recipe, name: str, about: str, **fields) -> Recipe:
     return replace(above, name=f'table1-{name}', about=f'PFDet Table 1: {about}', **fields)
 
@@ -33,5 +32,15 @@ MINI = replace(
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
           'co-occurrence loss at mini scale')
 
+# "Identical setup except for the co-occurrence loss"
+TABLE3 = (
+    replace(SCALE, name='table3-baseline', about='PFDet Table 3: Baseline'),
+    replace(COOCCURRENCE, name='table3-cooccurrence', about='PFDet Table 3: Co-occurrence'),
+)
+
 TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
-RECIPES = (*TABLE1, MINI)
+TABLES = {
+    'PFDet 2018, Table 1: single model': TABLE1,
+    'PFDet 2018, Table 3: co-occurrence loss': TABLE3,
+    'At mini scale only': (MINI,),
+}

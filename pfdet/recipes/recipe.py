@@ -34,16 +34,33 @@ class Recipe:
         train_proposals, test_proposals (pairs of int): Proposals a level before suppression and an
             image after it.
         loss (str): A key of :data:`pfdet.functions.losses.LOSSES`.
-        score (str): A key of :data:`pfdet.functions.losses.SCORES`, or empty for the one that goes
-            with the loss.
+        score (str): A key of :data:`pfdet.functions.losses.SCORES`, or empty for sigmoid or
+            softmax, as the loss is.
+        normalize (str): What the loss is divided by (see
+            :func:`pfdet.functions.closed_form.divisor`), or empty for what goes with the loss.
+        focal_alpha, focal_gamma (float): Of the focal loss.
         hierarchy_rate (float): The concurrent rate of a class and its ancestor: 1 for the effect
             that the second paper describes, 0 for its letter.
         effective_beta (float): Of the weights of classes by their effective number of objects; 0
             for no weights.
         join_iou (float): Boxes of an image with this IoU are one object and share their labels,
             as the second paper counts objects; 1 for equal boxes only.
+        expand_ancestors (bool): An object is also of all its classes' ancestors.
+        ignore_descendants (bool): Ignore the descendants of an object's class that is no leaf.
+        ignore_group_of (bool): Ignore the classes of a group-of box within it.
         cooccurrence (bool): Ignore parts and possessions in their subjects (co-occurrence loss).
+        cooccurrence_pairs (str): CSV file of the pairs, or empty for the 47 of PFDet's Table 3.
+        inside_share (float): A region is in its subject with at least this share of its area.
+        ignore_verified (bool): Ignore parts and possessions also where annotators have looked for
+            them.
+        expand_scores (bool): In prediction, a class gets the highest of its own and its
+            descendants' scores, for losses that do not teach ancestors.
+        init (str): What the paper starts from: ``'imagenet'``, a backbone trained on it,
+            ``'scratch'``, or the name of the recipe whose weights it fine-tunes. The weights
+            themselves are given by ``--init``.
         sampler (str): A key of :data:`pfdet.recipes.build.SAMPLERS`.
+        soft_balance_lambda (float): Of ``sampler='soft_balance'``: 0 draws classes as often as
+            they have images, 1 draws all as often.
         aspect_chunk (int): Images of like aspect ratio in a row; 1 for no such grouping. Neither
             paper speaks of it; Detectron does so for a rank's images.
         min_size (pair of int): Range of the shorter edge's length in training.
@@ -86,11 +103,23 @@ class Recipe:
     test_proposals: tuple[int, int] = (1000, 1000)
     loss: str = 'sigmoid'
     score: str = ''
+    normalize: str = ''
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
     hierarchy_rate: float = 1.0
     effective_beta: float = 0.0
     join_iou: float = 1.0
+    expand_ancestors: bool = True
+    ignore_descendants: bool = True
+    ignore_group_of: bool = True
     cooccurrence: bool = False
+    cooccurrence_pairs: str = ''
+    inside_share: float = 0.5
+    ignore_verified: bool = False
+    expand_scores: bool = False
+    init: str = 'imagenet'
     sampler: str = 'sequential'
+    soft_balance_lambda: float = 0.7
     aspect_chunk: int = 512
     min_size: tuple[int, int] = (800, 800)
     max_size: int = 1333

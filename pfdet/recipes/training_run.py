@@ -73,7 +73,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
 
     rates = _concurrent_rates(recipe, train_index, comm) if build.needs_rates(recipe) else None
-    network = build.detector(recipe, len(classes), seed, rates)
+    network = build.detector(
+        recipe, len(classes), seed, rates, hierarchy.descendants)
     if init is not None:
         if is_backbone_file(init):
             load_backbone(network.extractor.base, init)
@@ -89,7 +90,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
 
     load = TrainLoader(OpenImagesDataset(train_index), recipe.min_size, recipe.max_size,
                        recipe.flip, seed)
-    sampler = build.sampler(recipe, train_index.columns['image_size'], seed)
+    sampler = build.sampler(recipe, train_index, seed, comm)
     iterator = ShardedIterator(
         sampler, load, recipe.batch_size, comm.rank, comm.size, n_thread, corrupt=corrupt)
     global_batch = iterator.global_batch_size
@@ -124,7 +125,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         trainer.extend(validation, trigger=every(each, last))
     if comm.rank == 0:
         _extend_first_rank(trainer, every(log_interval, last), log_interval)
-        model_directory.write_recipe(out, recipe, classes, {
+        model_directory.write_recipe(out, recipe, classes, hierarchy, {
             'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
             'iterations': last, 'seed': seed,
             'init': str(init) if init else None})

@@ -30,11 +30,13 @@ class TrainChain(chainer.Chain):
         n_anchor (int): Anchors an image to learn from.
         n_roi (int): Regions an image to learn from.
         foreground_share (float): Largest share of them on objects.
+        expand_ancestors (bool): See :func:`pfdet.targets.rules.positives`.
     """
 
     def __init__(self, detector: FasterRCNN, loss: Callable,
                  target_rules: tuple[TargetRule, ...] = (), seed: int = 0, n_anchor: int = 256,
-                 n_roi: int = 512, foreground_share: float = 0.25):
+                 n_roi: int = 512, foreground_share: float = 0.25,
+                 expand_ancestors: bool = True):
         super().__init__()
         with self.init_scope():
             self.detector = detector
@@ -44,6 +46,7 @@ class TrainChain(chainer.Chain):
         self.n_anchor = n_anchor
         self.n_roi = n_roi
         self.foreground_share = foreground_share
+        self.expand_ancestors = expand_ancestors
 
     def forward(self, batch: Batch) -> chainer.Variable:
         """The loss of a batch; its parts are reported.
@@ -73,7 +76,7 @@ class TrainChain(chainer.Chain):
         proposals = detector.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
         rois = sampling.sample_rois(
             proposals, truth, priority, self.n_roi, self.foreground_share)
-        t = rules.positives(rois, truth)
+        t = rules.positives(rois, truth, self.expand_ancestors)
         for rule in self.target_rules:
             t = rule(t, rois, truth)
 

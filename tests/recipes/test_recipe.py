@@ -29,20 +29,25 @@ def test_a_row_of_table1_differs_from_the_one_above_as_its_words_say(scale):
 
 
 LOSSES = [dataclasses.replace(recipes.find('mini'), name=loss, loss=loss) for loss in (
-    'focal', 'softmax', 'multi_label_softmax', 'dist_ce', 'concurrent_softmax')]
+    'multi_label_softmax',)]
+# Of the second paper's rows one of each loss, score and sampler; backbones are those above.
+OTHERS = [r for r in recipes.RECIPES.values() if r.name.startswith(('cs-table1', 'cs-table2'))
+          or r.name in ('cs-table3-effective-number', 'cs-table3-soft-0.7')]
 
 
-@pytest.mark.parametrize('recipe', [*TABLE1, *LOSSES], ids=lambda r: r.name)
+@pytest.mark.parametrize('recipe', [*TABLE1, *LOSSES, *OTHERS], ids=lambda r: r.name)
 def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = recipes.at_scale(recipe, 'mini')
     rates = np.full((len(index.classes),) * 2, 0.1, np.float32)
     network = build.detector(recipe, len(index.classes), rates=rates)
-    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0, rates)
+    counts = np.full(len(index.classes), 3)
+    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0, rates, counts)
+    order = build.sampler(recipe, index, 0)
     load = TrainLoader(OpenImagesDataset(index), (64, 64), 256, True, 0)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.01).setup(chain)
     before = {name: p.array.copy() for name, p in network.namedparams()}
-    optimizer.update(chain, Converter(index.hierarchy)([load(i, i, 0) for i in range(2)]))
+    optimizer.update(chain, Converter(index.hierarchy)([load(order[i], i, 0) for i in range(2)]))
     moved = {name for name, p in network.namedparams() if (p.array != before[name]).any()}
     # In two small images, box offsets and the coarsest outputs may have nothing to learn.
     assert all(name.startswith(('/head/loc/', '/extractor/outer/'))
@@ -67,11 +72,50 @@ def test_mini_scale_changes_sizes_not_switches():
 
 
 def test_configurations_of_the_second_paper():
-    r = recipes.find('resnet50-softmax')
+    r = recipes.find('cs-table1-softmax')
     assert (r.min_size, r.max_size, r.epochs) == ((800, 800), 1333, 7)
     assert [7 * s for s in r.steps] == [4, 6] and r.base_lr / r.lr_batch_size == 0.00125
-    assert differing(r, recipes.find('resnet50-concurrent')) == {'loss'}
-    assert differing(r, recipes.find('resnext152-softmax')) == {'backbone'}
+    assert differing(r, recipes.find('cs-table4-non-balance-7')) == {'backbone'}
+
+
+# What the two papers' tables compare: a row, the row it is held against, and what differs.
+@pytest.mark.parametrize('row, against, field', [
+    ('table3-cooccurrence', 'table3-baseline', 'cooccurrence'),
+    ('cs-table1-focal', 'cs-table1-bce', 'loss'),
+    ('cs-table1-co-bce', 'cs-table1-bce', 'cooccurrence'),
+    ('cs-table1-bce', 'cs-table1-softmax-balanced', 'loss'),
+    ('cs-table1-dist-ce', 'cs-table1-softmax-balanced', 'loss'),
+    ('cs-table1-softmax-balanced', 'cs-table1-softmax', 'sampler'),
+    ('cs-table1-concurrent', 'cs-table1-softmax', 'loss'),
+    ('cs-table1-concurrent-balanced', 'cs-table1-softmax-balanced', 'loss'),
+    ('cs-table1-concurrent-balanced', 'cs-table1-concurrent', 'sampler'),
+    ('cs-table2-softmax-concurrent', 'cs-table2-softmax-softmax', 'score'),
+    ('cs-table2-concurrent-softmax', 'cs-table2-softmax-softmax', 'loss'),
+    ('cs-table2-concurrent-concurrent', 'cs-table2-concurrent-softmax', 'score'),
+    ('cs-table3-class-aware', 'cs-table3-non-balance', 'sampler'),
+    ('cs-table3-effective-number', 'cs-table3-non-balance', 'effective_beta'),
+    ('cs-table3-soft-0.3', 'cs-table3-soft-0.7', 'soft_balance_lambda'),
+    ('cs-table4-hybrid-s20', 'cs-table4-class-aware-7', 'init'),
+    ('cs-table4-soft-balance', 'cs-table4-hybrid-s20', 'sampler'),
+    ('cs-table5-class-aware', 'cs-table5-baseline', 'sampler'),
+    ('cs-table5-soft-balance', 'cs-table5-concurrent', 'sampler'),
+    ('cs-table5-hybrid', 'cs-table5-soft-balance', 'init')])
+@pytest.mark.parametrize('scale', ['full', 'mini'])
+def test_rows_that_a_table_compares_differ_in_one_field(row, against, field, scale):
+    assert differing(recipes.find(row, scale), recipes.find(against, scale)) == {field}
+
+
+def test_rows_with_the_same_figure_in_two_tables_are_the_same_recipe():
+    for one, other in (('cs-table1-softmax-balanced', 'cs-table2-softmax-softmax'),
+                       ('cs-table1-concurrent-balanced', 'cs-table2-concurrent-softmax'),
+                       ('cs-table1-softmax-balanced', 'cs-table3-class-aware'),
+                       ('cs-table1-softmax', 'cs-table3-non-balance')):
+        assert not differing(recipes.find(one), recipes.find(other))
+
+
+def test_what_a_recipe_starts_from_is_a_recipe():
+    for recipe in recipes.RECIPES.values():
+        assert recipe.init in ('imagenet', 'scratch', *recipes.RECIPES)
 
 
 def test_score_must_fit_the_loss():
