@@ -36,7 +36,7 @@ setup(
     packages=find_packages(include=['pfdet', 'pfdet.*']),
     package_data={
         'pfdet.openimages': ['data/*'],
-        'pfdet.evaluation': ['*.html.jinja'],
+        'pfdet.evaluation': ['*.html.jinja', 'data/*.json'],
     },
     # Both ends of the ranges are tried: constraints-oldest.txt and constraints.txt.
     python_requires='>=3.10,<3.14',
