@@ -2,8 +2,8 @@
 
 Section 5.2: ResNet-50 with FPN "following the setting mentioned in Detectron", shorter edge 800 and
 longer edge up to 1333, 7 epochs with a tenth of the learning rate from epochs 4 and 6, 0.00125 a
-sample (0.01 for eight), weight decay 0.0001, batch normalization over all ranks. Objects are groups of boxes with an
-IoU of 0.9, whose labels count together.
+sample (0.01 for eight), weight decay 0.0001, batch normalization over all ranks. Objects are groups
+of boxes with an IoU of 0.9, whose labels count together.
 
 What the paper leaves open and these recipes choose:
 
