@@ -1,17 +1,21 @@
-"""Print the versions of this environment and what was fixed in it: ``python -m pfdet.compat``."""
+"""Print this environment's versions, what a GPU has and lacks, and what was fixed.
+
+``python -m pfdet.compat``
+"""
 
 import importlib.metadata
 import sys
 
 import pfdet.compat  # noqa: F401
+from pfdet.compat import cuda_libraries
 from pfdet.compat.import_hook import FIXES
 
 import chainercv  # noqa: F401
 import chainermn  # noqa: F401
 
 PACKAGES = {
-    'NumPy': ['numpy'], 'SciPy': ['scipy'], 'CuPy': ['cupy', 'cupy-cuda12x', 'cupy-cuda13x'],
-    'Chainer': ['chainer'], 'ChainerCV': ['chainercv'], 'mpi4py': ['mpi4py']}
+    'NumPy': ['numpy'], 'SciPy': ['scipy'], 'Chainer': ['chainer'], 'ChainerCV': ['chainercv'],
+    'mpi4py': ['mpi4py']}
 
 
 def versions() -> dict[str, str]:
@@ -35,8 +39,12 @@ def _version(package: str) -> str | None:
 
 
 def report() -> str:
-    """The versions and, a line each, the fixes: name, whether applied, why, since when."""
-    lines = [f'{name:<11}{version}' for name, version in versions().items()]
+    """The versions, what a GPU needs, and the fixes: name, whether applied, why, since when."""
+    lines = [f'{name:<13}{version}' for name, version in versions().items()]
+    lines.append('')
+    for name, version, meaning in cuda_libraries.findings():
+        lines.append(f'{name:<13}{version or "missing"}{f" ({meaning})" if meaning else ""}')
+    lines.append(f'{"Chainer uses":<13}{_backend()}')
     lines.append('')
     for fix in FIXES:
         if fix.applied:
@@ -45,6 +53,15 @@ def report() -> str:
             state = 'not loaded' if fix.needed() else 'not needed'
         lines.append(f'{fix.name:<22}{state:<14}{fix.reason} ({fix.since})')
     return '\n'.join(lines)
+
+
+def _backend() -> str:
+    from chainer.backends import cuda
+
+    if not cuda.available:
+        return 'the CPU'
+    return 'the GPU, cuDNN for convolutions' if cuda.cudnn_enabled else (
+        'the GPU, im2col and cuBLAS for convolutions')
 
 
 if __name__ == '__main__':
