@@ -38,9 +38,19 @@ TABLE3 = (
     replace(COOCCURRENCE, name='table3-cooccurrence', about='PFDet Table 3: Co-occurrence'),
 )
 
+# Experts, fine-tuned from a full model. The paper does not say how long, nor with which learning
+# rate: it is a tenth of the full model's here, and eight times through the expert's own images.
+EXPERTS = tuple(
+    replace(SENET, name=f'expert-class{size}', init=SENET.name, expert_size=size, epochs=8.,
+            base_lr=0.001, about=f'PFDet Tables 2 and 4: experts of {size} classes each')
+    for size in (10, 20, 40))
+COCO = replace(EXPERTS[0], name='expert-coco', expert_size=0,
+               about='PFDet Table 2: one expert of all classes of a second data set, such as COCO')
+
 TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
 TABLES = {
     'PFDet 2018, Table 1: single model': TABLE1,
     'PFDet 2018, Table 3: co-occurrence loss': TABLE3,
+    'PFDet 2018, Tables 2 and 4: experts, for train_experts.py': (*EXPERTS, COCO),
     'At mini scale only': (MINI,),
 }

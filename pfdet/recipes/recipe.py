@@ -75,6 +75,9 @@ class Recipe:
         warmup_epochs (float): The rate grows linearly over them.
         momentum, weight_decay (float): Of corrected-momentum SGD; no decay on batch normalization
             and biases.
+        expert_size (int): Classes of an expert model, or 0 for a model of all classes.
+        expert_head (str): What an expert makes of other classes: ``'masked'``, its loss leaves
+            them out but rules and boxes know them, or ``'cut'``, they are background.
         dtype (str): ``'float32'``, or ``'float64'`` to compare runs beyond rounding.
         test_size (int): The shorter edge's length in prediction.
         score_thresh (float): Detections below are dropped.
@@ -133,6 +136,8 @@ class Recipe:
     warmup_epochs: float = 0.5
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    expert_size: int = 0
+    expert_head: str = 'masked'
     dtype: str = 'float32'
     test_size: int = 800
     score_thresh: float = 0.01
@@ -145,9 +150,11 @@ _MINI = {
     'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64,
     'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 64,
     'train_proposals': (200, 200), 'test_proposals': (200, 100), 'max_size': 256,
-    'aspect_chunk': 8, 'batch_size': 4, 'base_lr': 0.02, 'test_size': 160, 'max_per_image': 100,
+    'aspect_chunk': 8, 'batch_size': 4, 'test_size': 160, 'max_per_image': 100,
 }
 _MINI_EDGE = 160 / 800
+# Small networks on small images bear a higher learning rate.
+_MINI_LR = 2
 
 
 def at_scale(recipe: Recipe, scale: str) -> Recipe:
@@ -169,7 +176,8 @@ def at_scale(recipe: Recipe, scale: str) -> Recipe:
         raise ValueError(f'scale must be full or mini, not {scale!r}')
     low, high = recipe.min_size
     return dataclasses.replace(
-        recipe, **_MINI, min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)))
+        recipe, **_MINI, min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)),
+        base_lr=recipe.base_lr * _MINI_LR)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -106,6 +106,23 @@ def join_labels(bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_t
     return label
 
 
+def only_objects_of(truth: BatchTruth, classes) -> BatchTruth:
+    """Take the objects of other classes for background.
+
+    Args:
+        truth (BatchTruth): Of the batch.
+        classes (int array): Class ids; an object of a descendant is one of theirs.
+
+    Returns:
+        BatchTruth: With as many places, of which those of other objects fill up.
+    """
+    kept = truth.expanded[:, :, classes].any(axis=2)
+    return truth._replace(
+        bbox=truth.bbox * kept[:, :, None], valid=truth.valid & kept,
+        group_of=truth.group_of & kept, label=truth.label & kept[:, :, None],
+        expanded=truth.expanded & kept[:, :, None])
+
+
 def related(label, relation):
     """The classes related to any class of a label set, on NumPy and CuPy arrays.
 

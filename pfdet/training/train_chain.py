@@ -10,7 +10,7 @@ from pfdet.functions.smooth_l1 import smooth_l1
 from pfdet.links import box_coding
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.targets import rules, sampling
-from pfdet.targets.batch_truth import BatchTruth
+from pfdet.targets.batch_truth import BatchTruth, only_objects_of
 from pfdet.training.loading import Batch
 
 TargetRule = Callable[[np.ndarray, sampling.RoiSample, BatchTruth], np.ndarray]
@@ -31,12 +31,18 @@ class TrainChain(chainer.Chain):
         n_roi (int): Regions an image to learn from.
         foreground_share (float): Largest share of them on objects.
         expand_ancestors (bool): See :func:`pfdet.targets.rules.positives`.
+        pick (int array): The classes that the detector answers for, :math:`(K,)`, where these are
+            not all of the label space's: the rules see all labels, the loss those of these
+            classes.
+        only_picked (bool): Whether objects of other classes are background, also for the region
+            proposal network.
     """
 
     def __init__(self, detector: FasterRCNN, loss: Callable,
                  target_rules: tuple[TargetRule, ...] = (), seed: int = 0, n_anchor: int = 256,
                  n_roi: int = 512, foreground_share: float = 0.25,
-                 expand_ancestors: bool = True):
+                 expand_ancestors: bool = True, pick: np.ndarray | None = None,
+                 only_picked: bool = False):
         super().__init__()
         with self.init_scope():
             self.detector = detector
@@ -47,6 +53,8 @@ class TrainChain(chainer.Chain):
         self.n_roi = n_roi
         self.foreground_share = foreground_share
         self.expand_ancestors = expand_ancestors
+        self.pick = pick
+        self.only_picked = only_picked
 
     def forward(self, batch: Batch) -> chainer.Variable:
         """The loss of a batch; its parts are reported.
@@ -61,6 +69,9 @@ class TrainChain(chainer.Chain):
         x = detector.prepare(batch.imgs, batch.size)
         truth = BatchTruth(*(xp.asarray(a) for a in batch.truth))
         truth = truth._replace(bbox=truth.bbox.astype(x.dtype, copy=False))
+        pick = None if self.pick is None else xp.asarray(self.pick)
+        if self.only_picked:
+            truth = only_objects_of(truth, pick)
         sizes = np.array([img.shape[1:] for img in batch.imgs], np.float32)
 
         hs = detector.extractor(x)
@@ -79,6 +90,8 @@ class TrainChain(chainer.Chain):
         t = rules.positives(rois, truth, self.expand_ancestors)
         for rule in self.target_rules:
             t = rule(t, rois, truth)
+        if pick is not None:
+            t = t[:, :, pick]
 
         N, S = rois.foreground.shape
         roi_indices = xp.repeat(xp.arange(N, dtype=np.int32), S)
