@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
@@ -11,176 +11,123 @@ from tqdm import tqdm
 
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.prediction_strings import HEADER, submission_rows
 from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
 
-HEADER = ('ImageId', 'PredictionString')
-# One detection of a PredictionString.
-FIELDS = ('MID', 'score', 'XMin', 'YMin', 'XMax', 'YMax')
-_ROWS_PER_BATCH = 1000
+_IMAGES_PER_BLOCK = 1000
 
 
 def write_submission(
         path: str | os.PathLike, detections: Detections, classes: Classes,
-        max_per_image: int | None = 300, digits: int = 5,
-        min_score: float = 0.) -> dict[str, int]:
+        max_per_image: int | None = 300, digits: int = 5, min_score: float = 0.,
+        score_digits: int | None = None) -> dict[str, int]:
     """Write a submission, check it as :func:`validate_submission` does, and put it in place.
 
     One row per image, ``ImageId,PredictionString``; the string is a space-separated run of
     ``MID score XMin YMin XMax YMax``, by descending score, and empty for an image without
-    detections.
+    detections. Numbers are rounded and written without trailing zeros.
 
     Args:
         path (path): Where the CSV file goes.
         detections (Detections): What to write.
         classes (Classes): Gives the MID of each label.
         max_per_image (int): The best scored of each image to write; :obj:`None` for all.
-        digits (int): Decimals of coordinates and significant digits of scores. With 5, a
-            detection takes about 50 bytes.
+        digits (int): Decimals of coordinates. With 5, and as many of scores, a detection takes
+            about 50 bytes.
         min_score (float): Detections below are left out.
+        score_digits (int): Significant digits of scores; by default as many as ``digits``. Scores
+            that become equal lose their order.
 
     Returns:
         dict: As of :func:`validate_submission`.
     """
-    chosen = np.flatnonzero(detections.score >= min_score)
-    chosen = chosen[np.lexsort((-detections.score[chosen], detections.image[chosen]))]
+    score = detections.score.astype(np.float64)
+    chosen = np.flatnonzero(score >= min_score)
+    chosen = chosen[np.lexsort((-score[chosen], detections.image[chosen]))]
     n_image = len(detections.image_ids)
     ends = np.searchsorted(detections.image[chosen], np.arange(n_image + 1))
-    corners = np.clip(detections.bbox, 0, 1)[:, [1, 0, 3, 2]]
-    one = f'%s %.{digits}g' + f' %.{digits}f' * 4
+    if max_per_image is not None:
+        place = np.arange(len(chosen)) - np.repeat(ends[:-1], np.diff(ends))
+        chosen = chosen[place < max_per_image]
+        ends = np.append(0, np.cumsum(np.minimum(np.diff(ends), max_per_image)))
+    mids = pa.array(classes.mids, pa.string())
     with replace_when_done(path) as unfinished:
         with open(unfinished, 'w', encoding='utf-8', newline='') as f:
             writer = csv.writer(f, lineterminator='\n')
             writer.writerow(HEADER)
-            for i in tqdm(range(n_image), desc='writing', unit='image', disable=None):
-                mine = chosen[ends[i]:ends[i + 1]][:max_per_image]
-                mids = [classes.mids[c] for c in detections.label[mine]]
-                scores = detections.score[mine].tolist()
-                writer.writerow((detections.image_ids[i], ' '.join(
-                    one % (mid, score, *box)
-                    for mid, score, box in zip(mids, scores, corners[mine].tolist()))))
+            for begin in tqdm(range(0, n_image, _IMAGES_PER_BLOCK), desc='writing',
+                              unit=f' x {_IMAGES_PER_BLOCK} images', disable=None):
+                end = min(begin + _IMAGES_PER_BLOCK, n_image)
+                rows = chosen[ends[begin]:ends[end]]
+                corners = np.clip(detections.bbox[rows].astype(np.float64), 0, 1)
+                words = pc.binary_join_element_wise(
+                    mids.take(pa.array(detections.label[rows])),
+                    _text(_round_significant(score[rows], score_digits or digits)),
+                    *(_text(np.round(corners[:, k], digits)) for k in (1, 0, 3, 2)), ' ')
+                offsets = pa.array((ends[begin:end + 1] - ends[begin]).astype(np.int32))
+                strings = pc.binary_join(pa.ListArray.from_arrays(offsets, words), ' ')
+                writer.writerows(zip(detections.image_ids[begin:end], strings.to_pylist()))
         try:
             return validate_submission(unfinished, classes)
         except InputError as e:
             raise InputError(str(e).replace(str(unfinished), str(path))) from e
 
 
+def _round_significant(values: np.ndarray, digits: int) -> np.ndarray:
+    exponent = np.floor(np.log10(np.where(values == 0, 1, np.abs(values))))
+    # By powers of ten that are whole numbers, so that 0.3 does not become 0.30000000000000004.
+    up = 10. ** np.maximum(digits - 1 - exponent, 0)
+    down = 10. ** np.maximum(exponent + 1 - digits, 0)
+    return np.round(values / down * up) / up * down
+
+
+def _text(values: np.ndarray) -> pa.Array:
+    # The shortest text of each that reads as the same number; 0 for -0.
+    text = pa.array(values + 0.).cast(pa.string())
+    return pc.replace_substring_regex(text, r'\.0$', '')
+
+
 def validate_submission(
-        path: str | os.PathLike, classes: Classes | None = None) -> dict[str, int]:
+        path: str | os.PathLike, classes: Classes | None = None,
+        image_ids: Collection[str] | None = None) -> dict[str, int]:
     """Check that a file is a submission that Kaggle will read.
 
     Args:
         path (path): Any CSV file.
         classes (Classes): If given, only these MIDs may occur.
+        image_ids (collection of str): If given, there must be a row for each of these images, and
+            for no other.
 
     Returns:
         dict: ``'images'``, the number of rows; ``'empty'``, those without a detection;
-        ``'detections'``.
+        ``'detections'``; ``'most'``, the detections of the image with the most.
 
     Raises:
-        InputError: Says what is wrong in which line: the header, the number of fields, an
-            image twice, a prediction string that is not a run of six fields, an unknown MID,
-            a score that is no number, or a box outside [0, 1] or with its corners in the
-            wrong order.
+        InputError: Says what is wrong in which line: the header, the number of fields, text that
+            is not UTF-8, an image twice, missing or unknown, a prediction string that is not a run
+            of six fields, an unknown MID, a score that is no number, or a box outside [0, 1] or
+            with its corners in the wrong order.
     """
-    counts = {'images': 0, 'empty': 0, 'detections': 0}
-    seen = set()
-    for lines, ids, strings in _batches(path):
-        for line, image_id in zip(lines, ids):
-            if image_id in seen:
-                raise InputError(
-                    f'{path}, line {line}: image {image_id!r} for the second time; expected '
-                    'one row per image')
-            seen.add(image_id)
-        counts['images'] += len(ids)
-        filled = [k for k, string in enumerate(strings) if string.strip()]
-        counts['empty'] += len(ids) - len(filled)
-        strings, lines = [strings[k] for k in filled], [lines[k] for k in filled]
-        if not _is_sound(strings, classes):
-            for line, string in zip(lines, strings):
-                _blame(f'{path}, line {line}', string, classes)
-            raise InputError(
-                f'{path}, lines {lines[0]} to {lines[-1]}: a number is not written in plain '
-                'decimal or exponent form; expected such as 0.5 or 5e-1')
-        counts['detections'] += sum(map(len, map(str.split, strings))) // len(FIELDS)
-    return counts
-
-
-def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], list[str]]]:
-    try:
-        with open(path, encoding='utf-8', newline='') as f:
-            # A prediction string of a thousand detections is longer than csv's default limit.
-            csv.field_size_limit(1 << 30)
-            reader = csv.reader(f, strict=True)
-            header = next(reader, [])
-            if tuple(header) != HEADER:
-                raise InputError(
-                    f'{path}, line 1: {",".join(header)[:80]!r}; expected the header '
-                    f'{",".join(HEADER)}')
-            lines, ids, strings = [], [], []
-            for row in reader:
-                if len(row) != 2 or not row[0].strip():
+    counts = {'images': 0, 'empty': 0, 'detections': 0, 'most': 0}
+    expected = None if image_ids is None else set(image_ids)
+    missing = set(expected or ())
+    for lines, ids, table in submission_rows(path, classes):
+        if expected is not None:
+            for line, image_id in zip(lines, ids):
+                if image_id not in expected:
                     raise InputError(
-                        f'{path}, line {reader.line_num}: {len(row)} fields beginning with '
-                        f'{",".join(row)[:40]!r}; expected ImageId,PredictionString')
-                lines.append(reader.line_num)
-                ids.append(row[0])
-                strings.append(row[1])
-                if len(lines) == _ROWS_PER_BATCH:
-                    yield lines, ids, strings
-                    lines, ids, strings = [], [], []
-            yield lines, ids, strings
-    except csv.Error as e:
-        raise InputError(f'{path}, line {reader.line_num}: {e}') from e
-    except UnicodeDecodeError as e:
-        raise InputError(f'{path}: expected UTF-8 text, but {e}') from e
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the submission: {e.strerror or e}') from e
-
-
-def _is_sound(strings: list[str], classes: Classes | None) -> bool:
-    # All at once; which string is wrong, and why, is for _blame to find.
-    fields = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pa.array(strings, pa.string())))
-    if (pc.list_value_length(fields).to_numpy() % len(FIELDS)).any():
-        return False
-    flat = pc.list_flatten(fields)
-    begin = np.arange(0, len(flat), len(FIELDS))
-    mids = pc.unique(flat.take(begin)).to_pylist()
-    if classes is not None and not classes.ids.keys() >= set(mids):
-        return False
-    try:
-        score, *box = (
-            flat.take(begin + k).cast(pa.float64()).to_numpy() for k in range(1, len(FIELDS)))
-    except pa.ArrowInvalid:
-        return False
-    x_min, y_min, x_max, y_max = box
-    return bool(
-        np.isfinite(score).all() and all(((x >= 0) & (x <= 1)).all() for x in box)
-        and (x_min <= x_max).all() and (y_min <= y_max).all())
-
-
-def _blame(where: str, string: str, classes: Classes | None) -> None:
-    fields = string.split()
-    if len(fields) % len(FIELDS):
+                        f'{path}, line {line}: image {image_id!r} is none of the '
+                        f'{len(expected):,} images; expected a row for each and no other')
+            missing.difference_update(ids)
+        count = np.bincount(table['row'].to_numpy(), minlength=len(ids))
+        counts['images'] += len(ids)
+        counts['empty'] += int((count == 0).sum())
+        counts['detections'] += table.num_rows
+        counts['most'] = max(counts['most'], int(count.max(initial=0)))
+    if missing:
+        more = f' and {len(missing) - 1:,} others' if len(missing) > 1 else ''
         raise InputError(
-            f'{where}: {len(fields)} fields in PredictionString; expected six for each '
-            f'detection, {" ".join(FIELDS)}')
-    for k in range(0, len(fields), len(FIELDS)):
-        mid, *numbers = fields[k:k + len(FIELDS)]
-        which = f'{where}, detection {k // len(FIELDS) + 1}'
-        if classes is not None and mid not in classes.ids:
-            raise InputError(
-                f'{which}: MID {mid[:60]!r} is not one of the {len(classes)} classes; expected '
-                f'one such as {classes.mids[0]}')
-        for name, text in zip(FIELDS[1:], numbers):
-            try:
-                value = float(text)
-            except ValueError:
-                value = float('nan')
-            if not np.isfinite(value) or (name != 'score' and not 0 <= value <= 1):
-                expected = 'a finite number' if name == 'score' else 'a number from 0 to 1'
-                raise InputError(f'{which}: {name} is {text[:60]!r}; expected {expected}')
-        _, x_min, y_min, x_max, y_max = map(float, numbers)
-        if x_min > x_max or y_min > y_max:
-            raise InputError(
-                f'{which}: box {" ".join(numbers[1:])}; expected XMin <= XMax and YMin <= YMax')
+            f'{path}: no row for image {min(missing)!r}{more}; expected a row for each of the '
+            f'{len(expected):,} images, with an empty PredictionString where nothing was found')
+    return counts

@@ -25,11 +25,10 @@ def test_written_text(tmp_path):
     counts = write_submission(path, _detections(), _CLASSES, digits=4)
     assert path.read_text() == (
         'ImageId,PredictionString\n'
-        'z,/m/b 0.9 0.0000 0.5000 0.3333 0.7500 /m/a 0.25 0.2500 0.0000 0.5000 1.0000 '
-        '/m/a 0.0001235 0.0000 0.0000 1.0000 1.0000\n'
+        'z,/m/b 0.9 0 0.5 0.3333 0.75 /m/a 0.25 0.25 0 0.5 1 /m/a 0.0001235 0 0 1 1\n'
         'empty,\n'
-        'y,/m/b 0.5 0.2000 0.1000 0.4000 0.3000\n')
-    assert counts == {'images': 3, 'empty': 1, 'detections': 4}
+        'y,/m/b 0.5 0.2 0.1 0.4 0.3\n')
+    assert counts == {'images': 3, 'empty': 1, 'detections': 4, 'most': 3}
     assert validate_submission(path) == counts
 
 
@@ -38,7 +37,7 @@ def test_limits(tmp_path):
     assert write_submission(path, _detections(), _CLASSES, max_per_image=1)['detections'] == 2
     assert '/m/b 0.9 ' in path.read_text() and '/m/a' not in path.read_text()
     counts = write_submission(path, _detections(), _CLASSES, None, min_score=.3)
-    assert counts == {'images': 3, 'empty': 1, 'detections': 2}
+    assert counts == {'images': 3, 'empty': 1, 'detections': 2, 'most': 1}
 
 
 _GOOD = '/m/a 0.5 0 0 1 1'
@@ -74,7 +73,7 @@ def test_unreadable(tmp_path):
     with pytest.raises(InputError, match='cannot read the submission: No such file'):
         validate_submission(tmp_path / 'no.csv')
     (tmp_path / 'latin.csv').write_bytes(b'ImageId,PredictionString\n\xe9,\n')
-    with pytest.raises(InputError, match='latin.csv: expected UTF-8 text'):
+    with pytest.raises(InputError, match='latin.csv, line 2: expected UTF-8 text'):
         validate_submission(tmp_path / 'latin.csv')
 
 
