@@ -3,7 +3,7 @@ import pytest
 
 from pfdet.openimages.hierarchy import Hierarchy, challenge_hierarchy
 from pfdet.openimages.tables import GROUP_OF, OCCLUDED
-from pfdet.targets.batch_truth import collate, join_labels, related
+from pfdet.targets.batch_truth import collate, join_labels, only_objects_of, related
 
 
 def test_related_is_the_boolean_product():
@@ -58,3 +58,19 @@ def test_boxes_of_one_object_get_each_others_labels():
     np.testing.assert_array_equal(truth.label[0], one[:5])
     with pytest.raises(ValueError, match='join_iou'):
         collate([bbox], [one[:5]], [flags], none, none, hierarchy, join_iou=0)
+
+
+def test_only_objects_of_some_classes():
+    ancestors = np.zeros((4, 4), bool)
+    ancestors[1, 0] = True  # 1 is a kind of 0
+    one = np.eye(4, dtype=bool)
+    truth = collate([np.arange(12).reshape(3, 4) + 1], [one[[1, 2, 3]]],
+                    [np.array([0, GROUP_OF, GROUP_OF], np.uint8)], [one[1]], [one[3]],
+                    Hierarchy(ancestors))
+    some = only_objects_of(truth, np.array([3, 0]))
+    assert some.valid.tolist() == [[True, False, True]]
+    assert some.group_of.tolist() == [[False, False, True]]
+    np.testing.assert_array_equal(some.bbox[0, [0, 2]], truth.bbox[0, [0, 2]])
+    np.testing.assert_array_equal(some.expanded[0], [[1, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(some.label[0], [[0, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(some.verified, truth.verified)

@@ -6,6 +6,7 @@ from pfdet import recipes
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import build
+from pfdet.recipes.experts import cut_head
 from pfdet.targets.sampling import AnchorTargets
 from pfdet.training.loading import Converter, TrainLoader
 from pfdet.training.train_chain import rpn_loss
@@ -47,3 +48,41 @@ def test_learns_four_images_by_heart(small_world):
     for _ in range(40):
         optimizer.update(chain, batch)
     assert chain(batch).array < first / 3
+
+
+@pytest.mark.parametrize('loss', ['sigmoid', 'softmax'])
+def test_a_head_of_some_classes_learns_as_the_full_one_with_the_others_ignored(small_world, loss):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    n_class = len(index.classes)
+    pick = np.flatnonzero(np.bincount(index.columns['label'], minlength=n_class))[[4, 1, 7]]
+    recipe = recipes.override(recipes.find('mini'), [f'loss={loss}'])
+    full, cut = build.detector(recipe, n_class), build.detector(recipe, len(pick))
+    weights = {f'/{name}': array for name, array in cut_head(
+        {name.lstrip('/'): p.array for name, p in full.namedparams()}, pick, n_class,
+        'model.npz').items()}
+    for name, p in cut.namedparams():
+        p.array[...] = weights[name]
+    whole = build.train_chain(recipe, full, index.classes, index.hierarchy, 0)
+
+    def ignore_others(t, sample, truth):
+        ignored = np.full_like(t, -1)
+        ignored[:, :, pick] = t[:, :, pick]
+        return ignored
+
+    whole.target_rules += (ignore_others,)
+    part = build.train_chain(recipe, cut, index.classes, index.hierarchy, 0)
+    part.pick = pick
+    load = TrainLoader(OpenImagesDataset(index), (96, 96), 256, False, 0)
+    batch = Converter(index.hierarchy)([load(i, i, 0) for i in range(4)])
+    for chain in whole, part:
+        chain.cleargrads()
+        chain(batch).backward()
+    gradients = {name: p.grad for name, p in cut.namedparams()}
+    for name, p in full.namedparams():
+        expected = p.grad
+        if name in ('/head/conf/W', '/head/conf/b'):
+            rest = np.setdiff1d(np.arange(n_class), pick)
+            assert not expected[rest].any() and expected[pick].any()
+            expected = np.delete(expected, rest, axis=0)[
+                [*np.argsort(np.argsort(pick)), *range(len(pick), len(gradients[name]))]]
+        np.testing.assert_allclose(gradients[name], expected, atol=1e-5)
