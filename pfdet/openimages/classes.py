@@ -4,7 +4,7 @@ import csv
 import functools
 import importlib.resources
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,11 @@ class Classes:
             KeyError: If the mid is none of these classes.
         """
         return self.ids[mid]
+
+    def pick(self, ids: Iterable[int]) -> 'Classes':
+        """Return some of the classes, with new ids in the order given."""
+        ids = [int(i) for i in ids]
+        return Classes(tuple(self.mids[i] for i in ids), tuple(self.names[i] for i in ids))
 
     def __getstate__(self) -> dict:
         # A mapping proxy cannot be pickled, and is made again when asked for.

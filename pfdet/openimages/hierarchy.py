@@ -54,6 +54,10 @@ class Hierarchy:
                 depth[i] = above.max() + 1
         return _read_only(depth)
 
+    def pick(self, ids: np.ndarray) -> 'Hierarchy':
+        """Return the relation between some of the classes, with new ids in the order given."""
+        return Hierarchy(self.ancestors[np.ix_(ids, ids)])
+
 
 def _read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False

@@ -99,8 +99,8 @@ def _expanded(x, to_score, descendants):
 
 
 def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,
-                seed: int, rates: np.ndarray | None = None, counts: np.ndarray | None = None
-                ) -> TrainChain:
+                seed: int, rates: np.ndarray | None = None, counts: np.ndarray | None = None,
+                pick: np.ndarray | None = None) -> TrainChain:
     """The loss of a recipe.
 
     Args:
@@ -109,14 +109,17 @@ def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy
         classes (Classes): The label space.
         hierarchy (Hierarchy): The classes' relation.
         seed (int): Of the choice of anchors and regions.
-        rates (array): Concurrent rates :math:`(C, C)`, where the loss needs them.
-        counts (array): Training objects of each class :math:`(C,)`, for weights by their effective
-            number.
+        rates (array): Concurrent rates of the network's classes, where the loss needs them.
+        counts (array): Training objects of each of the network's classes, for weights by their
+            effective number.
+        pick (int array): The network's classes, where it is not for all of ``classes``.
 
     Raises:
         InputError: The recipe names a loss that does not exist.
     """
     form = _choose(LOSSES, recipe.loss, 'loss')
+    if recipe.expert_head not in ('masked', 'cut'):
+        raise InputError(f'expert_head={recipe.expert_head}: expected masked or cut')
     weight = None
     if recipe.effective_beta > 0:
         weight = effective_number_weights(counts, recipe.effective_beta)
@@ -135,7 +138,8 @@ def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy
         # The most specific class; the paper does not say which.
         target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
     return TrainChain(network, _loss(recipe, rates, weight), tuple(target_rules), seed,
-                      recipe.n_anchor, recipe.n_roi, expand_ancestors=recipe.expand_ancestors)
+                      recipe.n_anchor, recipe.n_roi, expand_ancestors=recipe.expand_ancestors,
+                      pick=pick, only_picked=pick is not None and recipe.expert_head == 'cut')
 
 
 def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):

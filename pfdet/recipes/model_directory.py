@@ -13,6 +13,7 @@ from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.recipes import build
+from pfdet.recipes.experts import cut_head
 from pfdet.recipes.recipe import Recipe, from_dict, to_dict
 
 
@@ -48,18 +49,28 @@ def write_weights(directory: Path, network: FasterRCNN) -> None:
         chainer.serializers.save_npz(str(path), network)
 
 
-def load_weights(network: FasterRCNN, path: Path) -> None:
+def load_weights(network: FasterRCNN, path: Path, pick: np.ndarray | None = None,
+                 n_class: int | None = None) -> None:
     """Load a network's weights.
 
     Args:
         network (FasterRCNN): Of the same architecture and label space.
         path (path): A ``model.npz``.
+        pick (int array): The network's classes, where they are some of the ``n_class`` of the
+            file.
 
     Raises:
         InputError: The file cannot be read or is of another network.
     """
     try:
-        chainer.serializers.load_npz(str(path), network)
+        if pick is None:
+            chainer.serializers.load_npz(str(path), network)
+        else:
+            with np.load(path) as weights:
+                weights = cut_head(dict(weights), pick, n_class, path)
+            chainer.serializers.NpzDeserializer(weights).load(network)
+    except InputError:
+        raise
     except Exception as e:
         # A damaged archive, a missing parameter and a wrong shape raise all kinds of errors.
         raise InputError(f'{path}: not weights of this network: {type(e).__name__}: {e}') from e
@@ -89,14 +100,22 @@ def read_rates(directory: Path, recipe: Recipe, n_class: int) -> np.ndarray | No
     return rates
 
 
-def read(directory: Path) -> Model:
-    """Load what a run has left.
+class Description(NamedTuple):
+    """What ``recipe.json`` says of a trained network."""
+
+    recipe: Recipe
+    classes: Classes
+    hierarchy: Hierarchy
+
+
+def read_recipe(directory: Path) -> Description:
+    """Read what a run has trained.
 
     Args:
-        directory (path): With ``recipe.json`` and ``model.npz``.
+        directory (path): With ``recipe.json``.
 
     Raises:
-        InputError: Either is missing or damaged.
+        InputError: It is missing or damaged.
     """
     path = Path(directory) / 'recipe.json'
     try:
@@ -111,9 +130,22 @@ def read(directory: Path) -> Model:
                          ) from e
     except (ValueError, KeyError, TypeError, IndexError) as e:
         raise InputError(f'{path}: not written by a training run: {e}') from e
-    recipe = from_dict(fields, str(path))
-    network = build.detector(
-        recipe, len(mids), rates=read_rates(directory, recipe, len(mids)),
-        descendants=ancestors.T)
+    return Description(from_dict(fields, str(path)), Classes(tuple(mids), tuple(names)),
+                       Hierarchy(ancestors))
+
+
+def read(directory: Path) -> Model:
+    """Load what a run has left.
+
+    Args:
+        directory (path): With ``recipe.json`` and ``model.npz``.
+
+    Raises:
+        InputError: Either is missing or damaged.
+    """
+    recipe, classes, hierarchy = read_recipe(directory)
+    n_class = len(classes)
+    network = build.detector(recipe, n_class, rates=read_rates(directory, recipe, n_class),
+                             descendants=hierarchy.descendants)
     load_weights(network, Path(directory) / 'model.npz')
-    return Model(network, recipe, Classes(tuple(mids), tuple(names)))
+    return Model(network, recipe, classes)

@@ -37,7 +37,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
           resume: bool = False, seed: int = 0, device: int = -1, n_thread: int = 1,
           iterations: int | None = None, log_interval: int = 10,
           val_interval: float | None = None, snapshot_interval: int | None = None,
-          corrupt: CorruptImages | None = None) -> None:
+          corrupt: CorruptImages | None = None, pick: np.ndarray | None = None) -> None:
     """Train a recipe; every rank calls this.
 
     Args:
@@ -62,6 +62,9 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         corrupt (CorruptImages): Other images take the place of training images that cannot be
             read, unless they are too many; validation images that cannot be read have no
             detections. With :obj:`None`, the first one ends the run.
+        pick (int array): Train an expert of these classes, :math:`(K,)` (see
+            :mod:`pfdet.recipes.experts`); ``init`` is then a model of all classes. By default the
+            model is of all classes.
 
     Raises:
         InputError: A file or a setting cannot be used.
@@ -73,17 +76,21 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
 
     rates = _concurrent_rates(recipe, train_index, comm) if build.needs_rates(recipe) else None
-    network = build.detector(
-        recipe, len(classes), seed, rates, hierarchy.descendants)
+    counts = _object_counts(train_index) if recipe.effective_beta > 0 else None
+    own_classes, own_hierarchy = classes, hierarchy
+    if pick is not None:
+        own_classes, own_hierarchy = classes.pick(pick), hierarchy.pick(pick)
+        rates = None if rates is None else rates[np.ix_(pick, pick)]
+        counts = None if counts is None else counts[pick]
+    network = build.detector(recipe, len(own_classes), seed, rates, own_hierarchy.descendants)
     if init is not None:
         if is_backbone_file(init):
             load_backbone(network.extractor.base, init)
         else:
-            model_directory.load_weights(network, init)
+            model_directory.load_weights(network, init, pick, len(classes))
     if comm.size > 1:
         use_multi_node_batch_normalization(network, comm)
-    counts = _object_counts(train_index) if recipe.effective_beta > 0 else None
-    chain = build.train_chain(recipe, network, classes, hierarchy, seed, rates, counts)
+    chain = build.train_chain(recipe, network, classes, hierarchy, seed, rates, counts, pick)
     if device >= 0:
         chainer.backends.cuda.get_device_from_id(device).use()
         chain.to_gpu()
@@ -125,7 +132,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         trainer.extend(validation, trigger=every(each, last))
     if comm.rank == 0:
         _extend_first_rank(trainer, every(log_interval, last), log_interval)
-        model_directory.write_recipe(out, recipe, classes, hierarchy, {
+        model_directory.write_recipe(out, recipe, own_classes, own_hierarchy, {
             'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
             'iterations': last, 'seed': seed,
             'init': str(init) if init else None})

@@ -1,0 +1,111 @@
+"""Training experts side by side on groups of ranks."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pfdet.errors import InputError
+from pfdet.files import replace_when_done
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.subset import subset
+from pfdet.recipes import model_directory
+from pfdet.recipes.experts import Expert, experts, fine_tuned, pack
+from pfdet.recipes.recipe import Recipe, override, to_dict
+from pfdet.recipes.training_run import train
+
+
+def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm, *,
+                  settings: Sequence[str] = (), first: int = 1, last: int | None = None,
+                  ranks_per_expert: int = 1, seed: int = 0, **options) -> None:
+    """Train the experts of a range of classes; every rank calls this.
+
+    An expert that is finished is left as it is, one that was begun goes on from its newest
+    snapshot, on any number of ranks.
+
+    Args:
+        recipe (Recipe): Such as ``expert-class10``.
+        index (AnnotationIndex): The training set.
+        init (path): ``model.npz`` of the full model, with its ``recipe.json`` beside it.
+        out (path): A directory an expert goes here, named after its classes' ranks.
+        comm (ChainerMN communicator): The ranks.
+        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
+        first, last (int): See :func:`~pfdet.recipes.experts.experts`.
+        ranks_per_expert (int): Ranks of a group. Those left over when the ranks are shared out to
+            groups have nothing to do.
+        seed (int): As for :func:`~pfdet.recipes.training_run.train`, whose further ``options``
+            are also passed on.
+
+    Raises:
+        InputError: A file or a setting cannot be used, or ``out`` has experts of another plan.
+    """
+    if not 1 <= ranks_per_expert <= comm.size:
+        raise InputError(f'--ranks-per-expert {ranks_per_expert}: expected 1 to {comm.size}, '
+                         'the number of ranks')
+    full = model_directory.read_recipe(init.parent)
+    if full.classes.mids != index.classes.mids:
+        raise InputError(f'{init}: of other classes than {index.path}')
+    recipe = override(fine_tuned(recipe, full.recipe), settings)
+    plan = experts(index, recipe.expert_size, first, last)
+    _keep_to_plan(out, recipe, init, index, plan, seed, comm)
+
+    n_group = min(len(plan), comm.size // ranks_per_expert)
+    group = comm.rank // ranks_per_expert
+    busy = group < n_group
+    own = comm.split(group if busy else n_group, comm.rank)
+    if busy:
+        for k in pack([len(e.images) for e in plan], n_group)[group]:
+            _train(plan[k], recipe, index, init, out / plan[k].name, own, seed, options)
+    comm.mpi_comm.Barrier()
+    if comm.rank == 0:
+        print(f'trained {len(plan)} experts: {out}', flush=True)
+
+
+def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm,
+           seed: int, options: dict) -> None:
+    # All ranks of the group must see the same, whatever the first one writes meanwhile.
+    done = comm.mpi_comm.bcast((out / 'model.npz').exists() if comm.rank == 0 else None)
+    if done:
+        return
+    own_index = out / 'train.index'
+    if comm.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        names = ', '.join(index.classes.names[c] for c in expert.classes)
+        print(f'{expert.name}: {len(expert.images)} images of {names}', flush=True)
+        if not own_index.exists():
+            subset(index, expert.images, own_index)
+    comm.mpi_comm.Barrier()
+    train(recipe, AnnotationIndex.open(own_index), out, comm, init=init, resume=True, seed=seed,
+          pick=expert.classes, **options)
+
+
+def _keep_to_plan(out: Path, recipe: Recipe, init: Path, index: AnnotationIndex,
+                  plan: list[Expert], seed: int, comm) -> None:
+    """Write ``experts.json``, or make sure that the one there says the same."""
+    error = None
+    if comm.rank == 0:
+        content = json.loads(json.dumps({
+            'recipe': to_dict(recipe), 'seed': seed,
+            'init': str(init), 'train_index': str(index.path),
+            'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan}}))
+        path = out / 'experts.json'
+        try:
+            if path.exists():
+                error = _difference(path, json.loads(path.read_text()), content)
+            else:
+                out.mkdir(parents=True, exist_ok=True)
+                with replace_when_done(path) as unfinished:
+                    unfinished.write_text(json.dumps(content, indent=1) + '\n')
+        except (OSError, ValueError) as e:
+            error = f'{path}: {e}'
+    error = comm.mpi_comm.bcast(error)
+    if error:
+        raise InputError(error)
+
+
+def _difference(path: Path, before: dict, now: dict) -> str | None:
+    for key in now:
+        if before.get(key) != now[key]:
+            return (f'{path}: was begun with another {key}; give another --out, or the same '
+                    'arguments to go on')
+    return None
+

@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pytest
+
+from pfdet.evaluation.detections import read_detections
+from pfdet.openimages.index import AnnotationIndex
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / 'train' / 'train_multi.py'
+EXPERTS = ROOT / 'train' / 'train_experts.py'
+PREDICT = ROOT / 'evaluate' / 'predict.py'
+SMALL = ['--set', 'min_size=(64, 64)', 'test_size=64', 'batch_size=2', 'fpn_channel=16',
+         'head_unit=32', 'score_thresh=0.0', 'aspect_chunk=1']
+
+
+@pytest.fixture(scope='module')
+def full(small_world, tmp_path_factory, mpiexec):
+    out = tmp_path_factory.mktemp('full')
+    mpiexec(1, TRAIN, '--recipe', 'mini', '--train-index', small_world / 'train.index', '--out',
+            out, '--iterations', 0, *SMALL)
+    return out
+
+
+def train(mpiexec, n, full, small_world, out, *more, check=True):
+    return mpiexec(
+        n, EXPERTS, '--recipe', 'expert-class10', '--scale', 'mini', '--range', '1-30', '--init',
+        full / 'model.npz', '--train-index', small_world / 'train.index', '--out', out,
+        '--iterations', 2, '--snapshot-interval', 1, *more, check=check)
+
+
+def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
+    out = tmp_path / 'experts'
+    train(mpiexec, 2, full, small_world, out)
+    directories = sorted(d for d in out.iterdir() if d.is_dir())
+    assert [d.name for d in directories] == ['classes-01-10', 'classes-11-20', 'classes-21-30']
+    seen = []
+    for d in directories:
+        content = json.loads((d / 'recipe.json').read_text())
+        assert len(content['classes']) == 10 and content['run']['iterations'] == 2
+        seen += [mid for mid, _ in content['classes']]
+    assert len(set(seen)) == 30
+
+    # What is finished stays, what is missing is made again, the same on one rank.
+    again = directories[1] / 'model.npz'
+    before = {d: (d / 'model.npz').stat().st_mtime_ns for d in directories}
+    weights = dict(np.load(again))
+    again.unlink()
+    train(mpiexec, 1, full, small_world, out)
+    after = {d: (d / 'model.npz').stat().st_mtime_ns for d in directories}
+    assert [before[d] == after[d] for d in directories] == [True, False, True]
+    for name, array in np.load(again).items():
+        np.testing.assert_array_equal(array, weights[name])
+
+    refused = train(mpiexec, 1, full, small_world, out, '--seed', 1, check=False)
+    assert refused.returncode == 2
+    assert 'experts.json: was begun with another seed' in refused.stderr
+
+    # Predictions are of the expert's classes alone.
+    index = AnnotationIndex.open(small_world / 'validation.index')
+    subprocess.run(
+        [sys.executable, PREDICT, '--model', directories[0], '--index', index.path, '--out',
+         tmp_path / 'expert.parquet'], check=True, capture_output=True,
+        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'})
+    found = read_detections(tmp_path / 'expert.parquet', index.classes)
+    own = [index.classes.id_of(mid) for mid, _ in
+           json.loads((directories[0] / 'recipe.json').read_text())['classes']]
+    assert len(found.label) and set(found.label) <= set(own)
+
+
+def test_what_is_no_expert_is_refused(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, EXPERTS, '--recipe', 'mini', '--init', 'x.npz', '--train-index', 'x',
+         '--out', tmp_path], capture_output=True, text=True, check=False,
+        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin'})
+    assert ended.returncode == 2
+    assert 'expected one of expert-class10' in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
