@@ -3,16 +3,20 @@
 No loop runs over classes or boxes: candidate pairs come from one sort, and which boxes lead
 is found in rounds that decide every class together, as many as the longest chain of boxes
 of which each suppresses the next (a handful in practice).
+
+Arrays may be NumPy's or CuPy's; results are of the same kind. On a GPU the host waits where it
+must know how many there are: candidate pairs, pairs that overlap, and those of each round.
 """
 
 import numpy as np
 
-from pfdet.evaluation.runs import blocks, is_first
+from pfdet.evaluation.runs import array_module, blocks, rows_of_pairs
+
+# Left edges are sorted as integers of at most so many bits.
+_EDGE_BITS = 24
 
 
-def non_maximum_suppression(
-        bbox: np.ndarray, score: np.ndarray, label: np.ndarray,
-        iou_thresh: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def non_maximum_suppression(bbox, score, label, iou_thresh: float = 0.5) -> tuple:
     """Greedy non-maximum suppression within each class.
 
     The highest scored box leads and suppresses those of its class whose IoU with it is above
@@ -28,19 +32,17 @@ def non_maximum_suppression(
         iou_thresh (float): In [0, 1].
 
     Returns:
-        tuple: ``bbox``, ``score`` and ``label`` of the leaders, by descending score, of the
-        dtypes given.
+        tuple of arrays: ``bbox``, ``score`` and ``label`` of the leaders, by descending score, of
+        the dtypes given.
     """
-    order, source, target, _ = _overlapping_pairs(bbox, score, label, iou_thresh)
-    leader = order[_leaders(len(order), source, target)]
-    leader = leader[np.lexsort((leader, -score[leader]))]
-    return bbox[leader], score[leader], label[leader]
+    rank = _ranks(score)
+    leads = _leaders(*_overlapping_pairs(bbox, rank, label, iou_thresh), len(rank))
+    leader = _by_rank(rank, leads)
+    return bbox.take(leader, axis=0), score.take(leader), label.take(leader)
 
 
 def non_maximum_weighted(
-        bbox: np.ndarray, score: np.ndarray, label: np.ndarray,
-        iou_thresh: float = 0.5,
-        join: str = 'highest') -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        bbox, score, label, iou_thresh: float = 0.5, join: str = 'highest') -> tuple:
     """Non-maximum weighted within each class (PFDet, section 2.5; Zhou et al., CAD, 2017).
 
     Leaders are those of :func:`non_maximum_suppression`. The boxes that a leader suppresses
@@ -64,98 +66,196 @@ def non_maximum_weighted(
             with the highest IoU.
 
     Returns:
-        tuple: ``bbox``, ``score`` and ``label`` of the leaders, by descending score, of the
-        dtypes given.
+        tuple of arrays: ``bbox``, ``score`` and ``label`` of the leaders, by descending score, of
+        the dtypes given.
     """
     if join not in ('highest', 'nearest'):
         raise ValueError(f"join is {join!r}, expected 'highest' or 'nearest'")
-    order, source, target, iou = _overlapping_pairs(bbox, score, label, iou_thresh)
-    n = len(order)
-    is_leader = _leaders(n, source, target)
+    xp = array_module(bbox)
+    rank = _ranks(score)
+    source, target = _overlapping_pairs(bbox, rank, label, iou_thresh)
+    leads = _leaders(source, target, len(rank))
+    leader = _by_rank(rank, leads)
+    result = bbox.take(leader, axis=0), score.take(leader), label.take(leader)
+    if len(source) == 0:
+        return result
 
-    # Pairs of a leader and a box that may join it; then the one pair of each such box.
-    pair = np.flatnonzero(is_leader[source])
-    if join == 'nearest':
-        nearest = np.zeros(n)
-        np.maximum.at(nearest, target[pair], iou[pair])
-        pair = pair[iou[pair] == nearest[target[pair]]]
-    highest = np.full(n, n)
-    np.minimum.at(highest, target[pair], source[pair])
-    pair = pair[source[pair] == highest[target[pair]]]
-    source, target, iou = source[pair], target[pair], iou[pair]
-
-    sorted_bbox = bbox[order].astype(np.float64)
-    sorted_score = score[order].astype(np.float64)
-    leader = np.flatnonzero(is_leader)
-    weight = sorted_score[target] * iou
-    total = sorted_score + np.bincount(source, weight, n)
+    pair = xp.flatnonzero(leads.take(source))
+    source, target = _chosen_pairs(bbox, rank, source.take(pair), target.take(pair), join)
+    source_bbox, target_bbox = (
+        bbox.take(i, axis=0).astype(np.float64) for i in (source, target))
+    weight = score.take(target).astype(np.float64) * _iou(source_bbox, target_bbox)
+    place = xp.empty(len(rank), np.int64)
+    place[leader] = xp.arange(len(leader))
+    source = place.take(source)
+    total = result[1] + xp.bincount(source, weight, len(leader))
     # Summing differences from the leader keeps a leader that nobody joined exactly as it was.
-    shift = np.stack([
-        np.bincount(source, weight * (sorted_bbox[target, k] - sorted_bbox[source, k]), n)
-        for k in range(4)], axis=1)[leader]
-    total = total[leader]
-    shift = shift / np.where(total > 0, total, 1)[:, None]
-    merged = (sorted_bbox[leader] + shift).astype(bbox.dtype)
-
-    by_score = np.lexsort((order[leader], -score[order[leader]]))
-    chosen = order[leader[by_score]]
-    return merged[by_score], score[chosen], label[chosen]
+    change = (target_bbox - source_bbox) * weight[:, None]
+    shift = xp.stack(
+        [xp.bincount(source, change[:, k], len(leader)) for k in range(4)], axis=1)
+    shift /= xp.where(total > 0, total, 1)[:, None]
+    return (result[0] + shift).astype(bbox.dtype), *result[1:]
 
 
-def _overlapping_pairs(
-        bbox: np.ndarray, score: np.ndarray, label: np.ndarray,
-        iou_thresh: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    # The order by label, then descending score; and, as positions in that order, all pairs
-    # source < target of equal label with IoU above iou_thresh, and their IoU in float64.
-    order = np.lexsort((-score, label))
-    n = len(order)
-    y_min, x_min, y_max, x_max = np.ascontiguousarray(bbox[order].astype(np.float64).T)
-    sorted_label = label[order]
+def _ranks(score):
+    # Different integers that ascend by descending score, of equal ones by index; their lower 32
+    # bits are the index. Sorting numbers that carry their index is several times as fast as
+    # sorting indices.
+    xp = array_module(score)
+    index = xp.arange(len(score))
+    if score.dtype.itemsize > 4 or score.dtype.kind != 'f':
+        position = xp.empty(len(score), np.int64)
+        position[xp.argsort(-score, kind='stable')] = index
+        return (position << 32) + index
+    # The bits of positive floats ascend as they do, those of negative ones descend; adding 0
+    # makes -0 and 0 equal.
+    bits = (score.astype(np.float32) + np.float32(0)).view(np.int32)
+    bits = bits ^ ((bits >> 31) & 0x7fffffff)
+    return ((~bits).astype(np.int64) << 32) + index
 
-    # Sweep along x: a box and one that begins further right than a share 1 - iou_thresh of
-    # the first's width have an IoU below iou_thresh.
-    group = np.cumsum(is_first(sorted_label)) - 1
-    low, span = (x_min.min(), max(np.ptp(x_min), 1e-12)) if n else (0., 1.)
-    key = 2 * group + (x_min - low) / span
-    sweep = np.argsort(key, kind='stable')
-    reach = x_max - iou_thresh * (x_max - x_min)
-    # The margin covers rounding of the keys.
-    limit = 2 * group + np.clip((reach - low) / span, 0, 1) + 1e-6
-    end = np.searchsorted(key[sweep], limit[sweep], side='right')
-    count = np.maximum(end - np.arange(n) - 1, 0)
 
-    area = (y_max - y_min) * (x_max - x_min)
-    found = []
+def _by_rank(rank, chosen):
+    # Indices of those chosen by a mask, by ascending rank.
+    xp = array_module(rank)
+    return xp.sort(rank.take(xp.flatnonzero(chosen))) & 0xffffffff
+
+
+def _overlapping_pairs(bbox, rank, label, iou_thresh: float) -> tuple:
+    # All pairs of boxes of equal label with IoU above iou_thresh, as indices: the one of lower
+    # rank, the other one.
+    xp = array_module(bbox)
+    n = len(label)
+    if n < 2:
+        return xp.zeros(0, np.int64), xp.zeros(0, np.int64)
+    order, count = _sweep(bbox[:, 1], bbox[:, 3], label, iou_thresh)
+    kind = np.float32 if bbox.dtype.itemsize <= 4 and bbox.dtype.kind == 'f' else np.float64
+    # Rounding moves neither side of the inequalities below by a larger share than this, but for
+    # numbers so small that they are not exact to a share.
+    slack = 1e-5 if kind is np.float32 else 1e-12
+    tiny = kind(np.finfo(kind).tiny / slack)
+    more, less = kind(1 + slack), kind(1 - slack)
+    y_min, x_min, y_max, x_max = xp.ascontiguousarray(
+        bbox.take(order, axis=0).astype(kind, copy=False).T)
+    # IoU is at most the overlap in y by the height of either, so this much overlap is needed.
+    least_height = (y_max - y_min) * kind(iou_thresh) * less - tiny
+    # IoU > t is the same as intersection * (1 + t) > t * (sum of both areas).
+    area_share = (y_max - y_min) * (x_max - x_min) * kind(iou_thresh)
+    factor = kind(1 + iou_thresh)
+    sources, targets = [], []
     for block in blocks(count):
-        m = count[block]
-        begin = np.arange(block.start, block.stop)
-        a = np.repeat(begin, m)
-        b = np.arange(len(a)) + np.repeat(begin + 1 - (np.cumsum(m) - m), m)
-        a, b = sweep[a], sweep[b]
-        width = np.minimum(x_max[a], x_max[b]) - np.maximum(x_min[a], x_min[b])
-        height = np.minimum(y_max[a], y_max[b]) - np.maximum(y_min[a], y_min[b])
-        touch = np.flatnonzero((width > 0) & (height > 0))
-        a, b = a[touch], b[touch]
-        intersection = width[touch] * height[touch]
-        iou = intersection / (area[a] + area[b] - intersection)
-        above = np.flatnonzero(iou > iou_thresh)
-        a, b = a[above], b[above]
-        found.append((np.minimum(a, b), np.maximum(a, b), iou[above]))
-    if not found:
-        return order, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    source, target, iou = (np.concatenate(column) for column in zip(*found, strict=True))
-    return order, source, target, iou
+        row, which = rows_of_pairs(count[block])
+        a = row + block.start
+        b = a + which
+        b += 1
+        height = xp.minimum(y_max.take(a), y_max.take(b))
+        height -= xp.maximum(y_min.take(a), y_min.take(b))
+        near = xp.flatnonzero(height >= xp.maximum(least_height.take(a), least_height.take(b)))
+        a, b, height = a.take(near), b.take(near), height.take(near)
+        width = xp.minimum(x_max.take(a), x_max.take(b))
+        width -= xp.maximum(x_min.take(a), x_min.take(b))
+        inter = xp.maximum(width, 0) * height * factor
+        share = area_share.take(a) + area_share.take(b)
+        near = xp.flatnonzero(inter * more + tiny >= share)
+        a, b = order.take(a.take(near)), order.take(b.take(near))
+        inter, share = inter.take(near), share.take(near)
+        # Those too near to the threshold to tell are computed as the definition says.
+        unsure = xp.flatnonzero(inter * less - tiny <= share)
+        if len(unsure):
+            above = xp.ones(len(near), bool)
+            above[unsure] = _iou(*(
+                bbox.take(i.take(unsure), axis=0).astype(np.float64)
+                for i in (a, b))) > iou_thresh
+            above = xp.flatnonzero(above)
+            a, b = a.take(above), b.take(above)
+        first = rank.take(a) < rank.take(b)
+        sources.append(xp.where(first, a, b))
+        targets.append(xp.where(first, b, a))
+    if not sources:
+        return xp.zeros(0, np.int64), xp.zeros(0, np.int64)
+    if len(sources) == 1:
+        return sources[0], targets[0]
+    return xp.concatenate(sources), xp.concatenate(targets)
 
 
-def _leaders(n: int, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _sweep(x_min, x_max, label, iou_thresh: float) -> tuple:
+    # An order by label and then left edge, and for each box of it, how many that follow come
+    # into question: a box and one that begins further right than a share 1 - iou_thresh of the
+    # first's width have an IoU below iou_thresh.
+    xp = array_module(label)
+    n = len(label)
+    index_bits = (n - 1).bit_length()
+    group = label.astype(np.int64)
+    lowest = int(group.min())
+    group_bits = (int(group.max()) - lowest).bit_length()
+    if group_bits + index_bits + _EDGE_BITS > 63:
+        group = xp.unique(group, return_inverse=True)[1].reshape(-1)
+        lowest, group_bits = 0, index_bits
+    edge_bits = min(63 - group_bits - index_bits, _EDGE_BITS)
+
+    x_min, x_max = x_min.astype(np.float64), x_max.astype(np.float64)
+    left = x_min.min()
+    # Rounding down keeps the order of what differs, whatever the scale.
+    scale = (2 ** edge_bits - 2) / xp.maximum(xp.maximum(x_min.max(), x_max.max()) - left, 1e-30)
+    edge = ((x_min - left) * scale).astype(np.int64)
+    # One more for the rounding of what is computed here.
+    reach = ((x_max - iou_thresh * (x_max - x_min) - left) * scale).astype(np.int64) + 1
+    key = ((group - lowest) << edge_bits) + edge
+    limit = key + xp.maximum(reach - edge, 0)
+    key <<= index_bits
+    key += xp.arange(n)
+    key.sort()
+    order = key & ((1 << index_bits) - 1)
+    key >>= index_bits
+    end = xp.searchsorted(key, limit.take(order), side='right')
+    return order, end - xp.arange(1, n + 1)
+
+
+def _leaders(source, target, n: int):
     # True for the boxes that greedy suppression keeps. A box leads once none before it that
     # overlaps it can still lead, and is out once one of those does.
-    leads = np.ones(n, bool)
+    xp = array_module(source)
+    leads = xp.ones(n, bool)
     while len(source):
-        waits = np.zeros(n, bool)
+        waits = xp.zeros(n, bool)
         waits[target] = True
-        leads[target[~waits[source]]] = False
+        source_waits = waits.take(source)
+        leads[target.take(xp.flatnonzero(~source_waits))] = False
         # Pairs of two undecided boxes remain: both wait, and neither has been ruled out.
-        open_pair = waits[source] & leads[source] & leads[target]
-        source, target = source[open_pair], target[open_pair]
+        undecided = xp.flatnonzero(source_waits & leads.take(source) & leads.take(target))
+        source, target = source.take(undecided), target.take(undecided)
     return leads
+
+
+def _chosen_pairs(bbox, rank, source, target, join: str) -> tuple:
+    # Of the pairs of leaders and the boxes that may join them, the one of each such box, by
+    # the box's index: sums come out the same whatever else is in the call.
+    xp = array_module(rank)
+    source_rank = rank.take(source)
+    if join == 'nearest':
+        iou = _iou(*(bbox.take(i, axis=0).astype(np.float64) for i in (source, target)))
+    # Any of its pairs to begin with, and then better ones as long as there are.
+    best = xp.full(len(rank), -1, np.int64)
+    pair = xp.arange(len(source))
+    best[target] = pair
+    while len(pair):
+        rival = best.take(target.take(pair))
+        better = source_rank.take(pair) < source_rank.take(rival)
+        if join == 'nearest':
+            gain = iou.take(pair) - iou.take(rival)
+            better = (gain > 0) | ((gain == 0) & better)
+        pair = pair.take(xp.flatnonzero(better))
+        best[target.take(pair)] = pair
+    target = xp.flatnonzero(best >= 0)
+    return source.take(best.take(target)), target
+
+
+def _iou(a, b):
+    # Of boxes row by row; 0 for those that do not overlap, or have no area.
+    xp = array_module(a)
+    height = xp.minimum(a[:, 2], b[:, 2]) - xp.maximum(a[:, 0], b[:, 0])
+    width = xp.minimum(a[:, 3], b[:, 3]) - xp.maximum(a[:, 1], b[:, 1])
+    touch = (height > 0) & (width > 0)
+    inter = xp.where(touch, height * width, 0)
+    union = ((a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+             + (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) - inter)
+    return inter / xp.where(touch, union, 1)

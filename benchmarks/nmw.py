@@ -1,0 +1,176 @@
+"""Non-maximum weighted against the package ensemble-boxes, on the same ensembles, on one core.
+
+Each image is seen by five models that report 300 boxes each: jittered copies of hypotheses that
+the models share, a region of the image and a class, and some that one model alone imagines. A
+few objects have most of the regions, and classes follow a long tail, so that some classes have
+a hundred boxes in an image and most have fewer than ten. The models have suppressed their own
+boxes already, as when their detections files are joined.
+
+Both are given the images one by one, and this package also all at once. The package
+ensemble-boxes takes lists or arrays; the quicker of the two counts, after its kernels are
+compiled. Both sides must find the same boxes and scores to 1e-5.
+
+    python benchmarks/nmw.py
+"""
+
+import os
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import argparse
+import time
+from collections.abc import Callable
+
+import ensemble_boxes
+import numpy as np
+
+from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
+
+N_CLASS = 500
+IOU_THRESH = 0.5
+LEAST_RATIO = {'one by one': 10, 'all at once': 30}
+# Box, score and label of each model's detections in an image.
+Model = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def made_ensemble(
+        rng: np.random.Generator, n_model: int, n_box: int, n_present: int) -> list[Model]:
+    """What several models find in one image of some classes, boxes float32 in [0, 1]."""
+    n_object = rng.integers(2, 15)
+    # Hypotheses: for every object many, of its own place and class or near them.
+    n_hypothesis = 2 * n_box
+    tail = np.arange(1, N_CLASS + 1) ** -0.7
+    classes = rng.permutation(N_CLASS)[:n_present]
+    owner = rng.integers(n_object, size=n_hypothesis)
+    centre = rng.random((n_object, 2))[owner] + rng.normal(0, 0.1, (n_hypothesis, 2))
+    size = np.exp(rng.normal(-1.5, 0.7, (n_object, 2))[owner]
+                  + rng.normal(0, 0.4, (n_hypothesis, 2)))
+    label = classes[rng.choice(
+        n_present, n_hypothesis, p=tail[:n_present] / tail[:n_present].sum())]
+    strength = rng.beta(0.4, 2.5, n_hypothesis)
+    models = []
+    for m in range(n_model):
+        jitter = size * rng.normal(0, 0.08, (n_hypothesis, 2))
+        grown = size * np.exp(rng.normal(0, 0.08, (n_hypothesis, 2)))
+        bbox = np.concatenate(
+            [centre + jitter - grown / 2, centre + jitter + grown / 2], axis=1).clip(0, 1)
+        score = (strength * np.exp(rng.normal(0, 0.4, n_hypothesis))).clip(0.001, 1)
+        mine = label.copy()
+        alone = np.flatnonzero(rng.random(n_hypothesis) < 0.1)
+        mine[alone] = rng.choice(N_CLASS, len(alone), p=tail / tail.sum())
+        # No two boxes share a score: equal ones are taken in another order over there.
+        place = (np.arange(n_hypothesis) * n_model + m) / (n_hypothesis * n_model)
+        score = (np.round(0.98 * score, 3) + 0.001 * place).astype(np.float32)
+        bbox = bbox.astype(np.float32)
+        found = np.flatnonzero((bbox[:, :2] < bbox[:, 2:]).all(axis=1))
+        kept = non_maximum_suppression(bbox[found], score[found], mine[found], 0.5)
+        models.append(tuple(a[:n_box] for a in kept))
+    return models
+
+
+def seconds(function: Callable, repeat: int) -> tuple[object, float]:
+    """What it returns and its least time."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        result = function()
+        times.append(time.perf_counter() - start)
+    return result, min(times)
+
+
+def theirs(images: list[list[Model]], as_list: bool) -> Callable:
+    """ensemble-boxes on all images; the form of its arguments is made before the clock runs."""
+    arguments = [
+        tuple([a.tolist() if as_list else a for a in column] for column in (
+            [bbox[:, [1, 0, 3, 2]] for bbox, _, _ in models],
+            [score for _, score, _ in models], [label for _, _, label in models]))
+        for models in images]
+
+    def run() -> list:
+        return [ensemble_boxes.non_maximum_weighted(*a, iou_thr=IOU_THRESH) for a in arguments]
+    return run
+
+
+def compare(ours: list, expected: list) -> float:
+    """The greatest difference of boxes and scores; labels and numbers of boxes must be equal."""
+    worst = 0.
+    for (bbox, score, label), (their_bbox, their_score, their_label) in zip(
+            ours, expected, strict=True):
+        their_bbox = their_bbox[:, [1, 0, 3, 2]]
+        # Where the scores of two classes are equal in an image, either may come first.
+        order, their_order = (np.lexsort((*b.T, lab, s)) for b, lab, s in (
+            (bbox, label, score), (their_bbox, their_label, their_score)))
+        np.testing.assert_array_equal(label[order], their_label[their_order])
+        for a, b in ((bbox, their_bbox), (score, their_score)):
+            worst = max(worst, float(np.abs(a[order] - b[their_order]).max(initial=0)))
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description='Non-maximum weighted against the package ensemble-boxes.')
+    parser.add_argument('--images', type=int, default=200)
+    parser.add_argument('--models', type=int, default=5)
+    parser.add_argument('--boxes', type=int, default=300, help='of a model in an image')
+    parser.add_argument(
+        '--present', type=int, default=150, help='classes that the models share in an image')
+    parser.add_argument('--repeat', type=int, default=5)
+    args = parser.parse_args()
+
+    rng = np.random.default_rng(0)
+    images = [made_ensemble(rng, args.models, args.boxes, args.present)
+              for _ in range(args.images)]
+    joined = [tuple(np.concatenate(a) for a in zip(*models, strict=True)) for models in images]
+    together = [np.concatenate(a) for a in zip(*joined, strict=True)]
+    image = np.repeat(np.arange(len(images)), [len(score) for _, score, _ in joined])
+    together[2] = image * N_CLASS + together[2]
+
+    def one_by_one(join: str) -> Callable:
+        return lambda: [non_maximum_weighted(*a, IOU_THRESH, join=join) for a in joined]
+
+    def at_once(join: str) -> Callable:
+        return lambda: non_maximum_weighted(*together, IOU_THRESH, join=join)
+
+    theirs(images[:1], True)(), theirs(images[:1], False)()
+    expected, as_list = seconds(theirs(images, True), 2)
+    _, as_array = seconds(theirs(images, False), 2)
+    peer = min(as_list, as_array)
+    n_box = len(together[1])
+    # Boxes of one class in one image, as a box of it sees it.
+    crowd = np.bincount(together[2])[together[2]]
+    print(f'{len(images)} images, {n_box} boxes, {sum(len(s) for _, s, _ in expected)} after; '
+          f'a box shares its class with {np.median(crowd):.0f} others at the median, '
+          f'{crowd.max()} at most')
+    print(f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms an image '
+          f'(arrays {1e3 * as_array / len(images):.2f}, lists {1e3 * as_list / len(images):.2f})')
+
+    good = True
+    for join in 'nearest', 'highest':
+        single, single_time = seconds(one_by_one(join), args.repeat)
+        batch, batch_time = seconds(at_once(join), args.repeat)
+        by_image = [[] for _ in images]
+        owner = batch[2] // N_CLASS
+        for i in range(len(images)):
+            mine = owner == i
+            by_image[i] = batch[0][mine], batch[1][mine], batch[2][mine] % N_CLASS
+        for a, b in zip(single, by_image, strict=True):
+            for x, y in zip(a, b, strict=True):
+                np.testing.assert_array_equal(x, y)
+        difference = ''
+        if join == 'nearest':
+            worst = compare(single, expected)
+            good &= worst <= 1e-5
+            difference = f'; differs by {worst:.1e}'
+        for name, time_ in ('one by one', single_time), ('all at once', batch_time):
+            ratio = peer / time_
+            met = ratio >= LEAST_RATIO[name]
+            good &= met
+            print(f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms an image, '
+                  f'{ratio:5.1f} times as fast (at least {LEAST_RATIO[name]})'
+                  f'{"" if met else "  MISSED"}{difference}')
+    if not good:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()
