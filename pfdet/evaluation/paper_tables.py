@@ -65,6 +65,7 @@ class PaperTable:
         source (str): The paper.
         measures (tuple of Measure): Its columns of figures.
         rows (tuple of PaperRow): Its rows.
+        rows_are (str): What the rows name, such as ``'loss'``: the first column's heading.
         across (bool): Rows stand side by side in the paper, and measures one under the other.
         note (str): What to know of its figures, or empty.
     """
@@ -75,8 +76,15 @@ class PaperTable:
     source: str
     measures: tuple[Measure, ...]
     rows: tuple[PaperRow, ...]
+    rows_are: str = ''
     across: bool = False
     note: str = ''
+
+    @property
+    def digits(self) -> int:
+        """Decimals that the paper gives its figures with."""
+        values = [value for row in self.rows for value in row.values if value is not None]
+        return 1 if all(value == round(value, 1) for value in values) else 2
 
     def row(self, key: str) -> PaperRow:
         """The row of a :attr:`PaperRow.key`.
@@ -137,4 +145,5 @@ def _table(paper: Mapping[str, Any], table: Mapping[str, Any]) -> PaperTable:
     number = table['number']
     return PaperTable(
         f'{paper["prefix"]}table{number}', f'{paper["name"]}, Table {number}', table['caption'],
-        paper['source'], measures, rows, table.get('across', False), table.get('note', ''))
+        paper['source'], measures, rows, table['rows_are'], table.get('across', False),
+        table.get('note', ''))
