@@ -96,7 +96,7 @@ def row_blocks(xp, n: int) -> list[slice]:
     return [slice(k, k + block) for k in range(0, n, block)]
 
 
-def divisor(t, normalize: str, terms_are_elements: bool = True) -> float:
+def divisor(t, normalize: str, terms_are_elements: bool = True):
     """What a sum of terms is divided by; never less than 1.
 
     Neither paper says. ``'roi'`` is what Detectron and ChainerCV do with softmax, and the only one
@@ -109,6 +109,9 @@ def divisor(t, normalize: str, terms_are_elements: bool = True) -> float:
             with a positive (Lin et al., Focal Loss, section 4.1); ``'element'``, of entries that
             are not ignored, as :func:`chainer.functions.sigmoid_cross_entropy`.
         terms_are_elements (bool): Whether ``'element'`` has a meaning.
+
+    Returns:
+        float, or on the GPU an array without axes, where the count depends on what is in ``t``.
 
     Raises:
         ValueError: ``normalize`` is none of these.
@@ -124,7 +127,11 @@ def divisor(t, normalize: str, terms_are_elements: bool = True) -> float:
     else:
         known = NORMALIZATIONS if terms_are_elements else NORMALIZATIONS[:-1]
         raise ValueError(f'normalize must be one of {known}, not {normalize!r}')
-    return float(max(int(count), 1))
+    xp = cuda.get_array_module(t)
+    if xp is np or normalize == 'roi':
+        return float(max(int(count), 1))
+    # Its number would have to come from the device.
+    return xp.maximum(count, 1).astype(np.float32)
 
 
 def with_background(t):

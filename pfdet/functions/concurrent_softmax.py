@@ -129,13 +129,18 @@ def _cross_entropy(x, t, weight, counts):
     y = with_background(t)
     negative = y == 0
     row, label = xp.nonzero(y > 0)
+    loss, gradient = xp.zeros((), x.dtype), xp.zeros_like(x)
+    if len(row) == 0:
+        return loss, gradient
     first = xp.searchsorted(row, xp.arange(len(x)))
     nth = xp.arange(len(row)) - first[row]
-    loss, gradient = xp.zeros((), x.dtype), xp.zeros_like(x)
     # The first label of every row, then the second of those that have one, ...: so that no row
     # comes twice in one sum.
-    for k in range(int(nth.max()) + 1 if len(nth) else 0):
-        r, i = row[nth == k], label[nth == k]
+    order = xp.argsort(nth, **({'kind': 'stable'} if xp is np else {}))
+    row, label = row[order], label[order]
+    ends = np.cumsum(cuda.to_cpu(xp.bincount(nth))).tolist()
+    for begin, end in zip([0, *ends], ends):
+        r, i = row[begin:end], label[begin:end]
         own = xp.arange(len(r)), i
         c = counts[i] * negative[r]
         c[own] = 1

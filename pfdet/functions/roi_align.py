@@ -106,16 +106,17 @@ def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tup
         node = PyramidROIAlign(rois, roi_indices, level, _pair(outsize), tuple(spatial_scales),
                                _pair(sampling_ratio))
         return node.apply(xs)[0]
-    pooled, order = [], []
-    for i, (x, scale) in enumerate(zip(xs, spatial_scales)):
-        index = xp.nonzero(level == i)[0]
-        if len(index):
-            order.append(index)
-            pooled.append(F.roi_average_align_2d(
-                x, rois[index], roi_indices[index], outsize, scale, sampling_ratio))
+    # By level; how many a level has is all that the host asks for.
+    order = xp.argsort(level)
+    ends = np.cumsum(cuda.to_cpu(xp.bincount(level, minlength=len(xs)))).tolist()
+    pooled = [
+        F.roi_average_align_2d(x, rois[index], roi_indices[index], outsize, scale, sampling_ratio)
+        for x, scale, index in zip(
+            xs, spatial_scales, (order[b:e] for b, e in zip([0, *ends], ends))) if len(index)]
     if len(pooled) == 1:
+        # The order is that of the only level: ties keep theirs.
         return pooled[0]
-    return F.concat(pooled, axis=0)[xp.argsort(xp.concatenate(order))]
+    return F.concat(pooled, axis=0)[xp.argsort(order)]
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Feature pyramid network with batch normalization and context in the top-down path."""
 
-
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import numpy as np
 from chainer import initializers
+from chainer.backends.cuda import get_array_module
 from chainercv.links import Conv2DBNActiv
 
 from pfdet.links.psp import PyramidSpatialPooling
@@ -67,12 +68,14 @@ class FPN(chainer.Chain):
         """An image as the base expects it.
 
         Args:
-            img (array): RGB in [0, 255], :math:`(3, H, W)`.
+            img (array): RGB in [0, 255], :math:`(3, H, W)`, NumPy or CuPy.
 
         Returns:
             array: Channels in the base's order, its mean subtracted and divided by its scale.
         """
-        img = (img - self.base.mean) / getattr(self.base, 'std', 1)
+        mean, std = (get_array_module(img).asarray(a, dtype=np.float32)
+                     for a in (self.base.mean, getattr(self.base, 'std', 1)))
+        img = (img - mean) / std
         return img[::-1] if getattr(self.base, 'channel_order', 'RGB') == 'BGR' else img
 
     def forward(self, x) -> list[chainer.Variable]:

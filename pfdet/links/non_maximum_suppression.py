@@ -4,6 +4,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from pfdet.functions.cpu_threads import for_each, n_thread
+from pfdet.links.suppression_kernels import suppress_on_gpu
 
 # The overlap matrices of one pass take at most this many entries.
 _PASS_ENTRIES = 1 << 22
@@ -23,7 +24,7 @@ def suppress_sorted(bbox, valid, thresh: float):
     xp = cuda.get_array_module(bbox)
     G, K = valid.shape
     if xp is not np:
-        return _suppress_by_kernel(bbox, valid, thresh)
+        return suppress_on_gpu(bbox, valid, thresh)
     keep = np.empty((G, K), bool)
     step = max(1, min(_PASS_ENTRIES // max(1, K * K), -(-G // n_thread())))
 
@@ -53,15 +54,4 @@ def _suppress(bbox: np.ndarray, valid: np.ndarray, thresh: float) -> np.ndarray:
     # A box whose turn it is, if still kept, drops all later boxes that overlap it.
     for k in range(keep.shape[1] - 1):
         keep[:, k + 1:] &= ~(over[:, k, k + 1:] & keep[:, k:k + 1])
-    return keep
-
-
-def _suppress_by_kernel(bbox, valid, thresh: float):
-    from chainercv.utils import non_maximum_suppression
-
-    xp = cuda.get_array_module(bbox)
-    keep = xp.zeros(valid.shape, bool)
-    for g in range(len(bbox)):
-        index = xp.nonzero(valid[g])[0]
-        keep[g, index[non_maximum_suppression(bbox[g][index], thresh)]] = True
     return keep

@@ -90,16 +90,18 @@ class RPN(chainer.Chain):
         Returns:
             array: :math:`(A, 4)` in pixels: by level, row, column, aspect ratio.
         """
+        xp = self.xp
         ratio = np.array(self.anchor_ratios, np.float32)
         anchors = []
         for scale, (H, W) in zip(self.scales, sizes, strict=True):
             side = self.anchor_size / (4 * scale)
-            half = np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], axis=1) / 2
-            y, x = np.meshgrid(np.arange(H) + 0.5, np.arange(W) + 0.5, indexing='ij')
-            centre = np.stack([y, x], axis=2)[:, :, None] / scale
+            half = xp.asarray(
+                np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], axis=1) / 2)
+            y, x = xp.meshgrid(xp.arange(H) + 0.5, xp.arange(W) + 0.5, indexing='ij')
+            centre = xp.stack([y, x], axis=2)[:, :, None] / scale
             anchors.append(
-                np.concatenate([centre - half, centre + half], axis=3).reshape(-1, 4))
-        return self.xp.asarray(np.concatenate(anchors), dtype=np.float32)
+                xp.concatenate([centre - half, centre + half], axis=3).reshape(-1, 4))
+        return xp.concatenate(anchors).astype(np.float32)
 
     def decode(self, locs, confs, anchors, n_anchors: Sequence[int],
                size: tuple[int, int]) -> Proposals:
@@ -141,8 +143,9 @@ class RPN(chainer.Chain):
 
         score = xp.where(keep.reshape(score.shape), score, -np.inf).reshape(N, -1)
         order = _best(xp, score, min(after, score.shape[1]))
-        n_most = max(1, int((score > -np.inf).sum(axis=1).max()))
-        order = order[:, :n_most]
+        if xp is np:
+            # On the GPU, to know would be to wait for it.
+            order = order[:, :max(1, int((score > -np.inf).sum(axis=1).max()))]
         rows = xp.arange(N)[:, None]
         return Proposals(
             bbox.reshape(N, -1, 4)[rows, order],
@@ -159,5 +162,6 @@ def _best(xp, score, k: int):
             above = np.flatnonzero(row >= least[i])
             order[i] = above[np.argsort(-row[above], kind='stable')[:k]]
         return order
-    return xp.argsort(-score, axis=1, kind='stable')[:, :k] if xp is np else (
-        xp.argsort(-score, axis=1)[:, :k])
+    # CuPy's sort is always stable.
+    order = xp.argsort(-score, axis=1, **({'kind': 'stable'} if xp is np else {}))
+    return order[:, :k]

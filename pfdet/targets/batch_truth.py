@@ -126,8 +126,8 @@ def only_objects_of(truth: BatchTruth, classes) -> BatchTruth:
 def related(label, relation):
     """The classes related to any class of a label set, on NumPy and CuPy arrays.
 
-    This is the product ``label @ relation`` of boolean matrices; label sets are small, so all but
-    a few rows of ``relation`` are left out.
+    This is the product ``label @ relation`` of boolean matrices; label sets are small, so on the
+    CPU all but a few rows of ``relation`` are left out.
 
     Args:
         label (bool array): Label sets, :math:`(..., C)`.
@@ -138,7 +138,9 @@ def related(label, relation):
     """
     xp = cuda.get_array_module(label)
     sets = label.reshape(-1, label.shape[-1])
-    present, = xp.nonzero(sets.any(axis=0))
+    # To know which are present, the host would wait for the GPU, which has them all multiplied by
+    # then.
+    present = np.flatnonzero(sets.any(axis=0)) if xp is np else slice(None)
     rows = xp.asarray(relation)[present]
     # There is no fast product of booleans.
     found = sets[:, present].astype(np.float32) @ rows.astype(np.float32) > 0

@@ -5,8 +5,9 @@ A target matrix ``t`` is int8, ``(N, S, C)`` for :math:`S` regions of interest o
 ignored: what an annotator has drawn stays.
 
 The matrix has a row a region, but what is in it depends on objects, of which there are few, or on
-a few classes. So the rules work out small matrices and write only the rows or columns that change.
-All are for NumPy and CuPy arrays.
+a few classes. So the rules work out small matrices and, on the CPU, write only the rows or columns
+that change. On the GPU they go over all of them: that is fast, while to know which, the host would
+have to wait for all that the GPU has yet to do.
 """
 
 from typing import NamedTuple
@@ -45,10 +46,10 @@ def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = Tru
     xp = cuda.get_array_module(sample.bbox)
     label = truth.expanded if expand_ancestors else truth.label
     t = xp.zeros((*sample.foreground.shape, label.shape[2]), np.int8)
-    image, place = xp.nonzero(sample.foreground)
-    t[image, place] = label[image, sample.matched[image, place]]
-    t[~sample.used] = -1
-    return t
+    image, place = _places(sample.foreground)
+    t[image, place] = (label[image, sample.matched[image, place]]
+                       & sample.foreground[image, place][:, None])
+    return xp.where(sample.used[:, :, None], t, np.int8(-1))
 
 
 def ignore_descendants(t, sample: RoiSample, truth: BatchTruth, descendants):
@@ -72,9 +73,9 @@ def ignore_descendants(t, sample: RoiSample, truth: BatchTruth, descendants):
     maybe = related(specific, descendants)
     rows = xp.arange(len(t))[:, None]
     open_ = maybe.any(axis=2)[rows, sample.matched] & sample.foreground
-    image, place = xp.nonzero(open_)
+    image, place = _places(open_)
     row = t[image, place]
-    ignored = maybe[image, sample.matched[image, place]]
+    ignored = maybe[image, sample.matched[image, place]] & open_[image, place][:, None]
     t = t.copy()
     t[image, place] = xp.where(ignored & (row == 0), np.int8(-1), row)
     return t
@@ -97,7 +98,9 @@ def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5)
     """
     xp = cuda.get_array_module(t)
     label = truth.expanded & truth.group_of[:, :, None]
-    columns, = xp.nonzero(label.any(axis=(0, 1)))
+    if xp is not np:
+        return _ignore_within(t, slice(None), sample, truth, label, share)
+    columns = np.flatnonzero(label.any(axis=(0, 1)))
     if len(columns) == 0:
         return t
     return _ignore_within(t, columns, sample, truth, label[:, :, columns], share)
@@ -167,7 +170,8 @@ def keep_one_label(t, sample: RoiSample, truth: BatchTruth, priority, others: in
     order = np.argsort(-np.asarray(cuda.to_cpu(priority), np.float64), kind='stable')
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), 0, -1)
-    image, place = xp.nonzero(sample.foreground & sample.used)
+    # Other regions have no positive class.
+    image, place = _places(sample.foreground & sample.used)
     row = t[image, place]
     ranked = (row > 0) * xp.asarray(rank)
     kept = (ranked > 0) & (ranked == ranked.max(axis=1, keepdims=True))
@@ -176,12 +180,21 @@ def keep_one_label(t, sample: RoiSample, truth: BatchTruth, priority, others: in
     return t
 
 
+def _places(mask):
+    """Image and place of the regions to work on: of the mask, on the GPU of all."""
+    xp = cuda.get_array_module(mask)
+    if xp is np:
+        return np.nonzero(mask)
+    N, S = mask.shape
+    return xp.repeat(xp.arange(N), S), xp.tile(xp.arange(S), N)
+
+
 def _ignore_within(t, columns, sample: RoiSample, truth: BatchTruth, label, share: float):
     """Ignore some classes for regions within objects.
 
     Args:
         t (int8 array): :math:`(N, S, C)`.
-        columns (int array): The classes, :math:`(K,)`.
+        columns (int array): The classes, :math:`(K,)`; or a slice.
         sample (RoiSample): Regions of interest.
         truth (BatchTruth): Of the batch.
         label (bool array): Which of the classes each object has ignored, :math:`(N, G, K)`.
@@ -192,7 +205,7 @@ def _ignore_within(t, columns, sample: RoiSample, truth: BatchTruth, label, shar
     """
     xp = cuda.get_array_module(t)
     # Places at which no image has such an object need not be looked at.
-    concerned, = xp.nonzero(label.any(axis=(0, 2)))
+    concerned = np.flatnonzero(label.any(axis=(0, 2))) if xp is np else slice(None)
     within = overlap.inside(sample.bbox, truth.bbox[:, concerned]) >= share
     ignored = within.astype(np.float32) @ label[:, concerned].astype(np.float32) > 0
     before = t[:, :, columns]

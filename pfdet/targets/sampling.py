@@ -165,5 +165,6 @@ def _first(mask, key, n):
     xp = cuda.get_array_module(mask)
     order = xp.argsort(xp.where(mask, key, 2), axis=1)
     rank = xp.empty_like(order)
-    xp.put_along_axis(rank, order, xp.broadcast_to(xp.arange(mask.shape[1]), mask.shape), axis=1)
+    # CuPy 13 has no put_along_axis.
+    rank[xp.arange(len(mask))[:, None], order] = xp.arange(mask.shape[1])
     return mask & (rank < n)

@@ -111,17 +111,22 @@ class TrainChain(chainer.Chain):
         N, S = rois.foreground.shape
         foreground = rois.foreground & rois.used
         if offset.shape[1] == 1:
-            image, place = xp.nonzero(foreground)
-            box, weight = 0, 1
+            # Of all regions, since to find those on objects the host would wait for the GPU.
+            matched = truth.bbox[xp.arange(N)[:, None], rois.matched]
+            base, predicted = rois.bbox, offset[:, 0]
+            weight = foreground.ravel().astype(offset.dtype)
+            # Where nothing is matched any box will do that has an area.
+            some = xp.asarray([0, 0, 1, 1], dtype=base.dtype)
+            matched, base = (
+                xp.where(foreground[:, :, None], a, some).reshape(-1, 4) for a in (matched, base))
         else:
             # The boxes of all classes of the object, of which each region has one vote.
             image, place, box = xp.nonzero((t > 0) & foreground[:, :, None])
             weight = (1 / xp.maximum((t > 0).sum(axis=2), 1))[image, place].astype(offset.dtype)
-        matched = truth.bbox[image, rois.matched[image, place]]
-        true_offset = box_coding.encode(
-            matched, rois.bbox[image, place], self.detector.head.std)
-        loss = smooth_l1(offset[image * S + place, box],
-                         true_offset.astype(offset.dtype, copy=False))
+            matched = truth.bbox[image, rois.matched[image, place]]
+            base, predicted = rois.bbox[image, place], offset[image * S + place, box]
+        true_offset = box_coding.encode(matched, base, self.detector.head.std)
+        loss = smooth_l1(predicted, true_offset.astype(offset.dtype, copy=False))
         return F.sum(weight * loss) / (N * S)
 
 
@@ -142,7 +147,6 @@ def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):
     conf = confs[sampled.image, sampled.anchor]
     conf_loss = F.sum(weight * F.sigmoid_cross_entropy(
         conf, sampled.positive.astype(np.int32), reduce='no'))
-    p = sampled.positive
-    loc = locs[sampled.image[p], sampled.anchor[p]]
-    loc_loss = F.sum(weight[p] * smooth_l1(loc, sampled.offset[p], beta))
+    loc_loss = F.sum(weight * sampled.positive * smooth_l1(
+        locs[sampled.image, sampled.anchor], sampled.offset, beta))
     return loc_loss, conf_loss
