@@ -13,7 +13,14 @@ from pfdet.openimages.mini.annotation import annotate, naming_shares
 from pfdet.openimages.mini.classes import ancestors, mini_classes
 from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.mini.painting import paint
-from pfdet.openimages.mini.scene import GROUP_OF, INSIDE, SeenObject, compose
+from pfdet.openimages.mini.scene import (
+    GROUP_OF,
+    INSIDE,
+    OCCLUDED,
+    TRUNCATED,
+    SeenObject,
+    compose,
+)
 from pfdet.openimages.mini.world import CONFUSED, FIGURES, PARTS, counts, deal
 
 SPLITS = ('train', 'validation')
@@ -210,8 +217,23 @@ def test_group_of_inside_and_flags(truth, written):
     ('group_of', 0., GROUP_OF), ('inside', 0., INSIDE), ('depictions', 0., 8),
     ('truncated', 0., 2)])
 def test_a_phenomenon_can_be_turned_off(name, value, empty):
-    knobs = dataclasses.replace(Knobs(images=60, inside=0.), **{name: value})
+    knobs = dataclasses.replace(Knobs(images=60, inside=0., portraits=0.), **{name: value})
     assert not any(one.flags & empty for scene in survey(knobs, 'train') for one in scene)
+
+
+def test_portraits_end_at_the_waist_and_at_the_border():
+    knobs = Knobs(images=80, truncated=0., depictions=0., inside=0., parts_verified=1.)
+    people = {True: [], False: []}
+    for scene in survey(knobs, 'train'):
+        for one in scene:
+            if FIGURES[one.figure].subject == 'Person' and not one.flags & OCCLUDED:
+                face = [p.bbox for p in one.parts if p.name == 'Human face']
+                people[bool(one.flags & TRUNCATED)] += [
+                    (one.bbox, (box[3] - box[1]) / (one.bbox[3] - one.bbox[1])) for box in face]
+    assert min(map(len, people.values())) >= 10
+    assert all(box[3] > 0.99 for box, _ in people[True])
+    half, whole = (np.median([share for _, share in people[cut]]) for cut in (True, False))
+    assert half > 1.6 * whole
 
 
 def test_boxes_hug_what_is_painted():

@@ -21,6 +21,8 @@ class Knobs:
     parts_verified: float = _knob(
         0.3, 'share of the training images of a subject (Person, Land vehicle, Door) in which '
         'its parts and possessions are verified, and boxed', rate=True)
+    portraits: float = _knob(
+        0.4, 'share of the people that are seen from the waist up', rate=True)
     parent_only: float = _knob(
         0.2, 'share of the training images of a class, such as Apple, in which it is boxed as '
         'its parent, such as Fruit, only', rate=True)

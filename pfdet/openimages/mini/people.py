@@ -138,6 +138,18 @@ def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
     return patches
 
 
+def half_length(patches: list[Patch], waist: float = 0.5) -> list[Patch]:
+    """What of a person one unit tall is seen from the waist up."""
+    upper = []
+    for patch in patches:
+        if patch.points[:, 1].min() < waist:
+            points = patch.points.copy()
+            # What is below becomes a line along the waist, which has no area.
+            points[:, 1] = np.minimum(points[:, 1], waist)
+            upper.append(patch._replace(points=points))
+    return upper
+
+
 def _ground_shadow(width: float) -> Patch:
     return Patch(ellipse(0.02, 0.99, width, 0.025), (20, 20, 30), alpha=0.35, solid=False)
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pfdet.openimages.mini.knobs import Knobs
+from pfdet.openimages.mini.people import half_length
 from pfdet.openimages.mini.shapes import Patch, extent, moved, rectangle, turned, vary
 from pfdet.openimages.mini.world import FIGURES, Plan
 
@@ -89,6 +90,9 @@ def compose(plan: Plan, knobs: Knobs, least_visible: float = 0.3) -> Scene:
         flags = GROUP_OF if i == plan.heap else 0
         if not flags and rng.random() < knobs.depictions:
             flags, size = DEPICTION, size * 0.8
+        if FIGURES[name].subject == 'Person' and rng.random() < knobs.portraits:
+            patches = half_length(patches)
+            flags |= TRUNCATED
         models.append((name, _posed(rng, patches, FIGURES[name].tilt, size), flags))
     models.sort(key=lambda model: -np.ptp(extent(model[1]).reshape(2, 2), axis=0).prod())
 
@@ -136,7 +140,11 @@ def _place(rng: np.random.Generator, knobs: Knobs, name: str, patches: list[Patc
            tries: int = 30) -> Placed:
     """Find a place where it covers, or is covered by, no more than ``limit``."""
     height, width, horizon = frame
-    stands = 'air' if flags & DEPICTION else FIGURES[name].stands
+    stands = FIGURES[name].stands
+    if flags & DEPICTION:
+        stands = 'air'
+    elif flags & TRUNCATED:
+        stands = 'border'
     others = np.array([one.around for one in placed]).reshape(-1, 4)
     cut = rng.random() < knobs.truncated and not flags
     x0, y0, x1, y1 = extent(patches)
@@ -172,6 +180,8 @@ def _bottom(rng: np.random.Generator, stands: str, h: float, height: int,
     lowest = 0.985 * height
     if stands == 'air':
         return rng.uniform(h + 0.01 * height, max(h + 0.01 * height, lowest))
+    if stands == 'border':
+        return height
     if stands == 'wall':
         return min(lowest, max(h, horizon + 0.01 * height))
     return rng.uniform(min(lowest, max(h, horizon + 0.2 * (height - horizon))), lowest)

@@ -134,10 +134,10 @@ def draw_door(rng: np.random.Generator) -> list[Patch]:
                               shade(wood, 1.12))]
     handle = ('Door handle',)
     return patches + [
-        Patch(rectangle(x - 0.04, 0.44, x + 0.04, 0.62, 0.035), brass, handle),
-        Patch(rectangle(x - 0.03, 0.45, x + 0.03, 0.61, 0.03), shade(brass, 1.25), handle),
-        Patch(limb((x, 0.5), (x - 0.11, 0.51), 0.024, 0.018), shade(brass, 0.7), handle),
-        Patch(ellipse(x, 0.575, 0.013, 0.018), (40, 30, 20), handle)]
+        Patch(rectangle(x - 0.06, 0.4, x + 0.06, 0.66, 0.05), brass, handle),
+        Patch(rectangle(x - 0.045, 0.415, x + 0.045, 0.645, 0.04), shade(brass, 1.25), handle),
+        Patch(limb((x, 0.49), (x - 0.17, 0.505), 0.034, 0.026), shade(brass, 0.7), handle),
+        Patch(ellipse(x, 0.6, 0.018, 0.026), (40, 30, 20), handle)]
 
 
 def draw_traffic_light(rng: np.random.Generator) -> list[Patch]:
