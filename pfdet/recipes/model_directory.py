@@ -1,6 +1,7 @@
 """What a training run leaves: the weights, and all that is needed to use them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,20 +10,39 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
+from pfdet.inference.predict import PredictSettings
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.concurrent_rates import (
+    concurrent_rates,
+    read_concurrent_rates,
+    with_hierarchy,
+)
 from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import build
 from pfdet.recipes.experts import cut_head
-from pfdet.recipes.recipe import Recipe, from_dict, to_dict
+from pfdet.recipes.recipe import Recipe, from_dict, override, to_dict
+
+# The fields of a recipe that a trained network does not depend on.
+TEST_FIELDS = ('score', 'expand_scores', 'hierarchy_rate', 'test_proposals', 'test_size',
+               'max_size', 'batch_size', 'score_thresh', 'nmw_thresh', 'max_per_image')
 
 
 class Model(NamedTuple):
-    """A trained network, how it was trained, and its label space."""
+    """A trained network, how it was trained, and its label space.
+
+    Attributes:
+        network (FasterRCNN): With its weights.
+        recipe (Recipe): Of the training, or as overridden for the test.
+        classes (Classes): The label space.
+        rates (array): The concurrent rates that its score takes, or :obj:`None`.
+    """
 
     network: FasterRCNN
     recipe: Recipe
     classes: Classes
+    rates: np.ndarray | None
 
 
 def write_recipe(directory: Path, recipe: Recipe, classes: Classes, hierarchy: Hierarchy,
@@ -82,22 +102,71 @@ def write_rates(directory: Path, rates: np.ndarray) -> None:
         np.save(path, rates)
 
 
-def read_rates(directory: Path, recipe: Recipe, n_class: int) -> np.ndarray | None:
-    """The concurrent rates of a run, or :obj:`None` where its recipe has no use for them.
+def read_rates(path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rate: float
+               ) -> np.ndarray:
+    """Concurrent rates for a network's score.
+
+    Args:
+        path (path): A run's ``rates.npy``, which is taken as it is; or what to count them in, an
+            annotation index, or the ``.npz`` file that ``pfdet.openimages.statistics`` wrote.
+        classes (Classes): Of the network.
+        hierarchy (Hierarchy): Over these.
+        hierarchy_rate (float): See :class:`~pfdet.recipes.recipe.Recipe`.
+
+    Returns:
+        array: :math:`(C, C)`.
 
     Raises:
-        InputError: They are missing or damaged.
+        InputError: The file is missing, damaged, or of other classes.
     """
-    if not build.needs_rates(recipe):
-        return None
-    path = Path(directory) / 'rates.npy'
-    try:
-        rates = np.load(path)
-    except (OSError, ValueError, EOFError) as e:
-        raise InputError(f'{path}: expected concurrent rates, but {e}') from e
-    if rates.shape != (n_class, n_class):
-        raise InputError(f'{path}: has shape {rates.shape}; expected {(n_class, n_class)}')
-    return rates
+    path = Path(path)
+    if path.suffix == '.npz':
+        rates = read_concurrent_rates(path, classes).rates
+    elif path.suffix == '.npy':
+        try:
+            rates = np.load(path)
+        except (OSError, ValueError, EOFError) as e:
+            raise InputError(f'{path}: expected concurrent rates, but {e}') from e
+        if rates.shape != (len(classes),) * 2:
+            raise InputError(
+                f'{path}: has shape {rates.shape}; expected {(len(classes),) * 2}')
+        return rates
+    else:
+        index = AnnotationIndex.open(path)
+        missing = [mid for mid in classes.mids if mid not in index.classes.ids]
+        if missing:
+            raise InputError(f'{path}: lacks class {missing[0]}; expected an index of the classes '
+                             'of the network')
+        own = [index.classes.ids[mid] for mid in classes.mids]
+        rates = concurrent_rates(index).rates[np.ix_(own, own)]
+    return with_hierarchy(rates, hierarchy, hierarchy_rate)
+
+
+def for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Apply ``KEY=VALUE`` settings that leave a trained network as it is.
+
+    Args:
+        recipe (Recipe): Of the training.
+        settings (sequence of str): See :func:`~pfdet.recipes.recipe.override`.
+
+    Raises:
+        InputError: A field that is not one of :data:`TEST_FIELDS`, or what
+            :func:`~pfdet.recipes.recipe.override` refuses.
+    """
+    for setting in settings:
+        key = setting.partition('=')[0]
+        if key in to_dict(recipe) and key not in TEST_FIELDS:
+            raise InputError(f'--set {setting}: belongs to the training; expected one of '
+                             + ', '.join(TEST_FIELDS))
+    return override(recipe, settings)
+
+
+def predict_settings(recipe: Recipe) -> PredictSettings:
+    """How a recipe has images predicted."""
+    return PredictSettings(
+        (recipe.test_size,), recipe.max_size, score_thresh=recipe.score_thresh,
+        nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
+        batch_size=recipe.batch_size)
 
 
 class Description(NamedTuple):
@@ -134,18 +203,29 @@ def read_recipe(directory: Path) -> Description:
                        Hierarchy(ancestors))
 
 
-def read(directory: Path) -> Model:
+def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = None) -> Model:
     """Load what a run has left.
 
     Args:
         directory (path): With ``recipe.json`` and ``model.npz``.
+        settings (sequence of str): Overrides for the test; see :func:`for_test`.
+        rates (path): Concurrent rates; see :func:`read_rates`. By default the run's own. They
+            matter where the score takes them.
 
     Raises:
-        InputError: Either is missing or damaged.
+        InputError: Any of these is missing or damaged, or settings do not fit.
     """
     recipe, classes, hierarchy = read_recipe(directory)
-    n_class = len(classes)
-    network = build.detector(recipe, n_class, rates=read_rates(directory, recipe, n_class),
-                             descendants=hierarchy.descendants)
+    recipe = for_test(recipe, settings)
+    found = None
+    if build.needs_rates(recipe):
+        own = Path(directory) / 'rates.npy'
+        if rates is None and not own.exists():
+            raise InputError(f'{own}: missing; expected concurrent rates, which '
+                             f'score={recipe.score or recipe.loss} takes: give --rates INDEX, the '
+                             'index that the model was trained on')
+        found = read_rates(rates or own, classes, hierarchy, recipe.hierarchy_rate)
+    network = build.detector(
+        recipe, len(classes), rates=found, descendants=hierarchy.descendants)
     load_weights(network, Path(directory) / 'model.npz')
-    return Model(network, recipe, classes)
+    return Model(network, recipe, classes, found)

@@ -123,10 +123,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     validation = None
     if val_index is not None:
         validation = ValidationAP(partial(
-            predict, network, OpenImagesDataset(val_index), test_size=recipe.test_size,
-            max_size=recipe.max_size, score_thresh=recipe.score_thresh,
-            nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
-            batch_size=recipe.batch_size,
+            predict, network, OpenImagesDataset(val_index),
+            settings=model_directory.predict_settings(recipe),
             corrupt=corrupt and CorruptImages(corrupt.max_share)), val_index, comm)
         each = max(1, round((val_interval or recipe.epochs / 8) * n_epoch_iteration))
         trainer.extend(validation, trigger=every(each, last))
