@@ -1,16 +1,14 @@
 """From the network's boxes and scores to detections."""
 
-import numpy as np
-
+from pfdet.evaluation.runs import array_module
 from pfdet.inference.suppression import non_maximum_weighted
 
 
-def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh: float,
-           max_per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def select(bbox, score, score_thresh: float, nmw_thresh: float, max_per_image: int) -> tuple:
     """Detections of one image from the network's boxes and scores.
 
-    Each class of each box is a detection of its own; those above the threshold are merged by
-    class and the best are kept.
+    Each class of each box is a detection of its own; those from the threshold up are merged by
+    class (:func:`~pfdet.inference.suppression.non_maximum_weighted`) and the best are kept.
 
     Args:
         bbox (array): :math:`(K, 1, 4)`, or with a box a class :math:`(K, C, 4)`, in [0, 1].
@@ -20,11 +18,17 @@ def select(bbox: np.ndarray, score: np.ndarray, score_thresh: float, nmw_thresh:
         max_per_image (int): How many are kept.
 
     Returns:
-        tuple of arrays: Boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, by descending score.
+        tuple of arrays: Boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, by descending score;
+        labels are int32. On the device of ``score``.
     """
-    place, label = np.nonzero(score >= score_thresh)
-    bbox, score, label = non_maximum_weighted(
-        bbox[place, label if bbox.shape[1] > 1 else 0], score[place, label],
-        label.astype(np.int32), nmw_thresh)
-    order = np.argsort(-score, kind='stable')[:max_per_image]
-    return bbox[order], score[order], label[order]
+    xp = array_module(score)
+    n_class = score.shape[1]
+    # On flat arrays, this is several times as fast as with pairs of indices.
+    chosen = xp.flatnonzero(score >= score_thresh)
+    place = chosen // n_class
+    label = (chosen - place * n_class).astype('int32')
+    which_box = place if bbox.shape[1] == 1 else chosen
+    detected = non_maximum_weighted(
+        bbox.reshape(-1, 4).take(which_box, axis=0), score.reshape(-1).take(chosen), label,
+        nmw_thresh)
+    return tuple(a[:max_per_image] for a in detected)

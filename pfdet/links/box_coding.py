@@ -38,10 +38,16 @@ def decode(offset, base, std: tuple[float, float] = (1.0, 1.0)):
         array: Boxes :math:`(..., 4)`.
     """
     xp = cuda.get_array_module(offset)
-    base_size = base[..., 2:] - base[..., :2]
-    centre = (base[..., :2] + base[..., 2:]) / 2 + offset[..., :2] * std[0] * base_size
-    half = base_size * xp.exp(xp.minimum(offset[..., 2:] * std[1], MAX_LOG_SCALE)) / 2
-    return xp.concatenate([centre - half, centre + half], axis=-1)
+    bbox = xp.empty(np.broadcast_shapes(offset.shape, base.shape),
+                    np.result_type(offset.dtype, base.dtype))
+    # Coordinate by coordinate: NumPy is several times as fast as along an axis of two.
+    for low, high in (0, 2), (1, 3):
+        base_size = base[..., high] - base[..., low]
+        centre = offset[..., low] * std[0] * base_size + (base[..., low] + base[..., high]) / 2
+        half = xp.exp(xp.minimum(offset[..., high] * std[1], MAX_LOG_SCALE)) * (base_size / 2)
+        xp.subtract(centre, half, out=bbox[..., low])
+        xp.add(centre, half, out=bbox[..., high])
+    return bbox
 
 
 def clip(bbox, size):
@@ -56,6 +62,7 @@ def clip(bbox, size):
     """
     xp = cuda.get_array_module(bbox)
     size = xp.asarray(size, dtype=bbox.dtype)
-    return xp.concatenate([
-        xp.minimum(xp.maximum(bbox[..., :2], 0), size),
-        xp.minimum(xp.maximum(bbox[..., 2:], 0), size)], axis=-1)
+    clipped = xp.empty_like(bbox)
+    for k in range(4):
+        xp.minimum(xp.maximum(bbox[..., k], 0), size[..., k % 2], out=clipped[..., k])
+    return clipped

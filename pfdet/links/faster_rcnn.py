@@ -106,6 +106,9 @@ class FasterRCNN(chainer.Chain):
             score = self.head.score(conf)
         size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image][:, None]
         bbox = box_coding.decode(offset.array, rois[:, None], self.head.std)
-        bbox = box_coding.clip(bbox, size) / self.xp.concatenate([size, size], axis=2)
+        bbox = box_coding.clip(bbox, size)
+        bbox /= self.xp.concatenate([size, size], axis=2)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
-        return [(bbox[image == i], score[image == i]) for i in range(len(imgs))]
+        # The proposals of an image follow those of the image before.
+        ends = np.searchsorted(image, np.arange(len(imgs) + 1))
+        return [(bbox[ends[i]:ends[i + 1]], score[ends[i]:ends[i + 1]]) for i in range(len(imgs))]
