@@ -15,9 +15,9 @@ from pfdet.errors import InputError, run_command
 def main() -> None:
     args = parse_arguments()
     if args.list:
-        for title, rows in recipes.TABLES.items():
-            print(title)
-            for recipe in rows:
+        for table in recipes.TABLES.values():
+            print(table.title)
+            for recipe in table.rows:
                 print(f'  {recipe.name:34} {recipe.about.partition(": ")[2]}')
         return
     recipe = recipes.override(recipes.find(args.recipe, args.scale), args.set)

@@ -7,9 +7,9 @@ from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
 __all__ = ['DEFAULT', 'RECIPES', 'TABLES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override',
            'to_dict']
 
-# The rows of each table, by its title
+# By what the names of their rows begin with
 TABLES = pfdet_2018.TABLES | concurrent_softmax_2020.TABLES
-RECIPES = {recipe.name: recipe for rows in TABLES.values() for recipe in rows}
+RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.rows}
 
 # What `train_multi.py` trains when not told: PFDet's final single model.
 DEFAULT = 'table1-senet154'

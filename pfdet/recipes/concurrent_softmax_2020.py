@@ -20,7 +20,7 @@ What the paper leaves open and these recipes choose:
 
 from dataclasses import replace
 
-from pfdet.recipes.recipe import Recipe
+from pfdet.recipes.recipe import Recipe, Table
 
 RESNET50 = Recipe(
     backbone='resnet50', loss='softmax', ignore_descendants=False, expand_scores=True,
@@ -118,9 +118,11 @@ TABLE5 = (
 )
 
 TABLES = {
-    'Peng et al. 2020, Table 1: losses': TABLE1,
-    'Peng et al. 2020, Table 2: losses in training and scores in testing': TABLE2,
-    'Peng et al. 2020, Table 3: sampling': TABLE3,
-    'Peng et al. 2020, Table 4: schedules': TABLE4,
-    'Peng et al. 2020, Table 5: the way to the submission': TABLE5,
+    'cs-table1': Table('Peng et al. 2020, Table 1: losses', TABLE1),
+    'cs-table2': Table(
+        'Peng et al. 2020, Table 2: losses in training and scores in testing', TABLE2),
+    'cs-table3': Table('Peng et al. 2020, Table 3: sampling', TABLE3),
+    'cs-table4': Table('Peng et al. 2020, Table 4: schedules', TABLE4),
+    'cs-table5': Table(
+        'Peng et al. 2020, Table 5: the way to the submission', TABLE5),
 }

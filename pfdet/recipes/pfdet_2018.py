@@ -5,7 +5,7 @@ A row is the one above it with what its words say replaced.
 
 from dataclasses import replace
 
-from pfdet.recipes.recipe import Recipe, at_scale
+from pfdet.recipes.recipe import Recipe, Table, at_scale
 
 BASELINE = Recipe(
     name='table1-baseline',
@@ -49,8 +49,9 @@ COCO = replace(EXPERTS[0], name='expert-coco', expert_size=0,
 
 TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
 TABLES = {
-    'PFDet 2018, Table 1: single model': TABLE1,
-    'PFDet 2018, Table 3: co-occurrence loss': TABLE3,
-    'PFDet 2018, Tables 2 and 4: experts, for train_experts.py': (*EXPERTS, COCO),
-    'At mini scale only': (MINI,),
+    'table1': Table('PFDet 2018, Table 1: single model', TABLE1),
+    'table3': Table('PFDet 2018, Table 3: co-occurrence loss', TABLE3),
+    'experts': Table(
+        'PFDet 2018, Tables 2 and 4: experts, for train_experts.py', (*EXPERTS, COCO)),
+    'mini': Table('At mini scale only', (MINI,)),
 }

@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pfdet.errors import InputError
 
@@ -143,6 +143,13 @@ class Recipe:
     score_thresh: float = 0.01
     nmw_thresh: float = 0.5
     max_per_image: int = 300
+
+
+class Table(NamedTuple):
+    """A table of a paper: its title and the recipes of its rows."""
+
+    title: str
+    rows: tuple[Recipe, ...]
 
 
 # What mini scale replaces: sizes, never switches.

@@ -1,0 +1,47 @@
+"""Running the project's own scripts, on several ranks if asked."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from pfdet.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None,
+               command_prefix: str = '$ ') -> None:
+    """Run a Python program and wait for it; the command is printed so that it can be typed again.
+
+    Args:
+        args: What follows ``python``; paths below this directory are printed as relative ones.
+        ranks (int): MPI ranks. They share out the cores.
+        quiet (bool): Nothing of what the program prints is shown.
+        log (path): Where what it prints goes instead, after what is there.
+        command_prefix (str): Printed before the command.
+
+    Raises:
+        InputError: It ended with a status other than 0.
+    """
+    command = [sys.executable, *map(str, args)]
+    if ranks > 1:
+        command = [str(Path(sys.executable).parent / 'mpiexec'), '-n', str(ranks), *command]
+    print(command_prefix + shlex.join(
+        os.path.relpath(c) if os.path.isabs(c) else c for c in command), flush=True)
+    # Ranks that share cores must not each start a thread a core.
+    threads = max(1, (os.cpu_count() or 1) // ranks)
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    if log is None:
+        status = subprocess.run(command, env=environment, check=False,
+                                stdout=subprocess.DEVNULL if quiet else None).returncode
+    else:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open('a', encoding='utf-8') as out:
+            status = subprocess.run(
+                command, env=environment, check=False, stdout=out,
+                stderr=subprocess.STDOUT).returncode
+    if status:
+        raise InputError(f'the command above ended with status {status}'
+                         + (f'; see {log}' if log else ''))

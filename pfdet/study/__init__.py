@@ -1,0 +1,1 @@
+"""Running rows of the papers' tables, and the study of them all at mini scale."""
