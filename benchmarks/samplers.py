@@ -7,7 +7,8 @@ Draws an index as large as the 2018 challenge's training split in a temporary fo
 and set the sampler up, ask for the first image, and draw as rank 0 of 1 and as rank 7 of 512, whose
 positions are 512 apart, for some epochs. The second is measured while the first still lives, as
 ranks of a node do, and then asks for a position three epochs beyond, as after resuming. Its private
-memory is all of it, with the interpreter and NumPy.
+memory is all of it, with the interpreter and NumPy, but for unchanged pages of mapped files: these
+are one node's, however many ranks map them, though the kernel counts some as private at times.
 
 Prints a table of goals and figures; the exit status is 1 if a goal is missed.
 """
@@ -103,6 +104,7 @@ def rank(path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int,
             sampler = balanced.ClassAwareSampler(classes, 0, **options)
         else:
             sampler = balanced.SoftBalanceSampler(classes, float(lam), 0, **options)
+    del options
     assert 0 <= sampler[rank] < len(index)
     set_up = time.perf_counter() - start
     start = time.perf_counter()
@@ -117,9 +119,10 @@ def rank(path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int,
 
 
 def private_memory() -> float:
-    """Return this process's private memory in MB."""
+    """Return the memory in MB that this process shares with no other and with no file."""
     lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith('Private_')) * 1024 / 1e6
+    sizes = [int(line.split()[1]) for line in lines if line.startswith('Private_Dirty')]
+    return sum(sizes) * 1024 / 1e6
 
 
 TASKS = {task.__name__: task for task in (draw_index, make_lists, rank)}

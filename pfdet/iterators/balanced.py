@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.iterators.samplers import in_runs
+from pfdet.iterators.runs import Runs, number_groups
 from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.index import AnnotationIndex
 
@@ -203,26 +203,31 @@ class SoftBalanceSampler:
         self.classes = classes
         self.lam = lam
         self.seed = seed
-        self.group = group
         self.chunk = chunk
         self.probability = soft_balance(classes.count, lam)
         # The remainder of a multinomial draw goes to the last class, which must have an image.
         self._present = np.flatnonzero(classes.count)
         self._offsets = classes.offsets.tolist()
         self._deals = [n * max(1, _PASSES // max(1, n)) for n in classes.count.tolist()]
+        self._counted = {0: np.zeros(len(classes.count), np.int64)}
         self._block_size = _BLOCK
+        # Images are dealt as numbers: in the lower bits the image, above them its group, which is
+        # then at hand without a look elsewhere in memory.
+        self._n_bit, self._group, n_group = 31, None, 1
         if group is not None:
             self._block_size = max(1, min(_BLOCK, classes.n_image) // chunk) * chunk
-        self._counted = {0: np.zeros(len(classes.count), np.int64)}
-        # What each class deals, in one array: pieces of the heap would be left over otherwise.
-        places = np.empty(sum(self._deals), np.int32)
-        self._dealt = np.split(places, np.cumsum(self._deals)[:-1])
+            self._n_bit = max(1, (classes.n_image - 1).bit_length())
+            self._group, n_group = number_groups(group)
+        # In one array, as pieces of the heap would be left over.
+        dealt = np.empty(
+            sum(self._deals), np.uint32 if n_group <= 1 << 32 - self._n_bit else np.uint64)
+        self._dealt = np.split(dealt, np.cumsum(self._deals)[:-1])
         self._dealt_number = [-1] * len(self._deals)
         # Prefetching crosses the border between blocks, back and forth.
         self._block = functools.lru_cache(maxsize=2)(self._block)
 
     def __reduce__(self) -> tuple:
-        return SoftBalanceSampler, (self.classes, self.lam, self.seed, self.group, self.chunk)
+        return SoftBalanceSampler, (self.classes, self.lam, self.seed, self._group, self.chunk)
 
     def __len__(self) -> int:
         """Positions in an epoch."""
@@ -231,43 +236,53 @@ class SoftBalanceSampler:
     def __getitem__(self, position: int) -> int:
         """The image at a position, which may be of any epoch."""
         block, place = self._find(position)
-        if block.image is not None:
-            return int(block.image[place])
+        if isinstance(block, _GroupedBlock):
+            return int(block.dealt[block.order[block.runs[place]]]) & (1 << self._n_bit) - 1
         label = int(block.label[place])
         cell = place // _CELL
         nth = int(block.before[cell, label]) + np.count_nonzero(
             block.label[cell * _CELL:place] == label)
         deal, k = divmod(nth, self._deals[label])
-        return int(self.classes.images[self._offsets[label] + int(self._deal(label, deal)[k])])
+        return int(self._deal(label, deal)[k])
 
     def label(self, position: int) -> int:
         """The class that was drawn for a position."""
         block, place = self._find(position)
+        if isinstance(block, _GroupedBlock):
+            return int(np.searchsorted(block.ends, block.order[block.runs[place]], 'right'))
         return int(block.label[place])
 
-    def _find(self, position: int) -> tuple['_Block', int]:
+    def _find(self, position: int) -> tuple['_Block | _GroupedBlock', int]:
         if position < 0:
             raise IndexError(f'position {position} of a sequence that begins at 0')
         number, place = divmod(position, self._block_size)
         return self._block(number), place
 
-    def _block(self, number: int) -> '_Block':
-        n_class = len(self.probability)
+    def _block(self, number: int) -> '_Block | _GroupedBlock':
         count, rng = self._count(number)
-        label = np.repeat(np.arange(n_class), count)
         before = self._count_before(number)
-        if self.group is not None:
-            image = np.concatenate([
-                part for c in self._present.tolist()
-                for part in self._images(c, int(before[c]), int(count[c]))])
-            order = in_runs(
-                rng.permutation(self._block_size), self.group[image], self.chunk, rng)
-            return _Block(label.astype(np.int16)[order], image[order], None)
+        if self._group is not None:
+            return self._grouped_block(count, before, rng)
+        n_class = len(self.probability)
+        label = np.repeat(np.arange(n_class), count)
         rng.shuffle(label)
         n_cell = self._block_size // _CELL
         cells = label.reshape(n_cell, _CELL) + n_class * np.arange(n_cell)[:, None]
         cells = np.bincount(cells.ravel(), minlength=n_cell * n_class).reshape(n_cell, n_class)
-        return _Block(label.astype(np.int16), None, before + np.cumsum(cells, axis=0) - cells)
+        return _Block(label.astype(np.int16), before + np.cumsum(cells, axis=0) - cells)
+
+    def _grouped_block(self, count: np.ndarray, before: np.ndarray, rng) -> '_GroupedBlock':
+        parts = []
+        for c in self._present.tolist():
+            self._add_images(parts, c, int(before[c]), int(count[c]))
+        dealt = np.concatenate(parts)
+        group = (dealt >> dealt.dtype.type(self._n_bit)).astype(self._group.dtype)
+        # Shuffled, and then sorted by group.
+        order = rng.permutation(len(dealt))
+        order = order.take(np.argsort(group.take(order), kind='stable')).astype(np.int32)
+        n_dealt = np.bincount(group)
+        runs = Runs(np.cumsum(n_dealt[n_dealt > 0]), self.chunk, rng)
+        return _GroupedBlock(np.cumsum(count), dealt, order, runs)
 
     def _count(self, number: int) -> tuple[np.ndarray, np.random.Generator]:
         """How often each class comes in a block, and the generator that the rest is drawn from."""
@@ -286,40 +301,55 @@ class SoftBalanceSampler:
             self._counted[k + 1] = self._counted[k] + self._count(k)[0]
         return self._counted[number]
 
-    def _images(self, label: int, first: int, n: int) -> list[np.ndarray]:
-        """The images of ``n`` occurrences of a class from the ``first`` on, in parts."""
-        images = self.classes.images[self._offsets[label]:self._offsets[label + 1]]
-        parts, length = [], self._deals[label]
-        while n > 0:
-            deal, k = divmod(first, length)
-            order = self._deal(label, deal)[k:k + n]
-            parts.append(images[order])
-            first, n = first + len(order), n - len(order)
-        return parts
+    def _add_images(self, parts: list[np.ndarray], label: int, first: int, n: int) -> None:
+        """Append the images of ``n`` occurrences of a class from the ``first`` on, in parts."""
+        deal, k = divmod(first, self._deals[label])
+        images = self._deal(label, deal)[k:k + n]
+        while len(images) < n:
+            # The next deal takes the place of this one.
+            parts.append(images.copy())
+            deal, n = deal + 1, n - len(images)
+            images = self._deal(label, deal)[:n]
+        parts.append(images)
 
     def _deal(self, label: int, number: int) -> np.ndarray:
-        """Places in a class's list: one pass over it, or some passes over a short one."""
-        places = self._dealt[label]
+        """Images of a class: one pass over its list, or some passes over a short one."""
+        dealt = self._dealt[label]
         if self._dealt_number[label] != number:
             rng = np.random.default_rng((self.seed, 1, label, number))
-            n = self._offsets[label + 1] - self._offsets[label]
-            if len(places) == n:
-                places[:] = rng.permutation(n)
+            images = self.classes.images[self._offsets[label]:self._offsets[label + 1]]
+            numbers = images.astype(dealt.dtype)
+            if self._group is not None:
+                numbers |= self._group.take(images).astype(dealt.dtype) << self._n_bit
+            if len(dealt) > len(images):
+                passes = dealt.reshape(-1, len(images))
+                passes[:] = numbers.take(rng.random(passes.shape).argsort(axis=1))
+            elif len(images) > _BLOCK:
+                # Slower than the next, but it needs no memory.
+                dealt[:] = numbers
+                rng.shuffle(dealt)
             else:
-                passes = places.reshape(-1, n)
-                passes[:] = np.arange(n)
-                rng.permuted(passes, axis=1, out=passes)
+                dealt[:] = numbers.take(rng.permutation(len(numbers)))
             self._dealt_number[label] = number
-        return places
+        return dealt
 
 
 class _Block(NamedTuple):
-    """Some positions in a row: ``label`` int16 :math:`(B,)`, and either ``image`` int32
-    :math:`(B,)` or ``before`` int64, occurrences of each class before each cell."""
+    """Some positions in a row: the class of each, ``label`` int16 :math:`(B,)`, and how often each
+    class comes ``before`` each cell, int64."""
 
     label: np.ndarray
-    image: np.ndarray | None
-    before: np.ndarray | None
+    before: np.ndarray
+
+
+class _GroupedBlock(NamedTuple):
+    """Some positions in a row: what is ``dealt`` class by class, :math:`(B,)`, where in it each
+    class ``ends``, an ``order`` sorted by group, and ``runs`` of that."""
+
+    ends: np.ndarray
+    dealt: np.ndarray
+    order: np.ndarray
+    runs: Runs
 
 
 class ClassAwareSampler(SoftBalanceSampler):
@@ -335,4 +365,4 @@ class ClassAwareSampler(SoftBalanceSampler):
         super().__init__(classes, 1., seed, group, chunk)
 
     def __reduce__(self) -> tuple:
-        return ClassAwareSampler, (self.classes, self.seed, self.group, self.chunk)
+        return ClassAwareSampler, (self.classes, self.seed, self._group, self.chunk)

@@ -4,10 +4,15 @@ A sampler maps a position in the global order to an image. Position alone decide
 number of ranks can share one sequence and a run can be resumed anywhere in it.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+from pfdet.iterators.runs import Runs, sort_by_group
+
+# Images to group at a time, so that what it needs beside the result stays small.
+_PIECE = 1 << 16
 
 
 class SequentialSampler:
@@ -22,6 +27,8 @@ class SequentialSampler:
     The sequence depends on ``chunk``, not on the number of ranks; a run covers an iteration where
     the global batch divides it.
 
+    It is for one thread at a time.
+
     Args:
         n_image (int): Number of images.
         seed (int): Of the orders.
@@ -33,18 +40,37 @@ class SequentialSampler:
     def __init__(self, n_image: int, seed: int, group: np.ndarray | None = None, chunk: int = 1):
         if n_image < 1:
             raise ValueError('a sampler needs at least one image')
+        if chunk < 1:
+            raise ValueError(f'chunk must be at least 1, not {chunk}')
         self.n_image = n_image
         self.seed = seed
-        self.group = group
         self.chunk = chunk
-        # Prefetching crosses the border between epochs, back and forth.
-        self._order = functools.lru_cache(maxsize=2)(self._order)
+        self._sorted, self._ends = None, np.array([n_image])
+        if group is not None:
+            self._sorted, self._ends = sort_by_group(group)
+        # Prefetching crosses the border between epochs, back and forth. The arrays stay, so that
+        # no memory is left over between them.
+        self._epochs: list[_Epoch | None] = [None, None]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        dtype = np.int32 if self.n_image < 2 ** 31 else np.int64
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(np.arange(self.n_image, dtype=dtype))
-        return order if self.group is None else in_runs(order, self.group, self.chunk, rng)
+    def _epoch(self, number: int) -> '_Epoch':
+        kept = self._epochs[number % 2]
+        if kept is not None and kept.number == number:
+            return kept
+        order = np.empty(self.n_image, np.int32) if kept is None else kept.order
+        if self._sorted is None:
+            order[:] = 1
+            order[0] = 0
+            np.cumsum(order, dtype=order.dtype, out=order)
+        else:
+            order[:] = self._sorted
+        rng = np.random.default_rng((self.seed, number))
+        start = 0
+        for end in self._ends.tolist():
+            rng.shuffle(order[start:end])
+            start = end
+        runs = None if self._sorted is None else Runs(self._ends, self.chunk, rng)
+        self._epochs[number % 2] = _Epoch(number, order, runs)
+        return self._epochs[number % 2]
 
     def __len__(self) -> int:
         """Positions in an epoch."""
@@ -52,8 +78,17 @@ class SequentialSampler:
 
     def __getitem__(self, position: int) -> int:
         """The image at a position, which may be of any epoch."""
-        epoch, place = divmod(position, self.n_image)
-        return int(self._order(epoch)[place])
+        number, place = divmod(position, self.n_image)
+        epoch = self._epoch(number)
+        return int(epoch.order[place if epoch.runs is None else epoch.runs[place]])
+
+
+class _Epoch(NamedTuple):
+    """The images of an epoch, shuffled within groups, and in which order these come."""
+
+    number: int
+    order: np.ndarray
+    runs: Runs | None
 
 
 def replacements(sampler: Sequence[int], position: int, n: int = 64) -> Iterator[int]:
@@ -90,35 +125,10 @@ def aspect_groups(sizes: np.ndarray, step: float = 0.05) -> np.ndarray:
             a group differ by at most 3.5 %; see ``benchmarks/aspect_grouping.py``.
 
     Returns:
-        int array: :math:`(n,)`.
+        int array: int16 :math:`(n,)`.
     """
-    height, width = np.maximum(sizes, 1).T
-    return np.round(np.log2(width / height) / step).astype(np.int16)
-
-
-def in_runs(order: np.ndarray, group: np.ndarray, chunk: int, rng) -> np.ndarray:
-    """Reorder so that runs of ``chunk`` are of one group or of neighbours.
-
-    The same holds for halves of runs, halves of these and so on: smaller batches need even less
-    padding. What is left over comes last, in such halves.
-    """
-    n = len(order)
-    halves = [chunk >> k for k in range(1, chunk.bit_length()) if chunk % (1 << k) == 0]
-    sizes, rest = [chunk] * (n // chunk), n % chunk
-    for half in halves:
-        if half <= rest:
-            sizes.append(half)
-            rest -= half
-    sizes = np.array([*sizes, rest])
-    # Each run, and each part of the rest, takes a piece of the images sorted by group, anywhere.
-    pieces = rng.permutation(len(sizes))
-    start = np.empty(len(sizes), np.int64)
-    start[pieces] = np.cumsum(sizes[pieces]) - sizes[pieces]
-    by_group = order[np.argsort(group[order], kind='stable')]
-    result = by_group[np.arange(n) + np.repeat(start - np.cumsum(sizes) + sizes, sizes)]
-    # Halves change places, so that a run does not always go from narrow to wide.
-    for half in halves:
-        pairs = result[:n // (2 * half) * 2 * half].reshape(-1, 2, half)
-        swapped = rng.random(len(pairs)) < 0.5
-        pairs[swapped] = pairs[swapped, ::-1]
-    return result
+    groups = np.empty(len(sizes), np.int16)
+    for k in range(0, len(sizes), _PIECE):
+        height, width = np.maximum(sizes[k:k + _PIECE], 1).T
+        groups[k:k + _PIECE] = np.round(np.log2(width / height) / step)
+    return groups
