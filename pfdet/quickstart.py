@@ -13,8 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from pfdet.errors import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,45 +86,25 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
     """
     from pfdet.evaluation.detections import read_detections
     from pfdet.evaluation.report import write_report
+    from pfdet.evaluation.samples import class_samples, examples
     from pfdet.openimages.index import AnnotationIndex
+    from pfdet.openimages.statistics import count_classes
 
     index = AnnotationIndex.open(out / 'validation.index')
+    images = count_classes(AnnotationIndex.open(out / 'train.index')).images_expanded
     run = json.loads((out / 'run' / 'recipe.json').read_text())
     detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
-    images = np.linspace(0, len(index) - 1, n_example).astype(int)
     write_report(
         out / 'report.html', 'MiniOpenImages, from nothing', run['recipe'],
         json.loads((out / 'run' / 'log').read_text()), score,
-        [example(index, int(i), detections) for i in images],
+        examples(index, detections, n_example),
+        errors=class_samples(index, detections, score),
+        frequency=dict(zip(index.classes.mids, images.tolist())),
         facts={
             'Untrained': f'{before["mAP"]:.3f}', 'Training images': run['run']['images'],
             'Validation images': len(index), 'Ranks': run['run']['ranks'],
             'Iterations': run['run']['iterations'], 'Wall time': f'{seconds / 60:.1f} min'},
         command='make quickstart')
-
-
-def example(index, i: int, detections):
-    """An image of an index with its ground truth and its detections, for the report.
-
-    Args:
-        index (AnnotationIndex): Where it is.
-        i (int): Which image.
-        detections (Detections): Of this image, among others.
-
-    Returns:
-        pfdet.evaluation.report.Example: Ready to draw.
-    """
-    from pfdet.evaluation.report import Example
-    from pfdet.openimages.images import read_image
-
-    annotation = index.annotation(i)
-    which, label = np.nonzero(annotation.label)
-    names = index.classes.names
-    mine = np.flatnonzero(detections.image == list(detections.image_ids).index(index.image_id(i)))
-    return Example(
-        index.image_id(i), read_image(index.image_path(i)), annotation.bbox[which],
-        [names[c] for c in label], detections.bbox[mine],
-        [names[c] for c in detections.label[mine]], detections.score[mine])
 
 
 def step(title: str) -> None:

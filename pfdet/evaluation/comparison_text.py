@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pfdet.evaluation.comparison import Cell, ComparedRow, ComparedTable, reading
+from pfdet.evaluation.paper_tables import PaperRow
 
 NOT_RUN = 'not run'
 #: What to bear in mind where runs at mini scale stand beside a paper's figures.
@@ -64,12 +65,19 @@ def grid(compared: ComparedTable) -> Grid:
     counted = [k for k, measure in enumerate(table.measures) if measure.of]
     several = len(counted) > 1
     settings = list(dict.fromkeys(key for row in table.rows for key in row.settings))
-    words = [table.rows_are, *settings, *(['classes'] if several else [])]
+    # Said where it is not the row above.
+    keys = [row.key for row in table.rows]
+    says_against = any(row.over and row.over != above for above, row in zip([None, *keys],
+                                                                             table.rows))
+    words = [table.rows_are, *settings, *(['compared with'] if says_against else []),
+             *(['classes'] if several else [])]
     papers = ['paper'] if several else [f'{measure.name}, paper' for measure in table.measures]
     result = Grid([*words, *papers, 'here', 'difference', 'sign'],
                   [False] * len(words) + [True] * (len(papers) + 2) + [False])
     for row in compared.rows:
-        first = [_name(row), *(row.row.settings.get(key, '') for key in settings)]
+        against = _against(table.row(row.row.over), row.row) if row.row.over else ''
+        first = [_name(row), *(row.row.settings.get(key, '') for key in settings),
+                 *([against] if says_against else [])]
         for k in counted:
             line = [*first, _measure(compared, k)] if several else first
             shown = [row.cells[k]] if several else row.cells
@@ -199,6 +207,13 @@ def _columns(table: Grid) -> str:
             text.rjust(width) if number else text.ljust(width)
             for text, width, number in zip(line, widths, table.numbers)).rstrip()
         for line in lines)
+
+
+def _against(base: PaperRow, row: PaperRow) -> str:
+    # What tells the row that another is compared with from that other.
+    settings = [f'{key} {value}' for key, value in base.settings.items()
+                if value not in (row.settings.get(key), '–')]
+    return ', '.join([*([base.name] if base.name != row.name else []), *settings])
 
 
 def _measure(compared: ComparedTable, k: int) -> str:

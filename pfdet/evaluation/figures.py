@@ -1,76 +1,13 @@
-"""The report's figures: curves as inline SVG, and photographs with their boxes.
+"""The report's curves: training, precision and recall, AP against class frequency."""
 
-The curves' colours are CSS variables (``--fg``, ``--line``, ``--c1`` ...), and their letters the
-page's, so that a figure follows the page from light to dark.
-"""
-
-import base64
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from PIL import Image
 
-# Colours that matplotlib draws with, each replaced by a CSS variable in the SVG.
-_VARIABLES = {'#010101': '--fg', '#020202': '--line', '#030303': '--muted'}
-_SERIES = [f'#0404{k:02x}' for k in range(1, 9)]
-_VARIABLES.update({colour: f'--c{k}' for k, colour in enumerate(_SERIES, 1)})
-_FG, _LINE, _MUTED = list(_VARIABLES)[:3]
-_STYLE = {
-    'svg.fonttype': 'none', 'font.size': 10, 'text.parse_math': False,
-    'text.color': _FG, 'axes.labelcolor': _MUTED, 'xtick.color': _MUTED, 'ytick.color': _MUTED,
-    'axes.edgecolor': _LINE, 'axes.facecolor': 'none', 'figure.facecolor': 'none',
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False,
-    'axes.grid': True, 'axes.grid.axis': 'y', 'grid.color': _LINE, 'grid.linewidth': .8,
-    'axes.axisbelow': True, 'xtick.major.size': 3, 'ytick.major.size': 0,
-    'lines.solid_capstyle': 'round', 'lines.solid_joinstyle': 'round',
-}
-
-
-@dataclass
-class Example:
-    """A validation image to show in the report.
-
-    Boxes are ``(y_min, x_min, y_max, x_max)`` relative to the image, in [0, 1].
-
-    Attributes:
-        image_id (str): The caption.
-        img (array): Shape :math:`(3, H, W)`, RGB in [0, 255], any dtype, as ChainerCV has it.
-        gt_bbox (array): Shape :math:`(R, 4)`. An object of several classes may be several
-            equal boxes.
-        gt_name (sequence of str): The class name of each.
-        bbox (array): Shape :math:`(D, 4)`, the detections.
-        name (sequence of str): The class name of each.
-        score (array): Shape :math:`(D,)`.
-    """
-
-    image_id: str
-    img: np.ndarray
-    gt_bbox: np.ndarray
-    gt_name: Sequence[str]
-    bbox: np.ndarray
-    name: Sequence[str]
-    score: np.ndarray
-
-
-@dataclass
-class DrawnBox:
-    """A box to draw: its corner and size in percent of the image, and its captions."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    names: list[str] = field(default_factory=list)
-    hue: int = 0
-    agrees: bool = True
+from pfdet.evaluation.figure_style import FG, MUTED, SERIES, draw_svg
 
 
 def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
@@ -89,8 +26,8 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
 
     def draw(ax: Axes) -> None:
         for k, name in enumerate(names):
-            x, y = _series(log, name)
-            colour = _SERIES[k % len(_SERIES)]
+            x, y = series_of(log, name)
+            colour = SERIES[k % len(SERIES)]
             strong = name == 'main/loss'
             window = max(1, len(y) // 40)
             if window > 2:
@@ -99,9 +36,10 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
             ax.plot(x, y, color=colour, linewidth=2 if strong else 1.3,
                     label=name.removeprefix('main/'), marker='o' if len(y) == 1 else None)
         ax.set_ylim(bottom=0)
-        ax.legend(frameon=False, loc='upper right', ncols=2, fontsize=9, labelcolor=_FG)
+        ax.legend(loc='upper right', ncols=2)
+        _of_iteration(ax)
 
-    return _draw(draw, 'losses', width=9.6, height=3.2)
+    return draw_svg(draw, 'losses', width=9.6, height=3.2)
 
 
 def lr_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
@@ -110,11 +48,12 @@ def lr_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
         return None
 
     def draw(ax: Axes) -> None:
-        x, y = _series(log, 'lr')
-        ax.plot(x, y, color=_SERIES[3], linewidth=1.6, marker='o' if len(y) == 1 else None)
+        x, y = series_of(log, 'lr')
+        ax.plot(x, y, color=SERIES[3], linewidth=1.6, marker='o' if len(y) == 1 else None)
         ax.set_ylim(bottom=0)
+        _of_iteration(ax)
 
-    return _draw(draw, 'lr', width=4.7, height=2.2)
+    return draw_svg(draw, 'lr', width=4.7, height=2.2)
 
 
 def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
@@ -124,13 +63,14 @@ def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
         return None
 
     def draw(ax: Axes) -> None:
-        x, y = _series(log, names[0])
-        ax.plot(x, y, color=_SERIES[0], linewidth=1.8, marker='o', markersize=4)
+        x, y = series_of(log, names[0])
+        ax.plot(x, y, color=SERIES[0], linewidth=1.8, marker='o', markersize=4)
         ax.annotate(f'{y[-1]:.3f}', (x[-1], y[-1]), (0, 6), textcoords='offset points',
-                    ha='center', color=_FG)
+                    ha='center', color=FG)
         ax.set_ylim(0, max(.05, y.max() * 1.25))
+        _of_iteration(ax)
 
-    return _draw(draw, 'map', width=4.7, height=2.2)
+    return draw_svg(draw, 'map', width=4.7, height=2.2)
 
 
 def precision_recall_curves(
@@ -152,97 +92,140 @@ def precision_recall_curves(
             recall = np.linspace(0, 1, len(values))
             # The curve ends where the class's recall does.
             n = max(1, int(np.count_nonzero(values)))
-            ax.plot(recall[:n], values[:n], color=_SERIES[k % len(_SERIES)], linewidth=1.6,
+            ax.plot(recall[:n], values[:n], color=SERIES[k % len(SERIES)], linewidth=1.6,
                     label=names[key])
-            ax.plot(recall[n - 1], values[n - 1], 'o', color=_SERIES[k % len(_SERIES)],
+            ax.plot(recall[n - 1], values[n - 1], 'o', color=SERIES[k % len(SERIES)],
                     markersize=3.5)
         ax.set_xlim(0, 1.01)
         ax.set_ylim(0, 1.03)
         ax.set_xlabel('recall')
         ax.set_ylabel('precision')
-        ax.legend(frameon=False, loc='center left', bbox_to_anchor=(1, .5), fontsize=9,
-                  labelcolor=_FG)
+        ax.legend(loc='center left', bbox_to_anchor=(1, .5))
 
-    return _draw(draw, 'precision-recall', width=9.6, height=3.6, of_iteration=False)
-
-
-def photograph(img: np.ndarray, longest: int = 560) -> tuple[str, int, int]:
-    """Encode an image for a page.
-
-    Args:
-        img (array): Shape :math:`(3, H, W)`, RGB in [0, 255].
-        longest (int): Its longer side is made at most this many pixels.
-
-    Returns:
-        tuple: A ``data:`` URL of a JPEG, its width and its height in pixels.
-    """
-    pixels = np.clip(np.round(img), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    picture.save(buffer, 'JPEG', quality=85)
-    url = 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
-    return url, picture.width, picture.height
+    return draw_svg(draw, 'precision-recall', width=9.6, height=3.6)
 
 
-def boxes_to_draw(
-        bbox: np.ndarray, name: Sequence[str], hues: Mapping[str, int],
-        score: np.ndarray | None = None, score_thresh: float = 0.,
-        agree_with: tuple[np.ndarray, Sequence[str]] | None = None,
-        same: float = .8) -> list[DrawnBox]:
-    """Choose what to draw: boxes of one object become one box with several names.
+def map_over_epochs(
+        series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], salt: str) -> str | None:
+    """Draw validation mAP over training for several recipes (Concurrent softmax, figure 4).
 
     Args:
-        bbox (array): Shape :math:`(N, 4)`, in [0, 1].
-        name (sequence of str): Class names.
-        hues (dict): From class name to the hue of its boxes in degrees.
-        score (array): Shape :math:`(N,)`, or :obj:`None` for annotations.
-        score_thresh (float): Boxes with a lower score are not drawn.
-        agree_with (tuple): Annotated boxes and names. A drawn box agrees if all its names are
-            annotated with an IoU of at least 0.5.
-        same (float): Boxes with at least this IoU are the same object.
+        series (dict): From the name of a recipe to the curves of its runs, each a pair of epochs
+            and mAP in [0, 1], both :math:`(n,)`. Runs of a recipe that were validated at the same
+            epochs are drawn faintly, and their mean strongly.
+        salt (str): Keeps the figures of a page apart.
 
     Returns:
-        list of DrawnBox: Larger boxes first, so that they do not cover smaller ones.
+        str: SVG, or :obj:`None` without a curve.
     """
-    bbox = np.asarray(bbox, np.float64).reshape(-1, 4)
-    chosen = np.arange(len(bbox))
-    if score is not None:
-        score = np.asarray(score)
-        chosen = np.flatnonzero(score >= score_thresh)
-        chosen = chosen[np.argsort(-score[chosen], kind='stable')]
-    leaders: list[int] = []
-    drawn: list[DrawnBox] = []
-    for i in chosen:
-        caption = name[i] if score is None else f'{name[i]} {score[i]:.2f}'
-        agrees = agree_with is None or any(
-            other == name[i] and _iou(bbox[i], b) >= .5 for b, other in zip(*agree_with))
-        for leader, box in zip(leaders, drawn):
-            if _iou(bbox[i], bbox[leader]) >= same:
-                if caption not in box.names:
-                    box.names.append(caption)
-                box.agrees &= agrees
-                break
+    series = {name: curves for name, curves in series.items() if curves}
+    if not series:
+        return None
+
+    def draw(ax: Axes) -> None:
+        for k, (name, curves) in enumerate(series.items()):
+            # More series than colours are told apart by their strokes.
+            stroke = ('-', '--', ':')[k // len(SERIES) % 3]
+            colour = SERIES[k % len(SERIES)]
+            if len(curves) > 1:
+                for epoch, value in curves:
+                    ax.plot(epoch, 100 * np.asarray(value), stroke, color=colour, linewidth=.9,
+                            alpha=.45)
+            strong = dict(color=colour, linewidth=1.7, marker='o', markersize=3)
+            for j, (epoch, value) in enumerate(_means(curves)):
+                ax.plot(epoch, 100 * np.asarray(value), stroke, label=None if j else name, **strong)
+        ax.set_xlim(left=0)
+        ax.set_xlabel('epoch')
+        ax.set_ylabel('validation mAP (%)')
+        ax.legend(loc='center left', bbox_to_anchor=(1, .5))
+
+    return draw_svg(draw, salt, width=9.6, height=3.6)
+
+
+def ap_against_frequency(
+        images: Mapping[str, int], series: Mapping[str, Mapping[str, float | None]],
+        names: Mapping[str, str], salt: str, unit: str = 'training images',
+        most_named: int = 60, window: int = 15) -> str | None:
+    """Draw AP by class, the class with the most images first (Concurrent softmax, figure 5).
+
+    Below it stands how many images each class has.
+
+    Args:
+        images (dict): From class to its number of images.
+        series (dict): From the name of a recipe to AP in [0, 1] by class. Classes without AP in
+            one of them are left out.
+        names (dict): From class to what to call it.
+        salt (str): Keeps the figures of a page apart.
+        unit (str): What ``images`` counts.
+        most_named (int): Up to so many classes are named; of more, their rank stands there, and
+            single classes are dots with a running mean through them.
+        window (int): Classes that the running mean is over.
+
+    Returns:
+        str: SVG, or :obj:`None` without a class.
+    """
+    mids = [mid for mid in images if all(s.get(mid) is not None for s in series.values())]
+    if not mids or not series:
+        return None
+    mids.sort(key=lambda mid: -images[mid])
+    named = len(mids) <= most_named
+    rank = np.arange(1, len(mids) + 1)
+
+    def draw(ax: Axes, below: Axes) -> None:
+        for k, (name, aps) in enumerate(series.items()):
+            ap = 100 * np.array([aps[mid] for mid in mids])
+            if named:
+                ax.plot(rank, ap, 'o-', color=SERIES[k], linewidth=1.1, markersize=4, label=name)
+            else:
+                ax.plot(rank, ap, '.', color=SERIES[k], alpha=.35, markersize=3)
+                ax.plot(rank, _centred_mean(ap, window), color=SERIES[k], linewidth=1.8,
+                        label=f'{name}, mean over {window} classes')
+        ax.set_ylim(0, 103)
+        ax.set_ylabel('AP (%)')
+        if len(series) > 1 or not named:
+            ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+        below.bar(rank, [images[mid] for mid in mids], color=MUTED, width=.8, alpha=.6)
+        below.set_yscale('log')
+        below.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:,.0f}'))
+        below.set_ylabel(unit)
+        below.minorticks_off()
+        below.set_xlim(.3, len(mids) + .7)
+        if named:
+            below.set_xticks(rank, [names.get(mid, mid) for mid in mids], rotation=90, fontsize=9)
         else:
-            y_min, x_min, y_max, x_max = bbox[i] * 100
-            leaders.append(i)
-            drawn.append(DrawnBox(
-                x_min, y_min, x_max - x_min, y_max - y_min, [caption], hues[name[i]], agrees))
-    return sorted(drawn, key=lambda box: -box.width * box.height)
+            below.set_xlabel('rank of the class, that with the most images first')
+
+    return draw_svg(draw, salt, 9.6, 5 if named else 4.4, panels=(3, 1.2))
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    height, width = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
-    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - height * width
-    return float(height * width / union) if union > 0 else 0.
+def _means(
+        curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    # Of curves with the same epochs the mean.
+    together: dict[bytes, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for epoch, value in curves:
+        together.setdefault(np.round(epoch, 3).tobytes(), []).append((epoch, value))
+    return [(same[0][0], np.mean([value for _, value in same], axis=0))
+            for same in together.values()]
+
+
+def _centred_mean(y: np.ndarray, window: int) -> np.ndarray:
+    # Over as many as there are at either end.
+    ones = np.ones(min(window, len(y)))
+    return np.convolve(y, ones, 'same') / np.convolve(np.ones(len(y)), ones, 'same')
+
+
+def _of_iteration(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
+    ax.set_xlabel('iteration')
 
 
 def _keys(log: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(k for entry in log for k in entry))
 
 
-def _series(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    # Iterations and values of the entries that have the value.
+def series_of(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations and values of the entries of a log that have a value, :math:`(n,)` each."""
     points = [(entry.get('iteration', i), entry[name]) for i, entry in enumerate(log, 1)
               if entry.get(name) is not None]
     x, y = np.array(points, np.float64).T
@@ -256,31 +239,3 @@ def _running_mean(y: np.ndarray, window: int) -> np.ndarray:
     end = np.arange(1, len(y) + 1)
     begin = np.maximum(end - window, 0)
     return (total[end] - total[begin]) / (end - begin)
-
-
-def _draw(draw: Any, salt: str, width: float, height: float, of_iteration: bool = True) -> str:
-    # The salt keeps identifiers of several figures in one page apart.
-    with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': salt}):
-        figure = Figure(figsize=(width, height), layout='constrained')
-        ax = figure.subplots()
-        draw(ax)
-        if of_iteration:
-            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
-            ax.set_xlabel('iteration')
-        buffer = io.StringIO()
-        figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
-    return _for_page(buffer.getvalue())
-
-
-def _for_page(svg: str) -> str:
-    svg = svg[svg.index('<svg'):]
-    svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-    # A size in points would not follow the column; the viewBox keeps the proportions.
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
-    svg = re.sub(r'<g id="[^"]*"', '<g', svg)
-    svg = re.sub(r'font: ([\d.]+)px [^;"]*', r'font-size: \1px; font-family: inherit', svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f'var({variable})')
-    return svg

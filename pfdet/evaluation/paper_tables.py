@@ -52,6 +52,11 @@ class PaperRow:
         """What tells the row from others of its table: the recipe, or the name without one."""
         return self.recipe or self.name
 
+    @property
+    def label(self) -> str:
+        """The name and the settings in one: ``'Softmax Loss, class-aware'``."""
+        return ', '.join([self.name, *(s for s in self.settings.values() if s != '–')])
+
 
 @dataclass(frozen=True)
 class PaperTable:

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from pfdet.evaluation.figures import boxes_to_draw, loss_curves, photograph
+from pfdet.evaluation.figures import loss_curves
+from pfdet.evaluation.photographs import boxes_to_draw, photograph
 from pfdet.evaluation.report import Example, write_report
 
 _SCORE = {

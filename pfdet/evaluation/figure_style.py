@@ -1,0 +1,62 @@
+"""How figures are drawn: as inline SVG that follows the page from light to dark.
+
+Colours are CSS variables (``--fg``, ``--line``, ``--c1`` ...), and letters the page's.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Colours that matplotlib draws with, each replaced by a CSS variable in the SVG.
+_VARIABLES = {'#010101': '--fg', '#020202': '--line', '#030303': '--muted'}
+#: Colours of series, in order.
+SERIES = [f'#0404{k:02x}' for k in range(1, 9)]
+_VARIABLES.update({colour: f'--c{k}' for k, colour in enumerate(SERIES, 1)})
+#: Colours of letters, of lines of the grid, and of what is said quietly.
+FG, LINE, MUTED = list(_VARIABLES)[:3]
+_STYLE = {
+    'svg.fonttype': 'none', 'font.size': 10, 'text.parse_math': False,
+    'text.color': FG, 'axes.labelcolor': MUTED, 'xtick.color': MUTED, 'ytick.color': MUTED,
+    'axes.edgecolor': LINE, 'axes.facecolor': 'none', 'figure.facecolor': 'none',
+    'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False,
+    'axes.grid': True, 'axes.grid.axis': 'y', 'grid.color': LINE, 'grid.linewidth': .8,
+    'axes.axisbelow': True, 'xtick.major.size': 3, 'ytick.major.size': 0,
+    'lines.solid_capstyle': 'round', 'lines.solid_joinstyle': 'round',
+    'legend.frameon': False, 'legend.labelcolor': FG, 'legend.fontsize': 9,
+}
+
+
+def draw_svg(draw: Callable, salt: str, width: float, height: float,
+             panels: Sequence[float] = (1,)) -> str:
+    """Draw a figure as SVG without a size of its own: it takes its column's width.
+
+    Args:
+        draw (callable): Draws on the axes it is given, one for each panel.
+        salt (str): Keeps identifiers of several figures in one page apart.
+        width, height (float): In inches of 72 points; letters have 10 points.
+        panels (sequence of float): Relative heights of panels that share their horizontal axis.
+    """
+    with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': salt}):
+        figure = Figure(figsize=(width, height), layout='constrained')
+        axes = figure.subplots(
+            len(panels), sharex=True, squeeze=False, gridspec_kw={'height_ratios': list(panels)})
+        draw(*axes[:, 0])
+        buffer = io.StringIO()
+        figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
+    return _for_page(buffer.getvalue())
+
+
+def _for_page(svg: str) -> str:
+    svg = svg[svg.index('<svg'):]
+    svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
+    # A size in points would not follow the column; the viewBox keeps the proportions.
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
+    svg = re.sub(r'<g id="[^"]*"', '<g', svg)
+    svg = re.sub(r'font: ([\d.]+)px [^;"]*', r'font-size: \1px; font-family: inherit', svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f'var({variable})')
+    return svg
