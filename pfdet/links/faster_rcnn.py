@@ -78,12 +78,15 @@ class FasterRCNN(chainer.Chain):
             x[i, :, :h, :w] = self.extractor.preprocess(raw[i, :h, :w].transpose(2, 0, 1))
         return x
 
-    def predict(self, imgs: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def predict(self, imgs: Sequence[np.ndarray],
+                score_thresh: float = 0.) -> list[tuple[np.ndarray, np.ndarray]]:
         """Boxes and class scores of images, before any threshold or suppression.
 
         Args:
             imgs (sequence of arrays): RGB in [0, 255], :math:`(3, H, W)`, already of the size at
                 which to detect.
+            score_thresh (float): With a box a class, the boxes of lower scores are of no interest:
+                they are not computed, and 0.
 
         Returns:
             list of pairs of arrays: For each image boxes :math:`(K, B, 4)` relative to the image,
@@ -105,10 +108,36 @@ class FasterRCNN(chainer.Chain):
             offset, conf = self.head(hs, rois, image.astype(np.int32))
             score = self.head.score(conf)
         size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image][:, None]
-        bbox = box_coding.decode(offset.array, rois[:, None], self.head.std)
-        bbox = box_coding.clip(bbox, size)
-        bbox /= self.xp.concatenate([size, size], axis=2)
+        chosen = score >= score_thresh if score_thresh > 0 and self.head.n_box > 1 else None
+        bbox = relative_boxes(offset.array, rois[:, None], size, self.head.std, chosen)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
         # The proposals of an image follow those of the image before.
         ends = np.searchsorted(image, np.arange(len(imgs) + 1))
         return [(bbox[ends[i]:ends[i + 1]], score[ends[i]:ends[i + 1]]) for i in range(len(imgs))]
+
+
+def relative_boxes(offset, rois, size, std: tuple[float, float], chosen=None):
+    """Decode boxes, clip them to their images and divide by the images' sizes.
+
+    Args:
+        offset (array): Of the head, :math:`(R, B, 4)`.
+        rois (array): In pixels, :math:`(R, 1, 4)`.
+        size (array): Height and width of each region's image, :math:`(R, 1, 2)`.
+        std (pair of float): Units of the offsets.
+        chosen (bool array): :math:`(R, B)`; the other boxes are 0. All of them by default.
+
+    Returns:
+        array: Boxes in [0, 1], :math:`(R, B, 4)`.
+    """
+    xp = chainer.backends.cuda.get_array_module(offset)
+    if chosen is not None:
+        place = xp.flatnonzero(chosen)
+        row = place // offset.shape[1]
+        bbox = xp.zeros(offset.shape, offset.dtype)
+        bbox.reshape(-1, 4)[place] = relative_boxes(
+            offset.reshape(-1, 4).take(place, axis=0), rois[:, 0].take(row, axis=0),
+            size[:, 0].take(row, axis=0), std)
+        return bbox
+    bbox = box_coding.clip(box_coding.decode(offset, rois, std), size)
+    bbox /= xp.concatenate([size, size], axis=-1)
+    return bbox

@@ -8,6 +8,7 @@ from pfdet import recipes
 from pfdet.functions.softmax import softmax_score
 from pfdet.links import box_coding
 from pfdet.links.bbox_head import BboxHead, twice_the_area
+from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.fpn import FPN
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
 from pfdet.recipes import build
@@ -111,6 +112,22 @@ def test_a_box_a_class():
     rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
     locs, confs = head(hs, rois, np.zeros(2, np.int32))
     assert locs.shape == (2, 3, 4) and confs.shape == (2, 3)
+
+
+def test_boxes_of_low_scores_are_left_out(mini):
+    detector = FasterRCNN(
+        mini.extractor, mini.rpn,
+        BboxHead(5, mini.head.scales, 64, n_unit=16, class_agnostic=False))
+    detector.head.loc.W.array[:] = np.random.default_rng(0).normal(
+        0, .2, detector.head.loc.W.shape)
+    imgs = [np.random.default_rng(k).uniform(0, 255, (3, 64, 90)) for k in range(2)]
+    plain = detector.predict(imgs)
+    thresh = float(np.median(plain[0][1]))
+    for (bbox, score), (some, same_score) in zip(plain, detector.predict(imgs, thresh)):
+        np.testing.assert_array_equal(same_score, score)
+        chosen = score >= thresh
+        assert chosen.any() and not chosen.all()
+        np.testing.assert_array_equal(some, np.where(chosen[:, :, None], bbox, 0))
 
 
 def test_softmax_form_has_a_background_that_is_no_score():
