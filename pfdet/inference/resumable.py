@@ -8,7 +8,6 @@ of their ids, a window of images in memory at a time.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
