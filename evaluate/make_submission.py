@@ -1,12 +1,15 @@
 """Write detections as the CSV file that the challenge's Kaggle competition takes.
 
     python evaluate/make_submission.py --detections test.parquet --out submission.csv
+
+What is written is checked as evaluate/validate_submission.py does.
 """
 
 import argparse
+import math
 from pathlib import Path
 
-from pfdet.errors import run_command
+from pfdet.errors import InputError, run_command
 from pfdet.evaluation.detections import read_detections
 from pfdet.evaluation.submission import write_submission
 from pfdet.openimages.classes import challenge_classes, read_classes
@@ -18,7 +21,8 @@ def main() -> None:
     classes = challenge_classes() if args.classes is None else read_classes(args.classes)
     detections = read_detections(args.detections, classes)
     counts = write_submission(
-        args.out, detections, classes, args.max_per_image, args.digits, args.min_score)
+        args.out, detections, classes, args.max_per_image, args.digits, args.min_score,
+        args.score_digits)
     size = args.out.stat().st_size / 1e6
     print(f'{args.out}: {counts["images"]} images, {counts["empty"]} of them without detections, '
           f'{counts["detections"]} of {len(detections)} detections, {size:.1f} MB')
@@ -38,12 +42,19 @@ def _parse_arguments() -> argparse.Namespace:
         help='the best scored of each image to write; default 300')
     parser.add_argument(
         '--digits', type=int, default=5, metavar='N',
-        help='decimals of coordinates and significant digits of scores; default 5')
+        help='decimals of coordinates; default 5')
+    parser.add_argument(
+        '--score-digits', type=int, metavar='N',
+        help='significant digits of scores; by default as many as --digits')
     parser.add_argument(
         '--min-score', type=float, default=0., metavar='S', help='default 0')
     args = parser.parse_args()
-    if args.max_per_image < 1 or args.digits < 1:
-        parser.error('--max-per-image and --digits are numbers from 1')
+    for name in 'max_per_image', 'digits', 'score_digits':
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f'--{name.replace("_", "-")} {value}: expected a number from 1')
+    if math.isnan(args.min_score):
+        raise InputError('--min-score nan: expected a number')
     return args
 
 

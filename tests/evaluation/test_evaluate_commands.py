@@ -93,6 +93,34 @@ def test_make_submission(split):
     assert not out.exists()
 
 
+def test_a_submission_is_validated_and_scored(split):
+    out, classes = split / 'submission.csv', split / 'classes.csv'
+    _run('make_submission.py', '--detections', split / 'd.parquet', '--out', out,
+         '--classes', classes)
+    (split / 'ids.txt').write_text('a\nb\nelsewhere\n')
+    for images in split / 'ids.txt', out:
+        sound = _run('validate_submission.py', out, '--classes', classes, '--images', images)
+        assert sound.returncode == 0, sound.stderr
+        assert 'sound; 3 images, 0 of them without detections, 4 detections, at most 2' in (
+            sound.stdout)
+    scored = _run('score.py', *_score_arguments(split, detections=out))
+    assert json.loads((split / 'score.json').read_text())['AP']['/m/apple'] == 1, scored.stderr
+
+    (split / 'ids.txt').write_text('ImageId\nb\n')
+    for text, options, says in (
+            (out.read_text(), ['--images', split / 'ids.txt'], "line 2: image 'a' is none of"),
+            (out.read_text(), ['--images', split / 'none.txt'], 'none.txt: cannot read'),
+            (out.read_text().replace('apple', 'pear'), [], "detection 2: MID '/m/pear'"),
+            (out.read_text()[:-5], [], 'line 4: 5 fields in PredictionString')):
+        (split / 'bad.csv').write_text(text)
+        bad = _run('validate_submission.py', split / 'bad.csv', '--classes', classes, *options)
+        assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and says in bad.stderr
+    bad = _run('score.py', *_score_arguments(
+        split, detections=split / 'bad.csv', out=split / 'not.json'))
+    assert bad.returncode == 2 and 'bad.csv, line 4: 5 fields' in bad.stderr
+    assert not (split / 'not.json').exists()
+
+
 def test_scoring_does_not_import_chainer():
     code = ('import sys, pfdet.evaluation.average_precision, pfdet.evaluation.submission;'
             'sys.exit("chainer" in sys.modules)')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pfdet.errors import InputError
-from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.detections import Detections, read_detections
 from pfdet.evaluation.submission import validate_submission, write_submission
 from pfdet.openimages.classes import Classes
 
@@ -30,6 +30,80 @@ def test_written_text(tmp_path):
         'y,/m/b 0.5 0.2 0.1 0.4 0.3\n')
     assert counts == {'images': 3, 'empty': 1, 'detections': 4, 'most': 3}
     assert validate_submission(path) == counts
+
+
+def test_numbers(tmp_path):
+    """Against Python's own rounding, and as short as can be."""
+    rng = np.random.default_rng(0)
+    n = 500
+    score = (10 ** rng.uniform(-9, 1, n)).astype(np.float32)
+    score[:5] = 1, 0, .3, 1e-30, 123456.789
+    corners = np.sort(rng.random((2, n, 2)), axis=0)
+    corners[:, 0] = [[0, 2e-6], [1, 1 - 1e-7]]
+    bbox = np.concatenate([corners[0], corners[1]], axis=1).astype(np.float32)
+    detections = Detections(['x'], np.zeros(n, np.int32), np.zeros(n, np.int32), score, bbox)
+    write_submission(tmp_path / 's.csv', detections, _CLASSES, None, digits=3, score_digits=4)
+    words = (tmp_path / 's.csv').read_text().splitlines()[1][2:].split()
+    order = np.argsort(-score, kind='stable')
+    assert len(words) == 6 * n and ',' not in ''.join(words)
+    for k, i in enumerate(order):
+        y_min, x_min, y_max, x_max = map(float, bbox[i])
+        mid, said, *box = words[6 * k:6 * k + 6]
+        assert float(said) == float(f'{float(score[i]):.4g}')
+        assert [float(x) for x in box] == [round(x, 3) for x in (x_min, y_min, x_max, y_max)]
+        assert len(said) <= 11 and all(len(x) <= 5 for x in box)
+
+
+def test_read_again(tmp_path):
+    path = tmp_path / 'submission.csv'
+    written = _detections()
+    write_submission(path, written, _CLASSES, None, digits=7)
+    back = read_detections(path, _CLASSES)
+    assert list(back.image_ids) == ['empty', 'y', 'z']
+    np.testing.assert_array_equal(back.image, [2, 2, 2, 1])
+    order = [2, 3, 1, 0]
+    np.testing.assert_array_equal(back.label, written.label[order])
+    np.testing.assert_allclose(back.score, written.score[order], rtol=1e-5)
+    np.testing.assert_allclose(back.bbox, written.bbox[order], atol=1e-6)
+    path.write_text('ImageId,PredictionString\n')
+    assert list(read_detections(path, _CLASSES).image_ids) == []
+
+
+def test_read_many(tmp_path):
+    """More rows than are read at once; empty ones in between."""
+    rng = np.random.default_rng(0)
+    image = np.flatnonzero(rng.random(2500) < .5).astype(np.int32)
+    ids = [f'{i:05}' for i in range(2500)]
+    bbox = np.tile(np.array([0, 0, .5, .5], np.float32), (len(image), 1))
+    written = Detections(ids, image, image % 2, (image + 1) / 4096, bbox)
+    write_submission(tmp_path / 's.csv', written, _CLASSES, digits=9)
+    back = read_detections(tmp_path / 's.csv', _CLASSES)
+    assert list(back.image_ids) == ids
+    for name in 'image', 'label', 'score', 'bbox':
+        np.testing.assert_array_equal(getattr(back, name), getattr(written, name))
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{h}x,{g}\ny,/m/z 1 0 0 1 1\n', "line 3, detection 1: MID '/m/z'"),
+    ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time, after line 2"),
+    ('{h}x,/m/a 1e39 0 0 1 1\n', "score is '1e39'"),
+    ('{h}x,{g}\n"y', 'unexpected end of data'),
+])
+def test_reading_refuses(tmp_path, text, message):
+    path = tmp_path / 'submission.csv'
+    path.write_text(text.format(h='ImageId,PredictionString\n', g='/m/a 0.5 0 0 1 1'))
+    with pytest.raises(InputError, match='submission.csv, .*' + message):
+        read_detections(path, _CLASSES)
+
+
+def test_images(tmp_path):
+    path = tmp_path / 'submission.csv'
+    write_submission(path, _detections(), _CLASSES)
+    assert validate_submission(path, _CLASSES, ['y', 'z', 'empty'])['images'] == 3
+    with pytest.raises(InputError, match="no row for image 'a' and 1 others; expected .* 5 images"):
+        validate_submission(path, _CLASSES, ['y', 'z', 'empty', 'b', 'a'])
+    with pytest.raises(InputError, match="line 3: image 'empty' is none of the 2 images"):
+        validate_submission(path, _CLASSES, ['y', 'z'])
 
 
 def test_limits(tmp_path):
