@@ -49,7 +49,7 @@ def shown(value: Any) -> str:
         return f'{value:.4g}'
     if isinstance(value, (list, tuple)):
         return ', '.join(map(shown, value))
-    return str(value)
+    return '–' if value in ('', None) else str(value)
 
 
 def shown_classes(score: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def _switches(recipe: Mapping[str, Any]) -> list[str]:
         return 'yes' if len(on) == len(parts) else ', '.join(on) + ' only' if on else ''
 
     return [
-        'yes' + mini if mini or recipe['backbone'] else '',
+        'yes' + mini,
         said({'multi-scale': low < high}),
         said({'PSP': recipe['psp'], 'BN in the head': recipe['head_bn']}),
         said({'cosine': recipe['schedule'] == 'cosine'}),
