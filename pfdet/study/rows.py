@@ -8,6 +8,8 @@ trained.
 import dataclasses
 import json
 import shutil
+import threading
+from collections import defaultdict
 from pathlib import Path
 
 from pfdet import recipes
@@ -30,6 +32,8 @@ class Rows:
         scale (str): ``'full'`` or ``'mini'``.
         ranks (int): MPI ranks of a training or prediction.
         settings (tuple of str): ``KEY=VALUE`` for all rows.
+
+    Rows may be run from several threads: what two of them need is trained once.
     """
 
     out: Path
@@ -38,6 +42,8 @@ class Rows:
     scale: str
     ranks: int
     settings: tuple[str, ...] = ()
+    _locks: dict = dataclasses.field(
+        default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False)
 
     def recipe(self, name: str) -> Recipe:
         """The resolved recipe of a row."""
@@ -76,17 +82,17 @@ class Rows:
         """Train a row, or the one that it shares its training with; returns that one's run."""
         name = self.same_training(name)
         recipe, directory = self.recipe(name), self.directory(name, seed)
-        if (directory / 'model.npz').exists():
-            return directory
         flags = []
         if recipe.init in recipes.RECIPES:
             flags = ['--init', self.trained(recipe.init, seed) / 'model.npz']
-        print(f'\n== {name}, seed {seed}', flush=True)
-        run_python(
-            ROOT / 'train' / 'train_multi.py', '--recipe', name, '--scale', self.scale, *flags,
-            *(['--set', *self.settings] if self.settings else []), '--seed', seed,
-            '--train-index', self.train_index, '--val-index', self.val_index, '--out', directory,
-            '--resume', ranks=self.ranks, log=directory / 'output.txt')
+        with self._locks[directory]:
+            if not (directory / 'model.npz').exists():
+                run_python(
+                    ROOT / 'train' / 'train_multi.py', '--recipe', name, '--scale', self.scale,
+                    *flags, *(['--set', *self.settings] if self.settings else []), '--seed', seed,
+                    '--train-index', self.train_index, '--val-index', self.val_index,
+                    '--out', directory, '--resume', ranks=self.ranks,
+                    log=directory / 'output.txt')
         return directory
 
     def same_training(self, name: str) -> str:

@@ -1,0 +1,136 @@
+"""``docs/study.md``: what came of the papers' claims, with figures."""
+
+import os
+import platform
+import statistics
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pfdet.commands import ROOT
+from pfdet.evaluation.comparison import compare
+from pfdet.evaluation.comparison_text import markdown, signed
+from pfdet.evaluation.run_directory import find_runs
+from pfdet.files import replace_when_done
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.statistics import count_classes
+from pfdet.study.claims import Finding, findings
+from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
+from pfdet.study.reasons import REASONS
+from pfdet.study.rows import Rows
+
+
+def write_report(rows: Rows, out: Path, command: str) -> None:
+    """Write the page and its figures from the runs there are.
+
+    Args:
+        rows (Rows): The runs.
+        out (path): A Markdown file; figures go to a folder of its name beside it.
+        command (str): What made the runs.
+    """
+    index = AnnotationIndex.open(rows.train_index)
+    counts = dict(zip(index.classes.mids, count_classes(index).images_expanded.tolist(),
+                      strict=True))
+    found = findings(rows, counts)
+    runs, _ = find_runs([rows.out])
+    figures = out.with_suffix('')
+    figures.mkdir(parents=True, exist_ok=True)
+    shown = {
+        'claims.png': claims_figure(found, figures / 'claims.png'),
+        'lambda.png': lambda_figure(runs, figures / 'lambda.png'),
+        'frequency.png': frequency_figure(runs, counts, index.classes,
+                                          figures / 'frequency.png')}
+    text = '\n'.join([
+        _head(rows, index, found, len(runs), command),
+        *([_image(figures, 'claims.png', 'Differences in the papers and here')]
+          if shown['claims.png'] else []),
+        *_claims(found), _without(found),
+        '## Sampling, a closer look\n',
+        *([_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
+          if shown['lambda.png'] else []),
+        *([_image(figures, 'frequency.png', 'AP against class frequency')]
+          if shown['frequency.png'] else []),
+        '## All tables\n',
+        markdown(compare(runs, counts), level=3)])
+    with replace_when_done(out) as path:
+        path.write_text(text.rstrip() + '\n', encoding='utf-8')
+
+
+def _head(rows: Rows, index: AnnotationIndex, found: Sequence[Finding], n_run: int,
+          command: str) -> str:
+    verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in found)
+    said = ', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())
+    noise = next((f.noise for f in found if f.noise is not None and f.claim.of == 'mAP'), None)
+    return f'''# The papers' claims in the small
+
+Each row of both papers' tables, with a network and images small enough for two CPU cores, on
+MiniOpenImages: {len(index):,} made training images with Open Images' classes and troubles. The
+switches of a row are the paper's; its scale is not. So what can be reproduced is the direction of a
+difference, and hardly its size.
+
+Of {len(found)} claims: {said}. A claim counts as reproduced when the difference has the paper's
+sign with every seed. With one seed it must also be larger than the noise of seeds, that is, twice
+the standard deviation of a difference between two runs{
+f" ({noise:.1f} points of mAP)" if noise else ""}. Where the paper says that nothing is lost, a loss
+within the noise is none.
+
+Made by `{command}` at commit {_commit()} on {platform.machine()}, {os.cpu_count()} cores, from
+{n_run} scored runs. Run again, it goes on where it was ended. One row of one table:
+
+    python train/train_table.py --table cs-table1 --rows cs-table1-concurrent --scale mini \\
+        --train-index study/data/train.index --val-index study/data/validation.index \\
+        --set batch_size=8 --ranks 1 --out study/runs
+'''
+
+
+def _claims(found: Sequence[Finding]) -> list[str]:
+    """A table a topic."""
+    parts = []
+    for topic in dict.fromkeys(f.claim.topic for f in found):
+        parts.append(f'## {topic}\n')
+        parts.append('| claim | measure | paper | here | seeds | verdict |')
+        parts.append('| --- | --- | --- | --- | --- | --- |')
+        for f in found:
+            if f.claim.topic == topic:
+                paper = '' if f.claim.paper is None else signed(f.claim.paper, 2) + ', '
+                here = '' if f.mean is None else f'**{signed(f.mean, 1)}** ' + _figures(f)
+                seeds = ', '.join(signed(d, 1) for d in f.differences)
+                parts.append(f'| {f.claim.text} | {f.claim.of} | {paper}{f.claim.where} | {here} '
+                             f'| {seeds} | {f.verdict} |')
+        parts.append('')
+    return parts
+
+
+def _figures(f: Finding) -> str:
+    row, against = (statistics.fmean(side) for side in zip(*f.values, strict=True))
+    return f'({against:.1f} to {row:.1f})'
+
+
+def _without(found: Sequence[Finding]) -> str:
+    """What did not come out, with the reasons sought."""
+    parts = ['## What did not come out\n']
+    for f in found:
+        if f.values and not f.verdict.startswith('reproduced'):
+            reason = REASONS.get((f.claim.row, f.claim.against, f.claim.of))
+            parts.append(f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
+                         + (reason or 'Why is not known.'))
+    if len(parts) == 1:
+        parts.append('Everything that was run came out.')
+    missing = [f.claim.text for f in found if not f.values]
+    if missing:
+        parts.append('\nNot run yet: ' + '; '.join(missing) + '.')
+    parts.append('\nNot testable at this scale: what depends on weights trained on ImageNet (no '
+                 'such weights fit the small network, so every row starts from scratch), on '
+                 'SENet-154 and ResNeXt-152 themselves, and on the hidden test sets of Kaggle.\n')
+    return '\n'.join(parts)
+
+
+def _image(figures: Path, name: str, caption: str) -> str:
+    return f'![{caption}]({figures.name}/{name})\n'
+
+
+def _commit() -> str:
+    done = subprocess.run(['git', '-C', str(ROOT), 'describe', '--always', '--dirty'],
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip() or 'unknown'
