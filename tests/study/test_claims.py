@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pfdet import recipes
+from pfdet.evaluation.paper_tables import paper_tables
+from pfdet.study.__main__ import PLAN
+from pfdet.study.claims import Claim, Finding, claims, findings, mean_over, part_classes, thirds
+from pfdet.study.rows import Rows
+
+CLAIM = Claim('Losses', 'A beats B', 'a', 'b', 1., 'Table 1')
+NO_LOSS = Claim('Losses', 'A does not lose to B', 'a', 'b', 1., 'Table 1', no_loss=True)
+WORSE = Claim('Losses', 'A is worse than B', 'a', 'b', -1., 'Table 1', sign=-1)
+
+
+@pytest.mark.parametrize('claim, differences, noise, verdict', [
+    (CLAIM, [], 1., 'not run'),
+    (CLAIM, [.1, 2., 1.], 5., 'reproduced'),
+    (CLAIM, [.1, -.1, 1.], 5., 'undecided: seeds disagree'),
+    (CLAIM, [-.1, -.2], 5., 'not reproduced'),
+    (CLAIM, [2.], 1., 'reproduced, one seed'),
+    (CLAIM, [-2.], 1., 'not reproduced, one seed'),
+    (CLAIM, [.9], 1., 'undecided: one seed, within the noise of seeds'),
+    (WORSE, [-2.], 1., 'reproduced, one seed'),
+    (WORSE, [.5, 1.], 1., 'not reproduced'),
+    (NO_LOSS, [.5, -.2], 1., 'reproduced'),
+    (NO_LOSS, [-.2, -.6, .1], 1., 'reproduced'),
+    (NO_LOSS, [-.5], 1., 'undecided: within the noise of seeds'),
+    (NO_LOSS, [-2., -1.5], 1., 'not reproduced')])
+def test_verdicts(claim, differences, noise, verdict):
+    assert Finding(claim, tuple((50 + d, 50.) for d in differences), noise).verdict == verdict
+
+
+def test_every_claim_is_of_runs_that_the_study_makes():
+    planned = {name for name, _ in PLAN}
+    together = {'table2-single', 'table2-class20-experts', 'table2-class10-experts', 'table2-all',
+                'table2-coco', 'table2-class-weight', 'table4-class10', 'table4-class40'}
+    assert planned <= recipes.RECIPES.keys()
+    for claim in claims({'/m/a': 1, '/m/b': 2, '/m/c': 3}):
+        assert {claim.row, claim.against} <= planned | together
+
+
+def test_figures_of_the_papers_are_those_of_their_tables():
+    rows = {row.key: row for table in paper_tables() for row in table.rows}
+    checked = 0
+    for claim in claims({}):
+        values = [rows[name].values[0] for name in (claim.row, claim.against) if name in rows]
+        if claim.of == 'mAP' and claim.file == 'score' and len(values) == 2 and None not in values:
+            assert claim.paper == pytest.approx(values[0] - values[1]), claim.text
+            checked += 1
+    assert checked > 25
+
+
+def test_thirds_are_by_training_images():
+    counts = {f'/m/{k}': k for k in range(10)}  # /m/0 has none
+    assert thirds(counts) == [{'/m/1', '/m/2', '/m/3'}, {'/m/4', '/m/5', '/m/6'},
+                              {'/m/7', '/m/8', '/m/9'}]
+
+
+def test_part_classes_are_those_of_the_pairs():
+    parts = part_classes()
+    assert len(parts) == 47 and '/m/0dzct' in parts  # Human face
+
+
+def test_means_leave_out_classes_without_ground_truth():
+    score = {'AP': {'/m/a': .5, '/m/b': None, '/m/c': 1.}}
+    assert mean_over({'/m/a', '/m/b', '/m/c'})(score) == .75
+    assert mean_over({'/m/b'})(score) is None
+
+
+def test_findings_take_seeds_that_both_rows_have(tmp_path):
+    rows = Rows(tmp_path, Path('t'), Path('v'), 'mini', 1)
+    for name, values in (('cs-table1-concurrent', {0: .5, 1: .52, 2: .6}),
+                         ('cs-table1-softmax', {0: .4, 2: .47})):
+        for seed, value in values.items():
+            directory = rows.directory(name, seed)
+            directory.mkdir(parents=True)
+            (directory / 'score.json').write_text(json.dumps({'mAP': value, 'AP': {}}))
+    found = {f.claim.text: f for f in findings(rows, {})}
+    one = found['Concurrent softmax beats softmax, without balance']
+    assert one.differences == pytest.approx([10, 13]) and one.mean == pytest.approx(11.5)
+    assert one.verdict == 'reproduced'
+    # Softmax's two seeds are 7 points apart: a variance of 24.5.
+    assert one.noise == pytest.approx(2 * (2 * 24.5) ** .5)
+    assert found['Co-BCE beats BCE'].verdict == 'not run'
