@@ -64,8 +64,9 @@ def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
                          spatial_scale: float, sampling_ratio: int | tuple[int, int] = 2):
     """Average RoIAlign (He et al., Mask R-CNN, section 3).
 
-    On the GPU this is :func:`chainer.functions.roi_average_align_2d`; on the CPU it computes the
-    same from one sparse product instead of Chainer's Python loop.
+    On the GPU this is :func:`chainer.functions.roi_average_align_2d`, which computes in single
+    precision whatever it is given; on the CPU it computes the same from one sparse product instead
+    of Chainer's Python loop.
 
     Args:
         x (variable or array): Feature maps, :math:`(N, C, H, W)`.
@@ -80,8 +81,7 @@ def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
         chainer.Variable: :math:`(R, C, outh, outw)`.
     """
     if cuda.get_array_module(x) is not np:
-        return F.roi_average_align_2d(
-            x, rois, roi_indices, outsize, spatial_scale, sampling_ratio)
+        return _on_gpu(x, rois, roi_indices, outsize, spatial_scale, sampling_ratio)
     level = np.zeros(len(rois), np.int32)
     return pyramid_roi_align([x], rois, roi_indices, level, outsize, [spatial_scale],
                              sampling_ratio)
@@ -110,13 +110,21 @@ def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tup
     order = xp.argsort(level)
     ends = np.cumsum(cuda.to_cpu(xp.bincount(level, minlength=len(xs)))).tolist()
     pooled = [
-        F.roi_average_align_2d(x, rois[index], roi_indices[index], outsize, scale, sampling_ratio)
+        _on_gpu(x, rois[index], roi_indices[index], outsize, scale, sampling_ratio)
         for x, scale, index in zip(
             xs, spatial_scales, (order[b:e] for b, e in zip([0, *ends], ends))) if len(index)]
     if len(pooled) == 1:
         # The order is that of the only level: ties keep theirs.
         return pooled[0]
     return F.concat(pooled, axis=0)[xp.argsort(order)]
+
+
+def _on_gpu(x, rois, roi_indices, outsize, scale: float, sampling_ratio):
+    # Chainer's kernel is of single precision only.
+    y = F.roi_average_align_2d(
+        F.cast(x, np.float32), rois.astype(np.float32, copy=False), roi_indices, outsize, scale,
+        sampling_ratio)
+    return F.cast(y, x.dtype)
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:

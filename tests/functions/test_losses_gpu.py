@@ -30,7 +30,7 @@ def test_losses_on_the_gpu(name):
         # Rates and weights may stay on the CPU.
         loss = loss_function(name, rates, weight, normalize='used')(v, to_device(t))
         loss.backward()
-        results.append((float(loss.array), cuda.to_cpu(v.grad)))
+        results.append((float(cuda.to_cpu(loss.array)), cuda.to_cpu(v.grad)))
     (cpu, cpu_grad), (gpu, gpu_grad) = results
     assert gpu == pytest.approx(cpu, rel=1e-5)
     assert gpu_grad.dtype == np.float32

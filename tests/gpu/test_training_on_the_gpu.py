@@ -1,0 +1,204 @@
+"""Samplers, a step of training and prediction on the GPU, against the same on the CPU."""
+
+import copy
+
+import chainer
+import numpy as np
+import pytest
+from chainer.backends import cuda
+
+from pfdet import recipes
+from pfdet.links.rpn import Proposals
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.hierarchy import flat_hierarchy
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.tables import GROUP_OF
+from pfdet.recipes import build
+from pfdet.targets import sampling
+from pfdet.targets.batch_truth import BatchTruth, collate
+from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training.optimizer import multi_node_optimizer
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
+
+SWITCHES = {
+    'mini': [],
+    'PFDet': ['psp=True', 'fpn_scale=5', 'context=True', 'cooccurrence=True',
+              'anchor_ratios=(0.33, 0.5, 1, 2, 3)'],
+    'focal': ['loss=focal'],
+    'softmax': ['loss=softmax', 'class_agnostic=False'],
+    'dist_ce': ['loss=dist_ce', 'normalize=used'],
+    'concurrent softmax': ['loss=concurrent_softmax', 'effective_beta=0.999',
+                           'score=concurrent_softmax', 'expand_scores=True'],
+    'one label, of all positives': ['loss=multi_label_softmax', 'normalize=positive']}
+
+
+def random_boxes(rng, *shape):
+    corner = rng.uniform(-10, 60, (*shape, 2))
+    return np.concatenate(
+        [corner, corner + rng.uniform(3, 40, (*shape, 2))], axis=-1).astype(np.float32)
+
+
+def truth_of(rng, counts):
+    flags = [rng.choice([0, 0, 0, GROUP_OF], n).astype(np.uint8) for n in counts]
+    label = [rng.random((n, 3)) < 0.4 for n in counts]
+    nothing = [np.zeros(3, bool)] * len(counts)
+    return collate([random_boxes(rng, n) for n in counts], label, flags, nothing, nothing,
+                   flat_hierarchy(3))
+
+
+def both(function, *arguments):
+    """A function's named tuple on the CPU and on the GPU, both as NumPy arrays."""
+    def to_gpu(a):
+        return type(a)(*map(cuda.to_gpu, a)) if isinstance(a, tuple) else cuda.to_gpu(a)
+
+    on_cpu = function(*arguments)
+    on_gpu = function(*map(to_gpu, arguments))
+    return zip(map(cuda.to_cpu, on_gpu), on_cpu, strict=True)
+
+
+def test_sampled_anchors():
+    rng = np.random.default_rng(0)
+    truth = truth_of(rng, [4, 0, 7])
+    anchors, sizes = random_boxes(rng, 400), np.array([[90, 100], [100, 80], [95, 95]], 'f')
+    priority = sampling.priorities(0, [3, 4, 5], len(anchors))
+    for ours, theirs in both(
+            lambda *a: sampling.sample_anchors(*a, 64), anchors, truth, sizes, priority):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize('n_sample', [16, 200])
+def test_sampled_rois(n_sample):
+    rng = np.random.default_rng(0)
+    truth = truth_of(rng, [4, 0, 7])
+    valid = rng.random((3, 90)) < [[0.9], [0.5], [1]]
+    proposals = Proposals(
+        random_boxes(rng, 3, 90), valid, rng.permuted(np.tile(np.arange(90), (3, 1)), axis=1))
+    priority = sampling.priorities(0, [3, 4, 5], 90 + truth.valid.shape[1])
+    for ours, theirs in both(
+            lambda *a: sampling.sample_rois(*a, n_sample), proposals, truth, priority):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+@pytest.fixture(scope='module')
+def index(small_world):
+    return AnnotationIndex.open(small_world / 'train.index')
+
+
+def make_chain(index, changes, dtype='float64'):
+    # Gradients far from the loss are sums of large numbers of both signs, so in single precision
+    # they differ by much more than a thousandth where only the order of summing does.
+    recipe = recipes.override(recipes.find('mini'), [*changes, f'dtype={dtype}'])
+    rng = np.random.default_rng(0)
+    n_class = len(index.classes)
+    rates = (rng.random((n_class, n_class)) * 0.3).astype(np.float32)
+    network = build.detector(recipe, n_class, 0, rates, index.hierarchy.descendants)
+    counts = rng.integers(1, 1000, n_class)
+    return build.train_chain(recipe, network, index.classes, index.hierarchy, 0, rates, counts)
+
+
+def make_batch(index, join_iou=1.):
+    load = TrainLoader(OpenImagesDataset(index), (96, 96), 160, True, 0)
+    return Converter(index.hierarchy, join_iou=join_iou)([load(i, i, 0) for i in range(3)])
+
+
+def step(chain, batch):
+    chain.cleargrads()
+    reporter = chainer.Reporter()
+    reporter.add_observer('main', chain)
+    observation = {}
+    with reporter.scope(observation):
+        chain(batch).backward()
+    losses = {key: float(cuda.to_cpu(v.array)) for key, v in observation.items()}
+    return losses, {name: cuda.to_cpu(p.grad) for name, p in chain.namedparams()}
+
+
+@pytest.mark.parametrize('switches', SWITCHES)
+def test_a_step(switches, index):
+    chain, batch = make_chain(index, SWITCHES[switches]), make_batch(index)
+    on_gpu = chain.copy('copy')
+    on_gpu.to_gpu()
+    losses, grads = step(chain, batch)
+    gpu_losses, gpu_grads = step(on_gpu, batch)
+    assert min(losses.values()) > 0
+    assert gpu_losses == pytest.approx(losses, rel=1e-5)
+    for name, expected in grads.items():
+        np.testing.assert_allclose(
+            gpu_grads[name], expected, rtol=1e-3, atol=1e-5 * abs(expected).max(), err_msg=name)
+
+
+def test_the_losses_of_a_step_in_single_precision(index):
+    chain, batch = make_chain(index, [], 'float32'), make_batch(index)
+    on_gpu = chain.copy('copy')
+    on_gpu.to_gpu()
+    assert step(on_gpu, batch)[0] == pytest.approx(step(chain, batch)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize('switches', ['mini', 'PFDet', 'softmax', 'concurrent softmax'])
+def test_prediction(switches, index):
+    network = make_chain(index, SWITCHES[switches]).detector
+    dataset = OpenImagesDataset(index)
+    imgs = [dataset.get_resized(i, 96, 160).transpose(2, 0, 1) for i in range(3)]
+    on_gpu = network.copy('copy')
+    on_gpu.to_gpu()
+    for (bbox, score), (gpu_bbox, gpu_score) in zip(
+            network.predict(imgs), on_gpu.predict(imgs), strict=True):
+        assert len(bbox) > 5 and bbox.shape == gpu_bbox.shape and bbox.dtype == gpu_bbox.dtype
+        np.testing.assert_allclose(gpu_bbox, bbox, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(gpu_score, score, rtol=1e-3, atol=1e-5)
+
+
+def test_truth_of_experts(index):
+    """Objects of other classes left out, and the target matrix cut to a few classes."""
+    chain, batch = make_chain(index, []), make_batch(index)
+    pick = np.flatnonzero(batch.truth.label.any(axis=(0, 1)))[:4]
+    network = build.detector(recipes.find('mini'), len(pick))
+    chain = build.train_chain(recipes.find('mini'), network, index.classes, index.hierarchy, 0)
+    chain.pick, chain.only_picked = pick, True
+    on_gpu = chain.copy('copy')
+    on_gpu.to_gpu()
+    assert step(on_gpu, batch)[0] == pytest.approx(step(chain, batch)[0], rel=1e-3)
+
+
+def test_optimizer(index):
+    """Weights after three steps of the optimizer of all ranks, here one."""
+    import chainermn
+
+    batch, weights = make_batch(index), []
+    for gpu in False, True:
+        chain = make_chain(index, [])
+        if gpu:
+            chain.to_gpu()
+        optimizer = multi_node_optimizer(chain, chainermn.create_communicator('naive'))
+        optimizer.lr = 0.01
+        for _ in range(3):
+            optimizer.update(chain, batch)
+        weights.append({name: cuda.to_cpu(p.array) for name, p in chain.namedparams()})
+    for name, expected in weights[0].items():
+        np.testing.assert_allclose(
+            weights[1][name], expected, rtol=1e-3, atol=1e-6 * abs(expected).max(), err_msg=name)
+
+
+def test_a_step_seldom_waits_for_the_gpu(index):
+    """Counted by the stand-in, which also refuses every copy that nobody asked for."""
+    counted = getattr(cuda.cupy, 'counted', None)
+    if counted is None:
+        pytest.skip('only the stand-in for CuPy counts')
+    limits = {'mini': (8, 8), 'concurrent softmax': (9, 9), 'softmax': (8, 8)}
+    for switches, (n_wait, n_copy) in limits.items():
+        chain, batch = make_chain(index, SWITCHES[switches]), make_batch(index)
+        chain.to_gpu()
+        step(chain, batch)
+        with counted() as (counts, places):
+            chain.cleargrads()
+            chain(batch).backward()
+        assert counts['wait'] <= n_wait and counts['to_host'] <= n_copy, (switches, places)
+
+
+def test_truth_travels_as_it_is(index):
+    truth = make_batch(index).truth
+    on_gpu = BatchTruth(*map(cuda.to_gpu, copy.copy(truth)))
+    for a, b in zip(on_gpu, truth, strict=True):
+        np.testing.assert_array_equal(cuda.to_cpu(a), b)
