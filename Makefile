@@ -1,5 +1,6 @@
 # make quickstart    set up, then run the whole way through once: data, training, prediction, report
 # make test          set up, then run the tests
+# make study         set up, then try the papers' claims at mini scale (hours; it can be interrupted)
 # make lint          set up, then check the style
 # make setup         only build the environment, in .venv
 # make clean         remove the environment and everything else that was built
@@ -8,13 +9,14 @@
 # CONSTRAINTS=constraints-oldest.txt     the versions to install
 # EXTRAS=dev,cuda12                      the extras of setup.py to install
 # VENV=DIR                               where the environment goes
-# QUICKSTART_FLAGS=... TEST_FLAGS=...    passed on
+# QUICKSTART_FLAGS=... STUDY_FLAGS=... TEST_FLAGS=...    passed on
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev
 VENV ?= .venv
 QUICKSTART_FLAGS ?=
+STUDY_FLAGS ?=
 TEST_FLAGS ?=
 
 # pyenv's python3.13 does not run where that version is installed but not active: ask for its place.
@@ -35,7 +37,7 @@ PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS)' | cksum | tr -dc 0-9)
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
-.PHONY: help setup quickstart test lint clean
+.PHONY: help setup quickstart study test lint clean
 
 help:
 	@sed -n '/^# /s/^# //p; /^$$/q' Makefile
@@ -44,6 +46,9 @@ setup: $(STAMP)
 
 quickstart: $(STAMP)
 	@'$(VENV)/bin/python' -m pfdet.quickstart $(QUICKSTART_FLAGS)
+
+study: $(STAMP)
+	@'$(VENV)/bin/python' -m pfdet.study $(STUDY_FLAGS)
 
 test: $(STAMP)
 	@'$(VENV)/bin/python' -m pytest -q $(TEST_FLAGS)
