@@ -1,6 +1,10 @@
 """Train a recipe of either paper, on any number of ranks.
 
     mpiexec -n 8 python train/train_multi.py --recipe NAME --train-index INDEX --out DIR
+
+At SIGTERM or SIGUSR1, to mpiexec or to any rank, the ranks finish the iteration (and a validation
+that follows it), write a snapshot and exit with status 75: run the same command with --resume to go
+on, on any number of ranks. Status 2 is an error of one line, and 1 a traceback.
 """
 
 import argparse
@@ -12,18 +16,18 @@ from pfdet import recipes
 from pfdet.errors import InputError, run_command
 
 
-def main() -> None:
+def main() -> int | None:
     args = parse_arguments()
     if args.list:
         for table in recipes.TABLES.values():
             print(table.title)
             for recipe in table.rows:
                 print(f'  {recipe.name:34} {recipe.about.partition(": ")[2]}')
-        return
+        return None
     recipe = recipes.override(recipes.find(args.recipe, args.scale), args.set)
     if args.show:
         show(recipe)
-        return
+        return None
     if args.train_index is None:
         raise InputError(
             'no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX; an index is made '
@@ -35,18 +39,28 @@ def main() -> None:
         raise InputError(
             f'--max-corrupt-share {args.max_corrupt_share}: expected a number from 0 to 1')
 
+    if args.keep_snapshots < 1:
+        raise InputError(f'--keep-snapshots {args.keep_snapshots}: expected at least 1')
+
     # Only here, so that the above answers at once and without Chainer.
     from pfdet.openimages.corrupt_images import CorruptImages
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes.training_run import communicator, train
+    from pfdet.training import preemption
 
+    stop_request = preemption.StopRequest()
+    stop_request.listen()
     comm, device = communicator(args.communicator)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
-    train(recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
-          init=args.init, resume=args.resume, seed=args.seed, device=device,
-          n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
-          val_interval=args.val_interval, snapshot_interval=args.snapshot_interval,
-          corrupt=CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None)
+    finished = train(
+        recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
+        init=args.init, resume=args.resume, seed=args.seed, device=device,
+        n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
+        val_interval=args.val_interval, snapshot_interval=args.snapshot_interval,
+        keep_snapshots=args.keep_snapshots,
+        corrupt=CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None,
+        stop_request=stop_request)
+    return 0 if finished else preemption.STATUS
 
 
 def show(recipe: recipes.Recipe) -> None:
@@ -78,7 +92,9 @@ def parse_arguments() -> argparse.Namespace:
         help='annotation index of the validation set (default: $PFDET_VAL_INDEX)')
     add('--out', type=Path, help='directory for weights, log, scores and snapshots')
     add('--init', type=Path, metavar='MODEL.npz', help='weights to start from')
-    add('--resume', action='store_true', help='continue from the newest snapshot in --out')
+    add('--resume', action='store_true',
+        help='go on from the newest whole snapshot in --out, on any number of ranks; where there '
+             'is none, begin')
     add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',
         help='replace fields of the recipe (see --show)')
     add('--seed', type=int, default=0, help='of weights, order, augmentation and sampling')
@@ -93,7 +109,9 @@ def parse_arguments() -> argparse.Namespace:
     add('--communicator', help="ChainerMN's name (default: pure_nccl on GPUs, else naive)")
     add('--log-interval', type=int, default=10, metavar='ITERATIONS')
     add('--val-interval', type=float, metavar='EPOCHS')
-    add('--snapshot-interval', type=int, metavar='ITERATIONS')
+    add('--snapshot-interval', type=int, metavar='ITERATIONS', help='default: an epoch')
+    add('--keep-snapshots', type=int, default=3, metavar='K',
+        help='the newest K stay (default: %(default)s)')
     add('--list', action='store_true', help='list the recipes and stop')
     add('--show', action='store_true', help='print the resolved recipe and stop')
     return parser.parse_args()

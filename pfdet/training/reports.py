@@ -1,10 +1,14 @@
 """What a run reports while it trains."""
 
+import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from chainer import training
+
+from pfdet.files import replace_when_done
 
 
 class MeanOverRanks(training.Extension):
@@ -13,6 +17,9 @@ class MeanOverRanks(training.Extension):
     Args:
         comm (ChainerMN communicator): The ranks.
         prefix (str): Of the observations to average.
+
+    Attributes:
+        own (dict): This rank's values of the last iteration.
     """
 
     trigger = 1, 'iteration'
@@ -21,17 +28,39 @@ class MeanOverRanks(training.Extension):
     def __init__(self, comm, prefix: str = 'main/'):
         self.comm = comm
         self.prefix = prefix
+        self.own: dict[str, float] = {}
 
     def __call__(self, trainer) -> None:
         keys = sorted(k for k in trainer.observation if k.startswith(self.prefix))
         values = np.array(
             [float(getattr(trainer.observation[k], 'array', trainer.observation[k]))
              for k in keys], np.float64)
+        self.own = dict(zip(keys, values.tolist(), strict=True))
         if self.comm.size > 1:
             from mpi4py import MPI
 
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, values, MPI.SUM)
         trainer.observation.update(zip(keys, values / self.comm.size, strict=True))
+
+
+class WriteLog(training.Extension):
+    """Write the log of Chainer's ``LogReport``, whose own way leaves a directory when killed.
+
+    Args:
+        path (path): The file.
+
+    Raises:
+        InputError: The disk is full.
+    """
+
+    priority = training.PRIORITY_READER
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self, trainer) -> None:
+        with replace_when_done(self.path) as path:
+            path.write_text(json.dumps(trainer.get_extension('LogReport').log, indent=4))
 
 
 class PrintLog(training.Extension):

@@ -1,7 +1,7 @@
 """The learning rate as a function of the iteration, and the extension that sets it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chainer import training
 
@@ -61,14 +61,17 @@ class SetLearningRate(training.Extension):
 
     Args:
         rate (callable): From an iteration, counted from 0, to the learning rate.
+        iteration (callable): From the trainer to the iteration; by default the updates made.
     """
 
     trigger = 1, 'iteration'
     # After the extensions that report the rate that was used.
     priority = training.PRIORITY_READER - 50
 
-    def __init__(self, rate):
+    def __init__(self, rate: Callable[[float], float],
+                 iteration: Callable[..., float] = lambda trainer: trainer.updater.iteration):
         self.rate = rate
+        self.iteration = iteration
 
     def initialize(self, trainer) -> None:
         """Set the rate of the first iteration."""
@@ -76,4 +79,4 @@ class SetLearningRate(training.Extension):
 
     def __call__(self, trainer) -> None:
         optimizer = trainer.updater.get_optimizer('main')
-        optimizer.lr = self.rate(trainer.updater.iteration)
+        optimizer.lr = self.rate(self.iteration(trainer))
