@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import chainer
 
 from pfdet.errors import InputError
+from pfdet.iterators.load_threads import LoadThreads
 from pfdet.iterators.samplers import replacements
 from pfdet.openimages.corrupt_images import CorruptImages
 
@@ -28,6 +29,7 @@ class ShardedIterator(chainer.dataset.Iterator):
         rank, n_rank (int): Which share.
         n_thread (int): Threads that load.
         n_ahead (int): Batches to load ahead.
+        timeout (float): Seconds after which an image that is still not loaded is an error.
         corrupt (CorruptImages): Counts what was read, and the images for which ``load`` raises
             :class:`~pfdet.errors.InputError`: others take their place, see
             :func:`~pfdet.iterators.samplers.replacements`. With :obj:`None`, the error is raised.
@@ -37,7 +39,7 @@ class ShardedIterator(chainer.dataset.Iterator):
 
     def __init__(self, sampler: Sequence[int], load: Callable[[int, int, int], Any],
                  batch_size: int, rank: int = 0, n_rank: int = 1, n_thread: int = 1,
-                 n_ahead: int = 2, corrupt: CorruptImages | None = None):
+                 n_ahead: int = 2, corrupt: CorruptImages | None = None, timeout: float = 900.):
         if batch_size < 1:
             raise ValueError(f'batch size must be at least 1, not {batch_size}')
         if not 0 <= rank < n_rank:
@@ -51,7 +53,7 @@ class ShardedIterator(chainer.dataset.Iterator):
         self.corrupt = corrupt
         self.position = 0
         self._previous = 0
-        self._pool = ThreadPoolExecutor(n_thread, 'load')
+        self._threads = LoadThreads(load, n_thread, timeout)
         self._batches: deque[list[Future]] = deque()
         self._requested = 0
 
@@ -68,7 +70,7 @@ class ShardedIterator(chainer.dataset.Iterator):
         while len(self._batches) <= self.n_ahead:
             iteration = self._requested // self.global_batch_size
             self._batches.append([
-                self._pool.submit(self.load, self.sampler[p], p, iteration)
+                self._threads.submit(self.sampler[p], p, iteration)
                 for p in self.positions(self._requested)])
             self._requested += self.global_batch_size
         batch = [self._sample(future, p) for future, p in zip(
@@ -82,7 +84,7 @@ class ShardedIterator(chainer.dataset.Iterator):
     def _sample(self, future: Future, position: int) -> Any:
         # Counted here and not where it is loaded ahead, so that the count is that of the batches.
         try:
-            sample = future.result()
+            sample = self._threads.result(future, f'image at position {position}')
         except InputError as e:
             if self.corrupt is None:
                 raise
@@ -128,8 +130,8 @@ class ShardedIterator(chainer.dataset.Iterator):
     def finalize(self) -> None:
         """Stop the threads, without waiting for images not yet begun."""
         # Chainer calls this also for an iterator whose arguments were refused.
-        if hasattr(self, '_pool'):
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, '_threads'):
+            self._threads.stop()
 
     def serialize(self, serializer) -> None:
         """Write or read the position, which is all the state there is.

@@ -1,0 +1,98 @@
+import ctypes
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from pfdet.iterators import load_threads
+from pfdet.iterators.load_threads import LoadThreads
+from pfdet.iterators.samplers import SequentialSampler
+from pfdet.iterators.sharded import ShardedIterator
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch):
+    monkeypatch.setattr(load_threads, '_SECONDS', 0.05)
+
+
+def test_results_in_the_order_asked_for():
+    threads = LoadThreads(lambda k: k * k, 3, 10)
+    futures = [threads.submit(k) for k in range(50)]
+    assert [threads.result(f, 'x') for f in futures] == [k * k for k in range(50)]
+    threads.stop()
+
+
+@pytest.mark.parametrize('error, expected', [
+    (OSError('disk'), OSError), (TimeoutError('network'), TimeoutError),
+    (SystemExit(0), RuntimeError), (KeyboardInterrupt(), RuntimeError)])
+def test_what_load_raises_is_raised(error, expected):
+    """And none of it ends the thread, nor the process without a word."""
+    def load(k):
+        if k == 1:
+            raise error
+        return k
+
+    threads = LoadThreads(load, 1, 10)
+    futures = [threads.submit(k) for k in range(3)]
+    assert threads.result(futures[0], 'x') == 0
+    with pytest.raises(expected) as caught:
+        threads.result(futures[1], 'x')
+    assert type(error).__name__ in str(caught.value) or caught.value is error
+    assert threads.result(futures[2], 'x') == 2
+    threads.stop()
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_a_thread_that_dies_is_an_error():
+    """Killed between two images, as nothing but an exception from outside can."""
+    threads = LoadThreads(lambda k: k, 1, 60)
+    thread = threads._threads[0]
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    threads.submit(0)  # it wakes up to this, and ends
+    thread.join(5)
+    assert not thread.is_alive()
+    with pytest.raises(RuntimeError, match=r'image at position 5: thread load_0.*has died'):
+        threads.result(threads.submit(1), 'image at position 5')
+    threads.stop()
+
+
+def test_an_image_that_does_not_come_is_an_error():
+    release = threading.Event()
+    iterator = ShardedIterator(SequentialSampler(10, 0), lambda *args: release.wait(20), 2,
+                               timeout=0.3)
+    started = time.perf_counter()
+    with pytest.raises(RuntimeError, match='image at position 0: not loaded within 0.3 seconds'):
+        next(iterator)
+    iterator.finalize()
+    assert time.perf_counter() - started < 10
+    release.set()
+
+
+def test_a_stuck_thread_does_not_keep_the_process():
+    program = '''
+        import time
+        from pfdet.iterators.load_threads import LoadThreads
+        threads = LoadThreads(lambda: time.sleep(60), 1, 0.5)
+        threads.result(threads.submit(), 'image')
+    '''
+    done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], text=True,
+                          capture_output=True, timeout=30)
+    assert done.returncode == 1 and 'image: not loaded within 0.5 seconds' in done.stderr
+
+
+def test_stop_leaves_out_what_has_not_begun():
+    begun = []
+
+    def load(k):
+        begun.append(k)
+        time.sleep(0.05)
+
+    threads = LoadThreads(load, 1, 10)
+    for k in range(100):
+        threads.submit(k)
+    threads.stop()
+    assert len(begun) < 50 and not threads._threads[0].is_alive()
