@@ -180,7 +180,7 @@ def ap_against_frequency(
                 ax.plot(rank, ap, '.', color=SERIES[k], alpha=.35, markersize=3)
                 ax.plot(rank, _centred_mean(ap, window), color=SERIES[k], linewidth=1.8,
                         label=f'{name}, mean over {window} classes')
-        ax.set_ylim(0, 103)
+        ax.set_ylim(-3, 103)
         ax.set_ylabel('AP (%)')
         if len(series) > 1 or not named:
             ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
