@@ -40,24 +40,23 @@ def main() -> None:
     weight *= np.array(args.weights or [1.] * len(weight))[:, None]
 
     n_detection, seen = 0, set()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix='.ensemble-') as copies:
+    with detections_writer(args.out, classes) as write, tempfile.TemporaryDirectory(
+            dir=args.out.parent, prefix=f'.{args.out.stem}-') as copies:
         paths = []
         for k, path in enumerate(args.detections):
             (Path(copies) / str(k)).mkdir()
             paths.append(sorted_by_image(path, classes, Path(copies) / str(k)))
-        with detections_writer(args.out, classes) as write, tqdm(
-                desc='ensemble', unit='image', disable=None) as bar:
+        with tqdm(desc='ensemble', unit='image', disable=None) as bar:
             for block in ensemble(paths, classes, weight, args.suppression, args.iou_thresh,
                                   args.score_thresh, args.max_per_image):
                 write(block)
                 seen.update(block.image_ids)
                 n_detection += len(block)
                 bar.update(len(block.image_ids))
-            empty = set().union(*map(images_without_detections, paths)) - seen
-            write(Detections(
-                sorted(empty), np.zeros(0, np.int32), np.zeros(0, np.int32),
-                np.zeros(0, np.float32), np.zeros((0, 4), np.float32)))
+        empty = set().union(*map(images_without_detections, paths)) - seen
+        write(Detections(
+            sorted(empty), np.zeros(0, np.int32), np.zeros(0, np.int32),
+            np.zeros(0, np.float32), np.zeros((0, 4), np.float32)))
     print(f'{n_detection} detections in {len(seen) + len(empty)} images from {len(paths)} models '
           f'in {time.perf_counter() - started:.1f} s: {args.out}')
 

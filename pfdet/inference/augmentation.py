@@ -25,8 +25,8 @@ def flip_bbox(bbox: np.ndarray) -> np.ndarray:
 
 
 def augmented_outputs(
-        detector, imgs: Sequence[Sequence[np.ndarray]],
-        flip: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        detector, imgs: Sequence[Sequence[np.ndarray]], flip: bool,
+        score_thresh: float = 0.) -> list[tuple[np.ndarray, np.ndarray]]:
     """A detector's outputs for images in several sizes, concatenated.
 
     Args:
@@ -34,6 +34,7 @@ def augmented_outputs(
         imgs (sequence of sequences of arrays): For each image its sizes, each an RGB image
             :math:`(3, H, W)` in [0, 255].
         flip (bool): Look at the mirror images, too.
+        score_thresh (float): Boxes of lower scores are of no interest, and may be anything.
 
     Returns:
         list of pairs of arrays: For each image boxes :math:`(K, B, 4)` in [0, 1] and scores
@@ -42,11 +43,11 @@ def augmented_outputs(
     """
     found = [[] for _ in imgs]
     for alike in zip(*imgs, strict=True):
-        outputs = detector.predict(list(alike))
+        outputs = detector.predict(list(alike), score_thresh)
         for output, of_image in zip(outputs, found, strict=True):
             of_image.append(output)
         if flip:
-            outputs = detector.predict([img[:, :, ::-1] for img in alike])
+            outputs = detector.predict([img[:, :, ::-1] for img in alike], score_thresh)
             for (bbox, score), of_image in zip(outputs, found, strict=True):
                 of_image.append((flip_bbox(bbox), score))
     return [tuple(map(np.concatenate, zip(*of_image, strict=True))) for of_image in found]

@@ -170,7 +170,8 @@ def detect(detector, dataset: OpenImagesDataset, batches: Sequence[Sequence[int]
             if n + 1 < len(batches):
                 loading.append(pool.submit(load, batches[n + 1]))
             outputs = augmented_outputs(
-                detector, list(imgs.values()), settings.flip) if imgs else []
+                detector, list(imgs.values()), settings.flip,
+                settings.score_thresh) if imgs else []
             yield {i: _select(bbox, score, settings)
                    for i, (bbox, score) in zip(imgs, outputs, strict=True)}
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
-from pfdet.files import replace_when_done
+from pfdet.files import remove_unfinished, replace_when_done
 from pfdet.inference.predict import (
     Found,
     PredictSettings,
@@ -117,6 +117,7 @@ def predict_to_file(
         n_image = len(dataset)
         about = {**about, 'images': index_checksum(dataset.index), 'settings': vars(settings)}
         _begin(directory, json.loads(json.dumps(about)), restart)
+        remove_unfinished(out.parent, out.name)
         parts = plan_parts(padded_shapes(
             detector, dataset, np.arange(n_image), settings, corrupt is not None),
             settings.batch_size)
@@ -164,11 +165,8 @@ def _begin(directory: Path, about: dict[str, Any], restart: bool) -> None:
     if restart and path.exists():
         shutil.rmtree(directory)
     if not path.exists():
-        try:
-            with replace_when_done(path) as unfinished:
-                unfinished.write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
-        except OSError as e:
-            raise InputError(f'{directory}: cannot write: {e.strerror or e}') from e
+        with replace_when_done(path) as unfinished:
+            unfinished.write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
         return
     try:
         before = json.loads(path.read_text(encoding='utf-8'))

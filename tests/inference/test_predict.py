@@ -1,0 +1,309 @@
+"""Prediction with a detector that is known: augmentation, suppression, parts, ranks, kills."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stub_detector import StubDetector, draw  # noqa: E402
+
+from pfdet.errors import InputError  # noqa: E402
+from pfdet.evaluation.detections import read_detections  # noqa: E402
+from pfdet.inference import resumable  # noqa: E402
+from pfdet.inference.augmentation import augmented_outputs, flip_bbox  # noqa: E402
+from pfdet.inference.predict import PredictSettings, batches_alike, predict  # noqa: E402
+from pfdet.inference.resumable import plan_parts, predict_to_file  # noqa: E402
+from pfdet.inference.suppression import non_maximum_weighted  # noqa: E402
+from pfdet.openimages.corrupt_images import CorruptImages  # noqa: E402
+from pfdet.openimages.dataset import OpenImagesDataset  # noqa: E402
+from pfdet.openimages.index import AnnotationIndex  # noqa: E402
+
+ALONE = SimpleNamespace(rank=0, size=1, mpi_comm=SimpleNamespace(
+    bcast=lambda x: x, allgather=lambda x: [x], Barrier=lambda: None))
+SETTINGS = PredictSettings((64,), 200, score_thresh=.1, batch_size=3)
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """The data set, the path of its index, and what is drawn where."""
+    directory = tmp_path_factory.mktemp('drawn')
+    with contextlib.redirect_stdout(io.StringIO()):
+        boxes = draw(directory)
+    index = AnnotationIndex.open(directory / 'drawn.index')
+    return OpenImagesDataset(index), index.path, boxes
+
+
+@pytest.fixture(autouse=True)
+def windows_of_fifteen(monkeypatch):
+    monkeypatch.setattr(resumable, 'plan_parts', partial(plan_parts, window=15))
+
+
+def run(drawn, out, detector=None, settings=SETTINGS, about='model', **options):
+    dataset = drawn[0]
+    return predict_to_file(detector or StubDetector(), dataset, out, dataset.index.classes,
+                           settings, {'about': about}, ALONE, **options)
+
+
+def rows_of(detections, image_id):
+    return np.flatnonzero(detections.image == list(detections.image_ids).index(image_id))
+
+
+@pytest.mark.parametrize('settings', [
+    SETTINGS, dataclasses.replace(SETTINGS, flip=True),
+    dataclasses.replace(SETTINGS, sizes=(64, 128), max_size=400, suppression='nms', flip=True)])
+def test_finds_what_is_drawn(drawn, settings):
+    """Also in mirror images, flipped back exactly: all boxes of an object are the same."""
+    dataset, _, boxes = drawn
+    found = predict(StubDetector(), dataset, range(len(dataset)), settings)
+    assert list(found.image_ids) == sorted(boxes)
+    for image_id, expected in boxes.items():
+        rows = rows_of(found, image_id)
+        assert {int(k): tuple(map(float, b)) for k, b in zip(found.label[rows], found.bbox[rows])
+                } == expected
+        assert len(rows) == len(expected)
+        # The stub is surest of the greatest size.
+        height, width = dataset.get_size(dataset.index.find(image_id))
+        height *= max(settings.sizes) / min(height, width)
+        np.testing.assert_allclose(
+            found.score[rows], .9 - found.label[rows] / 10 - 1 / height, atol=1e-6)
+
+
+def test_flipping():
+    bbox = np.array([[[0, .25, .5, 1]], [[.125, 0, 1, .0625]]], np.float32)
+    np.testing.assert_array_equal(
+        flip_bbox(bbox), [[[0, 0, .5, .75]], [[.125, .9375, 1, 1]]])
+    np.testing.assert_array_equal(flip_bbox(flip_bbox(bbox)), bbox)
+    rng = np.random.default_rng(0)
+    bbox = rng.random((1000, 4), np.float32)
+    np.testing.assert_allclose(flip_bbox(flip_bbox(bbox)), bbox, atol=2 ** -24, rtol=0)
+
+
+def test_outputs_are_concatenated_and_suppressed_once(drawn):
+    """A detector that is unsure: boxes differ by size and mirror, and are merged over all."""
+    dataset = drawn[0]
+
+    class Unsure(StubDetector):
+        def outputs(self, img):
+            rng = np.random.default_rng(int(img[:, :8].sum()) + img.shape[1])
+            corner = rng.random((6, 1, 2)) * .1 + rng.integers(0, 2, (6, 1, 1)) * .5
+            return (np.concatenate([corner, corner + .3], axis=2).astype(np.float32),
+                    rng.random((6, 3), np.float32))
+
+    settings = PredictSettings((64, 96), 200, True, .4, nmw_thresh=.4, max_per_image=7)
+    found = predict(Unsure(), dataset, [5, 3], settings)
+    assert list(found.image_ids) == ['005', '003']
+    for k, i in enumerate((5, 3)):
+        bbox, score = [], []
+        for size in settings.sizes:
+            img = dataset.get_resized(i, size, 200).transpose(2, 0, 1)
+            bbox.append(Unsure().outputs(img)[0])
+            score.append(Unsure().outputs(img)[1])
+            b, s = Unsure().outputs(img[:, :, ::-1])
+            bbox.append(np.stack([b[..., 0], 1 - b[..., 3], b[..., 2], 1 - b[..., 1]], axis=2))
+            score.append(s)
+        bbox, score = np.concatenate(bbox)[:, 0], np.concatenate(score)
+        place, label = np.nonzero(score >= .4)
+        expected = non_maximum_weighted(bbox[place], score[place, label], label, .4)
+        assert len(expected[1]) > 7
+        rows = found.image == k
+        np.testing.assert_allclose(found.bbox[rows], expected[0][:7], atol=1e-6)
+        np.testing.assert_array_equal(found.score[rows], expected[1][:7])
+        np.testing.assert_array_equal(found.label[rows], expected[2][:7])
+        every = dataclasses.replace(settings, suppression='none', max_per_image=None)
+        raw = predict(Unsure(), dataset, [i], every)
+        assert len(raw) == len(place) and (np.diff(raw.score) <= 0).all()
+        np.testing.assert_array_equal(np.sort(raw.score), np.sort(score[place, label]))
+
+
+def test_batches_are_of_images_padded_alike(drawn):
+    dataset = drawn[0]
+    detector = StubDetector()
+    predict(detector, dataset, range(len(dataset)), SETTINGS)
+    # the stub has refused other batches; four shapes make at most three that are not full
+    assert sum(len(batch) < 3 for batch in detector.batches) <= 4
+    assert sum(map(len, detector.batches)) == len(dataset)
+    assert [len(b) for b in batches_alike(np.zeros((0, 2), np.int64), 4)] == []
+
+
+def test_augmented_outputs_of_no_image():
+    assert augmented_outputs(StubDetector(), [], True) == []
+
+
+def test_parts_have_every_image_once():
+    shapes = np.random.default_rng(0).integers(1, 4, (5000, 2)) * 32
+    parts = plan_parts(shapes, 4, window=1000)
+    images = np.concatenate([part.images for part in parts])
+    assert sorted(images) == list(range(5000))
+    last = {part.window: k for k, part in enumerate(parts)}
+    for k, part in enumerate(parts):
+        assert set(part.images // 1000) == {part.window}
+        assert 8 <= len(part.images) <= 11 or k == last[part.window]
+        for batch in part.batches:
+            assert len(batch) <= 4 and len(np.unique(shapes[batch], axis=0)) == 1
+    # many ranks share a large data set equally
+    assert len(plan_parts(np.full((41_620, 2), 32), 1)) >= 4000
+
+
+def test_the_file_is_what_predict_returns(drawn, tmp_path):
+    dataset = drawn[0]
+    for name in 'd.parquet', 'd.csv':
+        done = run(drawn, tmp_path / name)
+        found = read_detections(tmp_path / name, dataset.index.classes)
+        expected = predict(StubDetector(), dataset, range(len(dataset)), SETTINGS)
+        assert done['detections'] == len(found) > 20 and done['images'] == 40
+        assert list(found.image_ids) == list(expected.image_ids)
+        for column in 'image', 'label', 'score', 'bbox':
+            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+        assert (np.diff(found.image) >= 0).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['d.csv', 'd.parquet']
+    empty = pq.read_metadata(tmp_path / 'd.parquet').metadata[b'images_without_detections']
+    assert json.loads(empty) == [i for i, boxes in sorted(drawn[2].items()) if not boxes]
+
+
+PROGRAM = '''
+import sys
+from functools import partial
+from pathlib import Path
+import pfdet.compat
+sys.path.insert(0, 'tests/inference')
+from stub_detector import StubDetector
+from pfdet.inference import resumable
+from pfdet.inference.predict import PredictSettings
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.index import AnnotationIndex
+import chainermn
+
+index, out, kill_at = sys.argv[1:]
+dataset = OpenImagesDataset(AnnotationIndex.open(index))
+comm = chainermn.create_communicator('naive')
+resumable.plan_parts = partial(resumable.plan_parts, window=15)
+kill_at = int(kill_at) if comm.rank == comm.size - 1 and int(kill_at) >= 0 else None
+resumable.predict_to_file(
+    StubDetector(kill_at), dataset, Path(out), dataset.index.classes,
+    PredictSettings((64,), 200, score_thresh=.1, batch_size=3), {'about': 'model'}, comm)
+'''
+
+
+def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec):
+    """kill -9 leaves parts; the file in the end is that of a run that nothing happened to."""
+    run(drawn, tmp_path / 'whole.parquet')
+    out = tmp_path / 'd.parquet'
+    killed = mpiexec(2, PROGRAM, drawn[1], out, 4, check=False)
+    assert killed.returncode != 0 and not out.exists()
+    n_part = len(list((tmp_path / 'd.parquet.parts').glob('*.part')))
+    assert n_part >= 1
+    detector = StubDetector()
+    done = run(drawn, out, detector)
+    assert 8 <= done['resumed'] < 40
+    assert sum(map(len, detector.batches)) == 40 - done['resumed']
+    assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
+    assert not (tmp_path / 'd.parquet.parts').exists()
+
+
+def test_ranks_find_what_one_finds(drawn, tmp_path, mpiexec):
+    run(drawn, tmp_path / 'one.parquet')
+    mpiexec(3, PROGRAM, drawn[1], tmp_path / 'three.parquet', -1)
+    assert (tmp_path / 'three.parquet').read_bytes() == (tmp_path / 'one.parquet').read_bytes()
+
+
+@pytest.fixture
+def left(drawn, tmp_path):
+    """What a killed run on one rank has left: the path of its output, and that of its parts."""
+    out = tmp_path / 'd.parquet'
+    killed = subprocess.run(
+        [sys.executable, '-c', PROGRAM, str(drawn[1]), str(out), '7'],
+        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=60,
+        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    parts = tmp_path / 'd.parquet.parts'
+    assert len(list(parts.glob('*.part'))) >= 2
+    return out, parts
+
+
+def test_other_settings_do_not_mix(drawn, left):
+    out, parts = left
+    before = sorted(p.read_bytes() for p in parts.iterdir())
+    for options, says in (
+            ({'about': 'another'}, 'about was model, now another'),
+            ({'settings': dataclasses.replace(SETTINGS, flip=True)},
+             'settings.flip was False, now True'),
+            ({'settings': dataclasses.replace(SETTINGS, sizes=(64, 96))}, r'\[64\], now \[64, 96')):
+        with pytest.raises(InputError, match='another prediction .*' + says + '.*--restart'):
+            run(drawn, out, **options)
+    assert sorted(p.read_bytes() for p in parts.iterdir()) == before and not out.exists()
+    done = run(drawn, out, about='another', restart=True)
+    assert done['resumed'] == 0 and out.exists() and not parts.exists()
+
+
+def test_another_index_does_not_mix(drawn, left, tmp_path):
+    with contextlib.redirect_stdout(io.StringIO()):
+        draw(tmp_path / 'other', n=41)
+    other = OpenImagesDataset(AnnotationIndex.open(tmp_path / 'other' / 'drawn.index'))
+    with pytest.raises(InputError, match='another prediction .*images was'):
+        run((other,), left[0])
+
+
+def test_damaged_parts_are_predicted_again(drawn, left, tmp_path):
+    out, parts = left
+    first, second, *_ = sorted(parts.glob('*.part'))
+    first.write_bytes(first.read_bytes()[:-64])
+    damaged = bytearray(second.read_bytes())
+    damaged[-60] ^= 1
+    second.write_bytes(damaged)
+    run(drawn, out)
+    run(drawn, tmp_path / 'whole.parquet')
+    assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
+
+
+def test_images_skipped_before_the_kill_are_counted(tmp_path):
+    with contextlib.redirect_stdout(io.StringIO()):
+        draw(tmp_path / 'drawn')
+    dataset = OpenImagesDataset(AnnotationIndex.open(tmp_path / 'drawn' / 'drawn.index'))
+    paths = [dataset.index.image_path(i) for i in (1, 17, 30)]
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b'')
+
+    class Stops(StubDetector):
+        def predict(self, imgs, score_thresh=0.):
+            if len(self.batches) == 14:
+                raise KeyboardInterrupt
+            return super().predict(imgs, score_thresh)
+
+    out = tmp_path / 'd.parquet'
+    with pytest.raises(KeyboardInterrupt):
+        run((dataset,), out, Stops(), corrupt=CorruptImages(.5))
+    done = run((dataset,), out, corrupt=CorruptImages(.5))
+    assert done['resumed'] and done['corrupt'].n_corrupt == 3 and done['corrupt'].n_image == 40
+    assert '001.png' in str(done['corrupt']) and '030.png' in str(done['corrupt'])
+    found = read_detections(out, dataset.index.classes)
+    assert len(found.image_ids) == 40 and not {1, 17, 30} & set(found.image)
+
+    # Parts without images that were skipped are no parts where none may be; mended, all is found.
+    with pytest.raises(KeyboardInterrupt):
+        run((dataset,), out, Stops(), corrupt=CorruptImages(.5))
+    for path, content in zip(paths, whole):
+        path.write_bytes(content)
+    run((dataset,), out)
+    run((dataset,), tmp_path / 'whole.parquet')
+    assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
+
+
+def test_nowhere_to_write(drawn, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match='d.parquet.parts.*cannot be written'):
+        run(drawn, tmp_path / 'file' / 'd.parquet')
