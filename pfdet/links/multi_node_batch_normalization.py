@@ -1,9 +1,36 @@
-"""Batch normalization over the images of all ranks."""
+"""Batch normalization over the images of all ranks, or of groups of ranks."""
 
 import warnings
 
 import chainer
 import chainer.links as L
+
+from pfdet.errors import InputError
+
+
+def group_of_ranks(comm, size: int = 0):
+    """The ranks that share batch statistics with this one.
+
+    PFDet shares them over all ranks (section 2.1), at the price of two latencies of the whole
+    machine a layer; groups ask for fewer and nearer ones. They are ranks in a row: as launchers
+    fill one node after the other, a group whose size divides a node's ranks stays within the node.
+
+    Args:
+        comm (ChainerMN communicator): All ranks.
+        size (int): Ranks of a group; 0 for all.
+
+    Returns:
+        ChainerMN communicator: Of the same kind.
+
+    Raises:
+        InputError: The ranks cannot be cut into such groups.
+    """
+    if size == 0 or size == comm.size:
+        return comm
+    if size < 0 or comm.size % size:
+        raise InputError(f'--bn-group-size {size}: expected 0, or a divisor of the number of '
+                         f'ranks, {comm.size}')
+    return comm.split(comm.rank // size, comm.rank)
 
 
 def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
@@ -14,8 +41,9 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
 
     Args:
         link (chainer.Link): The network.
-        comm (ChainerMN communicator): The ranks that share their statistics. A rank that has more
-            images or places than another counts no more than it: batches must be of one size.
+        comm (ChainerMN communicator): The ranks that share their statistics, see
+            :func:`group_of_ranks`. A rank that has more images or places than another counts no
+            more than it: batches must be of one size.
     """
     from chainermn.links import MultiNodeBatchNormalization
 

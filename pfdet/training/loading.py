@@ -52,6 +52,16 @@ class Batch:
     image_ids: list[str]
     size: tuple[int, int]
 
+    def parts(self, n: int) -> list['Batch']:
+        """The batch cut into ``n`` of equal length, each padded to the whole batch's size."""
+        if n < 1 or len(self.imgs) % n:
+            raise ValueError(f'{len(self.imgs)} images cannot be cut into {n} equal parts')
+        step = len(self.imgs) // n
+        return [
+            Batch(self.imgs[k], BatchTruth(*(a[k] for a in self.truth)), self.positions[k],
+                  self.image_ids[k], self.size)
+            for k in (slice(i, i + step) for i in range(0, len(self.imgs), step))]
+
 
 class TrainLoader:
     """Load an image of the training set with its augmentation.
