@@ -1,0 +1,80 @@
+"""The length of a run in images, on any number of ranks."""
+
+import math
+from types import SimpleNamespace
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pytest
+
+from pfdet.training.run_length import RunLength, Stop
+
+
+class Trainer:
+    """Counts updates and images as the updater and the iterator do."""
+
+    def __init__(self, iteration=0, position=0):
+        self.iterator = SimpleNamespace(position=position)
+        self.updater = SimpleNamespace(iteration=iteration, get_iterator=lambda name: self.iterator)
+
+    def train(self, length, until=math.inf):
+        """The schedule's iteration of each update."""
+        iterations = []
+        while not length.ended(self) and self.updater.iteration < until:
+            iterations.append(length.schedule_iteration(self))
+            self.updater.iteration += 1
+            self.iterator.position += length.global_batch
+        return iterations
+
+
+@pytest.mark.parametrize('n_image, epochs, batch', [(24, 2, 4), (25, 2, 4), (25, .5, 8), (7, 3, 8)])
+def test_without_change_all_counts_agree(n_image, epochs, batch):
+    length = RunLength(n_image, epochs, batch)
+    n = math.ceil(n_image * epochs / batch)
+    trainer = Trainer()
+    assert length.n_iteration == length.last(trainer) == n
+    assert trainer.train(length) == list(range(n))
+    assert length.last(trainer) == n
+
+
+def test_on_other_ranks_the_run_ends_at_the_same_image():
+    trainer = Trainer()
+    trainer.train(RunLength(1000, 1, 4), until=100)
+    eight = RunLength(1000, 1, 8)
+    assert eight.last(trainer) == 100 + 75
+    # as if all 400 images had come in batches of 8
+    assert trainer.train(eight) == list(np.arange(50., 125))
+    assert trainer.updater.iteration == 175 and trainer.iterator.position == 1000
+    # not on a border of the new batches
+    trainer = Trainer(1, 4)
+    assert trainer.train(RunLength(20, 1, 8)) == [.5, 1.5, 2.5]
+
+
+def test_iterations_are_updates():
+    length = RunLength(100, 1, 4, iterations=3)
+    assert len(Trainer().train(length)) == 3
+    assert Trainer(5, 20).train(length) == [] and length.last(Trainer(5, 20)) == 5
+    # on to where they end, not to where the epochs do
+    assert len(Trainer().train(RunLength(8, 1, 4, iterations=5))) == 5
+    assert Trainer().train(RunLength(8, 1, 4, iterations=0)) == []
+
+
+def test_triggers_at_the_interval_and_at_the_end():
+    length = RunLength(1000, 1, 100)
+    trainer, fired = Trainer(), []
+    for _ in range(10):
+        trainer.train(length, until=trainer.updater.iteration + 1)
+        if length.every(4)(trainer):
+            fired.append(trainer.updater.iteration)
+    assert fired == [4, 8, 10]
+
+
+def test_stop_when_asked():
+    asked = []
+    stop = Stop(RunLength(8, 1.5, 4), lambda: len(asked))
+    assert not stop(Trainer()) and stop(Trainer(3, 12))
+    assert stop.get_training_length() == (1.5, 'epoch')
+    assert Stop(RunLength(8, 1, 4, 7)).get_training_length() == (7, 'iteration')
+    asked.append(15)
+    assert stop(Trainer())
