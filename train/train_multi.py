@@ -42,6 +42,9 @@ def main() -> int | None:
     if args.keep_snapshots < 1:
         raise InputError(f'--keep-snapshots {args.keep_snapshots}: expected at least 1')
 
+    if args.accumulate < 1:
+        raise InputError(f'--accumulate {args.accumulate}: expected at least 1')
+
     # Only here, so that the above answers at once and without Chainer.
     from pfdet.openimages.corrupt_images import CorruptImages
     from pfdet.openimages.index import AnnotationIndex
@@ -50,7 +53,7 @@ def main() -> int | None:
 
     stop_request = preemption.StopRequest()
     stop_request.listen()
-    comm, device = communicator(args.communicator)
+    comm, device = communicator(args.communicator, args.allreduce_dtype)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     finished = train(
         recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
@@ -59,7 +62,8 @@ def main() -> int | None:
         val_interval=args.val_interval, snapshot_interval=args.snapshot_interval,
         keep_snapshots=args.keep_snapshots,
         corrupt=CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None,
-        stop_request=stop_request)
+        stop_request=stop_request, accumulate=args.accumulate, bn_group_size=args.bn_group_size,
+        double_buffering=args.double_buffering)
     return 0 if finished else preemption.STATUS
 
 
@@ -106,7 +110,20 @@ def parse_arguments() -> argparse.Namespace:
     add('--max-corrupt-share', type=float, default=0.01, metavar='SHARE',
         help='with --corrupt skip, end when at least 20 images and more than this share of all '
              'drawn cannot be read (default: %(default)s)')
-    add('--communicator', help="ChainerMN's name (default: pure_nccl on GPUs, else naive)")
+    add('--accumulate', type=int, default=1, metavar='N',
+        help="N batches of the recipe's size a rank and update, one after the other, where memory "
+             'is short; the learning rate is that of the N times larger batch, batch normalization '
+             'sees one at a time (default: %(default)s)')
+    add('--bn-group-size', type=int, default=0, metavar='RANKS',
+        help='ranks in a row that share batch statistics (default: all)')
+    add('--communicator',
+        help="packed, or ChainerMN's name (default: pure_nccl on GPUs, else packed)")
+    add('--allreduce-dtype', choices=('float32', 'float16'),
+        help='in what gradients are sent; float16 for slow networks, with pure_nccl or packed '
+             '(default: float32)')
+    add('--double-buffering', action='store_true',
+        help='all-reduce gradients during the next batch, with pure_nccl: each update then uses '
+             'the gradients of the iteration before, and a resumed run loses one update')
     add('--log-interval', type=int, default=10, metavar='ITERATIONS')
     add('--val-interval', type=float, metavar='EPOCHS')
     add('--snapshot-interval', type=int, metavar='ITERATIONS', help='default: an epoch')

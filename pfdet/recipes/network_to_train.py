@@ -37,7 +37,7 @@ class NetworkToTrain(NamedTuple):
 
 def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0,
                      init: Path | None = None, pick: np.ndarray | None = None,
-                     device: int = -1) -> NetworkToTrain:
+                     device: int = -1, bn_comm=None) -> NetworkToTrain:
     """The network that a run begins with; every rank calls this.
 
     Args:
@@ -46,6 +46,7 @@ def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0
         comm (ChainerMN communicator): The ranks.
         seed (int): Of the weights, and of the choice of anchors and regions.
         init, pick, device: See :func:`pfdet.recipes.training_run.train`.
+        bn_comm (ChainerMN communicator): The ranks that share batch statistics; by default all.
 
     Raises:
         InputError: A setting or a file of weights cannot be used.
@@ -63,8 +64,9 @@ def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0
             load_backbone(network.extractor.base, init)
         else:
             model_directory.load_weights(network, init, pick, len(index.classes))
-    if comm.size > 1:
-        use_multi_node_batch_normalization(network, comm)
+    bn_comm = bn_comm or comm
+    if bn_comm.size > 1:
+        use_multi_node_batch_normalization(network, bn_comm)
     chain = build.train_chain(
         recipe, network, index.classes, index.hierarchy, seed, rates, counts, pick)
     if device >= 0:

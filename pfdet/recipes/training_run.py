@@ -16,6 +16,7 @@ from pfdet.errors import InputError, end_all_ranks_on_exception
 from pfdet.files import remove_unfinished, replace_when_done
 from pfdet.inference.predict import predict
 from pfdet.iterators.sharded import ShardedIterator
+from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
@@ -23,7 +24,9 @@ from pfdet.recipes import build, model_directory, resuming
 from pfdet.recipes.network_to_train import network_to_train
 from pfdet.recipes.recipe import Recipe
 from pfdet.training.checkpoints import Snapshot
+from pfdet.training.communicators import create_communicator
 from pfdet.training.corrupt_images import CountCorruptImages
+from pfdet.training.data_wait import DataWait
 from pfdet.training.evaluator import ValidationAP
 from pfdet.training.finite_loss import FiniteLoss, RememberBatch
 from pfdet.training.loading import Converter, TrainLoader
@@ -31,7 +34,9 @@ from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.preemption import AgreeToStop, StopRequest, end_with_launcher
 from pfdet.training.reports import MeanOverRanks, PrintLog, WriteLog
 from pfdet.training.run_length import RunLength, Stop
+from pfdet.training.running_statistics import AverageRunningStatistics
 from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
+from pfdet.training.updater import Updater
 
 
 def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
@@ -40,7 +45,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
           iterations: int | None = None, log_interval: int = 10,
           val_interval: float | None = None, snapshot_interval: int | None = None,
           keep_snapshots: int = 3, corrupt: CorruptImages | None = None,
-          pick: np.ndarray | None = None, stop_request: StopRequest | None = None) -> bool:
+          pick: np.ndarray | None = None, stop_request: StopRequest | None = None,
+          accumulate: int = 1, bn_group_size: int = 0, double_buffering: bool = False) -> bool:
     """Train a recipe; every rank calls this.
 
     Args:
@@ -75,6 +81,12 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             model is of all classes.
         stop_request (StopRequest): When a rank has one, all ranks finish the iteration, write a
             snapshot and stop.
+        accumulate (int): Batches of the recipe's size that each rank goes through in an iteration,
+            one after the other (see :class:`~pfdet.training.updater.Updater`).
+        bn_group_size (int): Ranks that share batch statistics; 0 for all (see
+            :func:`~pfdet.links.multi_node_batch_normalization.group_of_ranks`).
+        double_buffering (bool): All-reduce during the next batch (see
+            :func:`~pfdet.training.optimizer.multi_node_optimizer`).
 
     Returns:
         bool: Whether the run is finished; not so when it was stopped on request.
@@ -94,20 +106,22 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     if comm.size > 1:
         end_with_launcher()
 
-    net = network_to_train(recipe, train_index, comm, seed, init, pick, device)
+    bn_comm = group_of_ranks(comm, bn_group_size)
+    net = network_to_train(recipe, train_index, comm, seed, init, pick, device, bn_comm)
     load = TrainLoader(OpenImagesDataset(train_index), recipe.min_size, recipe.max_size,
                        recipe.flip, seed)
     sampler = build.sampler(recipe, train_index, seed, comm)
     iterator = ShardedIterator(
-        sampler, load, recipe.batch_size, comm.rank, comm.size, n_thread, corrupt=corrupt)
+        sampler, load, recipe.batch_size * accumulate, comm.rank, comm.size, n_thread,
+        corrupt=corrupt)
     global_batch = iterator.global_batch_size
     length = RunLength(n_image, recipe.epochs, global_batch, iterations)
     each_epoch = max(1, round(length.n_epoch_iteration))
 
-    optimizer = multi_node_optimizer(net.chain, comm, recipe.momentum, recipe.weight_decay)
+    optimizer = multi_node_optimizer(
+        net.chain, comm, recipe.momentum, recipe.weight_decay, double_buffering)
     convert = RememberBatch(Converter(train_index.hierarchy, comm, recipe.join_iou))
-    updater = chainer.training.StandardUpdater(
-        iterator, optimizer, converter=convert, device=None)
+    updater = Updater(iterator, optimizer, convert, accumulate)
     agreed = AgreeToStop(stop_request or StopRequest(), comm)
     trainer = chainer.training.Trainer(
         updater, Stop(length, lambda: agreed.signal), out=str(out))
@@ -121,6 +135,10 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     mean = MeanOverRanks(comm)
     trainer.extend(mean)
     trainer.extend(FiniteLoss(mean, convert, out))
+    if bn_comm.size < comm.size:
+        trainer.extend(AverageRunningStatistics(net.network, comm))
+    waiting = DataWait(comm, length.every(log_interval))
+    trainer.extend(waiting)
     counting = None
     if corrupt is not None:
         counting = CountCorruptImages(corrupt, comm, length.every(log_interval))
@@ -164,6 +182,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         if finished:
             _write_results(out, net.network, validation)
         seconds = time.perf_counter() - started
+        if updater.iteration > began:
+            print(f'waiting for data: {waiting.share:.1%} of the time', flush=True)
         print(_last_words(updater.iteration, began, global_batch, seconds, out, agreed.signal,
                           finished), flush=True)
     return finished
@@ -198,19 +218,17 @@ def _extend_first_rank(trainer, out: Path, log_trigger: Callable, log_interval: 
         trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))
 
 
-def communicator(name: str | None = None):
+def communicator(name: str | None = None, allreduce_dtype: str | None = None):
     """The communicator of all ranks.
 
     Args:
-        name (str): ChainerMN's name of it; by default ``'pure_nccl'`` where there is a GPU and
-            ``'naive'``, which is the one for CPUs, where there is none.
+        name, allreduce_dtype (str): See
+            :func:`~pfdet.training.communicators.create_communicator`.
 
     Returns:
         pair: The communicator, and the GPU of this rank or -1.
     """
-    import chainermn
-
     end_all_ranks_on_exception()
-    gpu = chainer.backends.cuda.available
-    comm = chainermn.create_communicator(name or ('pure_nccl' if gpu else 'naive'))
+    comm = create_communicator(name, allreduce_dtype)
+    gpu = chainer.backends.cuda.available and name != 'packed'
     return comm, comm.intra_rank if gpu else -1

@@ -66,14 +66,18 @@ class PackedCommunicator(NaiveCommunicator):
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): The ranks.
-        dtype (str): ``'float32'`` or ``'float16'``.
+        dtype (str or NumPy's): ``'float32'`` or ``'float16'``.
     """
 
-    def __init__(self, mpi_comm, dtype: str = 'float32'):
+    def __init__(self, mpi_comm, dtype: str | np.dtype = 'float32'):
         super().__init__(mpi_comm)
         with self.config_scope():
             self.allreduce_grad_dtype = np.dtype(dtype)
         self._buffers: dict[str, np.ndarray] = {}
+
+    def split(self, color: int, key: int) -> 'PackedCommunicator':
+        """A communicator of the ranks with the same color."""
+        return PackedCommunicator(self.mpi_comm.Split(color, key), self.allreduce_grad_dtype)
 
     def multi_node_mean_grad(self, model: chainer.Link, zero_fill: bool = False) -> None:
         """Replace the gradients by their mean over all ranks.

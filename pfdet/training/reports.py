@@ -100,4 +100,6 @@ def line(entry: Mapping, epoch: float) -> str:
             f'loss {entry["main/loss"]:8.4f}  {entry["elapsed_time"]:7.0f} s')
     if 'validation/mAP' in entry:
         text += f'  mAP {entry["validation/mAP"]:.4f}'
+    if entry.get('waiting_for_data', 0) >= 0.05:
+        text += f'  waiting for data {entry["waiting_for_data"]:.0%}'
     return text
