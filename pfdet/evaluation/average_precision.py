@@ -13,7 +13,7 @@ import numpy as np
 
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
-from pfdet.evaluation.runs import blocks, is_first
+from pfdet.evaluation.runs import blocks, is_first, order_by, rows_of_pairs, score_keys
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 
@@ -76,53 +76,50 @@ def average_precision(
     """
     rank, n_image = _rank_by_id(ground_truth.image_ids)
     image, used, n_ignored = _select_detections(detections, ground_truth, n_class)
-    image = rank[image]
-    label = detections.label[used].astype(np.int64)
+    # By class, then by descending image id, then as given: the order of equal scores.
+    key = _keys(detections.label[used], rank[image], n_image)
+    order = order_by(key)
+    used, key = used[order], key[order]
     score = detections.score[used]
-    bbox = detections.bbox[used]
-    key = label * n_image + image
+    bbox = detections.bbox.take(used, axis=0)
 
-    gt_image = rank[ground_truth.image]
-    gt_label = ground_truth.label.astype(np.int64)
-    gt_key = gt_label * n_image + gt_image
+    gt_key = _keys(ground_truth.label, rank[ground_truth.image], n_image)
     normal = np.flatnonzero(~ground_truth.group_of)
     group_of = np.flatnonzero(ground_truth.group_of)
 
-    box, overlap = _best_overlap(
-        bbox, key, ground_truth.bbox[normal], gt_key[normal], over_union=True)
-    hit = np.flatnonzero((box >= 0) & (overlap >= iou_thresh))
-    # The first of each box, by descending score, the later detection first if equal.
-    hit = hit[np.lexsort((-hit, -score[hit], box[hit]))]
+    hit, box = _matches(bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh, True)
+    # The best scored of each box, the later detection if equal.
+    best = np.full(len(normal), np.iinfo(np.int64).min)
+    best_key = (score_keys(score[hit]) << 32) + hit
+    np.maximum.at(best, box, best_key)
     true_positive = np.zeros(len(used), bool)
-    true_positive[hit[is_first(box[hit])]] = True
+    true_positive[hit[best[box] == best_key]] = True
 
-    rest = np.flatnonzero(~true_positive)
-    group, cover = _best_overlap(
-        bbox[rest], key[rest], ground_truth.bbox[group_of], gt_key[group_of], over_union=False)
-    absorbed = (group >= 0) & (cover >= iou_thresh)
+    absorbed, group = _matches(
+        bbox, key, ground_truth.bbox[group_of], gt_key[group_of], iou_thresh, False)
+    rest = ~true_positive[absorbed]
+    absorbed, group = absorbed[rest], group[rest]
     group_score = np.zeros(len(group_of), score.dtype)
-    np.maximum.at(group_score, group[absorbed], score[rest[absorbed]])
-    detected = np.flatnonzero((group_score > 0) & (group_of_weight > 0))
-    detected_box = group_of[detected]
+    np.maximum.at(group_score, group, score[absorbed])
+    detected = np.flatnonzero((group_score > 0) & (group_of_weight > 0))[::-1]
 
     kept = np.ones(len(used), bool)
-    kept[rest[absorbed]] = False
+    kept[absorbed] = False
     kept = np.flatnonzero(kept)
     n_ignored['group of'] = len(used) - len(kept)
 
-    # Group-of boxes first, the last of them first, then detections: the order of equal scores
-    # in an image.
-    label = np.concatenate((gt_label[detected_box][::-1], label[kept]))
-    image = np.concatenate((gt_image[detected_box][::-1], image[kept]))
-    score = np.concatenate((group_score[detected][::-1], score[kept]))
+    # In an image group-of boxes come first, the last of them first, then detections.
+    key = np.concatenate((gt_key[group_of[detected]], key[kept]))
+    score = np.concatenate((group_score[detected], score[kept]))
     weight = np.concatenate((
         np.full(len(detected), group_of_weight, float), true_positive[kept].astype(float)))
-    order = np.lexsort((-image, -score, label))
+    order = order_by(key)
 
     n_ground_truth = (
-        np.bincount(gt_label[normal], minlength=n_class)
-        + group_of_weight * np.bincount(gt_label[group_of], minlength=n_class))
-    result = _curves(label[order], score[order], weight[order], n_ground_truth)
+        np.bincount(ground_truth.label[normal], minlength=n_class)
+        + group_of_weight * np.bincount(ground_truth.label[group_of], minlength=n_class))
+    ends = np.searchsorted(key[order], np.arange(n_class + 1) * n_image)
+    result = _curves(ends, score[order], weight[order], n_ground_truth)
     result['n_ignored'] = n_ignored
     return result
 
@@ -214,33 +211,66 @@ def _select_detections(
     return image[used], used, n_ignored
 
 
-def _best_overlap(
+def _keys(label: np.ndarray, image_rank: np.ndarray, n_image: int) -> np.ndarray:
+    # A number for each class and image that ascends by class, then by descending image id.
+    return label.astype(np.int64) * n_image + (n_image - 1 - image_rank)
+
+
+def _matches(
         bbox: np.ndarray, key: np.ndarray, gt_bbox: np.ndarray, gt_key: np.ndarray,
-        over_union: bool) -> tuple[np.ndarray, np.ndarray]:
-    # For each of bbox, the index of the ground truth of equal key with which it has the
-    # greatest overlap, the first of equals, and the overlap; -1 and 0 where there is none.
-    best = np.full(len(bbox), -1, np.int64)
-    best_overlap = np.zeros(len(bbox))
-    if len(gt_key) == 0:
-        return best, best_overlap
-    order = np.argsort(gt_key, kind='stable')
-    gt_bbox = gt_bbox[order]
-    unique, start, count = np.unique(gt_key[order], return_index=True, return_counts=True)
-    slot = np.minimum(np.searchsorted(unique, key), len(unique) - 1)
-    some = np.flatnonzero(unique[slot] == key)
-    start, count = start[slot[some]], count[slot[some]]
-    for block in blocks(count):
-        n = count[block]
-        first_pair = np.cumsum(n) - n
-        owner = np.repeat(np.arange(len(n)), n)
-        other = np.arange(len(owner)) + np.repeat(start[block] - first_pair, n)
-        overlap = _overlap(bbox[some[block]][owner], gt_bbox[other], over_union)
-        highest = np.maximum.reduceat(overlap, first_pair)
-        at_highest = np.flatnonzero(overlap == highest[owner])
-        at_highest = at_highest[is_first(owner[at_highest])]
-        best[some[block]] = order[other[at_highest]]
-        best_overlap[some[block]] = highest
-    return best, best_overlap
+        thresh: float, over_union: bool) -> tuple[np.ndarray, np.ndarray]:
+    # Of bbox, sorted by key, the indices of those whose greatest overlap with a ground truth of
+    # equal key is at least thresh, and of that ground truth, the first of equals.
+    order = order_by(gt_key)
+    gt_bbox = gt_bbox.take(order, axis=0)
+    unique, gt_start, n_gt = np.unique(gt_key[order], return_index=True, return_counts=True)
+    start = np.searchsorted(key, unique)
+    n_detection = np.searchsorted(key, unique, side='right') - start
+    none = np.zeros(0, np.int64)
+    if not n_detection.any():
+        return none, none
+    # The detections that have a ground truth of their key, and the boxes of each.
+    slot, which = rows_of_pairs(n_detection)
+    some, gt_start, n_gt = start[slot] + which, gt_start[slot], n_gt[slot]
+    columns = np.ascontiguousarray(bbox.take(some, axis=0).T)
+    gt_columns = np.ascontiguousarray(gt_bbox.T)
+    found = [(none, none)]
+    for block in blocks(n_gt):
+        row, which = rows_of_pairs(n_gt[block])
+        row += block.start
+        other = gt_start.take(row) + which
+        near = _may_overlap(columns, gt_columns, row, other, thresh, over_union)
+        row, other = row.take(near), other.take(near)
+        overlap = _overlap(bbox[some[row]], gt_bbox[other], over_union)
+        enough = np.flatnonzero(overlap >= thresh)
+        if len(enough) == 0:
+            continue
+        row, other, overlap = row[enough], other[enough], overlap[enough]
+        first = is_first(row)
+        highest = np.maximum.reduceat(overlap, np.flatnonzero(first))
+        at_highest = np.flatnonzero(overlap == highest[np.cumsum(first) - 1])
+        at_highest = at_highest[is_first(row[at_highest])]
+        found.append((some[row[at_highest]], order[other[at_highest]]))
+    detection, box = zip(*found, strict=True)
+    return np.concatenate(detection), np.concatenate(box)
+
+
+def _may_overlap(
+        a: np.ndarray, b: np.ndarray, i: np.ndarray, j: np.ndarray, thresh: float,
+        over_union: bool) -> np.ndarray:
+    # Which of the pairs may overlap by thresh, some too many but none too few. Most do not, and
+    # to say so takes neither double precision nor a division.
+    kind = np.result_type(a, b, np.float32)
+    y_min, x_min, y_max, x_max = (column.take(i) for column in a)
+    gt_y_min, gt_x_min, gt_y_max, gt_x_max = (column.take(j) for column in b)
+    share = (y_max - y_min) * (x_max - x_min)
+    height = np.minimum(y_max, gt_y_max) - np.maximum(y_min, gt_y_min)
+    width = np.minimum(x_max, gt_x_max) - np.maximum(x_min, gt_x_min)
+    inter = np.maximum(height, 0) * np.maximum(width, 0)
+    if over_union:
+        share = share + (gt_y_max - gt_y_min) * (gt_x_max - gt_x_min) - inter
+    share *= kind.type(thresh * (1 - 1e-5))
+    return np.flatnonzero(inter >= share - kind.type(1e-30))
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
@@ -256,24 +286,28 @@ def _overlap(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
 
 
 def _curves(
-        label: np.ndarray, score: np.ndarray, weight: np.ndarray,
+        ends: np.ndarray, score: np.ndarray, weight: np.ndarray,
         n_ground_truth: np.ndarray) -> dict:
-    # Curves and AP from entries sorted by class, then in the order of the curve.
+    # Curves and AP from entries by class, in the order that equal scores come in.
     n_class = len(n_ground_truth)
-    ends = np.searchsorted(label, np.arange(n_class + 1))
     ap = np.full(n_class, np.nan)
     precisions, recalls, scores = [None] * n_class, [None] * n_class, [None] * n_class
     for c in np.flatnonzero(n_ground_truth > 0):
         entries = slice(ends[c], ends[c + 1])
-        true_positives = np.cumsum(weight[entries])
-        false_positives = np.cumsum(weight[entries] <= 0)
+        # Keys and places in one number: they sort by descending score, equal ones as they come.
+        by_score = (~score_keys(score[entries]) << 32) + np.arange(ends[c + 1] - ends[c])
+        by_score.sort()
+        by_score &= 0xffffffff
+        of_class, scores[c] = weight[entries].take(by_score), score[entries].take(by_score)
+        true_positives = np.cumsum(of_class)
+        false_positives = np.cumsum(of_class <= 0)
         precision = true_positives / (true_positives + false_positives)
         recall = true_positives / n_ground_truth[c]
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         ap[c] = np.sum(np.diff(recall, prepend=0) * envelope)
-        precisions[c], recalls[c], scores[c] = precision, recall, score[entries]
+        precisions[c], recalls[c] = precision, recall
     n_detection = np.diff(ends)
-    n_true_positive = np.bincount(label[weight > 0], minlength=n_class)
+    n_true_positive = np.diff(np.append(0, np.cumsum(weight > 0))[ends])
     has_ap = ~np.isnan(ap)
     return {
         'map': float(ap[has_ap].mean()) if has_ap.any() else float('nan'),

@@ -10,7 +10,7 @@ must know how many there are: candidate pairs, pairs that overlap, and those of 
 
 import numpy as np
 
-from pfdet.evaluation.runs import array_module, blocks, rows_of_pairs
+from pfdet.evaluation.runs import array_module, blocks, rows_of_pairs, score_keys
 
 # Left edges are sorted as integers of at most so many bits.
 _EDGE_BITS = 24
@@ -99,19 +99,9 @@ def non_maximum_weighted(
 
 def _ranks(score):
     # Different integers that ascend by descending score, of equal ones by index; their lower 32
-    # bits are the index. Sorting numbers that carry their index is several times as fast as
-    # sorting indices.
+    # bits are the index.
     xp = array_module(score)
-    index = xp.arange(len(score))
-    if score.dtype.itemsize > 4 or score.dtype.kind != 'f':
-        position = xp.empty(len(score), np.int64)
-        position[xp.argsort(-score, kind='stable')] = index
-        return (position << 32) + index
-    # The bits of positive floats ascend as they do, those of negative ones descend; adding 0
-    # makes -0 and 0 equal.
-    bits = (score.astype(np.float32) + np.float32(0)).view(np.int32)
-    bits = bits ^ ((bits >> 31) & 0x7fffffff)
-    return ((~bits).astype(np.int64) << 32) + index
+    return (~score_keys(score) << 32) + xp.arange(len(score))
 
 
 def _by_rank(rank, chosen):

@@ -50,8 +50,8 @@ def _judge_image(dets, normal, groups, iou_thresh, weight):
 
 
 def literal_average_precision(detections, truth, n_class, iou_thresh=.5, weight=1.):
-    """The protocol, step by step, on Python numbers."""
-    aps = []
+    """The protocol, step by step, on Python numbers: APs, and curves (score, recall, precision)."""
+    aps, curves = [], []
     for c in range(n_class):
         entries, n_positive = [], 0
         for image_id in sorted(truth.image_ids):
@@ -73,19 +73,21 @@ def literal_average_precision(detections, truth, n_class, iou_thresh=.5, weight=
                 entries += _judge_image(dets, normal, groups, iou_thresh, weight)
         if n_positive == 0:
             aps.append(float('nan'))
+            curves.append(None)
             continue
         entries = sorted(entries, key=lambda e: e[0])[::-1]
         points, tp, fp = [], 0., 0
-        for _, value in entries:
+        for score, value in entries:
             tp += value
             fp += value <= 0
-            points.append((tp / n_positive, tp / (tp + fp)))
+            points.append((score, tp / n_positive, tp / (tp + fp)))
         ap, last = 0., 0.
-        for k, (recall, _) in enumerate(points):
-            ap += (recall - last) * max(p for _, p in points[k:])
+        for k, (_, recall, _) in enumerate(points):
+            ap += (recall - last) * max(p for _, _, p in points[k:])
             last = recall
         aps.append(ap)
-    return aps
+        curves.append(points)
+    return aps, curves
 
 
 def _random_case(rng):
@@ -105,7 +107,10 @@ def _random_case(rng):
         group_of=rng.random(g) < rng.choice([0, .3, 1]),
         verified=rng.random((n_image, n_class)) < .5)
     det_ids = [f'{i:02}' for i in rng.permutation(n_image + 1)]
-    score = rng.integers(0, 4, d) / 4 if rng.random() < .6 else rng.random(d)
+    score = rng.random(d)
+    if rng.random() < .6:
+        # Equal scores; also none, either zero, and logits.
+        score = rng.integers(rng.choice([-2, 0]), 4, d) / 4 * rng.choice([1, -1, 1e-40])
     detections = Detections(
         image_ids=det_ids, image=rng.integers(0, n_image + 1, d).astype(np.int32),
         label=rng.integers(0, n_class, d).astype(np.int32),
@@ -116,22 +121,51 @@ def _random_case(rng):
     return detections, truth, n_class
 
 
-@pytest.mark.parametrize('iou_thresh, weight', [(.5, 1.), (.5, 0.), (.25, .5)])
+@pytest.mark.parametrize('iou_thresh, weight', [(.5, 1.), (.5, 0.), (.25, .5), (1., 1.)])
 def test_equals_literal(iou_thresh, weight):
     rng = np.random.default_rng(0)
     informative = 0
     for _ in range(1500):
         detections, truth, n_class = _random_case(rng)
-        expected = literal_average_precision(detections, truth, n_class, iou_thresh, weight)
+        expected, curves = literal_average_precision(
+            detections, truth, n_class, iou_thresh, weight)
         result = average_precision(detections, truth, n_class, iou_thresh, weight)
         np.testing.assert_allclose(result['ap'], expected, rtol=0, atol=1e-9)
+        for c, points in enumerate(curves):
+            if points is None:
+                assert result['precision'][c] is None
+                continue
+            ours = (result[name][c] for name in ('score', 'recall', 'precision'))
+            np.testing.assert_allclose(
+                np.stack(list(ours), axis=1), np.reshape(points, (-1, 3)), rtol=0, atol=1e-9)
+            assert result['n_detection'][c] == len(points)
         finite = [ap for ap in expected if ap == ap]
         informative += any(0 < ap < 1 for ap in finite)
         if finite:
             assert result['map'] == pytest.approx(np.mean(finite), abs=1e-9)
         else:
             assert np.isnan(result['map'])
-    assert informative > 300
+    assert informative > 100
+
+
+def test_double_precision_and_overlaps_next_to_the_threshold():
+    # Boxes an ulp from an overlap of exactly one half, on both sides of it.
+    rng = np.random.default_rng(2)
+    informative = 0
+    for dtype in (np.float32, np.float64):
+        for _ in range(200):
+            detections, truth, n_class = _random_case(rng)
+            detections.score = detections.score.astype(dtype)
+            for table in (detections, truth):
+                bbox = table.bbox.round(2).astype(dtype)
+                moved = (rng.random(bbox.shape) < .3) & (bbox > .1)
+                bbox[moved] = np.nextafter(bbox, rng.choice([-1, 2]), dtype=dtype)[moved]
+                table.bbox = bbox
+            expected, _ = literal_average_precision(detections, truth, n_class)
+            result = average_precision(detections, truth, n_class)
+            np.testing.assert_allclose(result['ap'], expected, rtol=0, atol=1e-9)
+            informative += any(0 < ap < 1 for ap in expected)
+    assert informative > 50
 
 
 def _case(dets, boxes, verified=((True,),), ids=('a',)):
