@@ -1,0 +1,54 @@
+"""The options of train_multi.py for many ranks and little memory, in whole runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TRAIN = Path(__file__).resolve().parents[2] / 'train' / 'train_multi.py'
+SMALL = ['--set', 'min_size=(48,64)', 'n_anchor=16', 'n_roi=8', 'epochs=4']
+
+
+def arguments(world, out, *more):
+    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
+            '--log-interval', 1, *more, *SMALL]
+
+
+def log(out):
+    return json.loads((out / 'log').read_text())
+
+
+def weights(out):
+    with np.load(out / 'model.npz') as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_groups_parts_and_halves_resume_to_the_bit(small_world, tmp_path, mpiexec):
+    """Two groups of two ranks with different statistics, two parts an update, float16."""
+    options = ['--bn-group-size', 2, '--accumulate', 2, '--allreduce-dtype', 'float16']
+    more = ['batch_size=1']
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    done = mpiexec(4, TRAIN, *arguments(small_world, whole, *options, '--iterations', 5), *more)
+    assert 'trained 5 iterations of 8 images' in done.stdout
+    assert 'waiting for data: ' in done.stdout
+    # the rate is that of 8 images: 0.02 for 8, warm-up over half an epoch from a tenth
+    assert log(whole)[2]['lr'] == pytest.approx(0.02 * (1 + np.cos(np.pi * 2 / 12)) / 2)
+    assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(whole))
+    mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 3,
+                                 '--snapshot-interval', 3), *more)
+    mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 5, '--resume'), *more)
+    a, b = weights(whole), weights(cut)
+    assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
+
+
+@pytest.mark.parametrize('options, words', [
+    (['--bn-group-size', 3], ['--bn-group-size 3', 'divisor', '2']),
+    (['--double-buffering'], ['--double-buffering', 'pure_nccl']),
+    (['--communicator', 'naive', '--allreduce-dtype', 'float16'], ['float16', 'naive']),
+    (['--accumulate', 0], ['--accumulate 0'])])
+def test_refusals(small_world, tmp_path, mpiexec, options, words):
+    done = mpiexec(2, TRAIN, *arguments(small_world, tmp_path / 'x', *options), check=False)
+    assert done.returncode == 2
+    lines = {line for line in done.stderr.splitlines() if line.startswith('error: ')}
+    assert len(lines) == 1 and all(word in min(lines) for word in words)
