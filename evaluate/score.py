@@ -6,6 +6,9 @@
 
 With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
 negative labels to descendants. Without it, they count as expanded already.
+
+The papers' groups of classes have means of their own: parts and possessions; with --hierarchy,
+leaves and parents; and with --train-index or --counts, ranges of rank by training images.
 """
 
 import argparse
@@ -15,6 +18,12 @@ from pathlib import Path
 
 from pfdet.errors import run_command
 from pfdet.evaluation.average_precision import average_precision, score_dict
+from pfdet.evaluation.class_groups import (
+    class_groups,
+    mean_by_group,
+    read_training_images,
+    training_images_of_index,
+)
 from pfdet.evaluation.detections import read_detections
 from pfdet.evaluation.ground_truth import read_ground_truth
 from pfdet.files import replace_when_done
@@ -27,6 +36,11 @@ def main() -> None:
     args = _parse_arguments()
     classes = read_classes(args.classes)
     hierarchy = None if args.hierarchy is None else read_hierarchy(args.hierarchy, classes)
+    images = None
+    if args.train_index is not None:
+        images = training_images_of_index(args.train_index, classes)
+    elif args.counts is not None:
+        images = read_training_images(args.counts, classes)
     detections = read_detections(args.detections, classes)
     truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
     result = average_precision(
@@ -38,7 +52,8 @@ def main() -> None:
     score.update(
         n_image=len(truth.image_ids), n_image_predicted=len(detections.image_ids),
         n_image_unknown=len(unknown), iou_thresh=args.iou_thresh,
-        group_of_weight=args.group_of_weight)
+        group_of_weight=args.group_of_weight,
+        groups=mean_by_group(result['ap'], class_groups(classes, images, hierarchy)))
     with replace_when_done(args.out) as unfinished:
         unfinished.write_text(json.dumps(score, indent=1), encoding='utf-8')
 
@@ -62,6 +77,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
     parser.add_argument('--out', type=Path, required=True, metavar='score.json')
+    counts = parser.add_mutually_exclusive_group()
+    counts.add_argument(
+        '--train-index', type=Path, metavar='INDEX',
+        help='the training split, to rank classes by their images')
+    counts.add_argument(
+        '--counts', type=Path, metavar='CSV',
+        help='the same from classes.csv, as pfdet.openimages.statistics writes it')
     parser.add_argument(
         '--iou-thresh', type=float, default=.5, metavar='IOU', help='default 0.5')
     parser.add_argument(
@@ -88,6 +110,13 @@ def _print_summary(score: dict, n_shown: int = 5) -> None:
             print('   ...')
             continue
         print(f'{score["AP"][mid]:6.4f} {score["n_ground_truth"][mid]:6g}  {score["name"][mid]}')
+    print('   mAP classes  group')
+    for name, group in score['groups'].items():
+        mean = '     -' if group['mAP'] is None else f'{group["mAP"]:6.4f}'
+        scored = str(group['n_class'])
+        if group['n_class'] < group['n_all']:
+            scored += f'/{group["n_all"]}'
+        print(f'{mean} {scored:>7}  {name}')
     print(f'mAP {score["mAP"]:.4f} over {score["n_class"]} classes with ground truth, '
           f'{score["n_image"]} images')
 
