@@ -37,7 +37,7 @@ def blocks(count) -> Iterator[slice]:
     size = PAIRS_PER_BLOCK if xp is np else PAIRS_PER_GPU_BLOCK
     end_pair = xp.cumsum(count)
     # The host must know how much there is to do: these are the points where it waits.
-    n_pair = int(end_pair[-1])
+    n_pair = end_pair[-1].item()
     if n_pair == 0:
         return
     # A block ends with the row that brings its last pair.
@@ -65,7 +65,7 @@ def rows_of_pairs(count) -> tuple:
         row = np.repeat(np.arange(len(count)), count)
     else:
         # CuPy repeats no row by an array's counts.
-        pair = xp.arange(int(end_pair[-1]))
+        pair = xp.arange(end_pair[-1].item())
         row = xp.searchsorted(end_pair, pair, side='right')
     return row, pair - (end_pair - count).take(row)
 

@@ -175,8 +175,8 @@ def _sweep(x_min, x_max, label, iou_thresh: float) -> tuple:
     n = len(label)
     index_bits = (n - 1).bit_length()
     group = label.astype(np.int64)
-    lowest = int(group.min())
-    group_bits = (int(group.max()) - lowest).bit_length()
+    lowest = group.min().item()
+    group_bits = (group.max().item() - lowest).bit_length()
     if group_bits + index_bits + _EDGE_BITS > 63:
         group = xp.unique(group, return_inverse=True)[1].reshape(-1)
         lowest, group_bits = 0, index_bits
