@@ -41,3 +41,10 @@ def gpu_is_there(source: str) -> str:
         "            '(see https://docs-cupy.chainer.org/en/stable/install.html'\n"
         "            '#install-cudnn).')",
         "'python -m pfdet.compat says why, and what it means.')")
+
+
+@fix('chainermn.communicators._memory_utility', since='CuPy 14', needed=has_cupy)
+def half_in_nccl_kernels(source: str) -> str:
+    """Include CUDA's ``half`` in the kernels that pack gradients for NCCL; CuPy no longer does."""
+    return _replace(source, '#include <cupy/carray.cuh>',
+                    '#include <cuda_fp16.h>\n#include <cupy/carray.cuh>', 2)

@@ -97,5 +97,6 @@ def suppress_on_gpu(bbox, valid, thresh: float):
     n = cupy.int32(K), cupy.int32(n_word)
     cuda.raw(_OVERLAPS, 'overlaps')(
         (n_word, n_word, G), (_WORD,), (bbox, over, *n, cupy.float32(thresh)))
-    cuda.raw(_CHOOSE, 'choose')((G,), (_WORD,), (valid, over, keep, *n))
+    # One warp a list: its threads go in step, and up to 2048 boxes are a word for each of them.
+    cuda.raw(_CHOOSE, 'choose')((G,), (32,), (valid, over, keep, *n))
     return keep

@@ -25,7 +25,7 @@ BACKBONES = {
     'resnet': lambda: ResNet(SHALLOW),
     'resnext': lambda: ResNet(SHALLOW, 128, 32),
     'se_resnext': lambda: ResNet(SHALLOW, 128, 32, se=True),
-    'senet': lambda: SENet(SHALLOW),
+    'senet': lambda: SENet(SHALLOW, 16, 64),
     'efficientnet': lambda: EfficientNet(0.5, 0.5),
     'mini': MiniSEResNeXt}
 LINKS = {
@@ -74,7 +74,7 @@ def compare(link, *arrays, **kwargs):
 def test_backbones(name):
     np.random.seed(0)
     # In double precision: with so few places, batch normalization makes much of rounding.
-    x = np.random.default_rng(0).normal(size=(2, 3, 64, 96))
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 64))
     with chainer.using_config('dtype', np.float64):
         link = BACKBONES[name]()
     compare(link, x)

@@ -85,11 +85,11 @@ def lexsort(keys):
 def repeat(a, repeats, axis=None):
     """How often must be known on the host."""
     if isinstance(repeats, ndarray):
-        raise HostError('cupy.repeat takes numbers of the host')
+        raise HostArgumentError('cupy.repeat takes numbers of the host')
     return wrap(np.repeat(unwrap(a), repeats, axis))
 
 
-class HostError(TypeError):
+class HostArgumentError(TypeError):
     """A function takes its argument on the host only."""
 
 

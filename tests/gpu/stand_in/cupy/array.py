@@ -8,6 +8,7 @@ done and counted, as are copies asked for by name.
 
 import collections
 import contextlib
+import functools
 import operator
 import traceback
 
@@ -30,7 +31,7 @@ def count(what: str) -> None:
             return
 
 
-class HostConversion(TypeError):
+class HostConversionError(TypeError):
     """Data would leave the GPU, or enter it, without having been asked to."""
 
 
@@ -48,13 +49,13 @@ def unwrap(value):
     if isinstance(value, ndarray):
         return value._a
     if isinstance(value, np.ndarray):
-        raise HostConversion('a NumPy array among CuPy arrays')
+        raise HostConversionError('a NumPy array among CuPy arrays')
     if isinstance(value, tuple | list):
         return type(value)(map(unwrap, value))
     if isinstance(value, slice):
         for edge in value.start, value.stop, value.step:
             if isinstance(edge, ndarray):
-                raise HostConversion('a slice of which an edge is on the GPU')
+                raise HostConversionError('a slice of which an edge is on the GPU')
     return value
 
 
@@ -171,22 +172,22 @@ class ndarray:  # noqa: N801
         return wrap(self._a.copy())
 
     def __reduce__(self):
-        raise HostConversion('pickling an array of the GPU')
+        raise HostConversionError('pickling an array of the GPU')
 
     def __array__(self, dtype=None, copy=None):
-        raise HostConversion('Implicit conversion to a NumPy array is not allowed.')
+        raise HostConversionError('Implicit conversion to a NumPy array is not allowed.')
 
     def __array_function__(self, function, types, args, kwargs):
-        raise HostConversion(f'numpy.{function.__name__} of an array on the GPU')
+        raise HostConversionError(f'numpy.{function.__name__} of an array on the GPU')
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         # A scalar of NumPy's on the left hand side ends here; CuPy computes it.
         if method == '__call__' and any(isinstance(x, np.generic) for x in inputs):
             return call(ufunc, *inputs, **kwargs)
-        raise HostConversion(f'numpy.{ufunc.__name__} of an array on the GPU')
+        raise HostConversionError(f'numpy.{ufunc.__name__} of an array on the GPU')
 
     def _no_scalar(self, *_):
-        raise HostConversion('a number or a truth value of an array on the GPU')
+        raise HostConversionError('a number or a truth value of an array on the GPU')
 
     __float__ = __int__ = __bool__ = __index__ = __complex__ = _no_scalar
 
@@ -203,14 +204,14 @@ def _operator(name: str):
         if isinstance(other, (ndarray, *_SCALARS)):
             return call(function, self, other)
         if isinstance(other, np.ndarray):
-            raise HostConversion(f'a NumPy array on the right of {name}')
+            raise HostConversionError(f'a NumPy array on the right of {name}')
         return NotImplemented
 
     def reflected(self, other):
         if isinstance(other, (ndarray, *_SCALARS)):
             return call(function, other, self)
         if isinstance(other, np.ndarray):
-            raise HostConversion(f'a NumPy array on the left of {name}')
+            raise HostConversionError(f'a NumPy array on the left of {name}')
         return NotImplemented
     return forward, reflected
 
@@ -222,7 +223,7 @@ def _in_place(name: str):
         if not isinstance(other, (ndarray, *_SCALARS)):
             # A variable of Chainer's among them, which would make it another object.
             if isinstance(other, np.ndarray):
-                raise HostConversion(f'a NumPy array on the right of i{name}')
+                raise HostConversionError(f'a NumPy array on the right of i{name}')
             return NotImplemented
         with np.errstate(all='ignore'):
             function(self._a, unwrap(other))
@@ -240,7 +241,8 @@ for _name in ('add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow', 'matmul'
 for _name in 'eq', 'ne', 'lt', 'le', 'gt', 'ge':
     setattr(ndarray, f'__{_name}__', _operator(_name)[0])
 for _name in 'neg', 'pos', 'abs', 'invert':
-    setattr(ndarray, f'__{_name}__', lambda self, f=getattr(operator, _name): call(f, self))
+    setattr(ndarray, f'__{_name}__', functools.partialmethod(
+        lambda self, function: call(function, self), getattr(operator, _name)))
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 An element-wise or reducing kernel becomes a loop over its elements. Of a raw kernel the blocks run
 one after the other and the threads of a block as threads, so that ``__syncthreads`` and shared
-memory do what they do. Where there is no compiler, a kernel raises :class:`NoCompiler`.
+memory do what they do. Where there is no compiler, a kernel raises :class:`NoCompilerError`.
 """
 
 import ctypes
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cupy.array import HostConversion, ndarray, wrap
+from cupy.array import HostConversionError, ndarray, wrap
 
 _C_NAMES = {'b': 'signed char', 'B': 'unsigned char', 'h': 'short', 'H': 'unsigned short',
             'i': 'int', 'I': 'unsigned int', 'l': 'long long', 'L': 'unsigned long long',
@@ -63,7 +64,7 @@ static void __syncthreads() { pthread_barrier_wait(&barrier); }
 '''
 
 
-class NoCompiler(RuntimeError):
+class NoCompilerError(RuntimeError):
     """There is no C++ compiler on this machine."""
 
 
@@ -79,7 +80,7 @@ def _folder() -> Path:
 def _compile(source: str, *flags: str) -> ctypes.CDLL:
     compiler = shutil.which('g++') or shutil.which('clang++')
     if compiler is None:
-        raise NoCompiler('no g++ or clang++')
+        raise NoCompilerError('no g++ or clang++')
     name = hashlib.sha256(source.encode()).hexdigest()[:24]
     library = _folder() / f'{name}.so'
     if not library.exists():
@@ -94,6 +95,15 @@ def _compile(source: str, *flags: str) -> ctypes.CDLL:
             raise RuntimeError(f'{path}:\n{result.stderr[:4000]}')
         unfinished.replace(library)
     return ctypes.CDLL(str(library))
+
+
+@functools.cache
+def _record(*entry) -> None:
+    # For compile_kernels.py: every kernel that was run, with the types it was run with.
+    path = os.environ.get('PFDET_STAND_IN_RECORD')
+    if path:
+        with open(path, 'a') as f:
+            f.write(json.dumps(entry) + '\n')
 
 
 class _Param:
@@ -127,6 +137,7 @@ def _resolve(params: list[_Param], args: list, types: dict[str, np.dtype]) -> No
 class _Kernel:
     def __init__(self, in_params: str, out_params: str, name: str, preamble: str):
         self.ins, self.outs = _params(in_params), _params(out_params)
+        self.in_text, self.out_text = in_params, out_params
         self.name = name
         self.preamble = preamble
 
@@ -137,7 +148,7 @@ class _Kernel:
             raise TypeError(f'{self.name} takes {n} or {n + len(self.outs)} arrays')
         for a in args:
             if isinstance(a, np.ndarray) or not isinstance(a, ndarray | int | float | np.generic):
-                raise HostConversion(f'{self.name}: an argument of type {type(a).__name__}')
+                raise HostConversionError(f'{self.name}: an argument of type {type(a).__name__}')
         return list(args[:n]), list(args[n:]) or [None] * len(self.outs)
 
     def declarations(self, types: dict[str, np.dtype]) -> str:
@@ -182,6 +193,8 @@ class ElementwiseKernel(_Kernel):
         laid = [np.ascontiguousarray(a if p.raw else np.broadcast_to(a, shape))
                 for p, a in zip([*self.ins, *self.outs], [*in_arrays, *out_arrays])]
         n = int(np.prod(shape, dtype=np.int64))
+        _record('elementwise', self.name, self.in_text, self.out_text, self.operation,
+                self.preamble, tuple((k, t.char) for k, t in types.items()))
         if n:
             function = _compile(self.source(types)).run
             function(ctypes.c_ssize_t(n), *(ctypes.c_void_p(a.ctypes.data) for a in laid),
@@ -237,6 +250,8 @@ class ReductionKernel(_Kernel):
         n_in = int(np.prod([arrays[0].shape[a] for a in axes], dtype=np.int64))
         laid = [np.ascontiguousarray(a.transpose(*kept, *axes)) for a in arrays]
         result = np.empty(shape, self.dtype_of(self.outs[0], types))
+        _record('reduction', self.name, self.in_text, self.out_text, self.expressions,
+                self.preamble, tuple((k, t.char) for k, t in types.items()))
         if result.size:
             _compile(self.source(types)).run(
                 ctypes.c_ssize_t(result.size), ctypes.c_ssize_t(n_in),
@@ -276,6 +291,7 @@ class RawKernel:
         parameters = re.search(rf'\b{self.name}\s*\(([^)]*)\)\s*{{', self.code).group(1).split(',')
         types = [p.strip().rsplit(None, 1)[0] if '*' not in p else p[:p.rindex('*') + 1]
                  for p in parameters]
+        _record('raw', self.name, self.code)
         if len(args) != len(types):
             raise TypeError(f'{self.name} takes {len(types)} arguments, given {len(args)}')
         boxed = []
@@ -290,7 +306,7 @@ class RawKernel:
                 # As CuPy: eight bytes, of which the kernel reads what it declares.
                 boxed.append(ctypes.c_longlong(a))
             else:
-                raise HostConversion(f'{self.name}: an argument of type {type(a).__name__}')
+                raise HostConversionError(f'{self.name}: an argument of type {type(a).__name__}')
         pointers = (ctypes.c_void_p * len(boxed))(
             *(ctypes.cast(ctypes.byref(b), ctypes.c_void_p) for b in boxed))
         sizes = [int(n) for d in (grid, block) for n in (*d, 1, 1, 1)[:3]]
@@ -311,11 +327,16 @@ extern "C" void run(void** a, unsigned gx, unsigned gy, unsigned gz,
     for (unsigned z = 0; z < gz; ++z) for (unsigned y = 0; y < gy; ++y)
     for (unsigned x = 0; x < gx; ++x) {{
         blockIdx = {{x, y, z}};
-        std::vector<std::thread> threads;
-        for (unsigned t = 0; t < n; ++t) threads.emplace_back([=] {{
+        auto work = [=](unsigned t) {{
             threadIdx = {{t % bx, t / bx % by, t / bx / by}};
             {self.name}({arguments});
-        }});
+        }};
+        if (!{int('__syncthreads' in self.code)}) {{
+            for (unsigned t = 0; t < n; ++t) work(t);
+            continue;
+        }}
+        std::vector<std::thread> threads;
+        for (unsigned t = 0; t < n; ++t) threads.emplace_back(work, t);
         for (auto& t : threads) t.join();
     }}
     pthread_barrier_destroy(&barrier);
