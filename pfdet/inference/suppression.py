@@ -14,6 +14,8 @@ from pfdet.evaluation.runs import array_module, blocks, rows_of_pairs, score_key
 
 # Left edges are sorted as integers of at most so many bits.
 _EDGE_BITS = 24
+# The bits of a rank that are an index.
+_INDEX = 0xffffffff
 
 
 def non_maximum_suppression(bbox, score, label, iou_thresh: float = 0.5) -> tuple:
@@ -107,7 +109,7 @@ def _ranks(score):
 def _by_rank(rank, chosen):
     # Indices of those chosen by a mask, by ascending rank.
     xp = array_module(rank)
-    return xp.sort(rank.take(xp.flatnonzero(chosen))) & 0xffffffff
+    return xp.sort(rank.take(xp.flatnonzero(chosen))) & _INDEX
 
 
 def _overlapping_pairs(bbox, rank, label, iou_thresh: float) -> tuple:
@@ -131,35 +133,36 @@ def _overlapping_pairs(bbox, rank, label, iou_thresh: float) -> tuple:
     # IoU > t is the same as intersection * (1 + t) > t * (sum of both areas).
     area_share = (y_max - y_min) * (x_max - x_min) * kind(iou_thresh)
     factor = kind(1 + iou_thresh)
+    sweep_rank = rank.take(order)
     sources, targets = [], []
     for block in blocks(count):
-        row, which = rows_of_pairs(count[block])
-        a = row + block.start
-        b = a + which
+        a, b = rows_of_pairs(count[block])
+        a += block.start
+        b += a
         b += 1
         height = xp.minimum(y_max.take(a), y_max.take(b))
         height -= xp.maximum(y_min.take(a), y_min.take(b))
         near = xp.flatnonzero(height >= xp.maximum(least_height.take(a), least_height.take(b)))
-        a, b, height = a.take(near), b.take(near), height.take(near)
-        width = xp.minimum(x_max.take(a), x_max.take(b))
-        width -= xp.maximum(x_min.take(a), x_min.take(b))
-        inter = xp.maximum(width, 0) * height * factor
+        a, b = a.take(near), b.take(near)
+        inter = xp.minimum(x_max.take(a), x_max.take(b))
+        inter -= xp.maximum(x_min.take(a), x_min.take(b))
+        inter *= factor * height.take(near)
         share = area_share.take(a) + area_share.take(b)
         near = xp.flatnonzero(inter * more + tiny >= share)
-        a, b = order.take(a.take(near)), order.take(b.take(near))
-        inter, share = inter.take(near), share.take(near)
         # Those too near to the threshold to tell are computed as the definition says.
+        inter, share = inter.take(near), share.take(near)
+        a, b = a.take(near), b.take(near)
         unsure = xp.flatnonzero(inter * less - tiny <= share)
         if len(unsure):
             above = xp.ones(len(near), bool)
             above[unsure] = _iou(*(
-                bbox.take(i.take(unsure), axis=0).astype(np.float64)
+                bbox.take(order.take(i.take(unsure)), axis=0).astype(np.float64)
                 for i in (a, b))) > iou_thresh
             above = xp.flatnonzero(above)
             a, b = a.take(above), b.take(above)
-        first = rank.take(a) < rank.take(b)
-        sources.append(xp.where(first, a, b))
-        targets.append(xp.where(first, b, a))
+        a, b = sweep_rank.take(a), sweep_rank.take(b)
+        sources.append(xp.minimum(a, b) & _INDEX)
+        targets.append(xp.maximum(a, b) & _INDEX)
     if not sources:
         return xp.zeros(0, np.int64), xp.zeros(0, np.int64)
     if len(sources) == 1:
