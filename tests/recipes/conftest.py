@@ -1,0 +1,170 @@
+"""Training runs under mpiexec that a test follows, sends signals to, and looks after."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / 'train' / 'train_multi.py'
+
+
+@pytest.fixture
+def launch():
+    """Start ``train_multi.py`` on several ranks: ``launch(n_rank, *args)``, a `LaunchedRun`."""
+    runs = []
+
+    def launch(n_rank: int, *args: object) -> LaunchedRun:
+        beside = Path(sys.executable).with_name('mpiexec')
+        mpiexec = str(beside) if beside.exists() else shutil.which('mpiexec')
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+        runs.append(LaunchedRun(
+            [mpiexec, '-n', str(n_rank), sys.executable, str(TRAIN), *map(str, args)],
+            dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
+            ROOT))
+        return runs[-1]
+
+    yield launch
+    for run in runs:
+        run.kill()
+
+
+class LaunchedRun:
+    """A job of several ranks, started now.
+
+    Args:
+        command (list of str): ``mpiexec ...``.
+        environment (dict): Of the job.
+        directory (path): Where it runs.
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str], directory: Path):
+        self.process = subprocess.Popen(
+            command, cwd=directory, env=environment, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._changed = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=args, daemon=True)
+            for args in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))]
+        for reader in self._readers:
+            reader.start()
+        self.seen: dict[int, str] = {}
+
+    def _read(self, stream, lines: list[str]) -> None:
+        for line in stream:
+            with self._changed:
+                lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def trained(self) -> list[int]:
+        """The iterations of the log so far."""
+        found = (re.search(r'iteration +(\d+)  lr', line) for line in self.lines)
+        return [int(match[1]) for match in found if match]
+
+    def wait_for(self, n: int, timeout: float = 100) -> None:
+        """Wait until this job has logged ``n`` iterations, or ended."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(self.trained()) >= n or self.process.poll() is not None, timeout)
+
+    def ranks(self, n: int, timeout: float = 60) -> list[int]:
+        """The process ids of the ranks, once there are ``n``."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = {}
+            for pid in _descendants(self.process.pid):
+                rank, start = _rank(pid), _started(pid)
+                if start is not None:
+                    self.seen[pid] = start
+                if rank is not None:
+                    found[rank] = pid
+            if len(found) == n:
+                return [found[rank] for rank in range(n)]
+            time.sleep(0.02)
+        raise AssertionError(f'never saw {n} ranks: {self.output()}')
+
+    def send(self, number: int, pid: int | None = None) -> None:
+        """Send a signal to a rank, or to mpiexec."""
+        os.kill(self.process.pid if pid is None else pid, number)
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the end, and return the exit status; end it all if it does not come."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f'did not end within {timeout} s: {self.output()}') from None
+        for reader in self._readers:
+            reader.join(timeout)
+        return self.process.returncode
+
+    def left_over(self, timeout: float = 30) -> list[int]:
+        """Processes of the job that are still there, zombies among them, after some seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = [pid for pid, start in self.seen.items() if _started(pid) == start]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End everything of the job."""
+        for pid in [*self.seen, *_descendants(self.process.pid), self.process.pid]:
+            if self.seen.get(pid, _started(pid)) == _started(pid):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+    def output(self) -> str:
+        """What the job has printed."""
+        return ''.join([*self.lines, *self.errors])
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return None
+    # after the name, which may have blanks and brackets
+    return text.rpartition(')')[2].split()
+
+
+def _started(pid: int) -> str | None:
+    """When the process was started: tells it from a later one of the same number."""
+    stat = _stat(pid)
+    return stat and stat[19]
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir('/proc'):
+        stat = _stat(int(entry)) if entry.isdigit() else None
+        if stat:
+            children.setdefault(int(stat[1]), []).append(int(entry))
+    found, new = [], [pid]
+    while new:
+        new = [child for parent in new for child in children.get(parent, [])]
+        found += new
+    return found
+
+
+def _rank(pid: int) -> int | None:
+    try:
+        environment = Path(f'/proc/{pid}/environ').read_bytes()
+        command = Path(f'/proc/{pid}/cmdline').read_bytes()
+    except OSError:
+        return None
+    match = re.search(rb'(?:^|\0)PMI_RANK=(\d+)\0', environment)
+    return int(match[1]) if match and b'train_multi.py' in command else None
