@@ -22,9 +22,9 @@ from pfdet.training.optimizer import multi_node_optimizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
 
-# How often the host waits for a size in a step (of the sampled anchors; of the boxes a class; of the
-# labels a region, and of how many have a second one), and how often it copies (how many regions a
-# level has, twice with context; how many a second label).
+# How often the host waits for a size in a step (of the sampled anchors; of the boxes a class; of
+# the labels a region, and of how many have a second one), and how often it copies (how many
+# regions a level has, twice with context; how many a second label).
 SWITCHES = {
     'mini': ([], 1, 1),
     'PFDet': (['psp=True', 'fpn_scale=5', 'context=True', 'cooccurrence=True',

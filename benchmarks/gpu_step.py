@@ -1,0 +1,254 @@
+"""Training steps and inference on a GPU: speed, memory, what takes the time, and torchvision.
+
+    python benchmarks/gpu_step.py [--recipes table1-baseline table1-senet154] [--batches 1 2 4 8]
+
+Random weights, made images of MiniOpenImages enlarged to 800 x 1333. For every recipe and batch
+size it prints images/s and peak memory in training and in inference, and the share of a training
+step by section, from CUDA events. Where PyTorch and torchvision are installed, it first measures
+Faster R-CNN ResNet-50 FPN at the same size and batch, and gives the ratio of ours to it. That
+backbone is smaller than the papers': `--set backbone=resnet50` compares like with like.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pfdet.compat  # noqa: F401
+
+import chainer
+import numpy as np
+from chainer.backends import cuda
+from gpu_sections import SECTIONS, DeviceClock, Sections, divided
+
+from pfdet import recipes
+from pfdet.errors import InputError, run_command
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes import build
+from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training.optimizer import multi_node_optimizer
+
+SIZE = 800, 1333
+
+
+def main() -> int:
+    """Parse arguments, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--recipes', nargs='+', default=['table1-baseline', 'table1-senet154'])
+    parser.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.add_argument('--batches', nargs='+', type=int, default=[1, 2, 4, 8])
+    parser.add_argument('--steps', type=int, default=20, help='timed, after 3 that are not')
+    parser.add_argument('--index', type=Path, help='images to use instead of made ones')
+    args = parser.parse_args()
+    if not cuda.available:
+        raise InputError('there is no GPU to measure: python -m pfdet.compat says what is missing')
+    cuda.get_device_from_id(0).use()
+    name = cuda.cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
+    print(f'{name}, CuPy {cuda.cupy.__version__}, '
+          f'{"cuDNN" if cuda.cudnn_enabled else "im2col and cuBLAS"}, {SIZE[0]} x {SIZE[1]}')
+    with tempfile.TemporaryDirectory() as folder:
+        index = AnnotationIndex.open(args.index or made_index(Path(folder)))
+        theirs = {}
+        for n in args.batches:
+            theirs[n] = or_out_of_memory(lambda n=n: torchvision_speed(n, args.steps))
+            release_torch()
+            report('torchvision', n, theirs[n])
+        for recipe in args.recipes:
+            for n in args.batches:
+                ours = or_out_of_memory(
+                    lambda r=recipe, n=n: our_speed(r, args.set, index, n, args.steps))
+                report(recipe, n, ours, theirs[n])
+    return 0
+
+
+def our_speed(recipe: str, changes: Sequence[str], index: AnnotationIndex, n: int, steps: int,
+              clock=None, size: tuple[int, int] = SIZE, device: int = 0) -> dict:
+    """A recipe's speed.
+
+    Args:
+        recipe (str): Its name.
+        changes (sequence of str): As ``--set``.
+        index (AnnotationIndex): Where images come from.
+        n (int): Images a batch.
+        steps (int): How many are timed.
+        clock: See :class:`gpu_sections.Sections`; by default CUDA events.
+        size (pair of int): Of the shorter edge, and the longer one's limit.
+        device (int): The GPU, or -1 for the CPU.
+
+    Returns:
+        dict: ``train`` and ``test`` images/s, ``train_memory`` and ``test_memory`` bytes, and
+        ``share`` by section.
+    """
+    import chainermn
+
+    r = recipes.override(recipes.find(recipe), list(changes))
+    n_class = len(index.classes)
+    rates = np.zeros((n_class, n_class), np.float32)
+    network = build.detector(r, n_class, 0, rates, index.hierarchy.descendants)
+    chain = build.train_chain(
+        r, network, index.classes, index.hierarchy, 0, rates, np.ones(n_class))
+    comm = chainermn.create_communicator('pure_nccl' if device >= 0 else 'naive')
+    if device >= 0:
+        chain.to_device(f'@cupy:{device}')
+    optimizer = multi_node_optimizer(chain, comm)
+    optimizer.lr = 1e-4
+    load = TrainLoader(OpenImagesDataset(index), (size[0], size[0]), size[1], True, 0)
+    convert = Converter(index.hierarchy)
+    sections = Sections(clock or DeviceClock())
+    position = iter(range(10 ** 9))
+
+    def step() -> None:
+        with sections.inside('data'):
+            batch = convert([load(p % len(index), p, 0)
+                             for p in (next(position) for _ in range(n))])
+        # Loss, backward and the gradients' mean have sections of their own.
+        with sections.inside('update'):
+            optimizer.update(sections.within('other', chain), batch)
+
+    with divided(chain, sections, comm):
+        for _ in range(min(3, steps)):
+            step()
+        free_memory(device)
+        sections.seconds()
+        for _ in range(steps):
+            step()
+        by_section = sections.seconds()
+    whole = sum(by_section.values())
+    result = {'train': steps * n / whole, 'train_memory': used_memory(device),
+              'share': {name: by_section[name] / whole for name in SECTIONS}}
+    chain.cleargrads()
+    free_memory(device)
+    dataset = OpenImagesDataset(index)
+    imgs = [dataset.get_resized(i % len(index), *size).transpose(2, 0, 1) for i in range(n)]
+    seconds = timed(lambda: network.predict(imgs), steps, sections.clock)
+    return {**result, 'test': steps * n / seconds, 'test_memory': used_memory(device)}
+
+
+def timed(function: Callable, times: int, clock) -> float:
+    """Seconds of so many calls, after one that is not counted."""
+    function()
+    clock.wait()
+    start = clock.stamp()
+    for _ in range(times):
+        function()
+    end = clock.stamp()
+    clock.wait()
+    return clock.seconds(start, end)
+
+
+def free_memory(device: int) -> None:
+    """Begin to measure memory: the pool keeps whatever it has once had."""
+    if device >= 0:
+        cuda.cupy.get_default_memory_pool().free_all_blocks()
+
+
+def used_memory(device: int) -> int:
+    """The most bytes that the pool has held since."""
+    return cuda.cupy.get_default_memory_pool().total_bytes() if device >= 0 else 0
+
+
+def torchvision_speed(n: int, steps: int) -> dict | None:
+    """Faster R-CNN ResNet-50 FPN of torchvision; :obj:`None` where it is not installed."""
+    try:
+        import torch
+        import torchvision
+    except ImportError:
+        return None
+    model = torchvision.models.detection.fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=501).cuda()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    imgs = [torch.rand(3, *SIZE, device='cuda') for _ in range(n)]
+    boxes = torch.tensor([[100., 100, 400, 500], [600, 50, 1200, 700]], device='cuda')
+    targets = [{'boxes': boxes, 'labels': torch.tensor([1, 2], device='cuda')} for _ in imgs]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(model(imgs, targets).values()).backward()
+        optimizer.step()
+
+    def predict() -> None:
+        with torch.no_grad():
+            model(imgs)
+
+    class Clock:
+        def stamp(self):
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+
+        def seconds(self, start, end) -> float:
+            return start.elapsed_time(end) / 1000
+
+        def wait(self) -> None:
+            torch.cuda.synchronize()
+
+    result = {}
+    for name, function, training in ('train', step, True), ('test', predict, False):
+        model.train(training)
+        torch.cuda.reset_peak_memory_stats()
+        result[name] = steps * n / timed(function, steps, Clock())
+        result[f'{name}_memory'] = torch.cuda.max_memory_allocated()
+    return result
+
+
+def release_torch() -> None:
+    """Give back what PyTorch keeps for its next arrays."""
+    if 'torch' in sys.modules:
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def or_out_of_memory(measure: Callable[[], dict | None]) -> dict | None:
+    """What was measured; empty if it did not fit."""
+    try:
+        return measure()
+    except (RuntimeError, MemoryError) as e:
+        if 'out of memory' not in str(e).lower():
+            raise
+        cuda.cupy.get_default_memory_pool().free_all_blocks()
+        return {}
+
+
+def report(name: str, n: int, found: dict | None, theirs: dict | None = None) -> None:
+    """A line for training and one for inference."""
+    if not found:
+        print(f'{name}, batch {n}: {"not installed" if found is None else "out of memory"}')
+        return
+    for what in 'train', 'test':
+        line = (f'{name}, batch {n}, {what}: {found[what]:.2f} images/s, '
+                f'{found[what + "_memory"] / 2 ** 30:.1f} GiB')
+        if theirs:
+            line += f', {found[what] / theirs[what]:.2f} times torchvision'
+        print(line)
+    if 'share' in found:
+        print('    ' + '  '.join(
+            f'{section} {100 * share:.1f} %' for section, share in found['share'].items()))
+    sys.stdout.flush()
+
+
+def made_index(folder: Path) -> Path:
+    """An index of 32 made images."""
+    import contextlib
+    import io
+
+    from pfdet.openimages.build_index import build_index
+    from pfdet.openimages.make_mini import make_mini
+    from pfdet.openimages.mini.knobs import Knobs
+
+    data = folder / 'data'
+    make_mini(data, Knobs(images=32, validation_images=1), workers=4)
+    with contextlib.redirect_stdout(io.StringIO()):
+        build_index(data / 'train-annotations-bbox.csv',
+                    data / 'train-annotations-human-imagelabels.csv',
+                    data / 'class-descriptions.csv', data / 'hierarchy.json', data / 'train',
+                    folder / 'train.index')
+    return folder / 'train.index'
+
+
+if __name__ == '__main__':
+    chainer.global_config.autotune = True
+    run_command(main)
