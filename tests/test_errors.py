@@ -59,3 +59,36 @@ def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
     done = mpiexec(2, program, timeout=50, check=False)
     assert done.returncode == 1
     assert 'Traceback' in done.stderr and 'RuntimeError: of rank 1' in done.stderr
+
+
+def test_what_is_wrong_on_all_ranks_is_said_once(mpiexec):
+    """Also before anything has started MPI."""
+    for start in '', 'import mpi4py.MPI':
+        result = mpiexec(3, f'''
+            from pfdet.errors import InputError, run_command
+
+            def main():
+                {start}
+                raise InputError('--recipe none: no such recipe')
+
+            run_command(main)
+        ''', check=False, timeout=30)
+        assert result.returncode == 2
+        assert result.stderr.count('error: ') == 1, result.stderr
+
+
+def test_rank_that_fails_before_mpi_starts_ends_those_that_start_it(mpiexec):
+    result = mpiexec(2, '''
+        import os
+        from pfdet.errors import run_command
+
+        def main():
+            if os.environ['PMI_RANK'] == '1':
+                raise ImportError('of rank 1')
+            import mpi4py.MPI
+            mpi4py.MPI.COMM_WORLD.Barrier()
+
+        run_command(main)
+    ''', check=False, timeout=30)
+    assert result.returncode == 1
+    assert 'Traceback' in result.stderr and 'ImportError: of rank 1' in result.stderr
