@@ -1,41 +1,31 @@
 """A training run of a recipe on all ranks, from the index to the weights."""
 
-import json
-import signal
-import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import chainer
 import numpy as np
-from chainer.training import extensions
 
 from pfdet.errors import InputError, end_all_ranks_on_exception
-from pfdet.files import remove_unfinished, replace_when_done
-from pfdet.inference.predict import predict
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build, model_directory, resuming
+from pfdet.recipes import build, resuming, run_parts
 from pfdet.recipes.network_to_train import network_to_train
 from pfdet.recipes.recipe import Recipe
 from pfdet.training.checkpoints import Snapshot
 from pfdet.training.communicators import create_communicator
 from pfdet.training.corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
-from pfdet.training.evaluator import ValidationAP
 from pfdet.training.finite_loss import FiniteLoss, RememberBatch
 from pfdet.training.loading import Converter, TrainLoader
 from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.preemption import AgreeToStop, StopRequest, end_with_launcher
-from pfdet.training.reports import MeanOverRanks, PrintLog, WriteLog
+from pfdet.training.reports import MeanOverRanks
 from pfdet.training.run_length import RunLength, Stop
 from pfdet.training.running_statistics import AverageRunningStatistics
-from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
 from pfdet.training.updater import Updater
 
 
@@ -96,11 +86,8 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
             another run, or the loss is not finite (see
             :class:`~pfdet.training.finite_loss.FiniteLoss`).
     """
+    _check(train_index, val_index)
     n_image = len(train_index)
-    if n_image == 0:
-        raise InputError(f'{train_index.path}: holds no image to train on')
-    if val_index is not None and val_index.classes.mids != train_index.classes.mids:
-        raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
     if not resume:
         resuming.refuse_to_begin_anew(out / 'snapshots', comm)
     if comm.size > 1:
@@ -114,9 +101,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     iterator = ShardedIterator(
         sampler, load, recipe.batch_size * accumulate, comm.rank, comm.size, n_thread,
         corrupt=corrupt)
-    global_batch = iterator.global_batch_size
-    length = RunLength(n_image, recipe.epochs, global_batch, iterations)
-    each_epoch = max(1, round(length.n_epoch_iteration))
+    length = RunLength(n_image, recipe.epochs, iterator.global_batch_size, iterations)
 
     optimizer = multi_node_optimizer(
         net.chain, comm, recipe.momentum, recipe.weight_decay, double_buffering)
@@ -126,12 +111,7 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     trainer = chainer.training.Trainer(
         updater, Stop(length, lambda: agreed.signal), out=str(out))
     trainer.extend(agreed)
-    trainer.extend(SetLearningRate(partial(
-        learning_rate, n_iteration=length.n_iteration,
-        lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, global_batch),
-        schedule=recipe.schedule, steps=recipe.steps,
-        n_warmup=round(recipe.warmup_epochs * length.n_epoch_iteration)),
-        length.schedule_iteration))
+    trainer.extend(run_parts.set_learning_rate(recipe, length))
     mean = MeanOverRanks(comm)
     trainer.extend(mean)
     trainer.extend(FiniteLoss(mean, convert, out))
@@ -145,29 +125,23 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         trainer.extend(counting)
     validation = None
     if val_index is not None:
-        validation = ValidationAP(partial(
-            predict, net.network, OpenImagesDataset(val_index),
-            settings=model_directory.predict_settings(recipe),
-            corrupt=corrupt and CorruptImages(corrupt.max_share)), val_index, comm)
+        validation = run_parts.validation(recipe, net.network, val_index, comm, corrupt)
         each = max(1, round((val_interval or recipe.epochs / 8) * length.n_epoch_iteration))
         trainer.extend(validation, trigger=length.every(each))
     snapshot = Snapshot(out / 'snapshots', keep=keep_snapshots, run=resuming.description(
-        recipe, seed, train_index, net.classes, comm.size, global_batch))
+        recipe, seed, train_index, net.classes, comm.size, length.global_batch))
     if comm.rank == 0:
-        _extend_first_rank(trainer, out, length.every(log_interval), log_interval)
-        at_interval = length.every(snapshot_interval or each_epoch)
+        run_parts.extend_first_rank(trainer, out, length.every(log_interval), log_interval)
+        at_interval = length.every(snapshot_interval or max(1, round(length.n_epoch_iteration)))
         trainer.extend(snapshot, trigger=lambda t: at_interval(t) or agreed.signal)
 
     if resume:
         resuming.resume(trainer, snapshot, comm)
     if comm.rank == 0:
-        remove_unfinished(out, 'model.npz', 'recipe.json', 'log', 'score.json', 'rates.npy')
-        model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, {
-            'ranks': comm.size, 'global_batch_size': global_batch, 'images': n_image,
+        run_parts.write_description(out, recipe, net, {
+            'ranks': comm.size, 'global_batch_size': length.global_batch, 'images': n_image,
             'iterations': length.last(trainer), 'seed': seed,
             'init': str(init) if init else None})
-        if net.rates is not None:
-            model_directory.write_rates(out, net.rates)
     began, started = updater.iteration, time.perf_counter()
     try:
         if not length.ended(trainer):
@@ -180,42 +154,20 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         if counting is not None and counting.total.n_corrupt:
             print(f'{counting.total}; others took their place', flush=True)
         if finished:
-            _write_results(out, net.network, validation)
+            run_parts.write_results(out, net.network, validation)
         seconds = time.perf_counter() - started
         if updater.iteration > began:
             print(f'waiting for data: {waiting.share:.1%} of the time', flush=True)
-        print(_last_words(updater.iteration, began, global_batch, seconds, out, agreed.signal,
-                          finished), flush=True)
+        print(run_parts.last_words(updater.iteration, began, length.global_batch, seconds, out,
+                                   None if finished else agreed.signal), flush=True)
     return finished
 
 
-def _write_results(out: Path, network: chainer.Link, validation: ValidationAP | None) -> None:
-    model_directory.write_weights(out, network)
-    if validation is not None and validation.score is not None:
-        with replace_when_done(out / 'score.json') as path:
-            path.write_text(json.dumps(validation.score, indent=1) + '\n')
-
-
-def _last_words(iteration: int, began: int, global_batch: int, seconds: float, out: Path,
-                asked: int, finished: bool) -> str:
-    """What the first rank says at the end."""
-    if not finished:
-        return (f'stopped by {signal.Signals(asked).name} after iteration {iteration}, its '
-                f'snapshot is in {out / "snapshots"}; give --resume to go on')
-    if began == iteration > 0:
-        return f'trained already, {iteration} iterations: {out / "model.npz"}'
-    return (f'trained {iteration} iterations of {global_batch} images in {seconds:.0f} s: '
-            f'{out / "model.npz"}')
-
-
-def _extend_first_rank(trainer, out: Path, log_trigger: Callable, log_interval: int) -> None:
-    """What the first rank alone writes and prints."""
-    trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
-    trainer.extend(extensions.LogReport(trigger=log_trigger, filename=None))
-    trainer.extend(WriteLog(out / 'log'), trigger=log_trigger)
-    trainer.extend(PrintLog(), trigger=log_trigger)
-    if sys.stdout.isatty():
-        trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))
+def _check(train_index: AnnotationIndex, val_index: AnnotationIndex | None) -> None:
+    if len(train_index) == 0:
+        raise InputError(f'{train_index.path}: holds no image to train on')
+    if val_index is not None and val_index.classes.mids != train_index.classes.mids:
+        raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
 
 
 def communicator(name: str | None = None, allreduce_dtype: str | None = None):
