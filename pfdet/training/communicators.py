@@ -62,7 +62,7 @@ class PackedCommunicator(NaiveCommunicator):
     power of two that brings the largest of all ranks between 16,384 and 32,768; what is more than
     2^38 times smaller than the largest becomes 0. Unlike a loss scale this needs no choice, but
     one message more, of one number. Converting on a CPU takes longer than sending over a fast
-    network: it pays below some 3 Gbit/s a rank.
+    network: it pays below some 5 Gbit/s a rank.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): The ranks.
