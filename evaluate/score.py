@@ -5,7 +5,8 @@
         --hierarchy hierarchy.json --detections validation.parquet --out score.json
 
 With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
-negative labels to descendants. Without it, they count as expanded already.
+negative labels to descendants. Without it, they count as expanded already. Instead of the four
+files, --index takes an annotation index made of them.
 
 The papers' groups of classes have means of their own: parts and possessions; with --hierarchy,
 leaves and parents; and with --train-index or --counts, ranges of rank by training images.
@@ -25,24 +26,32 @@ from pfdet.evaluation.class_groups import (
     training_images_of_index,
 )
 from pfdet.evaluation.detections import read_detections
-from pfdet.evaluation.ground_truth import read_ground_truth
+from pfdet.evaluation.ground_truth import ground_truth_of_index, read_ground_truth
 from pfdet.files import replace_when_done
 from pfdet.openimages.classes import read_classes
 from pfdet.openimages.hierarchy import read_hierarchy
+from pfdet.openimages.index import AnnotationIndex
 
 
 def main() -> None:
     """Read, score, write, and print a summary."""
     args = _parse_arguments()
-    classes = read_classes(args.classes)
-    hierarchy = None if args.hierarchy is None else read_hierarchy(args.hierarchy, classes)
+    index = None if args.index is None else AnnotationIndex.open(args.index)
+    if index is not None:
+        classes, hierarchy = index.classes, index.hierarchy
+    else:
+        classes = read_classes(args.classes)
+        hierarchy = None if args.hierarchy is None else read_hierarchy(args.hierarchy, classes)
     images = None
     if args.train_index is not None:
         images = training_images_of_index(args.train_index, classes)
     elif args.counts is not None:
         images = read_training_images(args.counts, classes)
     detections = read_detections(args.detections, classes)
-    truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
+    if index is not None:
+        truth = ground_truth_of_index(index)
+    else:
+        truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
     result = average_precision(
         detections, truth, len(classes), args.iou_thresh, args.group_of_weight)
 
@@ -70,10 +79,12 @@ def main() -> None:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--boxes', type=Path, nargs='+', required=True, metavar='CSV')
-    parser.add_argument('--labels', type=Path, nargs='+', required=True, metavar='CSV')
-    parser.add_argument('--classes', type=Path, required=True, metavar='CSV')
+    parser.add_argument('--boxes', type=Path, nargs='+', metavar='CSV')
+    parser.add_argument('--labels', type=Path, nargs='+', metavar='CSV')
+    parser.add_argument('--classes', type=Path, metavar='CSV')
     parser.add_argument('--hierarchy', type=Path, metavar='JSON')
+    parser.add_argument(
+        '--index', type=Path, metavar='INDEX', help='annotation index, instead of these four')
     parser.add_argument(
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
     parser.add_argument('--out', type=Path, required=True, metavar='score.json')
@@ -90,6 +101,11 @@ def _parse_arguments() -> argparse.Namespace:
         '--group-of-weight', type=float, default=1., metavar='W',
         help="1, the challenge's, by default; 0 ignores group-of boxes")
     args = parser.parse_args()
+    files = [args.boxes, args.labels, args.classes]
+    if args.index is None and None in files:
+        parser.error('expected --boxes, --labels and --classes, or --index')
+    if args.index is not None and any((*files, args.hierarchy)):
+        parser.error('--index goes without --boxes, --labels, --classes and --hierarchy')
     if not 0 < args.iou_thresh <= 1:
         parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
     if not 0 <= args.group_of_weight <= 1:

@@ -11,6 +11,7 @@ import pytest
 
 from pfdet.evaluation.detections import Detections, write_detections
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.index import AnnotationIndex
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,3 +127,29 @@ def test_scoring_does_not_import_chainer():
             'sys.exit("chainer" in sys.modules)')
     environment = dict(os.environ, PYTHONPATH=str(_ROOT))
     assert subprocess.run([sys.executable, '-c', code], env=environment, cwd='/').returncode == 0
+
+
+def test_an_index_says_the_same_as_its_files(small_world, tmp_path):
+    index = AnnotationIndex.open(small_world / 'validation.index')
+    rng = np.random.default_rng(0)
+    n = 400
+    corner = np.sort(rng.random((n, 2, 2)), axis=1)
+    write_detections(tmp_path / 'd.parquet', Detections(
+        [index.image_id(i) for i in range(len(index))],
+        np.sort(rng.integers(0, len(index), n)).astype(np.int32),
+        rng.integers(0, len(index.classes), n).astype(np.int32),
+        rng.random(n).astype(np.float32),
+        corner.reshape(n, 4).astype(np.float32)), index.classes)
+    data, common = small_world / 'data', ['--detections', tmp_path / 'd.parquet', '--out']
+    from_files = _run(
+        'score.py', *common, tmp_path / 'files.json',
+        '--boxes', data / 'validation-annotations-bbox.csv',
+        '--labels', data / 'validation-annotations-human-imagelabels.csv',
+        '--classes', data / 'class-descriptions.csv', '--hierarchy', data / 'hierarchy.json')
+    from_index = _run('score.py', *common, tmp_path / 'index.json', '--index', index.path)
+    assert from_files.returncode == from_index.returncode == 0, from_index.stderr
+    assert json.loads((tmp_path / 'files.json').read_text()) == json.loads(
+        (tmp_path / 'index.json').read_text())
+    neither = _run('score.py', *common, tmp_path / 'no.json')
+    assert neither.returncode == 2
+    assert 'expected --boxes, --labels and --classes, or --index' in neither.stderr
