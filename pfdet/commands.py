@@ -11,8 +11,8 @@ from pfdet.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None,
-               command_prefix: str = '$ ') -> None:
+def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None
+               ) -> None:
     """Run a Python program and wait for it; the command is printed so that it can be typed again.
 
     Args:
@@ -20,7 +20,6 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
         ranks (int): MPI ranks. They share out the cores.
         quiet (bool): Nothing of what the program prints is shown.
         log (path): Where what it prints goes instead, after what is there.
-        command_prefix (str): Printed before the command.
 
     Raises:
         InputError: It ended with a status other than 0.
@@ -28,11 +27,14 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     command = [sys.executable, *map(str, args)]
     if ranks > 1:
         command = [str(Path(sys.executable).parent / 'mpiexec'), '-n', str(ranks), *command]
-    print(command_prefix + shlex.join(
+    print('$ ' + shlex.join(
         os.path.relpath(c) if os.path.isabs(c) else c for c in command), flush=True)
     # Ranks that share cores must not each start a thread a core.
     threads = max(1, (os.cpu_count() or 1) // ranks)
     environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    # The scripts run with this package, installed or not.
+    path = filter(None, [str(ROOT), environment.get('PYTHONPATH')])
+    environment['PYTHONPATH'] = os.pathsep.join(path)
     if log is None:
         status = subprocess.run(command, env=environment, check=False,
                                 stdout=subprocess.DEVNULL if quiet else None).returncode

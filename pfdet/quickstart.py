@@ -5,17 +5,13 @@ Every step is a command of its own, printed before it runs, so that it can be ty
 
 import argparse
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from pfdet.errors import InputError, run_command
+from pfdet.commands import ROOT, run_python
+from pfdet.errors import run_command
 
-ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ('train', 'validation')
 
 
@@ -31,11 +27,11 @@ def main() -> None:
     if not args.resume and (out / 'run' / 'recipe.json').exists():
         shutil.rmtree(out / 'run')
     step('Draw a small Open Images: scenes, and what annotators would write of them')
-    python('-m', 'pfdet.openimages.make_mini', '--out', data, '--images', args.images,
+    run_python('-m', 'pfdet.openimages.make_mini', '--out', data, '--images', args.images,
            '--seed', args.seed, '--force')
     step('Compile the annotations to indexes')
     for split in SPLITS:
-        python('-m', 'pfdet.openimages.build_index',
+        run_python('-m', 'pfdet.openimages.build_index',
                '--boxes', data / f'{split}-annotations-bbox.csv',
                '--labels', data / f'{split}-annotations-human-imagelabels.csv',
                '--classes', data / 'class-descriptions.csv',
@@ -47,23 +43,23 @@ def main() -> None:
              '--train-index', out / 'train.index']
     predict = [ROOT / 'evaluate' / 'predict.py', '--index', out / 'validation.index']
     untrained = out / 'untrained'
-    python(*train, '--out', untrained, '--iterations', 0)
-    python(*predict, '--model', untrained, '--out', untrained / 'detections.parquet',
+    run_python(*train, '--out', untrained, '--iterations', 0)
+    run_python(*predict, '--model', untrained, '--out', untrained / 'detections.parquet',
            ranks=args.ranks)
-    python(ROOT / 'evaluate' / 'score.py', *truth,
+    run_python(ROOT / 'evaluate' / 'score.py', *truth,
            '--detections', untrained / 'detections.parquet', '--out', untrained / 'score.json',
            quiet=True)
 
     step(f'Train on {args.ranks} ranks')
     run = out / 'run'
-    python(*train, '--val-index', out / 'validation.index', '--out', run, '--resume',
+    run_python(*train, '--val-index', out / 'validation.index', '--out', run, '--resume',
            *args.train_flags, ranks=args.ranks)
     step('Detect, score, and write the Kaggle submission')
     detections = run / 'detections.parquet'
-    python(*predict, '--model', run, '--out', detections, ranks=args.ranks)
-    python(ROOT / 'evaluate' / 'score.py', *truth, '--detections', detections,
+    run_python(*predict, '--model', run, '--out', detections, ranks=args.ranks)
+    run_python(ROOT / 'evaluate' / 'score.py', *truth, '--detections', detections,
            '--out', run / 'score.json')
-    python(ROOT / 'evaluate' / 'make_submission.py', '--detections', detections,
+    run_python(ROOT / 'evaluate' / 'make_submission.py', '--detections', detections,
            '--classes', data / 'class-descriptions.csv', '--out', out / 'submission.csv')
 
     step('Write the report')
@@ -109,22 +105,6 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
 
 def step(title: str) -> None:
     print(f'\n== {title}', flush=True)
-
-
-def python(*args, ranks: int = 1, quiet: bool = False) -> None:
-    """Run a Python program, on several MPI ranks if asked; its failure ends the quickstart."""
-    command = [sys.executable, *map(str, args)]
-    if ranks > 1:
-        command = [str(Path(sys.executable).parent / 'mpiexec'), '-n', str(ranks), *command]
-    print('$ ' + shlex.join(os.path.relpath(c) if os.path.isabs(c) else c for c in command),
-          flush=True)
-    # Ranks that share cores must not each start a thread a core.
-    threads = max(1, (os.cpu_count() or 1) // ranks)
-    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
-    status = subprocess.run(command, env=environment, check=False,
-                            stdout=subprocess.DEVNULL if quiet else None).returncode
-    if status:
-        raise InputError(f'the step above ended with status {status}')
 
 
 def parse_arguments() -> argparse.Namespace:
