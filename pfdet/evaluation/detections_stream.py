@@ -70,7 +70,7 @@ def sorted_by_image(path: Path, classes: Classes, directory: Path) -> Path:
 
 def _is_sorted(path: Path) -> bool:
     last = ''
-    with open_parquet(path) as file:
+    with open_parquet(path, piecemeal=True) as file:
         for batch in file.iter_batches(columns=['ImageID']):
             ids = batch.column(0)
             if ids.null_count:
@@ -107,7 +107,7 @@ def blocks_of_images(
     """
     rest = None
     first_row = 0
-    with open_parquet(path) as file:
+    with open_parquet(path, piecemeal=True) as file:
         for batch in file.iter_batches(n_row, columns=list(COLUMNS)):
             rows = check_rows(path, pa.Table.from_batches([batch]), classes, first_row)
             first_row += batch.num_rows
