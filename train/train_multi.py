@@ -10,6 +10,7 @@ on, on any number of ranks. Status 2 is an error of one line, and 1 a traceback.
 import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 from pfdet import recipes
@@ -45,6 +46,10 @@ def main() -> int | None:
     if args.accumulate < 1:
         raise InputError(f'--accumulate {args.accumulate}: expected at least 1')
 
+    if recipe.init in recipes.RECIPES and args.init is None:
+        raise InputError(f'recipe {recipe.name} goes on from the weights of {recipe.init}: give '
+                         '--init with the model.npz of its run')
+
     # Only here, so that the above answers at once and without Chainer.
     from pfdet.openimages.corrupt_images import CorruptImages
     from pfdet.openimages.index import AnnotationIndex
@@ -54,6 +59,9 @@ def main() -> int | None:
     stop_request = preemption.StopRequest()
     stop_request.listen()
     comm, device = communicator(args.communicator, args.allreduce_dtype)
+    if comm.rank == 0 and recipe.init == 'imagenet' and not args.init and recipe.scale == 'full':
+        print('note: the paper starts from a backbone trained on ImageNet; without --init, this '
+              'run starts from random weights', file=sys.stderr, flush=True)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     finished = train(
         recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,

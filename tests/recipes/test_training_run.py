@@ -133,7 +133,8 @@ def test_starts_from_a_backbone_alone(small_world, model, tmp_path):
 
 def test_list_and_show():
     listed = run(TRAIN, '--list').stdout
-    assert 'table1-baseline' in listed and 'PFDet Table 1' in listed
+    assert 'PFDet 2018, Table 1: single model\n  table1-baseline ' in listed
+    assert '  cs-table4-hybrid-s20 ' in listed
     shown = run(TRAIN, '--recipe', 'mini', '--set', 'epochs=3', '--show').stdout
     assert 'epochs             3.0' in shown
 
@@ -147,6 +148,8 @@ def test_bad_input_of_training(small_world, tmp_path):
             'train_multi.py', 'not a .npz file')
     refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
             'backbone vgg', 'mini_se_resnext')
+    refused(run(TRAIN, '--recipe', 'cs-table4-soft-balance', '--train-index', 'x', '--out', 'y'),
+            'goes on from the weights of cs-table4-scratch-20', '--init')
 
 
 def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpiexec):
