@@ -59,12 +59,13 @@ def main() -> int | None:
     stop_request = preemption.StopRequest()
     stop_request.listen()
     comm, device = communicator(args.communicator, args.allreduce_dtype)
+    train_index = AnnotationIndex.open(args.train_index)
+    val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     if comm.rank == 0 and recipe.init == 'imagenet' and not args.init and recipe.scale == 'full':
         print('note: the paper starts from a backbone trained on ImageNet; without --init, this '
               'run starts from random weights', file=sys.stderr, flush=True)
-    val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     finished = train(
-        recipe, AnnotationIndex.open(args.train_index), args.out, comm, val_index=val_index,
+        recipe, train_index, args.out, comm, val_index=val_index,
         init=args.init, resume=args.resume, seed=args.seed, device=device,
         n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
         val_interval=args.val_interval, snapshot_interval=args.snapshot_interval,
