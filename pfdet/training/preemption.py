@@ -2,8 +2,8 @@
 
 Slurm sends SIGTERM to a job that it preempts, and with ``--signal=USR1@120`` SIGUSR1 120 seconds
 before a job's time is up. MPICH's ``mpiexec`` passes both on to all ranks, and waits for them. Its
-proxies, the ranks' parents, end at SIGUSR1 without passing it on, so Slurm has to send it to the
-batch script (``--signal=B:USR1@120``), and the script to ``mpiexec``.
+proxies, the ranks' parents, ignore both, so let Slurm tell the batch script
+(``--signal=B:USR1@120``), and the script ``mpiexec``.
 
 Should only some of the ranks be told, all stop after the same iteration: they ask each other after
 every one.
