@@ -151,13 +151,13 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
 
     finished = length.ended(trainer)
     if comm.rank == 0:
+        if updater.iteration > began:
+            print(f'waiting for data: {waiting.share:.1%} of the time', flush=True)
         if counting is not None and counting.total.n_corrupt:
             print(f'{counting.total}; others took their place', flush=True)
         if finished:
             run_parts.write_results(out, net.network, validation)
         seconds = time.perf_counter() - started
-        if updater.iteration > began:
-            print(f'waiting for data: {waiting.share:.1%} of the time', flush=True)
         print(run_parts.last_words(updater.iteration, began, length.global_batch, seconds, out,
                                    None if finished else agreed.signal), flush=True)
     return finished
