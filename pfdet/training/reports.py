@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from chainer import training
+from chainer.backends import cuda
 
 from pfdet.files import replace_when_done
 
@@ -32,9 +33,11 @@ class MeanOverRanks(training.Extension):
 
     def __call__(self, trainer) -> None:
         keys = sorted(k for k in trainer.observation if k.startswith(self.prefix))
-        values = np.array(
-            [float(getattr(trainer.observation[k], 'array', trainer.observation[k]))
-             for k in keys], np.float64)
+        values = [getattr(trainer.observation[k], 'array', trainer.observation[k]) for k in keys]
+        # All at once: the host waits for the GPU once.
+        xp = cuda.get_array_module(*values)
+        values = cuda.to_cpu(xp.stack([xp.asarray(v, dtype=np.float64) for v in values])) if (
+            keys) else np.zeros(0)
         self.own = dict(zip(keys, values.tolist(), strict=True))
         if self.comm.size > 1:
             from mpi4py import MPI

@@ -15,6 +15,9 @@ import pytest
 
 import pfdet
 
+# Python 3.12 and pytest show what is wrong with the backslashes in ChainerCV's docstrings.
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::SyntaxWarning')
+
 NAMES = {major: {module: set(names.split()) for module, names in modules.items()}
          for major, modules in json.loads(
              Path(__file__).with_name('cupy_names.json').read_text()).items()}

@@ -1,7 +1,7 @@
 """Samplers, a step of training and prediction on the GPU, against the same on the CPU."""
 
 import contextlib
-import copy
+import json
 
 import chainer
 import numpy as np
@@ -15,10 +15,10 @@ from pfdet.openimages.hierarchy import flat_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.tables import GROUP_OF
 from pfdet.recipes import build
+from pfdet.recipes.training_run import train
 from pfdet.targets import sampling
-from pfdet.targets.batch_truth import BatchTruth, collate
+from pfdet.targets.batch_truth import collate
 from pfdet.training.loading import Converter, TrainLoader
-from pfdet.training.optimizer import multi_node_optimizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
 
@@ -181,27 +181,24 @@ def test_truth_of_experts(index):
     assert step(on_gpu, batch)[0] == pytest.approx(step(chain, batch)[0], rel=1e-3)
 
 
-def test_optimizer(index):
-    """Weights after two steps of the optimizer of all ranks, here one."""
+def test_a_run(small_world, tmp_path):
+    """Train, validate, snapshot, resume: the log of losses is the CPU's."""
     import chainermn
+    from chainermn import nccl
 
-    batch, weights = make_batch(index), []
-    for gpu in False, True:
-        chain = make_chain(index, [])
-        if gpu:
-            chain.to_gpu()
-        optimizer = multi_node_optimizer(chain, chainermn.create_communicator('naive'))
-        optimizer.lr = 0.01
-        for _ in range(2):
-            optimizer.update(chain, batch)
-        weights.append({name: cuda.to_cpu(p.array) for name, p in chain.namedparams()})
-    for name, expected in weights[0].items():
-        np.testing.assert_allclose(
-            weights[1][name], expected, rtol=1e-3, atol=1e-6 * abs(expected).max(), err_msg=name)
-
-
-def test_truth_travels_as_it_is(index):
-    truth = make_batch(index).truth
-    on_gpu = BatchTruth(*map(cuda.to_gpu, copy.copy(truth)))
-    for a, b in zip(on_gpu, truth, strict=True):
-        np.testing.assert_array_equal(cuda.to_cpu(a), b)
+    index = AnnotationIndex.open(small_world / 'train.index')
+    recipe = recipes.override(recipes.find('mini'), [
+        'min_size=(96, 96)', 'max_size=160', 'test_size=96', 'batch_size=2', 'dtype=float64'])
+    losses = []
+    for device in -1, 0:
+        comm = chainermn.create_communicator(
+            'pure_nccl' if device == 0 and nccl._available else 'naive')
+        out = tmp_path / str(device)
+        for iterations in 2, 3:
+            train(recipe, index, out, comm, device=device, iterations=iterations, log_interval=1,
+                  val_index=AnnotationIndex.open(small_world / 'validation.index'),
+                  snapshot_interval=2, resume=iterations == 3)
+        log = json.loads((out / 'log').read_text())
+        losses.append([entry['main/loss'] for entry in log])
+        assert (out / 'model.npz').exists() and (out / 'score.json').exists()
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-3)
