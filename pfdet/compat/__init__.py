@@ -19,7 +19,7 @@ fix knows is refused, so nothing is repaired by half.
 Not repaired: ``chainer.links.caffe`` wants protobuf below 4; nothing here reads Caffe models.
 """
 
-from pfdet.compat import cupy_fixes, fixes  # noqa: F401
+from pfdet.compat import cupy_fixes, fixes, lazy_packages  # noqa: F401
 from pfdet.compat.import_hook import install
 
 install()
