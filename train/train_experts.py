@@ -4,7 +4,8 @@
         --train-index INDEX --out DIR [--range 1-250]
 
 Classes are sorted by their number of training images, rarest first. The ranks are shared out to
-the experts, which are trained side by side; run again, the command goes on where it was ended.
+the experts, which are trained side by side; run again, the command goes on where it was ended. As
+train_multi.py, it stops at SIGTERM or SIGUSR1 with status 75.
 Each expert's directory in DIR is that of any trained model, whose classes are the expert's own.
 """
 
@@ -17,7 +18,7 @@ from pfdet import recipes
 from pfdet.errors import InputError, run_command
 
 
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     recipe = recipes.find(args.recipe, args.scale)
     if not recipe.name.startswith('expert-'):
@@ -31,13 +32,18 @@ def main() -> None:
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes.expert_runs import train_experts
     from pfdet.recipes.training_run import communicator
+    from pfdet.training import preemption
 
+    stop_request = preemption.StopRequest()
+    stop_request.listen()
     comm, device = communicator(args.communicator)
-    train_experts(
+    finished = train_experts(
         recipe, AnnotationIndex.open(args.train_index), args.init, args.out, comm,
         settings=args.set, first=first, last=last, ranks_per_expert=args.ranks_per_expert,
         seed=args.seed, device=device, n_thread=args.threads, iterations=args.iterations,
-        log_interval=args.log_interval, snapshot_interval=args.snapshot_interval)
+        log_interval=args.log_interval, snapshot_interval=args.snapshot_interval,
+        stop_request=stop_request)
+    return 0 if finished else preemption.STATUS
 
 
 def rank_range(text: str | None) -> tuple[int, int | None]:

@@ -16,7 +16,7 @@ from pfdet.recipes.training_run import train
 
 def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm, *,
                   settings: Sequence[str] = (), first: int = 1, last: int | None = None,
-                  ranks_per_expert: int = 1, seed: int = 0, **options) -> None:
+                  ranks_per_expert: int = 1, seed: int = 0, **options) -> bool:
     """Train the experts of a range of classes; every rank calls this.
 
     An expert that is finished is left as it is, one that was begun goes on from its newest
@@ -35,6 +35,9 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
         seed (int): As for :func:`~pfdet.recipes.training_run.train`, whose further ``options``
             are also passed on.
 
+    Returns:
+        bool: Whether all are finished; not where the ranks were asked to stop.
+
     Raises:
         InputError: A file or a setting cannot be used, or ``out`` has experts of another plan.
     """
@@ -52,20 +55,24 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
     group = comm.rank // ranks_per_expert
     busy = group < n_group
     own = comm.split(group if busy else n_group, comm.rank)
+    finished = True
     if busy:
-        for k in pack([len(e.images) for e in plan], n_group)[group]:
-            _train(plan[k], recipe, index, init, out / plan[k].name, own, seed, options)
-    comm.mpi_comm.Barrier()
-    if comm.rank == 0:
+        tasks = pack([len(e.images) for e in plan], n_group)[group]
+        # The first that does not finish is the last.
+        finished = all(_train(plan[k], recipe, index, init, out / plan[k].name, own, seed, options)
+                       for k in tasks)
+    finished = all(comm.mpi_comm.allgather(finished))
+    if comm.rank == 0 and finished:
         print(f'trained {len(plan)} experts: {out}', flush=True)
+    return finished
 
 
 def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm,
-           seed: int, options: dict) -> None:
+           seed: int, options: dict) -> bool:
     # All ranks of the group must see the same, whatever the first one writes meanwhile.
     done = comm.mpi_comm.bcast((out / 'model.npz').exists() if comm.rank == 0 else None)
     if done:
-        return
+        return True
     own_index = out / 'train.index'
     if comm.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
@@ -74,8 +81,8 @@ def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, o
         if not own_index.exists():
             subset(index, expert.images, own_index)
     comm.mpi_comm.Barrier()
-    train(recipe, AnnotationIndex.open(own_index), out, comm, init=init, resume=True, seed=seed,
-          pick=expert.classes, **options)
+    return train(recipe, AnnotationIndex.open(own_index), out, comm, init=init, resume=True,
+                 seed=seed, pick=expert.classes, **options)
 
 
 def _keep_to_plan(out: Path, recipe: Recipe, init: Path, index: AnnotationIndex,
