@@ -32,9 +32,9 @@ from tqdm import tqdm
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.flags import GROUP_OF
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.tables import GROUP_OF
 
 # Far above what float64 loses in an area, far below what a threshold could mean.
 _SLACK = 1e-9

@@ -13,12 +13,7 @@ from pfdet.errors import InputError
 from pfdet.openimages.arrow_arrays import from_numbers, numbers
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
-
-OCCLUDED = 1
-TRUNCATED = 2
-GROUP_OF = 4
-DEPICTION = 8
-INSIDE = 16
+from pfdet.openimages.flags import DEPICTION, GROUP_OF, INSIDE, OCCLUDED, TRUNCATED
 
 FLAGS = {'IsOccluded': OCCLUDED, 'IsTruncated': TRUNCATED, 'IsGroupOf': GROUP_OF,
          'IsDepiction': DEPICTION, 'IsInside': INSIDE}

@@ -3,26 +3,23 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import chainer
 import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.files import replace_when_done
-from pfdet.inference.predict import PredictSettings
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
-from pfdet.openimages.concurrent_rates import (
-    concurrent_rates,
-    read_concurrent_rates,
-    with_hierarchy,
-)
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import build
 from pfdet.recipes.experts import cut_head
 from pfdet.recipes.recipe import Recipe, from_dict, override, to_dict
+
+if TYPE_CHECKING:
+    from pfdet.inference.predict import PredictSettings
 
 # The fields of a recipe that a trained network does not depend on.
 TEST_FIELDS = ('score', 'expand_scores', 'hierarchy_rate', 'test_proposals', 'test_size',
@@ -119,6 +116,13 @@ def read_rates(path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rat
     Raises:
         InputError: The file is missing, damaged, or of other classes.
     """
+    # It loads much of SciPy, which training has no other use for.
+    from pfdet.openimages.concurrent_rates import (
+        concurrent_rates,
+        read_concurrent_rates,
+        with_hierarchy,
+    )
+
     path = Path(path)
     if path.suffix == '.npz':
         rates = read_concurrent_rates(path, classes).rates
@@ -161,8 +165,10 @@ def for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     return override(recipe, settings)
 
 
-def predict_settings(recipe: Recipe) -> PredictSettings:
+def predict_settings(recipe: Recipe) -> 'PredictSettings':
     """How a recipe has images predicted."""
+    from pfdet.inference.predict import PredictSettings
+
     return PredictSettings(
         (recipe.test_size,), recipe.max_size, score_thresh=recipe.score_thresh,
         nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import chainer
 from chainer.training import extensions
 
 from pfdet.files import remove_unfinished, replace_when_done
-from pfdet.inference.predict import predict
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
@@ -20,10 +19,12 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import model_directory
 from pfdet.recipes.network_to_train import NetworkToTrain
 from pfdet.recipes.recipe import Recipe
-from pfdet.training.evaluator import ValidationAP
 from pfdet.training.reports import PrintLog, WriteLog
 from pfdet.training.run_length import RunLength
 from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
+
+if TYPE_CHECKING:
+    from pfdet.training.evaluator import ValidationAP
 
 
 def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
@@ -37,8 +38,12 @@ def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
 
 
 def validation(recipe: Recipe, network: FasterRCNN, index: AnnotationIndex, comm,
-               corrupt: CorruptImages | None) -> ValidationAP:
+               corrupt: CorruptImages | None) -> 'ValidationAP':
     """Scoring the network as the recipe predicts; images that cannot be read are counted anew."""
+    # Only where there is a validation set: scoring loads Arrow.
+    from pfdet.inference.predict import predict
+    from pfdet.training.evaluator import ValidationAP
+
     return ValidationAP(partial(
         predict, network, OpenImagesDataset(index),
         settings=model_directory.predict_settings(recipe),
@@ -64,7 +69,8 @@ def write_description(out: Path, recipe: Recipe, net: NetworkToTrain, run: dict[
         model_directory.write_rates(out, net.rates)
 
 
-def write_results(out: Path, network: FasterRCNN, validation: ValidationAP | None) -> None:
+def write_results(out: Path, network: FasterRCNN,
+                  validation: 'ValidationAP | None') -> None:
     """Write what has been learnt, and the last validation's score."""
     model_directory.write_weights(out, network)
     if validation is not None and validation.score is not None:

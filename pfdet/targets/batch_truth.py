@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.openimages.flags import GROUP_OF
 from pfdet.openimages.hierarchy import Hierarchy
-from pfdet.openimages.tables import GROUP_OF
 from pfdet.targets import overlap
 
 
