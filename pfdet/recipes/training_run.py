@@ -179,8 +179,16 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
 
     Returns:
         pair: The communicator, and the GPU of this rank or -1.
+
+    Raises:
+        InputError: The ranks of a node are more than its GPUs.
     """
     end_all_ranks_on_exception()
     comm = create_communicator(name, allreduce_dtype)
-    gpu = chainer.backends.cuda.available and name != 'packed'
-    return comm, comm.intra_rank if gpu else -1
+    if not chainer.backends.cuda.available or name == 'packed':
+        return comm, -1
+    n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
+    if comm.intra_size > n_gpu:
+        raise InputError(f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
+                         'one each; with CUDA_VISIBLE_DEVICES= they take the cores')
+    return comm, comm.intra_rank

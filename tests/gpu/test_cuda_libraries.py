@@ -111,3 +111,18 @@ print(chainer.backends.cuda.available, communicator()[1])
     result = subprocess.run([sys.executable, '-c', program], text=True, capture_output=True,
                             cwd=Path(__file__).parents[2])
     assert result.stdout.split() == ['False', '-1'], result.stderr
+
+
+def test_more_ranks_than_gpus_is_one_line(mpiexec):
+    stand_in = Path(__file__).parent / 'stand_in'
+    result = mpiexec(2, f'''
+        import sys
+        sys.path.insert(0, {str(stand_in)!r})
+        import pfdet.compat
+        from pfdet.errors import run_command
+        from pfdet.recipes.training_run import communicator
+        run_command(lambda: communicator('naive'))
+    ''', check=False)
+    assert result.returncode != 0
+    assert 'error: 2 ranks on a node with 1 GPU(s)' in result.stderr
+    assert 'Traceback' not in result.stderr
