@@ -4,6 +4,8 @@ Chainer 7.8.1 was written for CuPy 7. Which names of CuPy it uses, and that both
 them, is tested in ``tests/gpu``.
 """
 
+import importlib.util
+
 from pfdet.compat.fixes import _replace, version_of
 from pfdet.compat.import_hook import fix
 
@@ -12,7 +14,8 @@ PACKAGES = 'cupy-cuda12x', 'cupy-cuda13x', 'cupy'
 
 def has_cupy() -> bool:
     """Whether any of CuPy's packages is installed."""
-    return any(map(version_of, PACKAGES))
+    # Looking for the module is cheaper than reading what is installed.
+    return importlib.util.find_spec('cupy') is not None and any(map(version_of, PACKAGES))
 
 
 def _sonames() -> str:

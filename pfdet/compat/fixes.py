@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable
 
 from pfdet.compat.import_hook import fix
@@ -16,6 +17,8 @@ from pfdet.compat.import_hook import fix
 
 def version_of(package: str) -> tuple[int, ...]:
     """The first three numbers of an installed package's version; empty if it is not installed."""
+    if package == 'numpy' and 'numpy' in sys.modules:
+        return _numbers(sys.modules['numpy'].__version__)
     # Only when asked: it takes two megabytes in every process, most of which have no use for it.
     import importlib.metadata
 
@@ -23,6 +26,10 @@ def version_of(package: str) -> tuple[int, ...]:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ()
+    return _numbers(version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r'\d+', version)[:3])
 
 
@@ -111,9 +118,9 @@ def environment_check(source: str) -> str:
 @fix('chainercv', since='setuptools 82')
 def chainercv_version(source: str) -> str:
     """Read ChainerCV's own version by ``importlib.metadata`` instead of ``pkg_resources``."""
-    source = _replace(source, 'import pkg_resources', 'import importlib.metadata')
-    return _replace(source, "pkg_resources.get_distribution('chainercv').version",
-                    "importlib.metadata.version('chainercv')")
+    source = _replace(source, 'import pkg_resources\n', '')
+    return _replace(source, "__version__ = pkg_resources.get_distribution('chainercv').version",
+                    'from pfdet.compat.stand_ins import CHAINERCV_VERSION as __version__')
 
 
 @fix('chainer.testing.helper', 'chainer.testing.doctest_helper', since='setuptools 82')

@@ -1,7 +1,6 @@
 """The import hook that repairs modules of other packages as they are imported."""
 
 import functools
-import importlib.abc
 import importlib.machinery
 import os
 import sys
@@ -67,8 +66,10 @@ def install() -> None:
     sys.meta_path.insert(0, _RepairingFinder())
 
 
-class _RepairingFinder(importlib.abc.MetaPathFinder):
+class _RepairingFinder:
     """Finds the modules that have fixes; all others are left to those who find them anyway."""
+
+    # No subclass of importlib.abc's, which would load two megabytes into every process.
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None,
                   target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:

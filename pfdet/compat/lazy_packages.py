@@ -16,11 +16,13 @@ import sys
 from pfdet.compat.import_hook import fix
 
 # What an __init__ may consist of: imports a line, comments, a docstring.
-_IMPORT = re.compile(r'^from (chainer[\w.]*) import (\w+)(?: as (\w+))?[ \t]*(?:#.*)?\n', re.M)
+_IMPORT = re.compile(
+    r'^from ((?:chainer|pfdet)[\w.]*) import (\w+)(?: as (\w+))?[ \t]*(?:#.*)?\n', re.M)
 _EMPTY = re.compile(r'\s*(?:"""(?:[^"]|"(?!""))*""")?\s*(?:#.*\s*)*\Z')
 
 
-@fix('chainer.dataset.tabular',
+@fix('chainer.dataset',
+     'chainer.dataset.tabular',
      'chainer.datasets',
      'chainer.distributions',
      'chainer.function_hooks',
@@ -82,13 +84,13 @@ def names_when_asked_for(source: str) -> str:
 
 @fix('chainercv', since='ever')
 def parts_when_asked_for(source: str) -> str:
-    """Import ChainerCV's parts when they are first used; its three settings stay where they are."""
-    parts = re.compile(r'^from chainercv import (\w+)  # NOQA\n', re.M)
-    found = parts.findall(source)
-    if len(found) != 10:
-        raise ValueError(f'expected to find ten parts, found {len(found)}')
-    return parts.sub('', source) + names_when_asked_for(
-        ''.join(f'from chainercv import {part}\n' for part in found))
+    """Import ChainerCV's parts, and find its version, when asked; its settings are set at once."""
+    found = [m[0] for m in _IMPORT.finditer(source) if m[2] != 'global_config']
+    if len(found) != 11:
+        raise ValueError(f'expected to find ten parts and a version, found {len(found)} imports')
+    for line in found:
+        source = source.replace(line, '')
+    return source + names_when_asked_for(''.join(found))
 
 
 def lookup(package: str, names: str) -> None:

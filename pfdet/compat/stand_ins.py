@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+CHAINERCV_VERSION = importlib.metadata.version('chainercv')
+
+
 class ResolutionError(Exception):
     """A package that is missing, or has another version; named as in ``pkg_resources``."""
 
