@@ -7,6 +7,8 @@ import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.functions.sparse_rows import SparseRows
+
 
 class PyramidROIAlign(chainer.FunctionNode):
     """Average RoIAlign on NumPy arrays, each box on a feature map of its own choice.
@@ -37,7 +39,7 @@ class PyramidROIAlign(chainer.FunctionNode):
                 self.rois[index], self.roi_indices[index], (N, H, W), self.outsize, scale,
                 self.sampling_ratio, dtype)
             places = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
-            y[index] = (weights @ places).reshape(-1, *self.outsize, C)
+            y[index] = weights.product(places).reshape(-1, *self.outsize, C)
             self.maps.append((index, weights, x.shape))
         return y.transpose(0, 3, 1, 2),
 
@@ -55,7 +57,7 @@ class PyramidROIAlignGrad(chainer.FunctionNode):
         gy = inputs[0].transpose(0, 2, 3, 1)
         gxs = []
         for index, weights, (N, C, H, W) in self.maps:
-            gx = weights.T @ gy[index].reshape(-1, C)
+            gx = weights.transposed_product(gy[index].reshape(-1, C))
             gxs.append(gx.reshape(N, H, W, C).transpose(0, 3, 1, 2))
         return tuple(gxs)
 
@@ -134,9 +136,6 @@ def _pair(n: int | tuple[int, int]) -> tuple[int, int]:
 
 def _sampling_matrix(rois, roi_indices, shape, outsize, scale, ratio, dtype):
     """The sparse weights ``(R * outh * outw, N * H * W)``."""
-    # SciPy's sparse matrices are a tenth of a second to import, so only where they are used.
-    from scipy.sparse import csr_matrix
-
     N, H, W = shape
     rows, row_weights = _axis_samples(rois[:, 0], rois[:, 2], H, outsize[0], scale, ratio[0])
     cols, col_weights = _axis_samples(rois[:, 1], rois[:, 3], W, outsize[1], scale, ratio[1])
@@ -148,10 +147,8 @@ def _sampling_matrix(rois, roi_indices, shape, outsize, scale, ratio, dtype):
     n_sample = index.shape[3] * index.shape[4]
     n_bin = len(rois) * outsize[0] * outsize[1]
     index_type = np.int32 if N * H * W < 2 ** 31 else np.int64
-    return csr_matrix(
-        (weight.astype(dtype).ravel(), index.astype(index_type).ravel(),
-         np.arange(0, n_bin * n_sample + 1, n_sample, dtype=index_type)),
-        shape=(n_bin, N * H * W))
+    return SparseRows(weight.astype(dtype).reshape(n_bin, n_sample),
+                      index.astype(index_type).reshape(n_bin, n_sample), N * H * W)
 
 
 def _axis_samples(low, high, limit: int, n_bin: int, scale: float, ratio: int):

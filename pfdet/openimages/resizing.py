@@ -1,6 +1,5 @@
 """The size at which the network sees an image."""
 
-import cv2
 import numpy as np
 
 
@@ -41,6 +40,9 @@ def resize_to(img: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 array: :math:`(H', W', 3)`.
     """
+    # Only here: a dry run asks for sizes alone.
+    import cv2
+
     H, W = size
     # Averaging over areas keeps thin things when shrinking, and is meant for nothing else.
     shrinks = H <= img.shape[0] and W <= img.shape[1]

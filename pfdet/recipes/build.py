@@ -16,6 +16,7 @@ from pfdet.iterators.balanced import (
     shared_class_images,
 )
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
+from pfdet.links.backbone import Backbone
 from pfdet.links.backbones import BACKBONES, backbone_name
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.faster_rcnn import FasterRCNN
@@ -43,7 +44,8 @@ def needs_rates(recipe: Recipe) -> bool:
 
 
 def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | None = None,
-             descendants: np.ndarray | None = None) -> FasterRCNN:
+             descendants: np.ndarray | None = None, backbone: Backbone | None = None
+             ) -> FasterRCNN:
     """The network of a recipe, with random weights.
 
     Args:
@@ -54,6 +56,7 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | No
             gets zeros, which makes it softmax.
         descendants (bool array): :math:`(C, C)`, where scores are expanded. Without, no class is
             a kind of another.
+        backbone (Backbone): In place of the recipe's.
 
     Raises:
         InputError: The recipe names a backbone, a loss or a score that does not exist, or a score
@@ -66,13 +69,13 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | No
     np.random.seed(seed)
     try:
         with chainer.using_config('dtype', np.dtype(recipe.dtype)):
-            return _detector(recipe, n_class, rates, descendants)
+            return _detector(recipe, n_class, rates, descendants, backbone)
     finally:
         np.random.set_state(state)
 
 
 def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
-              descendants: np.ndarray | None) -> FasterRCNN:
+              descendants: np.ndarray | None, backbone: Backbone | None) -> FasterRCNN:
     loss = _choose(LOSSES, recipe.loss, 'loss')
     score = recipe.score or loss.score
     if _choose(SCORES, score, 'score').background != loss.background:
@@ -82,7 +85,8 @@ def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
     to_score = score_function(score, rates)
     if recipe.expand_scores and descendants is not None:
         to_score = partial(_expanded, to_score=to_score, descendants=descendants)
-    backbone = BACKBONES[backbone_name(recipe.backbone)]()
+    if backbone is None:
+        backbone = BACKBONES[backbone_name(recipe.backbone)]()
     extractor = FPN(
         backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
     rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.targets.batch_truth import BatchTruth, collate
+
+if TYPE_CHECKING:
+    from pfdet.openimages.dataset import OpenImagesDataset
 
 
 class Sample(NamedTuple):
@@ -79,7 +81,7 @@ class TrainLoader:
         seed (int): Of both choices.
     """
 
-    def __init__(self, dataset: OpenImagesDataset, min_size: tuple[int, int], max_size: int,
+    def __init__(self, dataset: 'OpenImagesDataset', min_size: tuple[int, int], max_size: int,
                  flip: bool, seed: int):
         self.dataset = dataset
         self.min_size = min_size
