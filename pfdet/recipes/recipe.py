@@ -155,13 +155,13 @@ class Table(NamedTuple):
 # What mini scale replaces: sizes, never switches.
 _MINI = {
     'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64,
-    'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 64,
-    'train_proposals': (200, 200), 'test_proposals': (200, 100), 'max_size': 256,
+    'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 128,
+    'train_proposals': (300, 300), 'test_proposals': (300, 300), 'max_size': 256,
     'aspect_chunk': 8, 'batch_size': 4, 'test_size': 160, 'max_per_image': 100,
 }
 _MINI_EDGE = 160 / 800
-# Small networks on small images bear a higher learning rate.
-_MINI_LR = 2
+# Small networks bear a higher learning rate, and with so few iterations they need it.
+_MINI_LR = 4
 
 
 def at_scale(recipe: Recipe, scale: str) -> Recipe:
