@@ -29,6 +29,11 @@ def main() -> int | None:
     if args.show:
         show(recipe)
         return None
+    if args.accumulate < 1:
+        raise InputError(f'--accumulate {args.accumulate}: expected at least 1')
+    if args.dry_run is not None:
+        try_run(recipe, args)
+        return None
     if args.train_index is None:
         raise InputError(
             'no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX; an index is made '
@@ -42,9 +47,6 @@ def main() -> int | None:
 
     if args.keep_snapshots < 1:
         raise InputError(f'--keep-snapshots {args.keep_snapshots}: expected at least 1')
-
-    if args.accumulate < 1:
-        raise InputError(f'--accumulate {args.accumulate}: expected at least 1')
 
     if recipe.init in recipes.RECIPES and args.init is None:
         raise InputError(f'recipe {recipe.name} goes on from the weights of {recipe.init}: give '
@@ -74,6 +76,22 @@ def main() -> int | None:
         stop_request=stop_request, accumulate=args.accumulate, bn_group_size=args.bn_group_size,
         double_buffering=args.double_buffering)
     return 0 if finished else preemption.STATUS
+
+
+def try_run(recipe: recipes.Recipe, args: argparse.Namespace) -> None:
+    """Start all ranks, train two steps of a small network, and say what the run would be."""
+    if args.dry_run < 0:
+        raise InputError(f'--dry-run {args.dry_run}: expected a number of ranks')
+
+    # Nothing else: with hundreds of ranks on a machine, what each imports is most of what it takes.
+    from pfdet.openimages.index import AnnotationIndex
+    from pfdet.recipes.dry_run import dry_run
+    from pfdet.training.communicators import communicator
+
+    comm, device = communicator(args.communicator, args.allreduce_dtype)
+    dry_run(recipe, args.train_index and AnnotationIndex.open(args.train_index), comm,
+            device=device, seed=args.seed, n_rank=args.dry_run, accumulate=args.accumulate,
+            bn_group_size=args.bn_group_size, out=args.out)
 
 
 def show(recipe: recipes.Recipe) -> None:
@@ -140,6 +158,9 @@ def parse_arguments() -> argparse.Namespace:
         help='the newest K stay (default: %(default)s)')
     add('--list', action='store_true', help='list the recipes and stop')
     add('--show', action='store_true', help='print the resolved recipe and stop')
+    add('--dry-run', type=int, nargs='?', const=0, metavar='RANKS',
+        help='start all ranks, split, draw, train two steps of the mini network, and say what the '
+             'run would be, on as many ranks as there are or on RANKS; needs no --train-index')
     return parser.parse_args()
 
 

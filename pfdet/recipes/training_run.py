@@ -6,7 +6,7 @@ from pathlib import Path
 import chainer
 import numpy as np
 
-from pfdet.errors import InputError, end_all_ranks_on_exception
+from pfdet.errors import InputError
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
@@ -16,7 +16,7 @@ from pfdet.recipes import build, resuming, run_parts
 from pfdet.recipes.network_to_train import network_to_train
 from pfdet.recipes.recipe import Recipe
 from pfdet.training.checkpoints import Snapshot
-from pfdet.training.communicators import create_communicator
+from pfdet.training.communicators import communicator  # noqa: F401
 from pfdet.training.corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
 from pfdet.training.finite_loss import FiniteLoss, RememberBatch
@@ -168,27 +168,3 @@ def _check(train_index: AnnotationIndex, val_index: AnnotationIndex | None) -> N
         raise InputError(f'{train_index.path}: holds no image to train on')
     if val_index is not None and val_index.classes.mids != train_index.classes.mids:
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
-
-
-def communicator(name: str | None = None, allreduce_dtype: str | None = None):
-    """The communicator of all ranks.
-
-    Args:
-        name, allreduce_dtype (str): See
-            :func:`~pfdet.training.communicators.create_communicator`.
-
-    Returns:
-        pair: The communicator, and the GPU of this rank or -1.
-
-    Raises:
-        InputError: The ranks of a node are more than its GPUs.
-    """
-    end_all_ranks_on_exception()
-    comm = create_communicator(name, allreduce_dtype)
-    if not chainer.backends.cuda.available or name == 'packed':
-        return comm, -1
-    n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
-    if comm.intra_size > n_gpu:
-        raise InputError(f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
-                         'one each; with CUDA_VISIBLE_DEVICES= they take the cores')
-    return comm, comm.intra_rank

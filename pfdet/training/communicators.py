@@ -5,7 +5,7 @@ import numpy as np
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
-from pfdet.errors import InputError
+from pfdet.errors import InputError, end_all_ranks_on_exception
 
 DTYPES = ('float32', 'float16')
 # A gradient of as many bytes is a message of its own: copying it would take longer than sending.
@@ -46,6 +46,30 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
         raise InputError(f'--allreduce-dtype float16: the communicator {name} sends float32 only; '
                          'take pure_nccl, or packed on CPUs')
     return chainermn.create_communicator(name)
+
+
+def communicator(name: str | None = None, allreduce_dtype: str | None = None):
+    """The communicator of all ranks, and this rank's device; an exception ends all ranks.
+
+    Args:
+        name, allreduce_dtype (str): See
+            :func:`create_communicator`.
+
+    Returns:
+        pair: The communicator, and the GPU of this rank or -1.
+
+    Raises:
+        InputError: The ranks of a node are more than its GPUs.
+    """
+    end_all_ranks_on_exception()
+    comm = create_communicator(name, allreduce_dtype)
+    if not chainer.backends.cuda.available or name == 'packed':
+        return comm, -1
+    n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
+    if comm.intra_size > n_gpu:
+        raise InputError(f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
+                         'one each; with CUDA_VISIBLE_DEVICES= they take the cores')
+    return comm, comm.intra_rank
 
 
 class PackedCommunicator(NaiveCommunicator):
