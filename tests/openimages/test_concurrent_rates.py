@@ -289,8 +289,8 @@ def test_mutated_files_are_refused_or_the_same(by_hand, tmp_path):
 
 
 @pytest.mark.parametrize('knobs', [
-    Knobs(seed=1, images=400, validation_images=1, long_side=64),
-    Knobs(seed=2, images=400, validation_images=1, long_side=64, torch_flashlight=(.3, .8),
+    Knobs(seed=1, images=800, validation_images=1, long_side=64),
+    Knobs(seed=2, images=800, validation_images=1, long_side=64, torch_flashlight=(.3, .8),
           leopard_cheetah=(.9, .25))])
 def test_planted_rates_come_back(tmp_path, knobs):
     data = tmp_path / 'mini'

@@ -155,7 +155,7 @@ def test_bad_input_leaves_the_old_index(split, tmp_path):
             ('hierarchy', split['boxes'], 'line 1')):
         with pytest.raises(InputError, match=said):
             build_index(**{**split, name: value})
-    with pytest.raises(InputError, match='cannot write'):
+    with pytest.raises(InputError, match='boxes.csv.x.index: cannot be written'):
         build_index(**{**split, 'out': split['boxes'] / 'x.index'})
     assert split['out'].read_bytes() == before
     assert {p.name for p in split['out'].parent.iterdir()} == {

@@ -160,7 +160,7 @@ def test_preview_is_a_picture(tmp_path):
     with pytest.raises(InputError, match='sheet.what'):
         main(['--preview', str(tmp_path / 'sheet.what'), '--images', '20'])
     below = tmp_path / 'sheet.png' / 'sheet.png'
-    with pytest.raises(InputError, match='--preview'):
+    with pytest.raises(InputError, match='sheet.png.sheet.png: cannot be written'):
         main(['--preview', str(below), '--images', '1'])
     assert [p.name for p in tmp_path.iterdir()] == ['sheet.png']
 

@@ -156,7 +156,7 @@ def test_bad_arguments_are_named(index, arguments, named, tmp_path):
 
 def test_out_that_cannot_be_written_is_named(index, tmp_path):
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(InputError, match='--out'):
+    with pytest.raises(InputError, match='file.classes.csv: cannot be written'):
         main(['--index', str(index.path), '--out', str(tmp_path / 'file')])
     assert (tmp_path / 'file').read_text() == 'mine'
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pfdet import recipes
+
 TRAIN = Path(__file__).resolve().parents[2] / 'train' / 'train_multi.py'
 SMALL = ['--set', 'min_size=(48,64)', 'n_anchor=16', 'n_roi=8', 'epochs=4']
 
@@ -32,8 +34,9 @@ def test_groups_parts_and_halves_resume_to_the_bit(small_world, tmp_path, mpiexe
     done = mpiexec(4, TRAIN, *arguments(small_world, whole, *options, '--iterations', 5), *more)
     assert 'trained 5 iterations of 8 images' in done.stdout
     assert 'waiting for data: ' in done.stdout
-    # the rate is that of 8 images: 0.02 for 8, warm-up over half an epoch from a tenth
-    assert log(whole)[2]['lr'] == pytest.approx(0.02 * (1 + np.cos(np.pi * 2 / 12)) / 2)
+    # The rate is that of 8 images, to which mini scale's is given.
+    lr = recipes.find('mini').base_lr
+    assert log(whole)[2]['lr'] == pytest.approx(lr * (1 + np.cos(np.pi * 2 / 12)) / 2)
     assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(whole))
     mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 3,
                                  '--snapshot-interval', 3), *more)
