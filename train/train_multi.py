@@ -83,6 +83,9 @@ def try_run(recipe: recipes.Recipe, args: argparse.Namespace) -> None:
     if args.dry_run < 0:
         raise InputError(f'--dry-run {args.dry_run}: expected a number of ranks')
 
+    from pfdet.training import crowded
+
+    crowded.prepare()
     # Nothing else: with hundreds of ranks on a machine, what each imports is most of what it takes.
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes.dry_run import dry_run

@@ -39,7 +39,7 @@ from pfdet.training.updater import Updater
 CHALLENGE_IMAGES = 1_674_979
 N_STEP = 2
 # What a rank needs for the steps with the mini network; with less, the layers are narrower.
-_MINI_BYTES = 64 << 20
+_MINI_BYTES = 48 << 20
 # So many draws of a sampler with replacement are compared.
 _N_DRAW = 1 << 16
 
@@ -102,13 +102,15 @@ def check_split(n_image: int, n_rank: int, batch_size: int, comm) -> dict[str, i
         RuntimeError: They do not.
     """
     n_iteration = -(-n_image // (n_rank * batch_size))
-    positions = [np.zeros(0, np.int64)]
-    for rank in range(comm.rank, n_rank, comm.size):
-        iterator = ShardedIterator(range(n_image), lambda *_: None, batch_size, rank, n_rank)
-        step = iterator.global_batch_size
-        positions += [np.array(iterator.positions(i * step)) for i in range(n_iteration)]
-        iterator.finalize()
-    found = comm.mpi_comm.gather(np.concatenate(positions))
+    iterator = ShardedIterator(range(n_image), lambda *_: None, batch_size, 0, n_rank)
+    step = iterator.global_batch_size
+    played = range(comm.rank, n_rank, comm.size)
+    positions = np.empty((len(played), n_iteration, batch_size), np.int64)
+    for part, iterator.rank in zip(positions, played, strict=True):
+        for i in range(n_iteration):
+            part[i] = iterator.positions(i * step)
+    iterator.finalize()
+    found = comm.mpi_comm.gather(positions.ravel())
     n = n_iteration * n_rank * batch_size
     if comm.rank == 0 and not np.array_equal(np.sort(np.concatenate(found)), np.arange(n)):
         raise RuntimeError(f'dry run: {n_rank} ranks do not have each of the first {n} positions '

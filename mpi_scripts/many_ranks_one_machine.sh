@@ -1,0 +1,62 @@
+#!/bin/bash
+# Start hundreds of ranks on one machine, to try what 512 GPUs will do on two cores:
+#
+#     mpi_scripts/many_ranks_one_machine.sh RANKS COMMAND [ARGUMENT...]
+#     mpi_scripts/many_ranks_one_machine.sh 512 python train/train_multi.py --recipe mini --dry-run
+#
+# MPICH's mpiexec hangs with more than some 300 ranks of one launcher proxy: here each proxy has at
+# most 128, by four names of this machine. PFDET_GUARD_MB (1500) ends the job when that little
+# memory is left for others; PFDET_TIMEOUT (600) is in seconds.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    sed -n 's/^# \{0,1\}//p' "$0" | head -n 4 >&2
+    exit 2
+fi
+ranks=$1
+shift
+
+# One thread a rank, no spare heaps, memory given back; see pfdet/training/crowded.py for MPICH's.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
+export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 MPIR_CVAR_POLLS_BEFORE_YIELD=1
+export MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS=8 MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE=8192
+export UCX_TLS=tcp,self
+
+hosts=()
+if [ "$ranks" -gt 256 ]; then
+    names=(localhost 127.0.0.1 127.0.0.2 "$(hostname)")
+    share=$(((ranks + 3) / 4))
+    hosts=(-launcher fork -hosts "$(printf "%s:$share," "${names[@]}" | sed 's/,$//')")
+fi
+
+# In a session of its own, so that all of it can be ended at once.
+setsid mpiexec ${hosts[@]+"${hosts[@]}"} -n "$ranks" "$@" &
+job=$!
+end() {
+    kill -TERM -- "-$job" 2>/dev/null || true
+    sleep 5
+    kill -KILL -- "-$job" 2>/dev/null || true
+}
+trap 'end; exit 143' INT TERM
+
+deadline=$((SECONDS + ${PFDET_TIMEOUT:-600}))
+least=0
+while kill -0 "$job" 2>/dev/null; do
+    left=$(awk '/MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
+    if [ "$least" -eq 0 ] || [ "$left" -lt "$least" ]; then least=$left; fi
+    if [ "$left" -lt "${PFDET_GUARD_MB:-1500}" ]; then
+        echo "$0: only $left MB of memory are left: ending the job" >&2
+        end
+        break
+    fi
+    if [ "$SECONDS" -ge "$deadline" ]; then
+        echo "$0: not done after ${PFDET_TIMEOUT:-600} s: ending the job" >&2
+        end
+        break
+    fi
+    sleep 0.5
+done
+status=0
+wait "$job" || status=$?
+echo "$ranks ranks: $SECONDS s, at least $least MB of memory left, status $status" >&2
+exit "$status"

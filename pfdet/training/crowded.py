@@ -1,0 +1,36 @@
+"""Settings for more ranks than cores, as in a dry run of hundreds on one machine.
+
+What NumPy, MPICH and UCX do without is made for a process that has cores of its own: threads for
+each, polling while it waits, megabytes ready for every way to its neighbours. They read the
+settings when they are loaded.
+"""
+
+import os
+from collections.abc import MutableMapping
+
+# A rank that waits gives its core away, and sleeps; queues between the ranks of a node are small.
+SETTINGS = {'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1', 'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
+            'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS': '8',
+            'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE': '8192',
+            'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+# Where no rank is on another node, UCX need not prepare for InfiniBand, nor for shared memory of
+# its own.
+ONE_NODE = {'UCX_TLS': 'tcp,self'}
+
+
+def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set them where MPICH's launcher has started more ranks on this node than it has cores.
+
+    Call it before NumPy and ``mpi4py.MPI`` are imported. What the environment says already stays.
+
+    Args:
+        environment (mapping): Of this process.
+    """
+    try:
+        here, all_ranks = (int(environment[name]) for name in ('MPI_LOCALNRANKS', 'PMI_SIZE'))
+    except (KeyError, ValueError):
+        return
+    if here <= len(os.sched_getaffinity(0)):
+        return
+    for name, value in {**SETTINGS, **(ONE_NODE if here == all_ranks else {})}.items():
+        environment.setdefault(name, value)
