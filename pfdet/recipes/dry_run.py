@@ -39,7 +39,7 @@ from pfdet.training.updater import Updater
 CHALLENGE_IMAGES = 1_674_979
 N_STEP = 2
 # What a rank needs for the steps with the mini network; with less, the layers are narrower.
-_MINI_BYTES = 48 << 20
+_MINI_BYTES = 42 << 20
 # So many draws of a sampler with replacement are compared.
 _N_DRAW = 1 << 16
 

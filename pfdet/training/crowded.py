@@ -5,6 +5,7 @@ each, polling while it waits, megabytes ready for every way to its neighbours. T
 settings when they are loaded.
 """
 
+import contextlib
 import os
 from collections.abc import MutableMapping
 
@@ -16,6 +17,8 @@ SETTINGS = {'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1', 'MPIR_CVAR_POLLS_BEFORE_YIELD':
 # Where no rank is on another node, UCX need not prepare for InfiniBand, nor for shared memory of
 # its own.
 ONE_NODE = {'UCX_TLS': 'tcp,self'}
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -34,3 +37,14 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
         return
     for name, value in {**SETTINGS, **(ONE_NODE if here == all_ranks else {})}.items():
         environment.setdefault(name, value)
+    _keep_no_freed_memory()
+
+
+def _keep_no_freed_memory() -> None:
+    """Have glibc give large arrays back to the system at once, and threads share one heap."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        for parameter, value in (_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, 1 << 16):
+            libc.mallopt(parameter, value)
