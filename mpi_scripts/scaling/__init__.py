@@ -1,0 +1,1 @@
+"""How long a training step takes on many GPUs, from its parts."""

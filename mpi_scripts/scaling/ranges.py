@@ -1,0 +1,84 @@
+"""How far the results may be off: other readings of the paper, other inputs."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from scaling.detector import Detector
+from scaling.inputs import Inputs, uncertain
+from scaling.step import (
+    OPTIONS,
+    Fit,
+    Setting,
+    efficiency,
+    fit_hours_only,
+    fit_to_paper,
+    with_option,
+)
+
+# The paper does not say whether GPUs drew image sizes each for itself or together.
+READINGS = {'sizes drawn by each GPU': Setting(draw='each'),
+            'edge length shared': Setting(draw='edge'),
+            'sizes shared': Setting(draw='all')}
+# What NCCL's cost table of 2019 had for the latencies of small messages.
+EARLY_TABLE = {'node_hop': 0.4, 'node_hop_factor': 1., 'net_hop': 0.9}
+
+
+class Variation(NamedTuple):
+    """One way in which things may have been.
+
+    Attributes:
+        name (str): What is different.
+        inputs (Inputs): All inputs.
+        setting (Setting): How the paper trained.
+        fit (Fit): To the paper, given these.
+    """
+
+    name: str
+    inputs: Inputs
+    setting: Setting
+    fit: Fit
+
+
+def variations(detector: Detector) -> Iterator[Variation]:
+    """Every reading, with the inputs as they are and with each of them low and high."""
+    for reading, setting in READINGS.items():
+        yield Variation(reading, Inputs(), setting, fit_to_paper(detector, Inputs(), setting))
+        for name, ends in uncertain().items():
+            for value in ends:
+                inputs = dataclasses.replace(Inputs(), **{name: value})
+                if inputs == Inputs():
+                    continue
+                yield Variation(f'{reading}, {name} {value:g}', inputs, setting,
+                                fit_to_paper(detector, inputs, setting))
+
+
+def efficiency_ranges(detector: Detector, gpus: Sequence[int]
+                      ) -> dict[str, list[tuple[float, float]]]:
+    """The lowest and highest efficiency of every option over all possible variations.
+
+    Returns:
+        dict: From an option to a pair for each number of GPUs. Of images a second and GPU, against
+        eight GPUs as in the paper.
+    """
+    possible = [v for v in variations(detector) if v.fit.hop_factor >= 0]
+    ranges = {}
+    for option in OPTIONS:
+        values = [[efficiency(detector, v.inputs, v.fit, with_option(v.setting, option), n,
+                              v.setting) for n in gpus] for v in possible]
+        ranges[option] = [(min(column), max(column)) for column in zip(*values, strict=True)]
+    return ranges
+
+
+def without_fitting_latency(detector: Detector, setting: Setting) -> tuple[float, float]:
+    """Efficiency at 512 GPUs when only the paper's hours are fitted.
+
+    Returns:
+        pair: With the latencies of NCCL's cost table of 2020, and with those of 2019.
+    """
+    results = []
+    for changes in {}, EARLY_TABLE:
+        inputs = dataclasses.replace(Inputs(), **changes)
+        fit = fit_hours_only(detector, inputs, setting)
+        results.append(efficiency(detector, inputs, fit, setting, 512))
+    return results[0], results[1]
