@@ -92,7 +92,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.json')
     parser.add_argument('--ranks', type=int, nargs='+', default=(2, 4, 8, 16, 32, 64))
     parser.add_argument('--algorithms', nargs='+', choices=ALGORITHMS, default=ALGORITHMS)
-    parser.add_argument('--sizes', nargs='+', default=('4K', '16K', '64K', '256K', '1M', '8M'), metavar='BYTES')
+    parser.add_argument('--sizes', nargs='+', metavar='BYTES',
+                        default=('4K', '16K', '64K', '256K', '1M', '8M'))
     parser.add_argument('--repetitions', type=int, default=9)
     return parser.parse_args()
 

@@ -39,9 +39,10 @@ class Inputs:
     node_hop: float = _input(
         0.47, 0.4, 1., 'us', "NCCL's cost table: small messages by NVLink; low: 2019; high: PCIe")
     node_hop_factor: float = _input(
-        1.8, 1., 1.8, '', "NCCL's cost table: the same where there are more nodes")
+        1.8, 1., 2.25, '', "NCCL's cost table: the same on several nodes; high: 2019")
     net_hop: float = _input(
-        2.7, 0.9, 5., 'us', "NCCL's cost table: small messages by network; low: 2019; high: trees'")
+        2.7, 0.9, 5., 'us', "NCCL's cost table: small messages between nodes; low: 2019; high: "
+        'as for trees')
     small_bandwidth: float = _input(
         0.25, 0.25, 0.25, '', "NCCL's cost table: of bandwidth, in its protocol for small messages")
     large_node_hop: float = _input(
