@@ -38,7 +38,7 @@ def test_rpn_loss_is_its_equation():
 def test_learns_four_images_by_heart(small_world):
     """The loss of a fixed batch falls to a fraction: targets, gradients and update agree."""
     index = AnnotationIndex.open(small_world / 'train.index')
-    recipe = recipes.find('mini')
+    recipe = recipes.override(recipes.find('mini'), ['n_roi=48', 'train_proposals=(100, 100)'])
     network = build.detector(recipe, len(index.classes))
     chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0)
     load = TrainLoader(OpenImagesDataset(index), (96, 96), 256, False, 0)
