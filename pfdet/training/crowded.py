@@ -14,9 +14,9 @@ SETTINGS = {'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1', 'MPIR_CVAR_POLLS_BEFORE_YIELD':
             'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS': '8',
             'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE': '8192',
             'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-# Where no rank is on another node, UCX need not prepare for InfiniBand, nor for shared memory of
-# its own.
-ONE_NODE = {'UCX_TLS': 'tcp,self'}
+# Where no rank is on another node, UCX need not prepare for InfiniBand and for TCP, which connects
+# every rank to every other: 128 ranks start in 10 s instead of 40.
+ONE_NODE = {'UCX_TLS': 'posix,self'}
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8
 
