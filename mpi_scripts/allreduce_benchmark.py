@@ -166,13 +166,11 @@ def chainermn_communicator(name: str, dtype: str, group_size: int):
 
     import chainer
 
-    from pfdet.training.communicators import create_communicator
+    from pfdet.training.communicators import communicator
 
-    comm = create_communicator(name, dtype)
-    if comm_on_gpu(comm):
-        # A launcher may show a rank all GPUs of its node or only its own.
-        n_device = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
-        chainer.backends.cuda.get_device_from_id(comm.intra_rank % n_device).use()
+    comm, device = communicator(name, dtype)
+    if device >= 0:
+        chainer.backends.cuda.get_device_from_id(device).use()
     if group_size == comm.size:
         return comm
     return comm.split(comm.rank // group_size, comm.rank)

@@ -20,7 +20,7 @@ from scaling.step import (
 READINGS = {'sizes drawn by each GPU': Setting(draw='each'),
             'edge length shared': Setting(draw='edge'),
             'sizes shared': Setting(draw='all')}
-# NCCL's cost table of 2019: on several nodes, every step of a ring costs as much as one between them.
+# NCCL's cost table of 2019: on several nodes, every step of a ring costs as one between nodes.
 EARLY_TABLE = {'node_hop': 0.4, 'node_hop_factor': 0.9 / 0.4, 'net_hop': 0.9,
                'large_node_hop': 6.6, 'large_net_hop': 6.6}
 

@@ -1,0 +1,126 @@
+#!/bin/bash
+# Start a rank for every GPU, on one machine or on many, with mpiexec:
+#
+#     mpi_scripts/mpiexec_gpus.sh [OPTION...] COMMAND [ARGUMENT...]
+#     mpi_scripts/mpiexec_gpus.sh python train/train_multi.py --out run --resume
+#     mpi_scripts/mpiexec_gpus.sh -n 512 --hostfile hosts python train/train_multi.py --out run
+#
+#     -n RANKS         how many (default: those of one machine)
+#     --per-node N     ranks a machine (default: its GPUs, or 1 where there is none)
+#     --cores N        cores a rank (default: a machine's cores over its ranks)
+#     --hostfile FILE  the machines; without, all ranks start on this one
+#     --flavor NAME    openmpi, mpich or intel (default: what $MPIEXEC says of itself)
+#     --print          print the command instead of running it
+#
+# Every rank is bound to cores of its own, in a row; rank r of a machine takes its GPU r, which
+# pfdet does itself, so every rank must see all of the machine's GPUs. OMP_NUM_THREADS becomes
+# the cores of a rank unless it is set. Passed on to all machines are PATH, LD_LIBRARY_PATH,
+# PYTHONPATH, VIRTUAL_ENV, and all of CHAINER_*, CUDA_*, CUPY_*, MPIR_*, NCCL_*, OMP_*,
+# OPENBLAS_*, PFDET_* and UCX_*. mpi_scripts/README.md says what to set for NCCL.
+set -euo pipefail
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+whole() {
+    case $2 in '' | *[!0-9]* | 0*) fail "$1 $2: expected a whole number from 1 on" ;; esac
+}
+
+ranks='' per_node='' cores='' hostfile='' flavor='' show=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    -n | --per-node | --cores | --hostfile | --flavor)
+        [ $# -ge 2 ] || fail "$1: expected a value"
+        case $1 in
+        -n) whole "$1" "$2" && ranks=$2 ;;
+        --per-node) whole "$1" "$2" && per_node=$2 ;;
+        --cores) whole "$1" "$2" && cores=$2 ;;
+        --hostfile) hostfile=$2 ;;
+        --flavor) flavor=$2 ;;
+        esac
+        shift 2
+        ;;
+    --print) show=1 && shift ;;
+    --) shift && break ;;
+    -h | --help)
+        sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    -*) fail "$1: no such option; --help names them" ;;
+    *) break ;;
+    esac
+done
+[ $# -gt 0 ] || fail "no command to start; --help shows how"
+[ -z "$hostfile" ] || [ -r "$hostfile" ] || fail "--hostfile $hostfile: no such file"
+
+if [ -z "$per_node" ]; then
+    per_node=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || true
+    [ "$per_node" -gt 0 ] || per_node=1
+    # On one machine, asking for fewer ranks than it has GPUs gives each more cores.
+    if [ -z "$hostfile" ] && [ -n "$ranks" ] && [ "$ranks" -lt "$per_node" ]; then
+        per_node=$ranks
+    fi
+fi
+ranks=${ranks:-$per_node}
+if [ -z "$hostfile" ] && [ "$ranks" -gt "$per_node" ]; then
+    fail "-n $ranks: more than $per_node a machine; name machines by --hostfile, or give --per-node"
+fi
+if [ -z "$cores" ]; then
+    # Launchers count cores, nproc hardware threads; nproc knows what a container may use.
+    all=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || true
+    usable=$(nproc)
+    if [ "$all" -eq 0 ] || [ "$usable" -lt "$all" ]; then all=$usable; fi
+    cores=$((all / per_node))
+    [ "$cores" -gt 0 ] || cores=1
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores}
+export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-$OMP_NUM_THREADS}
+
+mpiexec=${MPIEXEC:-mpiexec}
+if [ -z "$flavor" ]; then
+    version=$("$mpiexec" --version 2>&1) || fail "$mpiexec --version: does not run; set MPIEXEC"
+    case $version in
+    *"Open MPI"* | *OpenRTE* | *PRRTE* | *prterun*) flavor=openmpi ;;
+    *Intel*) flavor=intel ;;
+    *HYDRA*) flavor=mpich ;;
+    *) fail "$mpiexec --version: neither Open MPI, MPICH nor Intel MPI; name one by --flavor" ;;
+    esac
+fi
+
+passed=()
+while IFS= read -r name; do
+    case $name in
+    PATH | LD_LIBRARY_PATH | PYTHONPATH | VIRTUAL_ENV | CHAINER_* | CUDA_* | CUPY_* | MPIR_* | \
+        NCCL_* | OMP_* | OPENBLAS_* | PFDET_* | UCX_*) passed+=("$name") ;;
+    esac
+done < <(compgen -e | sort)
+
+launch=("$mpiexec" -n "$ranks")
+case $flavor in
+openmpi)
+    [ -z "$hostfile" ] || launch+=(--hostfile "$hostfile")
+    launch+=(--map-by "ppr:$per_node:node:PE=$cores" --bind-to core)
+    for name in "${passed[@]}"; do launch+=(-x "$name"); done
+    ;;
+mpich)
+    [ -z "$hostfile" ] || launch+=(-f "$hostfile")
+    launch+=(-ppn "$per_node" -bind-to "core:$cores")
+    launch+=(-genvlist "$(IFS=, && echo "${passed[*]}")")
+    ;;
+intel)
+    [ -z "$hostfile" ] || launch+=(-f "$hostfile")
+    launch+=(-ppn "$per_node" -genvlist "$(IFS=, && echo "${passed[*]}")")
+    launch+=(-genv I_MPI_PIN_CELL core -genv I_MPI_PIN_DOMAIN "$cores:compact")
+    ;;
+*) fail "--flavor $flavor: expected openmpi, mpich or intel" ;;
+esac
+
+if [ -n "$show" ]; then
+    printf '%q ' "${launch[@]}" "$@"
+    echo
+    exit 0
+fi
+# In place of this script, so that a signal to it is one to mpiexec, which passes it on.
+exec "${launch[@]}" "$@"
