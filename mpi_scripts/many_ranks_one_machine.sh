@@ -20,7 +20,9 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
 export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 MPIR_CVAR_POLLS_BEFORE_YIELD=1
 export MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS=8 MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE=8192
-export UCX_TLS=posix,self
+# Over OFI's sockets a rank holds some 4 KB for each other rank, over UCX 13 and more. Ranks of a proxy use
+# shared memory in either case. MPICH from PyPI has both; elsewhere, set PFDET_NETMOD=ucx.
+export MPIR_CVAR_CH4_NETMOD=${PFDET_NETMOD:-ofi} FI_PROVIDER=sockets UCX_TLS=posix,self
 
 hosts=()
 if [ "$ranks" -gt 256 ]; then

@@ -146,7 +146,7 @@ def check_draws(sampler, comm) -> dict[str, int]:
 
 
 def _sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm, made: bool):
-    if not made or recipe.sampler == 'sequential':
+    if not made or recipe.sampler not in ('class_aware', 'soft_balance'):
         return build.sampler(recipe, index, seed, comm)
     # What the ranks of a node share as a file beside the index, a made one has in memory.
     group = aspect_groups(index.columns['image_size']) if recipe.aspect_chunk > 1 else None

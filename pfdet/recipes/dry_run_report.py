@@ -47,9 +47,18 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
     lines.append(_row('image sizes', f'shorter edge {low}' + (
         f' to {high}, one length drawn for all ranks each iteration' if low < high else '')
         + f', longer edge up to {recipe.max_size}; '
-        + (f'aspect ratios alike in runs of {recipe.aspect_chunk:,} images'
-           if recipe.aspect_chunk > 1 else 'no grouping by aspect ratio')))
+        + _grouping(recipe.aspect_chunk, planned.global_batch)))
     return lines
+
+
+def _grouping(chunk: int, global_batch: int) -> str:
+    if chunk == 1:
+        return 'no grouping by aspect ratio'
+    text = f'aspect ratios alike in runs of {chunk:,} images'
+    if chunk % global_batch:
+        text += ('; a multiple of the global batch would pad less: '
+                 f'--set aspect_chunk={global_batch}')
+    return text
 
 
 def measured_lines(found: dict[str, Any]) -> list[str]:
