@@ -9,7 +9,7 @@ class Memory(NamedTuple):
     """Memory of a process.
 
     Attributes:
-        private (int): Bytes that no other process has.
+        private (int): Bytes of its own that it has written: what one process more takes.
         proportional (int): These, and its part of what it shares with others: summed over the
             processes of a node, it is what they take together.
     """
@@ -21,8 +21,8 @@ class Memory(NamedTuple):
 def memory() -> Memory:
     """This process's memory."""
     fields = _fields('/proc/self/smaps_rollup')
-    return Memory(fields.get('Private_Clean', 0) + fields.get('Private_Dirty', 0),
-                  fields.get('Pss', 0))
+    # Clean pages are of files, such as libraries, which the next process shares.
+    return Memory(fields.get('Private_Dirty', 0), fields.get('Pss', 0))
 
 
 def available_memory() -> int:
