@@ -55,7 +55,7 @@ def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace
     """One run of the benchmark.
 
     Raises:
-        InputError: It failed.
+        InputError: It failed, or the library is not MPICH.
     """
     root = BENCHMARK.parents[1]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
@@ -72,6 +72,9 @@ def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace
             raise InputError(f'{algorithm} on {n_rank} ranks ended with status '
                              f'{done.returncode}: {done.stdout[-500:]}')
         report = json.loads(out.read_text())
+    if 'MPICH' not in report['library']:
+        raise InputError(f'{report["library"]}: cannot be told which algorithm to take; expected '
+                         'MPICH')
     return {'algorithm': algorithm, 'ranks': n_rank, 'cores': report['cores_per_node'],
             'library': report['library'], 'repetitions': report['repetitions'],
             'bytes': [row['bytes'] for row in report['allreduce']],

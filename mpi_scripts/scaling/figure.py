@@ -51,8 +51,10 @@ def _efficiencies(ax, detector: Detector, inputs: Inputs, fitted: Fit, setting: 
     ranges = efficiency_ranges(detector, GPUS)
     for option, color in COLORS.items():
         own = with_option(setting, option)
-        ax.plot(GPUS, [efficiency(detector, inputs, fitted, own, n, setting) for n in GPUS],
-                color=color, label=option, lw=2 if option in SHADED else 1.2)
+        # Two lines lie on each other.
+        style = '--' if option.startswith('trees') else '-'
+        ax.plot(GPUS, [efficiency(detector, inputs, fitted, own, n, setting) for n in GPUS], style,
+                color=color, label=option, lw=2 if option in SHADED else 1.3)
         if option in SHADED:
             low, high = np.array(ranges[option]).T
             ax.fill_between(GPUS, low, high, color=color, alpha=0.13, lw=0)

@@ -56,7 +56,7 @@ def fit(points: Sequence[Point]) -> dict[str, np.ndarray]:
         own = [p for p in points if p.algorithm == algorithm]
         rows = np.array([terms(p) / p.seconds for p in own])
         # NNLS wants columns of like size: bytes are many, steps few.
-        scale = rows.max(axis=0)
+        scale = np.maximum(rows.max(axis=0), np.finfo(float).tiny)
         coefficients[algorithm] = nnls(rows / scale, np.ones(len(own)))[0] / scale
     return coefficients
 
