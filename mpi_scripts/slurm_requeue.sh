@@ -68,7 +68,7 @@ if [ "$status" -ne "$stopped" ]; then
     exit "$status"
 fi
 if [ "${SLURM_RESTART_COUNT:-0}" -ge "${MAX_RESTARTS:-100}" ]; then
-    echo "$(date '+%F %T') stopped, and restarted ${SLURM_RESTART_COUNT:-0} times already: giving up" >&2
+    echo "$(date '+%F %T') stopped; restarted ${SLURM_RESTART_COUNT:-0} times: giving up" >&2
     exit "$status"
 fi
 echo "$(date '+%F %T') stopped with a snapshot: queueing again" >&2
