@@ -11,6 +11,7 @@ import pytest
 
 from pfdet.evaluation.detections import read_detections
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes import find
 from pfdet.training.schedules import learning_rate, linear_scaling
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
     entries = json.loads((whole / 'log').read_text())
     # 24 images in batches of 4, two epochs of them, half an epoch of warm-up
     assert [entry['lr'] for entry in entries] == pytest.approx([
-        learning_rate(i, 12, linear_scaling(0.02, 8, 4), 'cosine', n_warmup=3)
+        learning_rate(i, 12, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3)
         for i in range(12)])
     mpiexec(2, TRAIN, *arguments(
         small_world, cut, '--iterations', 7, '--snapshot-interval', 5, *settings))

@@ -16,7 +16,7 @@ import pytest
 
 from pfdet.iterators.samplers import SequentialSampler
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build
+from pfdet.recipes import build, find
 from pfdet.training import checkpoints
 from pfdet.training.schedules import learning_rate, linear_scaling
 
@@ -217,7 +217,7 @@ def test_on_other_ranks_the_sequence_of_images_goes_on(
     places = [*range(0, 12, 4), *range(12, n, 2 * ranks)]
     batches = [4] * 3 + [2 * ranks] * (len(places) - 3)
     expected = [
-        learning_rate(p / b, -(-30 // b), linear_scaling(0.02, 8, b), 'cosine',
+        learning_rate(p / b, -(-30 // b), linear_scaling(find('mini').base_lr, 8, b), 'cosine',
                       n_warmup=round(12 / b)) for p, b in zip(places, batches, strict=True)]
     assert log(out, 'lr') == pytest.approx(expected)
     assert log(out, 'iteration') == list(range(1, len(places) + 1))
@@ -260,7 +260,8 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
     assert rank['losses']['main/loss'] == 'nan' and rank['losses']['main/loss/rpn_loc'] >= 0
     assert len(rank['image_ids']) == 2
     assert bad['learning_rate'] == pytest.approx(
-        learning_rate(2, N_ITERATION, linear_scaling(0.02, 8, 4), 'cosine', n_warmup=3))
+        learning_rate(2, N_ITERATION, linear_scaling(find('mini').base_lr, 8, 4), 'cosine',
+                      n_warmup=3))
     # the snapshots are those from before
     assert snapshot_names(out) == ['iter_00000001.npz', 'iter_00000002.npz']
     assert log(out, 'iteration') == [1, 2]
