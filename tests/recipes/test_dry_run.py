@@ -217,7 +217,7 @@ def test_crowded_nodes_are_prepared_and_others_left_alone():
 
 def test_what_the_process_takes():
     # In a process of its own: a large one gives memory back meanwhile.
-    program = """
+    program = '''
         import mmap
         from pfdet.training import process_figures
         private, proportional = process_figures.memory()
@@ -229,7 +229,7 @@ def test_what_the_process_takes():
         assert grown.proportional >= grown.private
         assert process_figures.available_memory() > 40_000_000
         assert 0 < process_figures.seconds_since_start() < 60
-    """
+    '''
     done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
