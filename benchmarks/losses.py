@@ -23,6 +23,7 @@ import pfdet.compat  # noqa: F401
 
 import chainer
 import numpy as np
+from timing import best_seconds
 
 from pfdet.functions import losses
 from pfdet.openimages.classes import challenge_classes
@@ -109,16 +110,6 @@ def forward_backward(loss: Callable, x: np.ndarray, t: np.ndarray) -> float:
     return float(y.array)
 
 
-def best_ms(function: Callable, repeat: int) -> tuple[object, float]:
-    """What it returns and its least time."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return result, 1e3 * min(times)
-
-
 def load_test(name: str):
     """A test module, for its literal reading."""
     spec = importlib.util.spec_from_file_location(Path(name).stem, TESTS / name)
@@ -152,14 +143,14 @@ def main() -> None:
     world = World(args.images, args.objects, args.regions, 0)
     truth, sample = world.truth(), world.sample()
     good = True
-    _, ms = best_ms(world.truth, args.repeat)
-    report('collate', ms)
-    t, ms = best_ms(partial(target_matrix, sample, truth), args.repeat)
+    _, seconds = best_seconds(world.truth, args.repeat)
+    report('collate', 1e3 * seconds)
+    t, seconds = best_seconds(partial(target_matrix, sample, truth), args.repeat)
     n_slow = min(32, args.regions)
     rows, slow = world.literal_rows(load_test('targets/test_rules.py').literal, n_slow)
     if not np.array_equal(t[:, ::args.regions // n_slow].reshape(rows.shape), rows):
         raise SystemExit('the slow reading gives another target matrix')
-    good &= report('target matrix', ms, 1e3 * slow)
+    good &= report('target matrix', 1e3 * seconds, 1e3 * slow)
 
     t = t.reshape(-1, t.shape[2])
     n_label = (t > 0).sum(axis=1)
@@ -173,8 +164,8 @@ def main() -> None:
     literal = load_test('functions/test_losses.py').LITERAL
     for name, form in losses.LOSSES.items():
         x = rng.normal(size=(len(t), C + form.background)).astype(np.float32)
-        loss = losses.loss_function(name, rates)
-        value, ms = best_ms(partial(forward_backward, loss, x, t), args.repeat)
+        loss = losses.loss_function(name, rates, normalize='roi')
+        _, seconds = best_seconds(partial(forward_backward, loss, x, t), args.repeat)
         step = max(1, len(t) // 128)
         part = x[::step], t[::step]
         start = time.perf_counter()
@@ -182,11 +173,12 @@ def main() -> None:
         slow = (time.perf_counter() - start) * len(t) / len(part[0])
         np.testing.assert_allclose(
             forward_backward(loss, *part) * len(part[0]), plain, rtol=1e-5)
-        good &= report(name, ms, 1e3 * slow)
+        good &= report(name, 1e3 * seconds, 1e3 * slow)
     for name, form in losses.SCORES.items():
         x = rng.normal(size=(1000, C + form.background)).astype(np.float32)
-        _, ms = best_ms(partial(losses.score_function(name, rates), x), args.repeat)
-        report(f'{name} score', ms)
+        _, seconds = best_seconds(
+            partial(losses.score_function(name, rates), x), args.repeat)
+        report(f'{name} score', 1e3 * seconds)
     if not good:
         raise SystemExit(1)
 

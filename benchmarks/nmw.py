@@ -18,11 +18,11 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import argparse
-import time
 from collections.abc import Callable
 
 import ensemble_boxes
 import numpy as np
+from timing import best_seconds
 
 from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
 
@@ -66,16 +66,6 @@ def made_ensemble(
         kept = non_maximum_suppression(bbox[found], score[found], mine[found], 0.5)
         models.append(tuple(a[:n_box] for a in kept))
     return models
-
-
-def seconds(function: Callable, repeat: int) -> tuple[object, float]:
-    """What it returns and its least time."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return result, min(times)
 
 
 def theirs(images: list[list[Model]], as_list: bool) -> Callable:
@@ -132,8 +122,8 @@ def main() -> None:
         return lambda: non_maximum_weighted(*together, IOU_THRESH, join=join)
 
     theirs(images[:1], True)(), theirs(images[:1], False)()
-    expected, as_list = seconds(theirs(images, True), 2)
-    _, as_array = seconds(theirs(images, False), 2)
+    expected, as_list = best_seconds(theirs(images, True), 2)
+    _, as_array = best_seconds(theirs(images, False), 2)
     peer = min(as_list, as_array)
     n_box = len(together[1])
     # Boxes of one class in one image, as a box of it sees it.
@@ -146,8 +136,8 @@ def main() -> None:
 
     good = True
     for join in 'nearest', 'highest':
-        single, single_time = seconds(one_by_one(join), args.repeat)
-        batch, batch_time = seconds(at_once(join), args.repeat)
+        single, single_time = best_seconds(one_by_one(join), args.repeat)
+        batch, batch_time = best_seconds(at_once(join), args.repeat)
         by_image = [[] for _ in images]
         owner = batch[2] // N_CLASS
         for i in range(len(images)):

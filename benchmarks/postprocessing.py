@@ -21,7 +21,6 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import argparse
-import time
 from collections.abc import Callable
 
 import pfdet.compat  # noqa: F401
@@ -29,6 +28,7 @@ import pfdet.compat  # noqa: F401
 import numpy as np
 from chainer import Variable
 from chainercv.links.model.fpn import BboxHead as TheirHead
+from timing import best_seconds
 
 from pfdet.functions.sigmoid import sigmoid_score
 from pfdet.inference.postprocessing import select
@@ -72,16 +72,6 @@ def made_output(
     # A softmax can have no more than 1 in all.
     score /= np.maximum(score.sum(axis=1, keepdims=True) / 0.99, 1)
     return rois.astype(np.float32), offset.astype(np.float32), score.astype(np.float32)
-
-
-def best_seconds(function: Callable, repeat: int) -> tuple[object, float]:
-    """What it returns and its least time."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return result, min(times)
 
 
 def ours(rois: np.ndarray, offset: np.ndarray, logit: np.ndarray) -> tuple:

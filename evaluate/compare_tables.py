@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pfdet.errors import InputError, run_command
+from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.comparison import compare, other_runs
 from pfdet.evaluation.comparison_page import write_comparison
 from pfdet.evaluation.comparison_text import markdown, terminal
@@ -20,7 +21,6 @@ from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.evaluation.samples import class_samples, examples
 from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.statistics import count_classes
 
 
 def main() -> None:
@@ -31,8 +31,7 @@ def main() -> None:
         raise InputError(f'{unfinished[0]}: no {args.score}; expected at least one scored run')
     frequency = None
     if args.train_index is not None:
-        index = AnnotationIndex.open(args.train_index)
-        frequency = dict(zip(index.classes.mids, count_classes(index).images_expanded.tolist()))
+        frequency = training_images(AnnotationIndex.open(args.train_index))
     compared, others = compare(runs, frequency), other_runs(runs)
 
     shown = _to_show(args, runs)

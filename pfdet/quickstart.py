@@ -80,14 +80,13 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
         seconds (float): How long it took until here.
         n_example (int): Validation images to show.
     """
+    from pfdet.evaluation.class_groups import training_images
     from pfdet.evaluation.detections import read_detections
     from pfdet.evaluation.report import write_report
     from pfdet.evaluation.samples import class_samples, examples
     from pfdet.openimages.index import AnnotationIndex
-    from pfdet.openimages.statistics import count_classes
 
     index = AnnotationIndex.open(out / 'validation.index')
-    images = count_classes(AnnotationIndex.open(out / 'train.index')).images_expanded
     run = json.loads((out / 'run' / 'recipe.json').read_text())
     detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
     write_report(
@@ -95,7 +94,7 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
         json.loads((out / 'run' / 'log').read_text()), score,
         examples(index, detections, n_example),
         errors=class_samples(index, detections, score),
-        frequency=dict(zip(index.classes.mids, images.tolist())),
+        frequency=training_images(AnnotationIndex.open(out / 'train.index')),
         facts={
             'Untrained': f'{before["mAP"]:.3f}', 'Training images': run['run']['images'],
             'Validation images': len(index), 'Ranks': run['run']['ranks'],

@@ -67,9 +67,7 @@ def ring(network: Network, n_gpu: int, n_byte: float) -> float:
     if n_gpu == 1:
         return 0.
     n_node = node_count(network, n_gpu)
-    bandwidth = network.node_bandwidth
-    if n_node > 1:
-        bandwidth = min(bandwidth, network.port_bandwidth)
+    bandwidth = _slowest_link(network, n_node)
     n_net = 2 * (n_node - 1)
     hops = (2 * (n_gpu - 1) - n_net) * network.node_hop + n_net * network.net_hop
     return network.base + hops + 2 * (n_gpu - 1) / n_gpu * n_byte / bandwidth
@@ -99,12 +97,16 @@ def tree(network: Network, n_gpu: int, n_byte: float) -> float:
     if n_gpu == 1:
         return 0.
     n_node = node_count(network, n_gpu)
-    bandwidth = network.node_bandwidth
-    if n_node > 1:
-        bandwidth = min(bandwidth, network.port_bandwidth)
+    bandwidth = _slowest_link(network, n_node)
     depth = math.ceil(math.log2(n_node))
     hops = 2 * ((n_gpu // n_node - 1) * network.node_hop + depth * network.net_hop)
     return network.base + hops + 2 * n_byte / bandwidth
+
+
+def _slowest_link(network: Network, n_node: int) -> float:
+    if n_node == 1:
+        return network.node_bandwidth
+    return min(network.node_bandwidth, network.port_bandwidth)
 
 
 ALGORITHMS = {'ring': ring, 'hierarchical': hierarchical, 'tree': tree}

@@ -18,12 +18,14 @@ from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
 
 #: First and last rank of 500, the class with the fewest training images being the first.
 RANKS = {
     'rank 11-100': (11, 100), 'rank 101-250': (101, 250), 'rank 251-350': (251, 350),
     'least frequent 100': (1, 100), 'most frequent 100': (401, 500)}
-_N_RANKED = 500
+#: Classes that the papers rank, all of the challenge.
+N_RANKED = 500
 
 
 def class_groups(
@@ -65,8 +67,12 @@ def classes_of_rank(images: np.ndarray, first: int, last: int) -> np.ndarray:
         int array: Class ids, the rarest first; of equally rare ones, by id.
     """
     rarest = np.argsort(images, kind='stable')
-    n_class = len(rarest)
-    return rarest[(first - 1) * n_class // _N_RANKED:last * n_class // _N_RANKED]
+    return rarest[places_of_ranks(first, last, len(rarest))]
+
+
+def places_of_ranks(first: int, last: int, n_class: int) -> slice:
+    """Where the classes of a range of ranks of :data:`N_RANKED` are among others, sorted."""
+    return slice((first - 1) * n_class // N_RANKED, last * n_class // N_RANKED)
 
 
 def mean_by_group(ap: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, dict]:
@@ -137,6 +143,14 @@ def read_training_images(path: str | os.PathLike, classes: Classes) -> np.ndarra
     return np.array([found[mid] for mid in classes.mids], np.int64)
 
 
+def training_images(index: AnnotationIndex) -> dict[str, int]:
+    """Training images of each class by machine id, expanded over the index's hierarchy."""
+    # SciPy, which counting needs, takes a while to import.
+    from pfdet.openimages.statistics import count_classes
+
+    return dict(zip(index.classes.mids, count_classes(index).images_expanded.tolist(), strict=True))
+
+
 def training_images_of_index(path: str | os.PathLike, classes: Classes) -> np.ndarray:
     """Count the images of an annotation index that have each class.
 
@@ -150,14 +164,11 @@ def training_images_of_index(path: str | os.PathLike, classes: Classes) -> np.nd
     Raises:
         InputError: The file is no index or lacks a class.
     """
-    # SciPy, which counting needs, takes a while to import.
-    from pfdet.openimages.index import AnnotationIndex
-    from pfdet.openimages.statistics import count_classes
-
     index = AnnotationIndex.open(path)
     missing = [mid for mid in classes.mids if mid not in index.classes.ids]
     if missing:
         raise InputError(
             f'{path}: does not know {missing[0]} and {len(missing) - 1} other classes; expected an '
             'index of the classes that are scored')
-    return count_classes(index).images_expanded[[index.classes.ids[mid] for mid in classes.mids]]
+    images = training_images(index)
+    return np.array([images[mid] for mid in classes.mids], np.int64)

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from pfdet.evaluation.class_groups import N_RANKED, places_of_ranks
 from pfdet.evaluation.paper_tables import Measure, PaperRow, PaperTable, paper_tables
 from pfdet.evaluation.run_directory import Run
 
 #: Fields of a recipe that do not tell one setting from another.
 _WORDS = ('name', 'about', 'scale')
-#: Classes that the papers rank, all of the challenge.
-_N_RANKED = 500
 
 
 @dataclass(frozen=True)
@@ -213,9 +212,9 @@ def reading(score: Mapping, measure: Measure) -> str:
         n = sum(score['AP'].get(mid) is not None for mid in measure.mids)
         return '' if n == len(measure.mids) else f'here {n} of {len(measure.mids)} classes'
     n = len(score['AP'])
-    if measure.of == 'ranks' and n != _N_RANKED:
-        first, last = _scaled(measure.ranks, n)
-        return f'here ranks {first + 1}-{last} of {n}'
+    if measure.of == 'ranks' and n != N_RANKED:
+        places = places_of_ranks(*measure.ranks, n)
+        return f'here ranks {places.start + 1}-{places.stop} of {n}'
     return ''
 
 
@@ -233,13 +232,7 @@ def classes_of_rank(frequency: Mapping[str, int], mids: Sequence[str],
         list of str: Machine ids, the rarest first; of equally rare ones, as in ``mids``.
     """
     rarest = sorted(mids, key=lambda mid: frequency.get(mid, 0))
-    first, last = _scaled(ranks, len(rarest))
-    return rarest[first:last]
-
-
-def _scaled(ranks: tuple[int, int], n: int) -> tuple[int, int]:
-    # The slice of n sorted classes that ranks of 500, from 1, are.
-    return (ranks[0] - 1) * n // _N_RANKED, ranks[1] * n // _N_RANKED
+    return rarest[places_of_ranks(*ranks, len(rarest))]
 
 
 def _compare_table(table: PaperTable, scale: str, runs: Sequence[Run],

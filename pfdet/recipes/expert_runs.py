@@ -115,4 +115,3 @@ def _difference(path: Path, before: dict, now: dict) -> str | None:
             return (f'{path}: was begun with another {key}; give another --out, or the same '
                     'arguments to go on')
     return None
-

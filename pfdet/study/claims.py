@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pfdet.evaluation.class_groups import class_groups
 from pfdet.openimages.classes import challenge_classes
-from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.study.rows import Rows
 
 Measure = Callable[[Mapping[str, Any]], float | None]
@@ -99,8 +99,7 @@ class Finding:
 def part_classes() -> set[str]:
     """Machine ids of the parts and possessions of PFDet's 47 pairs."""
     classes = challenge_classes()
-    _, part = read_pairs(classes)
-    return {classes.mids[p] for p in part}
+    return {classes.mids[c] for c in class_groups(classes)['parts']}
 
 
 def mean_over(mids: set[str]) -> Measure:

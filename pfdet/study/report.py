@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pfdet.commands import ROOT
+from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.comparison import compare
 from pfdet.evaluation.comparison_text import markdown, signed
 from pfdet.evaluation.run_directory import find_runs
 from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.statistics import count_classes
 from pfdet.study.claims import Finding, findings
 from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
 from pfdet.study.reasons import REASONS
@@ -30,8 +30,7 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
         command (str): What made the runs.
     """
     index = AnnotationIndex.open(rows.train_index)
-    counts = dict(zip(index.classes.mids, count_classes(index).images_expanded.tolist(),
-                      strict=True))
+    counts = training_images(index)
     found = findings(rows, counts)
     runs, _ = find_runs([rows.out])
     figures = out.with_suffix('')
