@@ -1,6 +1,7 @@
 # make quickstart    set up, then run the whole way through once: data, training, prediction, report
 # make test          set up, then run the tests
 # make study         set up, then try the papers' claims at mini scale (hours; it can be interrupted)
+# make row ROW=NAME  set up, then run one row of one table at mini scale (minutes)
 # make lint          set up, then check the style
 # make setup         only build the environment, in .venv
 # make clean         remove the environment and everything else that was built
@@ -17,6 +18,7 @@ EXTRAS ?= dev
 VENV ?= .venv
 QUICKSTART_FLAGS ?=
 STUDY_FLAGS ?=
+ROW ?= cs-table1-concurrent-balanced
 TEST_FLAGS ?=
 
 # pyenv's python3.13 does not run where that version is installed but not active: ask for its place.
@@ -37,7 +39,7 @@ PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS)' | cksum | tr -dc 0-9)
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
-.PHONY: help setup quickstart study test lint clean
+.PHONY: help setup quickstart study row test lint clean
 
 help:
 	@sed -n '/^# /s/^# //p; /^$$/q' Makefile
@@ -49,6 +51,9 @@ quickstart: $(STAMP)
 
 study: $(STAMP)
 	@'$(VENV)/bin/python' -m pfdet.study $(STUDY_FLAGS)
+
+row: $(STAMP)
+	@'$(VENV)/bin/python' -m pfdet.study --row '$(ROW)' $(STUDY_FLAGS)
 
 test: $(STAMP)
 	@'$(VENV)/bin/python' -m pytest -q $(TEST_FLAGS)

@@ -1,4 +1,4 @@
-"""Running the project's own scripts, on several ranks if asked."""
+"""Running the project's own scripts, on several ranks if asked, and what they are at."""
 
 import os
 import shlex
@@ -47,3 +47,10 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     if status:
         raise InputError(f'the command above ended with status {status}'
                          + (f'; see {log}' if log else ''))
+
+
+def commit() -> str:
+    """What the code is at: a commit's short name, ``-dirty`` after changes, or ``'unknown'``."""
+    done = subprocess.run(['git', '-C', str(ROOT), 'describe', '--always', '--dirty'],
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip() or 'unknown'

@@ -1,6 +1,8 @@
 """Turn public weights of a backbone into a file that training can start from.
 
     python -m pfdet.links.convert --arch se_resnext101 --weights FILE.pth --out FILE.npz
+
+Of a detector trained here (``model.npz``), it takes the backbone.
 """
 
 import argparse
@@ -46,6 +48,17 @@ class Conversion:
     misshaped: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
     no_classifier: list[str] = field(default_factory=list)
+
+
+# Where a detector trained here has its backbone.
+_IN_DETECTOR = 'extractor/base/'
+
+
+def backbone_of_detector(checkpoint: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a detector's backbone; those of anything else as they are."""
+    inner = {key.removeprefix(_IN_DETECTOR): array for key, array in checkpoint.items()
+             if key.startswith(_IN_DETECTOR)}
+    return inner or checkpoint
 
 
 def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
@@ -173,7 +186,7 @@ def main() -> None:
         raise InputError(f'--std {_list(args.std)}: expected numbers above 0')
     if args.out.suffix != '.npz':
         raise InputError(f'{args.out}: expected a name that ends in .npz')
-    result = convert(arch, read_checkpoint(args.weights))
+    result = convert(arch, backbone_of_detector(read_checkpoint(args.weights)))
     report(result, args.allow_missing, args.weights)
 
     given = {key: value for key, value in [
@@ -198,7 +211,8 @@ def _parse() -> argparse.Namespace:
         '--arch', required=True, metavar='NAME',
         help=f'{", ".join(BACKBONES)}; or {", ".join(ALIASES)}')
     parser.add_argument('--weights', required=True, type=Path, metavar='FILE',
-                        help='.pth (needs PyTorch), .safetensors, or a .npz of ChainerCV')
+                        help='.pth (needs PyTorch), .safetensors, a .npz of ChainerCV, or the '
+                             'model.npz of a training run')
     parser.add_argument('--out', required=True, type=Path, metavar='FILE.npz')
     parser.add_argument('--allow-missing', action='store_true',
                         help='leave out parameters that the checkpoint lacks')

@@ -154,7 +154,7 @@ class Table(NamedTuple):
 
 # What mini scale replaces: sizes, never switches.
 _MINI = {
-    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 64,
+    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 32,
     'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 128,
     'train_proposals': (300, 300), 'test_proposals': (300, 300), 'max_size': 256,
     'aspect_chunk': 8, 'batch_size': 4, 'test_size': 160, 'max_per_image': 100,

@@ -3,78 +3,157 @@
 Draws MiniOpenImages, trains and scores the rows of both papers' tables on it, experts and
 ensembles, and writes what came out beside what the papers say. Every step is a command that is
 printed before it runs. It takes hours on two cores; ended, it goes on where it was when run again,
-and ``--report`` writes the page from what there is.
+and ``--report`` writes the page from what there is. ``--given docs/study/results.jsonl`` leaves out
+what has been run elsewhere, and ``--row NAME`` runs one row on all cores.
 """
 
 import argparse
+import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
-from pfdet.commands import run_python
-from pfdet.errors import run_command
-from pfdet.study import experts
+from pfdet import recipes
+from pfdet.commands import ROOT, run_python
+from pfdet.errors import InputError, run_command
+from pfdet.evaluation.paper_tables import table_of
+from pfdet.study.experts import experts_and_ensembles
+from pfdet.study.results import digest, read_results, restore_results, write_results
 from pfdet.study.rows import Rows
 
-# Seeds of a row, the most telling first: what claims stand on has three, what is long has one.
+DEFAULT_REPORT = Path('docs/study.md')
+EXPERTS = 'experts and ensembles'
+# Rows by how much of the papers' claims stands on them, each with its seeds: what is first is run
+# first. A row that is trained as another is takes a minute.
 PLAN = (
-    ('cs-table1-softmax', 3), ('cs-table1-concurrent', 3),
-    ('cs-table1-softmax-balanced', 3), ('cs-table1-concurrent-balanced', 3),
-    ('cs-table2-softmax-softmax', 3), ('cs-table2-softmax-concurrent', 3),
-    ('cs-table2-concurrent-softmax', 3), ('cs-table2-concurrent-concurrent', 3),
-    ('cs-table3-non-balance', 3), ('cs-table3-class-aware', 3), ('cs-table3-soft-0.7', 3),
-    ('mini', 3), ('mini-without-cooccurrence', 3),
-    ('cs-table4-scratch-20', 1), ('cs-table4-hybrid-s20', 1), ('cs-table4-soft-balance', 1),
-    ('cs-table4-soft-balance-concurrent', 1),
-    ('cs-table1-bce', 1), ('cs-table1-co-bce', 1), ('cs-table1-focal', 1),
-    ('cs-table1-dist-ce', 1),
-    ('cs-table3-effective-number', 1), ('cs-table3-soft-0.3', 1), ('cs-table3-soft-0.5', 1),
-    ('cs-table3-soft-1.0', 1), ('cs-table3-soft-1.5', 1),
-    ('table1-baseline', 1), ('table1-multiscale', 1), ('table1-psp', 1), ('table1-cosine', 1),
-    ('table1-scale', 1), ('table1-cooccurrence', 1), ('table3-baseline', 1),
-    ('table3-cooccurrence', 1), ('table1-epochs', 1), ('table1-context', 1),
-    ('table1-senet154', 1),
-    ('cs-table4-non-balance-7', 3), ('cs-table4-class-aware-7', 3),
-    ('cs-table4-non-balance-11', 1), ('cs-table4-non-balance-14', 1),
-    ('cs-table4-class-aware-14', 1), ('cs-table4-hybrid-i14', 1), ('cs-table4-non-balance-16', 1),
+    # Losses: co-occurrence, concurrent softmax in training and in testing; sampling
+    *((name, seed) for seed in range(3) for name in (
+        'mini', 'mini-without-cooccurrence', 'cs-table1-softmax-balanced',
+        'cs-table1-concurrent-balanced')),
+    *((name, seed) for seed in range(2) for name in ('cs-table1-softmax', 'cs-table3-soft-0.7')),
+    *((name, seed) for seed in range(3) for name in (
+        'cs-table2-softmax-softmax', 'cs-table2-softmax-concurrent',
+        'cs-table2-concurrent-softmax', 'cs-table2-concurrent-concurrent',
+        'cs-table3-class-aware', 'cs-table4-class-aware-7')),
+    *((name, seed) for seed in range(2) for name in (
+        'cs-table3-non-balance', 'cs-table4-non-balance-7')),
+    ('cs-table1-bce', 0), ('cs-table1-co-bce', 0),
+    (EXPERTS, 0),
+    # Schedules
+    ('cs-table4-scratch-20', 0), ('cs-table4-hybrid-s20', 0), ('cs-table4-soft-balance', 0),
+    ('cs-table4-soft-balance-concurrent', 0),
+    # What is left of the second paper's Tables 1 and 3
+    ('cs-table1-concurrent', 0), ('cs-table1-focal', 0), ('cs-table1-dist-ce', 0),
+    ('cs-table3-effective-number', 0), ('cs-table3-soft-1.5', 0), ('cs-table3-soft-0.3', 0),
+    ('cs-table3-soft-0.5', 0), ('cs-table3-soft-1.0', 0),
+    *((name, 2) for name in (
+        'cs-table1-softmax', 'cs-table3-soft-0.7', 'cs-table3-non-balance',
+        'cs-table4-non-balance-7')),
+    ('cs-table1-concurrent', 1), ('cs-table1-concurrent', 2),
+    # PFDet's Table 1, step by step
+    *((f'table1-{row}', 0) for row in (
+        'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence', 'epochs', 'context',
+        'senet154')),
+    ('table3-baseline', 0), ('table3-cooccurrence', 0),
+    # Longer schedules
+    ('cs-table4-non-balance-14', 0), ('cs-table4-class-aware-14', 0), ('cs-table4-hybrid-i14', 0),
+    ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
 )
+# Rows whose validation mAP is followed while training, for Peng et al., figure 4.
+CURVES = tuple({name: 0 for name, _ in PLAN if name.startswith('cs-table3-')})
+# Annotators of Open Images box most parts in few of the images that show them.
+SPARSE = ('--parts-verified', 0.1)
+# Images an update, of all ranks.
+BATCH = 8
 
 
 def main() -> None:
     args = parse_arguments()
-    out = args.out
-    indexes = draw(out / 'data', args.images, args.seed)
-    rows = Rows(out / 'runs', indexes['train'], indexes['validation'], 'mini', 1,
-                ('batch_size=8',))
-    if not args.report:
-        work(rows, indexes, args.jobs, args.seeds)
-    from pfdet.study.report import write_report
+    if args.row is not None:
+        one_row(args)
+        return
+    for name in args.only:
+        if name not in {planned for planned, _ in PLAN}:
+            raise InputError(f'--only {name}: not in the plan of the study; expected '
+                             f'{", ".join(dict(PLAN))}')
+    indexes = draw(args.out / 'data', args.images, args.seed)
+    data = digest(args.out / 'data')
+    rows = Rows(args.out / 'runs', indexes['train'], indexes['validation'], 'mini', 1,
+                (f'batch_size={BATCH}',), 4, CURVES, pretrain(args.out, indexes['pretraining']))
+    if args.given is not None:
+        n = restore_results(rows, data, args.given)
+        print(f'{n} runs are those of {args.given}', flush=True)
+    try:
+        if not args.report:
+            work(rows, indexes, args.jobs, args.only)
+    finally:
+        # Also of what was done until it was interrupted.
+        from pfdet.study.report import write_report
 
-    write_report(rows, args.report_to, 'make study')
+        if next(rows.out.rglob('score.json'), None) is not None:
+            write_results(rows, data, args.report_to.with_suffix('') / 'results.jsonl')
+            write_report(rows, args.report_to, 'make study')
 
 
-def draw(data: Path, n_image: int, seed: int) -> dict[str, Path]:
+def one_row(args: argparse.Namespace) -> None:
+    """Run one row on all cores, and print it beside the paper's figure and the study's."""
+    if args.row not in recipes.RECIPES:
+        raise InputError(f'--row {args.row}: no such recipe; expected one of '
+                         f'{", ".join(recipes.RECIPES)}')
+    indexes = draw(args.out / 'data', args.images, args.seed, ('pretraining', 'first'))
+    ranks = next(n for n in (8, 4, 2, 1) if n <= args.jobs)
+    rows = Rows(args.out / f'on-{ranks}-ranks', indexes['train'], indexes['validation'], 'mini',
+                ranks, (f'batch_size={BATCH // ranks}',), 0,
+                backbone=pretrain(args.out, indexes['pretraining']))
+    score = json.loads((rows.run(args.row, 0) / 'score.json').read_text(encoding='utf-8'))
+    said = [f'{100 * score["mAP"]:.1f} here']
+    known = args.given or DEFAULT_REPORT.with_suffix('') / 'results.jsonl'
+    if known.exists():
+        values = [100 * line['scores']['score']['mAP'] for line in read_results(known)[1]
+                  if line['recipe']['name'] == args.row]
+        if values:
+            said.append(', '.join(f'{v:.1f}' for v in values) + ' in the study')
+    table = table_of(args.row)
+    if table is not None and table.row(args.row).values[0] is not None:
+        said.append(f'{table.row(args.row).values[0]:.1f} at full scale in {table.title}')
+    print(f'{args.row}, mAP in %: ' + '; '.join(said))
+
+
+def draw(data: Path, n_image: int, seed: int,
+         wanted: Sequence[str] = ('pretraining', 'first', 'test', 'second')) -> dict[str, Path]:
     """Draw the data sets of the study and compile them to indexes.
+
+    Args:
+        data (path): Where they go; what is there stays.
+        n_image (int): Images to train on; a fourth as many to validate.
+        seed (int): Of the worlds.
+        wanted (sequence of str): Which worlds.
 
     Returns:
         dict: The indexes ``'train'`` and ``'validation'``; ``'test'``, of other images than those
-        that class weights are found on; and ``'second'``, another training set in which annotators
-        have looked for every class, as COCO's do.
+        that class weights are found on; ``'second'``, another training set in which annotators
+        have looked for every class, as COCO's do; and ``'pretraining'``, of all classes nearly as
+        many, to begin with as the papers begin with ImageNet.
     """
     worlds = {
-        'first': ('--seed', seed),
+        'first': ('--seed', seed, *SPARSE),
         'test': ('--seed', seed + 1, '--images', 4),
         'second': ('--seed', seed + 2, '--parts-verified', 1, '--parent-only', 0, '--negatives', 60,
-                   '--validation-images', 1)}
+                   '--validation-images', 1),
+        'pretraining': ('--seed', seed + 3, '--parts-verified', 1, '--parent-only', 0,
+                        '--negatives', 60, '--tail', 0.2, '--validation-images', 150)}
     indexes = {'train': ('first', 'train'), 'validation': ('first', 'validation'),
-               'test': ('test', 'validation'), 'second': ('second', 'train')}
-    for name, flags in worlds.items():
+               'test': ('test', 'validation'), 'second': ('second', 'train'),
+               'pretraining': ('pretraining', 'train')}
+    for name in wanted:
         if not (data / name).exists():
             run_python('-m', 'pfdet.openimages.make_mini', '--out', data / name, '--images',
-                       n_image, '--validation-images', n_image // 4, *flags, quiet=True)
+                       n_image, '--validation-images', n_image // 4, *worlds[name], quiet=True)
     found = {}
     for key, (world, split) in indexes.items():
+        if world not in wanted:
+            continue
         source, found[key] = data / world, data / f'{key}.index'
         if not found[key].exists():
             run_python('-m', 'pfdet.openimages.build_index',
@@ -86,58 +165,48 @@ def draw(data: Path, n_image: int, seed: int) -> dict[str, Path]:
     return found
 
 
-def work(rows: Rows, indexes: dict[str, Path], jobs: int, seeds: int) -> None:
-    """Do all that is not done yet, what is most telling first."""
-    tasks = [partial(rows.run, name, seed) for seed in range(seeds)
-             for name, n_seed in PLAN if seed < n_seed]
-    tasks[len(PLAN):len(PLAN)] = [partial(experts_and_ensembles, rows, indexes, 0)]
+def pretrain(out: Path, index: Path) -> Path:
+    """Train the backbone that stands in for one trained on ImageNet, if it is not there yet.
+
+    It is the backbone of a detector, whose other parts are left behind.
+
+    Args:
+        out (path): Of the study; the detector goes below it.
+        index (path): What to train on.
+
+    Returns:
+        pathlib.Path: The backbone's weights.
+    """
+    run, backbone = out / 'pretraining', out / 'backbone.npz'
+    if not backbone.exists():
+        if not (run / 'model.npz').exists():
+            run_python(ROOT / 'train' / 'train_multi.py', '--recipe', 'mini', '--set', 'epochs=12',
+                       f'batch_size={BATCH // 2}', '--seed', 3, '--train-index', index, '--out',
+                       run, '--resume', ranks=2, log=run / 'output.txt')
+        run_python('-m', 'pfdet.links.convert', '--arch', recipes.find('mini').backbone,
+                   '--weights', run / 'model.npz', '--out', backbone, quiet=True)
+    return backbone
+
+
+def work(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence[str] = ()) -> None:
+    """Do all of the plan that is not done yet.
+
+    Args:
+        rows (Rows): Where and how.
+        indexes (dict): See :func:`draw`.
+        jobs (int): Runs side by side.
+        only (sequence of str): Parts of the plan by name; by default all.
+    """
+    planned = [(name, seed) for name, seed in PLAN if not only or name in only]
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(task) for task in tasks]
+        started = [pool.submit(experts_and_ensembles, rows, indexes, seed) if name == EXPERTS
+                   else pool.submit(rows.run, name, seed) for name, seed in planned]
         try:
             for task in started:
                 task.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def experts_and_ensembles(rows: Rows, indexes: dict[str, Path], seed: int) -> None:
-    """PFDet's Tables 2 and 4, and test-time augmentation and suppression.
-
-    Args:
-        rows (Rows): Where and how.
-        indexes (dict): See :func:`draw`.
-        seed (int): Of the full model.
-    """
-    full, index = rows.run(experts.FULL, seed), indexes['validation']
-    for name, flags in (
-            ('nms', ('--suppression', 'nms')),
-            ('tta', ('--sizes', *experts.SIZES, '--flip')),
-            ('tta-nms', ('--sizes', *experts.SIZES, '--flip', '--suppression', 'nms'))):
-        if not (full / f'score-{name}.json').exists():
-            rows.predict(full, full / f'detections-{name}.parquet', f'score-{name}', *flags)
-
-    models = {'single': [full]}
-    for size in (40, 20, 10):
-        models[size] = experts.train_experts(rows, size, seed)
-        experts.single_scale(rows, f'table4-class{size}', seed, models[size])
-    models['others'] = [rows.trained(name, 0) for name in experts.OTHERS] + [
-        rows.trained(experts.FULL, other) for other in (1, 2)]
-    models['coco'] = [experts.train_on_second_source(rows, seed, indexes['second'])]
-
-    for split in 'validation', 'test':
-        together, score = [], 'score' if split == 'validation' else 'score-test'
-        for name, key, about in (
-                ('table2-single', 'single', 'the single model, augmented'),
-                ('table2-class20-experts', 20, '+ class20 experts'),
-                ('table2-class10-experts', 10, '+ class10 experts'),
-                ('table2-all', 'others', '+ all the others except the second source'),
-                ('table2-coco', 'coco', '+ the second source')):
-            together += experts.outputs(rows, models[key], indexes[split], split)
-            experts.ensemble(rows, name, about, seed, together, indexes[split], score)
-        own = experts.own_scores(rows, together, index)
-        experts.ensemble(rows, 'table2-class-weight', '+ class-weight ensemble', seed, together,
-                         indexes[split], score, own)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -147,11 +216,16 @@ def parse_arguments() -> argparse.Namespace:
     add('--out', type=Path, default=Path('study'), help='default: %(default)s')
     add('--images', type=int, default=1000, help='to train on (default: %(default)s)')
     add('--seed', type=int, default=0, help='of the made world (default: %(default)s)')
-    add('--seeds', type=int, default=3, help='most of a row (default: %(default)s)')
     add('--jobs', type=int, default=os.cpu_count() or 1,
         help='runs side by side, of one rank and thread each (default: %(default)s)')
+    add('--only', nargs='+', default=[], metavar='ROW',
+        help=f'rows of the tables, or {EXPERTS!r} (default: all)')
+    add('--given', type=Path, metavar='results.jsonl',
+        help='results of an earlier study, such as docs/study/results.jsonl: what has them is not '
+             'run again')
+    add('--row', metavar='NAME', help='run only this row, on all cores, in minutes')
     add('--report', action='store_true', help='only write the page from what there is')
-    add('--report-to', type=Path, default=Path('docs/study.md'), help='default: %(default)s')
+    add('--report-to', type=Path, default=DEFAULT_REPORT, help='default: %(default)s')
     return parser.parse_args()
 
 

@@ -1,32 +1,87 @@
 """The parts of the study that are no single rows: experts, test-time augmentation, ensembles."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pfdet.commands import ROOT, run_python
+from pfdet.commands import ROOT, commit, run_python
 from pfdet.files import replace_when_done
+from pfdet.recipes import to_dict
 from pfdet.study.rows import Rows
 
 # What the experts and ensembles start from, and how it is looked at with augmentation.
 FULL = 'mini'
-SIZES = (128, 160, 192)
-# "All the others" of Table 2, beside the full model of other seeds.
-OTHERS = ('table1-multiscale', 'table1-context', 'cs-table1-concurrent-balanced')
+SIZES = (144, 184)
+# "All the others" of Table 2: models of all classes with other weights or another loss.
+OTHERS = (('mini', 1), ('mini', 2), ('mini-without-cooccurrence', 0), ('cs-table1-co-bce', 0))
+# Classes that get an expert by rank, rarest first: 40 of the 41, to be cut into tens and twenties.
+# Table 4 leaves out the rarest ones, too.
+RANKS = (2, 41)
+# The paper does not say how long experts are fine-tuned.
+EXPERT_SETTINGS = ('epochs=4',)
 
 
-def train_experts(rows: Rows, size: int, seed: int) -> list[Path]:
-    """Experts of so many classes each, fine-tuned from the full model of the same seed.
+# What is added to the ensemble, step by step: the row of Table 2, which models, in words.
+STEPS = (
+    ('table2-single', 'single', 'the single model, augmented'),
+    ('table2-class20-experts', 'class20', '+ class20 experts'),
+    ('table2-class10-experts', 'class10', '+ class10 experts'),
+    ('table2-all', 'others', '+ all the others except the second source'),
+    ('table2-coco', 'coco', '+ the second source'))
+WEIGHTED = 'table2-class-weight'
+
+
+def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) -> None:
+    """PFDet's Tables 2 and 4, and test-time augmentation and suppression, as far as not done yet.
+
+    Args:
+        rows (Rows): Where and how.
+        indexes (mapping): ``'validation'``, ``'test'`` for class weights to be tried on other
+            images than they were found on, and ``'second'``, another training set.
+        seed (int): Of the full model.
+    """
+    full = rows.directory(FULL, seed)
+    for name, flags in (
+            ('nms', ('--suppression', 'nms')),
+            ('tta', ('--sizes', *SIZES, '--flip')),
+            ('tta-nms', ('--sizes', *SIZES, '--flip', '--suppression', 'nms'))):
+        if not (full / f'score-{name}.json').exists():
+            rows.predict(rows.trained(FULL, seed), full / f'detections-{name}.parquet',
+                         f'score-{name}', *flags)
+
+    if all((rows.directory(name, seed) / f'{score}.json').exists()
+           for name in (*(step[0] for step in STEPS), WEIGHTED)
+           for score in ('score', 'score-test')):
+        return
+    models = {'single': [rows.trained(FULL, seed)]}
+    for size in 'class40', 'class20', 'class10':
+        models[size] = train_experts(rows, size, seed)
+        single_scale(rows, f'table4-{size}', seed, models[size])
+    models['others'] = [rows.trained(name, other) for name, other in OTHERS]
+    models['coco'] = [train_on_second_source(rows, seed, indexes['second'])]
+
+    for split, score in ('validation', 'score'), ('test', 'score-test'):
+        together = []
+        for name, key, about in STEPS:
+            together += outputs(rows, models[key], indexes[split], split)
+            ensemble(rows, name, about, seed, together, indexes[split], score)
+        ensemble(rows, WEIGHTED, '+ class-weight ensemble', seed, together, indexes[split],
+                 score, own_scores(rows, together, indexes['validation']))
+
+
+def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
+    """Experts of ``'class10'``, ``'class20'`` or ``'class40'``, fine-tuned from the full model.
 
     Returns:
         list of paths: Their directories.
     """
-    init, out = rows.trained(FULL, seed), rows.out / f'expert-class{size}' / f'seed{seed}'
+    init, out = rows.trained(FULL, seed), rows.out / f'expert-{size}' / f'seed{seed}'
     if not (out / 'done').exists():
         run_python(
-            ROOT / 'train' / 'train_experts.py', '--recipe', f'expert-class{size}', '--scale',
+            ROOT / 'train' / 'train_experts.py', '--recipe', f'expert-{size}', '--scale',
             'mini', '--init', init / 'model.npz', '--train-index', rows.train_index, '--out', out,
-            '--seed', seed, ranks=rows.ranks, log=out / 'output.txt')
+            '--range', '{}-{}'.format(*RANKS), '--set', *EXPERT_SETTINGS, '--seed', seed,
+            ranks=rows.ranks, log=out / 'output.txt')
         (out / 'done').touch()
     return sorted(path for path in out.iterdir() if path.is_dir())
 
@@ -37,8 +92,9 @@ def train_on_second_source(rows: Rows, seed: int, index: Path) -> Path:
     if not (out / 'done').exists():
         run_python(
             ROOT / 'train' / 'train_experts.py', '--recipe', 'expert-coco', '--scale', 'mini',
-            '--init', init / 'model.npz', '--train-index', index, '--out', out, '--seed', seed,
-            '--ranks-per-expert', rows.ranks, ranks=rows.ranks, log=out / 'output.txt')
+            '--init', init / 'model.npz', '--train-index', index, '--out', out, '--set',
+            *EXPERT_SETTINGS, '--seed', seed, '--ranks-per-expert', rows.ranks, ranks=rows.ranks,
+            log=out / 'output.txt')
         (out / 'done').touch()
     expert, = (path for path in out.iterdir() if path.is_dir())
     return expert
@@ -113,8 +169,10 @@ def ensemble(rows: Rows, name: str, about: str, seed: int, detections: Sequence[
         *(['--scores', *scores] if scores else []), '--out', merged, '--max-per-image',
         rows.recipe(FULL).max_per_image, log=directory / 'output.txt')
     content = {'recipe': {'name': name, 'about': about, 'scale': rows.scale},
-               'run': {'seed': seed, 'models': [str(d.parent) for d in detections]}}
+               'run': {'seed': seed, 'full': to_dict(rows.recipe(FULL)),
+                       'models': [d.parent.relative_to(rows.out).as_posix() for d in detections]}}
     with replace_when_done(directory / 'recipe.json') as path:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     rows.score(merged, out, index)
+    (directory / 'done').write_text(commit() + '\n', encoding='utf-8')
     return out

@@ -3,12 +3,11 @@
 import os
 import platform
 import statistics
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pfdet.commands import ROOT
+from pfdet.commands import commit
 from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.comparison import compare
 from pfdet.evaluation.comparison_text import markdown, signed
@@ -74,7 +73,7 @@ the standard deviation of a difference between two runs{
 f" ({noise:.1f} points of mAP)" if noise else ""}. Where the paper says that nothing is lost, a loss
 within the noise is none.
 
-Made by `{command}` at commit {_commit()} on {platform.machine()}, {os.cpu_count()} cores, from
+Made by `{command}` at commit {commit()} on {platform.machine()}, {os.cpu_count()} cores, from
 {n_run} scored runs. Run again, it goes on where it was ended. One row of one table:
 
     python train/train_table.py --table cs-table1 --rows cs-table1-concurrent --scale mini \\
@@ -127,9 +126,3 @@ def _without(found: Sequence[Finding]) -> str:
 
 def _image(figures: Path, name: str, caption: str) -> str:
     return f'![{caption}]({figures.name}/{name})\n'
-
-
-def _commit() -> str:
-    done = subprocess.run(['git', '-C', str(ROOT), 'describe', '--always', '--dirty'],
-                          capture_output=True, text=True, check=False)
-    return done.stdout.strip() or 'unknown'

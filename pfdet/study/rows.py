@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from pfdet import recipes
-from pfdet.commands import ROOT, run_python
+from pfdet.commands import ROOT, commit, run_python
 from pfdet.files import replace_when_done
 from pfdet.recipes import Recipe
 
@@ -32,6 +32,10 @@ class Rows:
         scale (str): ``'full'`` or ``'mini'``.
         ranks (int): MPI ranks of a training or prediction.
         settings (tuple of str): ``KEY=VALUE`` for all rows.
+        validations (int): Of a training, evenly spaced; 0 for none.
+        validated (tuple of str): Rows whose trainings are validated; empty for all.
+        backbone (path): What rows begin with that the papers begin with a backbone trained on
+            ImageNet; by default with random weights.
 
     Rows may be run from several threads: what two of them need is trained once.
     """
@@ -42,6 +46,9 @@ class Rows:
     scale: str
     ranks: int
     settings: tuple[str, ...] = ()
+    validations: int = 8
+    validated: tuple[str, ...] = ()
+    backbone: Path | None = None
     _locks: dict = dataclasses.field(
         default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False)
 
@@ -69,30 +76,46 @@ class Rows:
             InputError: A step has failed.
         """
         directory = self.directory(name, seed)
-        if (directory / 'done').exists():
-            return directory
-        trained = self.trained(name, seed)
-        if trained != directory:
-            self._describe(name, trained, directory)
-        self.predict(trained, directory / 'detections.parquet', 'score', *self._test_flags(name))
-        (directory / 'done').touch()
+        with self._locks[directory / 'done']:
+            if not (directory / 'done').exists():
+                self._run(name, seed, directory)
         return directory
+
+    def _run(self, name: str, seed: int, directory: Path) -> None:
+        same, flags = self.same_training(name), self._test_flags(name)
+        if same == name or flags:
+            trained = self.trained(name, seed)
+            if same != name:
+                self._describe(name, trained, directory)
+            self.predict(trained, directory / 'detections.parquet', 'score', *flags)
+        else:
+            tested = self.run(same, seed)
+            self._describe(name, tested, directory)
+            for file in 'detections.parquet', 'score.json':
+                if (tested / file).exists():
+                    shutil.copyfile(tested / file, directory / file)
+        (directory / 'done').write_text(commit() + '\n', encoding='utf-8')
 
     def trained(self, name: str, seed: int) -> Path:
         """Train a row, or the one that it shares its training with; returns that one's run."""
         name = self.same_training(name)
         recipe, directory = self.recipe(name), self.directory(name, seed)
         flags = []
-        if recipe.init in recipes.RECIPES:
-            flags = ['--init', self.trained(recipe.init, seed) / 'model.npz']
+        if self.validations and (not self.validated or name in map(
+                self.same_training, self.validated)):
+            flags += ['--val-index', self.val_index,
+                      '--val-interval', recipe.epochs / self.validations]
+        if recipe.init == 'imagenet' and self.backbone is not None:
+            flags += ['--init', self.backbone]
+        elif recipe.init in recipes.RECIPES:
+            flags += ['--init', self.trained(recipe.init, seed) / 'model.npz']
         with self._locks[directory]:
             if not (directory / 'model.npz').exists():
                 run_python(
                     ROOT / 'train' / 'train_multi.py', '--recipe', name, '--scale', self.scale,
                     *flags, *(['--set', *self.settings] if self.settings else []), '--seed', seed,
-                    '--train-index', self.train_index, '--val-index', self.val_index,
-                    '--out', directory, '--resume', ranks=self.ranks,
-                    log=directory / 'output.txt')
+                    '--train-index', self.train_index, '--out', directory, '--resume',
+                    ranks=self.ranks, log=directory / 'output.txt')
         return directory
 
     def same_training(self, name: str) -> str:
@@ -138,11 +161,11 @@ class Rows:
             del fields[field]
         if fields['sampler'] == 'soft_balance' and fields['soft_balance_lambda'] == 1:
             fields.update(sampler='class_aware', soft_balance_lambda=Recipe.soft_balance_lambda)
-        # No weights of ImageNet fit the small network.
-        if self.scale == 'mini' and fields['init'] not in recipes.RECIPES:
-            del fields['init']
-        elif fields['init'] in recipes.RECIPES:
+        if fields['init'] in recipes.RECIPES:
             fields['init'] = self.same_training(fields['init'])
+        elif self.backbone is None and self.scale == 'mini':
+            # No weights of ImageNet fit the small network.
+            del fields['init']
         return fields
 
     def _test_flags(self, name: str) -> list[str]:

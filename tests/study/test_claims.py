@@ -5,7 +5,7 @@ import pytest
 
 from pfdet import recipes
 from pfdet.evaluation.paper_tables import paper_tables
-from pfdet.study.__main__ import PLAN
+from pfdet.study.__main__ import EXPERTS, PLAN
 from pfdet.study.claims import Claim, Finding, claims, findings, mean_over, part_classes, thirds
 from pfdet.study.rows import Rows
 
@@ -33,10 +33,10 @@ def test_verdicts(claim, differences, noise, verdict):
 
 
 def test_every_claim_is_of_runs_that_the_study_makes():
-    planned = {name for name, _ in PLAN}
+    planned = {name for name, _ in PLAN if name != EXPERTS}
     together = {'table2-single', 'table2-class20-experts', 'table2-class10-experts', 'table2-all',
                 'table2-coco', 'table2-class-weight', 'table4-class10', 'table4-class40'}
-    assert planned <= recipes.RECIPES.keys()
+    assert planned <= recipes.RECIPES.keys() and len(PLAN) == len(set(PLAN))
     for claim in claims({'/m/a': 1, '/m/b': 2, '/m/c': 3}):
         assert {claim.row, claim.against} <= planned | together
 
@@ -56,6 +56,7 @@ def test_thirds_are_by_training_images():
     counts = {f'/m/{k}': k for k in range(10)}  # /m/0 has none
     assert thirds(counts) == [{'/m/1', '/m/2', '/m/3'}, {'/m/4', '/m/5', '/m/6'},
                               {'/m/7', '/m/8', '/m/9'}]
+    assert thirds(counts, 2, 7) == [{'/m/2', '/m/3'}, {'/m/4', '/m/5'}, {'/m/6', '/m/7'}]
 
 
 def test_part_classes_are_those_of_the_pairs():

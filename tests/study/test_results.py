@@ -1,0 +1,93 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pfdet import recipes
+from pfdet.errors import InputError
+from pfdet.study.experts import FULL
+from pfdet.study.results import digest, read_results, restore_results, write_results
+from pfdet.study.rows import Rows
+
+NAME = 'cs-table1-softmax'
+
+
+def rows_in(directory, *settings):
+    return Rows(directory, Path('train.index'), Path('validation.index'), 'mini', 1, settings)
+
+
+def leave_run(rows, name, seed, recipe, **facts):
+    directory = rows.directory(name, seed)
+    directory.mkdir(parents=True)
+    (directory / 'recipe.json').write_text(json.dumps(
+        {'recipe': recipe, 'run': {'seed': seed, 'images': 9, **facts}, 'classes': []}))
+    for file, value in (('score', .5 + seed / 10), ('score-test', .25)):
+        (directory / f'{file}.json').write_text(json.dumps(
+            {'mAP': value, 'AP': {'/m/a': value, '/m/b': None}, 'precision': {'/m/a': [1.] * 99}}))
+    (directory / 'log').write_text(json.dumps([
+        {'iteration': k, 'main/loss': 1 / k, 'lr': .1, **({'validation/mAP': .1} if k == 2 else {})}
+        for k in (1, 2, 3, 4)]))
+    (directory / 'done').write_text('abc123\n')
+
+
+@pytest.fixture
+def written(tmp_path):
+    rows = rows_in(tmp_path / 'there')
+    for seed in 0, 2:
+        leave_run(rows, NAME, seed, recipes.to_dict(rows.recipe(NAME)))
+    leave_run(rows, 'table2-all', 0, {'name': 'table2-all', 'about': '', 'scale': 'mini'},
+              full=recipes.to_dict(rows.recipe(FULL)))
+    # Was not scored yet.
+    (rows.directory(NAME, 1)).mkdir()
+    (rows.directory(NAME, 1) / 'recipe.json').write_text('{}')
+    assert write_results(rows, 'data-0', tmp_path / 'docs' / 'results.jsonl') == 3
+    return tmp_path / 'docs' / 'results.jsonl'
+
+
+def test_results_come_back_where_rows_look_for_them(written, tmp_path, capsys):
+    rows = rows_in(tmp_path / 'here')
+    assert restore_results(rows, 'data-0', written) == 3
+    directory = rows.directory(NAME, 2)
+    assert json.loads((directory / 'score.json').read_text()) == {'mAP': .7, 'AP': {'/m/a': .7}}
+    assert json.loads((directory / 'score-test.json').read_text())['mAP'] == .25
+    # Entries with a validation, and the last.
+    assert [e['iteration'] for e in json.loads((directory / 'log').read_text())] == [2, 4]
+    # It is not run again, and says where it is from.
+    assert rows.run(NAME, 2) == directory and capsys.readouterr().out == ''
+    again = tmp_path / 'again.jsonl'
+    write_results(rows, 'data-0', again)
+    assert again.read_text() == written.read_text()
+    assert {line['commit'] for line in read_results(again)[1]} == {'abc123'}
+
+
+def test_what_is_there_stays_and_what_has_changed_is_left_out(written, tmp_path):
+    rows = rows_in(tmp_path / 'here')
+    leave_run(rows, NAME, 0, {'name': NAME})
+    assert restore_results(rows, 'data-0', written) == 2
+    assert 'precision' in json.loads((rows.directory(NAME, 0) / 'score.json').read_text())
+    changed = rows_in(tmp_path / 'other', 'epochs=3')
+    assert restore_results(changed, 'data-0', written) == 0
+    assert not changed.out.exists()
+
+
+def test_results_of_other_data_and_damaged_ones_are_refused(written, tmp_path):
+    with pytest.raises(InputError, match=r'results.jsonl: has results of other data \(data-0\)'):
+        restore_results(rows_in(tmp_path / 'here'), 'data-1', written)
+    lines = written.read_text().splitlines()
+    for damaged, said in (([*lines[:2], lines[2][:40]], 'line 3: '), (['[]'], 'line 1: '),
+                          ([lines[0], '{"run": "x"}'], 'line 2: no commit'), ([], 'empty')):
+        written.write_text('\n'.join(damaged))
+        with pytest.raises(InputError, match=said):
+            read_results(written)
+    with pytest.raises(InputError, match='missing.jsonl'):
+        read_results(tmp_path / 'missing.jsonl')
+
+
+def test_data_differ_by_what_annotators_wrote(tmp_path):
+    seen = set()
+    for text in 'a', 'b':
+        (tmp_path / 'first').mkdir(exist_ok=True)
+        (tmp_path / 'first' / 'train-annotations-bbox.csv').write_text(text)
+        (tmp_path / 'first' / 'other.txt').write_text(text)
+        seen.add(digest(tmp_path))
+    assert len(seen) == 2
