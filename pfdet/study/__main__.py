@@ -10,6 +10,7 @@ what has been run elsewhere, and ``--row NAME`` runs one row on all cores.
 import argparse
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,8 +80,9 @@ def main() -> None:
                              f'{", ".join(dict(PLAN))}')
     indexes = draw(args.out / 'data', args.images, args.seed)
     data = digest(args.out / 'data')
+    backbone = args.backbone or pretrain(args.out, indexes['pretraining'])
     rows = Rows(args.out / 'runs', indexes['train'], indexes['validation'], 'mini', 1,
-                (f'batch_size={BATCH}',), 4, CURVES, pretrain(args.out, indexes['pretraining']))
+                (f'batch_size={BATCH}',), 4, CURVES, backbone)
     if args.given is not None:
         n = restore_results(rows, data, args.given)
         print(f'{n} runs are those of {args.given}', flush=True)
@@ -92,25 +94,32 @@ def main() -> None:
         from pfdet.study.report import write_report
 
         if next(rows.out.rglob('score.json'), None) is not None:
-            write_results(rows, data, args.report_to.with_suffix('') / 'results.jsonl')
+            write_results(rows, data, beside(args.report_to, 'results.jsonl'))
+            if backbone != beside(args.report_to, 'backbone.npz'):
+                shutil.copyfile(backbone, beside(args.report_to, 'backbone.npz'))
             write_report(rows, args.report_to, 'make study')
 
 
 def one_row(args: argparse.Namespace) -> None:
     """Run one row on all cores, and print it beside the paper's figure and the study's."""
-    if args.row not in recipes.RECIPES:
-        raise InputError(f'--row {args.row}: no such recipe; expected one of '
-                         f'{", ".join(recipes.RECIPES)}')
-    indexes = draw(args.out / 'data', args.images, args.seed, ('pretraining', 'first'))
+    # Experts are trained by train_experts.py, and many make a row.
+    known = [row.name for key, table in recipes.TABLES.items() if key != 'experts'
+             for row in table.rows]
+    if args.row not in known:
+        raise InputError(f'--row {args.row}: no such row; expected one of {", ".join(known)}')
+    backbone = args.backbone or beside(DEFAULT_REPORT, 'backbone.npz')
+    trained = backbone.exists()
+    indexes = draw(args.out / 'data', args.images, args.seed,
+                   ('first',) if trained else ('first', 'pretraining'))
     ranks = next(n for n in (8, 4, 2, 1) if n <= args.jobs)
     rows = Rows(args.out / f'on-{ranks}-ranks', indexes['train'], indexes['validation'], 'mini',
                 ranks, (f'batch_size={BATCH // ranks}',), 0,
-                backbone=pretrain(args.out, indexes['pretraining']))
+                backbone=backbone if trained else pretrain(args.out, indexes['pretraining']))
     score = json.loads((rows.run(args.row, 0) / 'score.json').read_text(encoding='utf-8'))
     said = [f'{100 * score["mAP"]:.1f} here']
-    known = args.given or DEFAULT_REPORT.with_suffix('') / 'results.jsonl'
-    if known.exists():
-        values = [100 * line['scores']['score']['mAP'] for line in read_results(known)[1]
+    results = args.given or beside(DEFAULT_REPORT, 'results.jsonl')
+    if results.exists():
+        values = [100 * line['scores']['score']['mAP'] for line in read_results(results)[1]
                   if line['recipe']['name'] == args.row]
         if values:
             said.append(', '.join(f'{v:.1f}' for v in values) + ' in the study')
@@ -118,6 +127,11 @@ def one_row(args: argparse.Namespace) -> None:
     if table is not None and table.row(args.row).values[0] is not None:
         said.append(f'{table.row(args.row).values[0]:.1f} at full scale in {table.title}')
     print(f'{args.row}, mAP in %: ' + '; '.join(said))
+
+
+def beside(report: Path, name: str) -> Path:
+    """Where a page has its figures, the results it tells of and the backbone they began with."""
+    return report.with_suffix('') / name
 
 
 def draw(data: Path, n_image: int, seed: int,
@@ -223,6 +237,9 @@ def parse_arguments() -> argparse.Namespace:
     add('--given', type=Path, metavar='results.jsonl',
         help='results of an earlier study, such as docs/study/results.jsonl: what has them is not '
              'run again')
+    add('--backbone', type=Path, metavar='FILE.npz',
+        help='what rows begin with that the papers begin with ImageNet (default: it is trained '
+             'first; for --row docs/study/backbone.npz)')
     add('--row', metavar='NAME', help='run only this row, on all cores, in minutes')
     add('--report', action='store_true', help='only write the page from what there is')
     add('--report-to', type=Path, default=DEFAULT_REPORT, help='default: %(default)s')

@@ -40,7 +40,7 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
         'frequency.png': frequency_figure(runs, counts, index.classes,
                                           figures / 'frequency.png')}
     text = '\n'.join([
-        _head(rows, index, found, len(runs), command),
+        _head(figures, index, found, len(runs), command),
         *([_image(figures, 'claims.png', 'Differences in the papers and here')]
           if shown['claims.png'] else []),
         *_claims(found), _without(found),
@@ -55,7 +55,7 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
         path.write_text(text.rstrip() + '\n', encoding='utf-8')
 
 
-def _head(rows: Rows, index: AnnotationIndex, found: Sequence[Finding], n_run: int,
+def _head(figures: Path, index: AnnotationIndex, found: Sequence[Finding], n_run: int,
           command: str) -> str:
     verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in found)
     said = ', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())
@@ -74,11 +74,26 @@ f" ({noise:.1f} points of mAP)" if noise else ""}. Where the paper says that not
 within the noise is none.
 
 Made by `{command}` at commit {commit()} on {platform.machine()}, {os.cpu_count()} cores, from
-{n_run} scored runs. Run again, it goes on where it was ended. One row of one table:
+{n_run} scored runs. Run again, it goes on where it was ended. The scores of all runs and the commit
+of each are in `{figures}/results.jsonl`. To run only what is not there yet, or one row of a table,
+in minutes:
 
-    python train/train_table.py --table cs-table1 --rows cs-table1-concurrent --scale mini \\
-        --train-index study/data/train.index --val-index study/data/validation.index \\
-        --set batch_size=8 --ranks 1 --out study/runs
+    make study STUDY_FLAGS='--given {figures}/results.jsonl'
+    make row ROW=cs-table1-concurrent-balanced
+
+What stands for what:
+
+- *Open Images*: {len(index):,} training images and a fourth as many to validate, of the same
+  classes in other frequencies. Training images say of few classes whether they are there,
+  validation images of all. Parts and possessions are verified in one in ten of the training images
+  that show their subject, not in three as MiniOpenImages has it unless told otherwise. The images
+  of the second source are all verified, as COCO's are.
+- *A backbone trained on ImageNet*: that of a detector trained for twelve epochs on 1,000 other made
+  images, of all classes about as many, all verified. Rows that the papers train from scratch begin
+  with random weights.
+- *An epoch*: the same number of them. An update sees 8 images.
+- *The network*: a ResNeXt of four stages with squeeze and excitation, 0.7 million weights, images
+  of 128 to 211 pixels. Rows that differ in the backbone alone are one run.
 '''
 
 
@@ -118,9 +133,8 @@ def _without(found: Sequence[Finding]) -> str:
     missing = [f.claim.text for f in found if not f.values]
     if missing:
         parts.append('\nNot run yet: ' + '; '.join(missing) + '.')
-    parts.append('\nNot testable at this scale: what depends on weights trained on ImageNet (no '
-                 'such weights fit the small network, so every row starts from scratch), on '
-                 'SENet-154 and ResNeXt-152 themselves, and on the hidden test sets of Kaggle.\n')
+    parts.append('\nNot testable at this scale: what depends on ImageNet itself, on SENet-154 and '
+                 'ResNeXt-152, on the hidden test sets of Kaggle, and on 512 GPUs.\n')
     return '\n'.join(parts)
 
 

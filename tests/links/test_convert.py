@@ -90,6 +90,18 @@ def test_from_safetensors(mini, command, capsys):
     assert_same_weights(network, mini)
 
 
+def test_from_a_detector(mini, tmp_path, monkeypatch):
+    np.savez(tmp_path / 'model.npz', **{'head/score/W': np.ones((3, 4), np.float32)}, **{
+        f'extractor/base/{key}': array for key, array in arrays_of(mini).items()})
+    monkeypatch.setattr(sys, 'argv', [
+        'convert', '--arch', 'mini_se_resnext', '--weights', str(tmp_path / 'model.npz'),
+        '--out', str(tmp_path / 'out.npz')])
+    convert.main()
+    network = MiniSEResNeXt(n_class=6)
+    load_backbone(network, tmp_path / 'out.npz')
+    assert_same_weights(network, mini)
+
+
 @pytest.mark.parametrize('arch, layout', [
     (arch, i) for arch in LAYOUTS for i in range(len(LAYOUTS[arch]))])
 def test_names_are_one_to_one_and_told_apart(arch, layout):

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,33 @@ def test_which_rows_are_trained_alike(rows):
     for name in recipes.RECIPES:
         first = rows.same_training(name)
         assert rows.same_training(first) == first
+
+
+def test_rows_begin_with_a_backbone_where_the_papers_do(rows, monkeypatch):
+    commands = {}
+
+    def note(*args, **_):
+        args = [str(a) for a in args]
+        out = Path(args[args.index('--out') + 1])
+        commands[out.parent.name] = args
+        out.mkdir(parents=True)
+        (out / 'model.npz').touch()
+
+    monkeypatch.setattr('pfdet.study.rows.run_python', note)
+    with_backbone = dataclasses.replace(
+        rows, backbone=rows.out / 'backbone.npz', validations=2,
+        validated=('cs-table3-non-balance',))
+    for name in 'mini', 'cs-table4-hybrid-s20', 'cs-table4-non-balance-7':
+        with_backbone.trained(name, 0)
+    init = {name: args[args.index('--init') + 1] if '--init' in args else None
+            for name, args in commands.items()}
+    assert init == {
+        'mini': str(rows.out / 'backbone.npz'), 'cs-table4-scratch-20': None,
+        'cs-table4-hybrid-s20': str(rows.directory('cs-table4-scratch-20', 0) / 'model.npz'),
+        'cs-table1-softmax': str(rows.out / 'backbone.npz')}
+    # Table 3's row without balance is that of Table 1.
+    assert {name for name, args in commands.items() if '--val-index' in args} == {
+        'cs-table1-softmax'}
 
 
 def test_a_step_that_fails_says_where_to_look(rows):

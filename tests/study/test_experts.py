@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pfdet.study import experts
+from pfdet.study.rows import Rows
+
+SIZES = {'expert-class10': 4, 'expert-class20': 2, 'expert-class40': 1, 'expert-coco': 1}
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Steps that leave only their files, and are noted."""
+    noted = []
+
+    def note(script, *args, **_):
+        args = [str(arg) for arg in args]
+        noted.append([Path(script).stem, *args])
+        out = Path(args[args.index('--out') + 1])
+        name = args[args.index('--recipe') + 1] if '--recipe' in args else ''
+        if name in SIZES:
+            for k in range(SIZES[name]):
+                (out / f'{k}').mkdir(parents=True)
+        elif name:
+            out.mkdir(parents=True)
+            (out / 'model.npz').touch()
+        elif out.suffix == '.json':
+            out.write_text(json.dumps({'mAP': .5, 'AP': {}}))
+        else:
+            out.touch()
+
+    monkeypatch.setattr('pfdet.study.rows.run_python', note)
+    monkeypatch.setattr('pfdet.study.experts.run_python', note)
+    return noted
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return Rows(tmp_path / 'runs', tmp_path / 'train.index', tmp_path / 'validation.index', 'mini',
+                1)
+
+
+def between(args, flag):
+    """The values of a flag."""
+    rest = args[args.index(flag) + 1:]
+    return rest[:next((k for k, arg in enumerate(rest) if arg.startswith('--')), len(rest))]
+
+
+def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_path):
+    indexes = {name: tmp_path / f'{name}.index' for name in ('validation', 'test', 'second')}
+    experts.experts_and_ensembles(rows, indexes, 0)
+
+    assert len(set(map(tuple, commands))) == len(commands)
+    trained = [between(args, '--recipe')[0] for args in commands if args[0] == 'train_multi']
+    assert trained == ['mini'] + [name for name, _ in experts.OTHERS]
+    of_step = {}
+    for args in commands:
+        if args[0] == 'ensemble':
+            of_step[Path(between(args, '--out')[0]).relative_to(rows.out).as_posix()] = args
+    n_model = {name: len(between(args, '--detections')) for name, args in of_step.items()}
+    for score in 'score', 'score-test':
+        steps = [f'{name}/seed0/{score}-detections.parquet' for name, *_ in experts.STEPS]
+        assert [n_model[step] for step in steps] == [1, 3, 7, 11, 12]
+        before = []
+        for step in steps:
+            assert '--scores' not in of_step[step]
+            models = between(of_step[step], '--detections')
+            assert models[:len(before)] == before
+            before = models
+        weighted = of_step[f'{experts.WEIGHTED}/seed0/{score}-detections.parquet']
+        assert between(weighted, '--detections') == before
+        # Of the same model, and found on the validation set for both.
+        assert [Path(p).parent for p in between(weighted, '--scores')] == [
+            Path(p).parent for p in before]
+    for args in commands:
+        if args[0] == 'score' and 'score-test' in between(args, '--out')[0]:
+            assert between(args, '--index') == [str(indexes['test'])]
+    facts = json.loads((rows.directory('table2-coco', 0) / 'recipe.json').read_text())['run']
+    assert facts['models'][0] == 'mini/seed0' and facts['models'][-1] == 'expert-coco/seed0/0'
+
+    commands.clear()
+    experts.experts_and_ensembles(rows, indexes, 0)
+    assert commands == []
