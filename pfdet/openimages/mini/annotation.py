@@ -1,7 +1,8 @@
 """What human annotators write about the scenes they are shown."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,10 @@ def annotate(scenes: Sequence[Sequence[SeenObject]], knobs: Knobs,
     jitter = knobs.jitter if train else knobs.validation_jitter
     naming = _names_of_confused(rng, scenes, knobs, train)
     hasty = _dealt(rng, _by_class(scenes), knobs.parent_only if train else 0.)
-    verified = _dealt(rng, _by_subject(scenes), knobs.parts_verified if train else 1.)
+    with_parts = _by_subject(scenes)
+    prominent = _prominent(with_parts, knobs.parts_verified * knobs.parts_prominent)
+    verified = _dealt(rng, with_parts, knobs.parts_verified if train else 1.,
+                      prominent if train else {})
     boxes: list[BoxRow] = []
     labels: list[LabelRow] = []
     for i, scene in enumerate(scenes):
@@ -135,20 +139,35 @@ def _by_class(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, list[int]]:
     return images
 
 
-def _by_subject(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, list[int]]:
-    """Images of each subject that has parts."""
-    images = defaultdict(list)
+def _by_subject(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, dict[int, float]]:
+    """Images of each subject that has parts, and in each the mean size of these parts."""
+    sizes: dict[str, dict[int, float]] = defaultdict(dict)
     for i, scene in enumerate(scenes):
         for name in sorted({FIGURES[one.figure].subject or '' for one in scene} - {''}):
-            images[name].append(i)
-    return images
+            of_parts = [(part.bbox[2] - part.bbox[0]) * (part.bbox[3] - part.bbox[1])
+                        for one in scene if FIGURES[one.figure].subject == name
+                        for part in one.parts]
+            sizes[name][i] = float(np.mean(of_parts or [0.]))
+    return sizes
 
 
-def _dealt(rng: np.random.Generator, images: dict[str, list[int]],
-           rate: float) -> set[tuple[str, int]]:
-    """For each key, a share of its images."""
-    return {(key, at[k]) for key, at in images.items()
-            for k in rng.permutation(len(at))[:round(rate * len(at))].tolist()}
+def _prominent(images: dict[str, dict[int, float]], rate: float) -> dict[str, list[int]]:
+    """For each key, the share of its images with the largest value."""
+    return {key: sorted(sorted(sizes, key=sizes.__getitem__, reverse=True)[
+        :round(rate * len(sizes))]) for key, sizes in images.items()}
+
+
+def _dealt(rng: np.random.Generator, images: Mapping[str, Iterable[int]], rate: float,
+           first: Mapping[str, list[int]] = MappingProxyType({})) -> set[tuple[str, int]]:
+    """For each key, a share of its images: those in ``first``, then any."""
+    dealt = set()
+    for key, at in images.items():
+        before = first.get(key, [])
+        others = [i for i in at if i not in set(before)]
+        n = round(rate * len([*at])) - len(before)
+        dealt |= {(key, i) for i in before}
+        dealt |= {(key, others[k]) for k in rng.permutation(len(others))[:n].tolist()}
+    return dealt
 
 
 def _true_names(one: SeenObject) -> set[str]:

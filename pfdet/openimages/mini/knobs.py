@@ -21,6 +21,9 @@ class Knobs:
     parts_verified: float = _knob(
         0.3, 'share of the training images of a subject (Person, Land vehicle, Door) in which '
         'its parts and possessions are verified, and boxed', rate=True)
+    parts_prominent: float = _knob(
+        0.0, 'of those images, the share that are the ones with the largest parts, as an image '
+        'classifier suggests to annotators what to look for; the others are any', rate=True)
     portraits: float = _knob(
         0.4, 'share of the people that are seen from the waist up', rate=True)
     parent_only: float = _knob(
