@@ -94,6 +94,29 @@ def test_parts_are_boxed_only_where_verified(truth, written):
     assert len(silent) > 200
 
 
+@pytest.mark.parametrize('share', [0.5, 1.])
+def test_parts_may_be_verified_where_they_are_large(share, truth, written):
+    knobs = Knobs(parts_prominent=share)
+    _, labels = annotate(truth['train'], knobs, 'train')
+    faces = PARTS['Person'][0]
+    assert faces == 'Human face'
+    size = {}
+    for i, scene in enumerate(truth['train']):
+        people = [one for one in scene if FIGURES[one.figure].subject == 'Person']
+        if people:
+            size[i] = np.mean([(b[2] - b[0]) * (b[3] - b[1]) for one in people
+                               for b in (part.bbox for part in one.parts)] or [0.])
+    verified = {row.image for row in labels if row.name == faces} & size.keys()
+    n = round(0.3 * len(size))
+    # Negatives at random can also be of images with people that show no face.
+    assert n <= len(verified) <= n + 15
+    largest = set(sorted(size, key=size.get)[-n:])
+    expected = share + (1 - share) * 0.3 * (1 - share) / (1 - 0.3 * share)
+    assert abs(len(largest & verified) / n - expected) < 0.06
+    # Validation is verified as ever.
+    assert annotate(truth['validation'], knobs, 'validation') == written['validation']
+
+
 def test_negatives_are_true_and_sparse(truth, written):
     _, labels = written['train']
     n = 0
