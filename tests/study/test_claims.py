@@ -26,6 +26,7 @@ WORSE = Claim('Losses', 'A is worse than B', 'a', 'b', -1., 'Table 1', sign=-1)
     (WORSE, [.5, 1.], 1., 'not reproduced'),
     (NO_LOSS, [.5, -.2], 1., 'reproduced'),
     (NO_LOSS, [-.2, -.6, .1], 1., 'reproduced'),
+    (NO_LOSS, [.5], 1., 'reproduced, one seed'),
     (NO_LOSS, [-.5], 1., 'undecided: within the noise of seeds'),
     (NO_LOSS, [-2., -1.5], 1., 'not reproduced')])
 def test_verdicts(claim, differences, noise, verdict):

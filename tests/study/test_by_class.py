@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfdet.evaluation.run_directory import Run
+from pfdet.openimages.classes import challenge_classes
+from pfdet.openimages.hierarchy import challenge_hierarchy
+from pfdet.study.by_class import parts_table, relatives_table
+
+CLASSES = challenge_classes()
+PERSON, MAN, FACE, WHEEL, HAT, TRAFFIC_LIGHT = (
+    CLASSES.mids[CLASSES.names.index(name)]
+    for name in ('Person', 'Man', 'Human face', 'Wheel', 'Hat', 'Traffic light'))
+
+
+def run(name, seed, ap):
+    return Run(Path(name), {'name': name, 'scale': 'mini'}, {'seed': seed}, {'AP': ap})
+
+
+def cells(table):
+    return [[text.strip() for text in line.strip('|').split('|')] for line in table.split('\n')
+            if line]
+
+
+def test_parts_of_the_seeds_that_both_have():
+    runs = [run('mini-without-cooccurrence', 0, {FACE: .5, WHEEL: .2, HAT: None, MAN: .1}),
+            run('mini-without-cooccurrence', 1, {FACE: .6, WHEEL: .2, HAT: None, MAN: .1}),
+            run('mini', 1, {FACE: .65, WHEEL: .1, HAT: None, MAN: .1}),
+            run('mini', 0, {FACE: .7, WHEEL: .2, HAT: None, MAN: .1}),
+            run('mini', 2, {FACE: .9, WHEEL: .9, HAT: None, MAN: .1})]
+    lines = {line[0]: line[1:] for line in cells(parts_table(runs, CLASSES, {FACE, WHEEL, HAT}))}
+    assert lines['Human face'] == ['55.0', '67.5', '+12.5', '+20.0, +5.0', '+8.7 (82.7 to 91.4)']
+    assert lines['Wheel'] == ['20.0', '15.0', '-5.0', '+0.0, -10.0', '']
+    assert not {'Hat', 'Man'} & lines.keys()
+    assert parts_table(runs[:2], CLASSES, {FACE}) is None
+
+
+def test_relatives_by_their_place():
+    hierarchy = challenge_hierarchy()
+    leaf = CLASSES.id_of(MAN)
+    assert hierarchy.is_leaf[leaf] and hierarchy.ancestors[leaf, CLASSES.id_of(PERSON)]
+    assert not hierarchy.ancestors[CLASSES.id_of(TRAFFIC_LIGHT)].any()
+    runs = [run(f'cs-table2-{train}-{test}', seed,
+                {PERSON: .5 + x, MAN: .5 - x, TRAFFIC_LIGHT: .3, FACE: None})
+            for seed in (0, 1) for train, test, x in (
+                ('softmax', 'softmax', 0), ('softmax', 'concurrent', .01),
+                ('concurrent', 'softmax', .02 * seed), ('concurrent', 'concurrent', .1))]
+    lines = {tuple(line[:3]): line[3:] for line in cells(
+        relatives_table(runs, CLASSES, hierarchy))}
+    for train, test, gain in (('softmax', 'concurrent', (1, 1)), ('concurrent', 'softmax', (0, 2)),
+                              ('concurrent', 'concurrent', (10, 10))):
+        for place, sign in (('classes with children', 1), ('leaves with a parent', -1),
+                            ('classes without relatives', 0)):
+            mean, seeds = lines[train, test, place]
+            each = [float(x) for x in seeds.split(', ')]
+            assert each == pytest.approx([sign * g for g in gain])
+            assert float(mean) == pytest.approx(np.mean(each))
+    assert relatives_table(runs[:3], CLASSES, hierarchy) is None
