@@ -136,7 +136,8 @@ def _without(found: Sequence[Finding]) -> str:
         if f.values and not f.verdict.startswith('reproduced'):
             reason = REASONS.get((f.claim.row, f.claim.against, f.claim.of))
             parts.append(f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
-                         + (reason or 'Why is not known.'))
+                         + (reason or ('Other seeds would tell.' if 'one seed' in f.verdict
+                                       else 'Why is not known.')))
     if len(parts) == 1:
         parts.append('Everything that was run came out.')
     missing = sum(not f.values for f in found)
