@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,18 @@ def _head(figures: Path, index: AnnotationIndex, found: Sequence[Finding], n_run
     verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in found)
     said = ', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())
     noise = next((f.noise for f in found if f.noise is not None and f.claim.of == 'mAP'), None)
+    noise_said = f' ({noise:.1f} points of mAP)' if noise else ''
+    verdict = textwrap.fill(
+        f"Of {len(found)} claims: {said}. A claim counts as reproduced when the difference has the "
+        f"paper's sign with every seed. With one seed it must also be larger than the noise of "
+        f"seeds, that is, twice the standard deviation of a difference between two "
+        f"runs{noise_said}. Where the paper says that nothing is lost, a loss within the noise is "
+        f"none.", 100, break_on_hyphens=False)
+    made = textwrap.fill(
+        f'Made by `{command}` at commit {commit()} on {platform.machine()}, {os.cpu_count()} '
+        f'cores, from {n_run} scored runs. Run again, it goes on where it was ended. The scores of '
+        f'all runs and the commit of each are in `{figures}/results.jsonl`. To run only what is '
+        f'not there yet, or one row of a table, in minutes:', 100, break_on_hyphens=False)
     return f'''# The papers' claims in the small
 
 Each row of both papers' tables, with a network and images small enough for two CPU cores, on
@@ -73,16 +86,9 @@ MiniOpenImages: {len(index):,} made training images with Open Images' classes an
 switches of a row are the paper's; its scale is not. So what can be reproduced is the direction of a
 difference, and hardly its size.
 
-Of {len(found)} claims: {said}. A claim counts as reproduced when the difference has the paper's
-sign with every seed. With one seed it must also be larger than the noise of seeds, that is, twice
-the standard deviation of a difference between two runs{
-f" ({noise:.1f} points of mAP)" if noise else ""}. Where the paper says that nothing is lost, a loss
-within the noise is none.
+{verdict}
 
-Made by `{command}` at commit {commit()} on {platform.machine()}, {os.cpu_count()} cores, from
-{n_run} scored runs. Run again, it goes on where it was ended. The scores of all runs and the commit
-of each are in `{figures}/results.jsonl`. To run only what is not there yet, or one row of a table,
-in minutes:
+{made}
 
     make study STUDY_FLAGS='--given {figures}/results.jsonl'
     make row ROW=cs-table1-concurrent-balanced

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from pfdet import recipes
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.study.report import write_report
+from pfdet.study.rows import Rows
+
+FIGURES = {'mini': (.5, .6), 'mini-without-cooccurrence': (.4, .55),
+           'cs-table1-softmax-balanced': (.7, .7), 'cs-table1-concurrent-balanced': (.6, .65)}
+
+
+@pytest.fixture
+def rows(small_world, tmp_path):
+    rows = Rows(tmp_path / 'runs', small_world / 'train.index', small_world / 'validation.index',
+                'mini', 1)
+    mids = AnnotationIndex.open(rows.train_index).classes.mids
+    for name, values in FIGURES.items():
+        for seed, value in enumerate(values):
+            directory = rows.directory(name, seed)
+            directory.mkdir(parents=True)
+            (directory / 'recipe.json').write_text(json.dumps({
+                'recipe': recipes.to_dict(rows.recipe(name)), 'run': {'seed': seed}}))
+            (directory / 'score.json').write_text(json.dumps(
+                {'mAP': value, 'AP': dict.fromkeys(mids, value)}))
+    return rows
+
+
+def test_page(rows, tmp_path):
+    write_report(rows, tmp_path / 'study.md', 'make study')
+    text = (tmp_path / 'study.md').read_text()
+    assert max(map(len, text.split('\n## ')[0].split('\n'))) <= 100 + len(str(tmp_path))
+    line = next(line for line in text.split('\n') if line.startswith(
+        '| Co-occurrence loss raises the mAP'))
+    assert '+0.70, PFDet, Table 1 | **+7.5** (47.5 to 55.0) | +10.0, +5.0 | reproduced |' in line
+    said = text.split('## What did not come out')[1].split('\n## ')[0]
+    assert '*Concurrent softmax beats softmax, with class-aware sampling* (not reproduced' in said
+    assert 'It is the test that loses' in said and '"not run"' in said
+    parts = text.split("PFDet's Table 3, AP of parts")[1].split('\n\n')[1]
+    assert '| Human face | 47.5 | 55.0 | +7.5 | +10.0, +5.0 | +8.7 (82.7 to 91.4) |' in parts
+    assert (tmp_path / 'study' / 'claims.png').stat().st_size > 1000
