@@ -250,7 +250,7 @@ def findings(rows: Rows, counts: Mapping[str, int], seeds: Sequence[int] = range
     """
     def value(name: str, seed: int, file: str, measure: Measure) -> float | None:
         path = rows.directory(name, seed) / f'{file}.json'
-        if not path.exists():
+        if not path.exists() or not path.with_name('done').exists():
             return None
         found = measure(json.loads(Path(path).read_text(encoding='utf-8')))
         return None if found is None else found * _POINTS

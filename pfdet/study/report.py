@@ -12,7 +12,6 @@ from pfdet.commands import commit
 from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.comparison import compare
 from pfdet.evaluation.comparison_text import markdown, signed
-from pfdet.evaluation.run_directory import find_runs
 from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.study.by_class import parts_table, relatives_table
@@ -33,7 +32,7 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
     index = AnnotationIndex.open(rows.train_index)
     counts = training_images(index)
     found = findings(rows, counts)
-    runs, _ = find_runs([rows.out])
+    runs = rows.finished()
     figures = out.with_suffix('')
     figures.mkdir(parents=True, exist_ok=True)
     shown = {

@@ -12,7 +12,6 @@ from typing import Any
 
 from pfdet import recipes
 from pfdet.errors import InputError
-from pfdet.evaluation.run_directory import find_runs
 from pfdet.files import replace_when_done
 from pfdet.study.experts import FULL
 from pfdet.study.rows import Rows
@@ -33,7 +32,7 @@ def digest(data: Path) -> str:
 
 
 def write_results(rows: Rows, data: str, out: Path) -> int:
-    """Write all scored runs to a file.
+    """Write all finished runs to a file.
 
     Args:
         rows (Rows): The runs.
@@ -43,17 +42,16 @@ def write_results(rows: Rows, data: str, out: Path) -> int:
     Returns:
         int: How many runs.
     """
-    runs, _ = find_runs([rows.out])
+    runs = rows.finished()
     lines = [{'data': data}]
     for run in runs:
         place = run.path.relative_to(rows.out).as_posix()
         scores = {path.stem: _short(json.loads(path.read_text(encoding='utf-8')))
                   for path in sorted(run.path.glob('score*.json'))}
-        done = run.path / 'done'
+        commit = (run.path / 'done').read_text(encoding='utf-8').strip()
         lines.append({
-            'run': place, 'commit': done.read_text(encoding='utf-8').strip() if done.exists()
-            else '', 'recipe': run.recipe, 'facts': run.facts, 'scores': scores,
-            'log': [_rounded({k: entry[k] for k in _LOGGED if k in entry})
+            'run': place, 'commit': commit, 'recipe': run.recipe, 'facts': run.facts,
+            'scores': scores, 'log': [_rounded({k: entry[k] for k in _LOGGED if k in entry})
                     for k, entry in enumerate(run.log, 1)
                     if 'validation/mAP' in entry or k == len(run.log)]})
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pfdet import recipes
 from pfdet.commands import ROOT, commit, run_python
+from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.files import replace_when_done
 from pfdet.recipes import Recipe
 
@@ -80,6 +81,10 @@ class Rows:
             if not (directory / 'done').exists():
                 self._run(name, seed, directory)
         return directory
+
+    def finished(self) -> list[Run]:
+        """All runs that are done; one in training may have a validation's score already."""
+        return [run for run in find_runs([self.out])[0] if (run.path / 'done').exists()]
 
     def _run(self, name: str, seed: int, directory: Path) -> None:
         same, flags = self.same_training(name), self._test_flags(name)

@@ -79,6 +79,11 @@ def test_findings_take_seeds_that_both_rows_have(tmp_path):
             directory = rows.directory(name, seed)
             directory.mkdir(parents=True)
             (directory / 'score.json').write_text(json.dumps({'mAP': value, 'AP': {}}))
+            (directory / 'done').touch()
+    # In training, with a validation's score.
+    unfinished = rows.directory('cs-table1-softmax', 1)
+    unfinished.mkdir()
+    (unfinished / 'score.json').write_text(json.dumps({'mAP': .1, 'AP': {}}))
     found = {f.claim.text: f for f in findings(rows, {})}
     one = found['Concurrent softmax beats softmax, without balance']
     assert one.differences == pytest.approx([10, 13]) and one.mean == pytest.approx(11.5)

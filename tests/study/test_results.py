@@ -40,6 +40,9 @@ def written(tmp_path):
     # Was not scored yet.
     (rows.directory(NAME, 1)).mkdir()
     (rows.directory(NAME, 1) / 'recipe.json').write_text('{}')
+    # Is in training, with a validation's score.
+    leave_run(rows, NAME, 3, recipes.to_dict(rows.recipe(NAME)))
+    (rows.directory(NAME, 3) / 'done').unlink()
     assert write_results(rows, 'data-0', tmp_path / 'docs' / 'results.jsonl') == 3
     return tmp_path / 'docs' / 'results.jsonl'
 
