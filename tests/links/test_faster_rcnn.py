@@ -117,7 +117,7 @@ def test_a_box_a_class():
 def test_boxes_of_low_scores_are_left_out(mini):
     detector = FasterRCNN(
         mini.extractor, mini.rpn,
-        BboxHead(5, mini.head.scales, 64, n_unit=16, class_agnostic=False))
+        BboxHead(5, mini.head.scales, mini.rpn.conv.W.shape[1], n_unit=16, class_agnostic=False))
     detector.head.loc.W.array[:] = np.random.default_rng(0).normal(
         0, .2, detector.head.loc.W.shape)
     imgs = [np.random.default_rng(k).uniform(0, 255, (3, 64, 90)) for k in range(2)]
