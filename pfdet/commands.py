@@ -50,7 +50,13 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
 
 
 def commit() -> str:
-    """What the code is at: a commit's short name, ``-dirty`` after changes, or ``'unknown'``."""
-    done = subprocess.run(['git', '-C', str(ROOT), 'describe', '--always', '--dirty'],
-                          capture_output=True, text=True, check=False)
-    return done.stdout.strip() or 'unknown'
+    """What the code is at: a commit's short name, ``-dirty`` after changes outside ``docs/``, or
+    ``'unknown'``."""
+    def git(*args: str) -> str:
+        return subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True,
+                              check=False).stdout.strip()
+
+    name = git('describe', '--always')
+    # The study writes its page and results to docs/; what it runs does not read them.
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':(exclude)docs')
+    return (name or 'unknown') + ('-dirty' if name and changed else '')

@@ -19,12 +19,12 @@ from pfdet import recipes
 from pfdet.commands import ROOT, run_python
 from pfdet.errors import InputError, run_command
 from pfdet.evaluation.paper_tables import table_of
-from pfdet.study.experts import experts_and_ensembles
+from pfdet.study.experts import experts_and_ensembles, ways_of_testing
 from pfdet.study.results import digest, read_results, restore_results, write_results
 from pfdet.study.rows import Rows
 
 DEFAULT_REPORT = Path('docs/study.md')
-EXPERTS = 'experts and ensembles'
+EXPERTS, TESTING = 'experts and ensembles', 'ways of testing'
 # Rows by how much of the papers' claims stands on them, each with its seeds: what is first is run
 # first. A row that is trained as another is takes a minute.
 PLAN = (
@@ -40,7 +40,7 @@ PLAN = (
     *((name, seed) for seed in range(2) for name in (
         'cs-table3-non-balance', 'cs-table4-non-balance-7')),
     ('cs-table1-bce', 0), ('cs-table1-co-bce', 0),
-    (EXPERTS, 0),
+    *((TESTING, seed) for seed in range(3)), (EXPERTS, 0),
     # Schedules
     ('cs-table4-scratch-20', 0), ('cs-table4-hybrid-s20', 0), ('cs-table4-soft-balance', 0),
     ('cs-table4-soft-balance-concurrent', 0),
@@ -51,7 +51,8 @@ PLAN = (
     *((name, 2) for name in (
         'cs-table1-softmax', 'cs-table3-soft-0.7', 'cs-table3-non-balance',
         'cs-table4-non-balance-7')),
-    ('cs-table1-concurrent', 1), ('cs-table1-concurrent', 2),
+    *((name, seed) for seed in (1, 2) for name in (
+        'cs-table1-concurrent', 'cs-table1-bce', 'cs-table1-co-bce')),
     # PFDet's Table 1, step by step
     *((f'table1-{row}', 0) for row in (
         'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence', 'epochs', 'context',
@@ -211,10 +212,17 @@ def work(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence[str] = 
         jobs (int): Runs side by side.
         only (sequence of str): Parts of the plan by name; by default all.
     """
+    def part(name: str, seed: int) -> None:
+        if name == EXPERTS:
+            experts_and_ensembles(rows, indexes, seed)
+        elif name == TESTING:
+            ways_of_testing(rows, seed)
+        else:
+            rows.run(name, seed)
+
     planned = [(name, seed) for name, seed in PLAN if not only or name in only]
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(experts_and_ensembles, rows, indexes, seed) if name == EXPERTS
-                   else pool.submit(rows.run, name, seed) for name, seed in planned]
+        started = [pool.submit(part, name, seed) for name, seed in planned]
         try:
             for task in started:
                 task.result()
@@ -233,7 +241,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--jobs', type=int, default=os.cpu_count() or 1,
         help='runs side by side, of one rank and thread each (default: %(default)s)')
     add('--only', nargs='+', default=[], metavar='ROW',
-        help=f'rows of the tables, or {EXPERTS!r} (default: all)')
+        help=f'rows of the tables, {EXPERTS!r} or {TESTING!r} (default: all)')
     add('--given', type=Path, metavar='results.jsonl',
         help='results of an earlier study, such as docs/study/results.jsonl: what has them is not '
              'run again')

@@ -9,11 +9,18 @@ import numpy as np
 from pfdet.evaluation.comparison_text import Grid, pipes, signed
 from pfdet.evaluation.paper_tables import table_of
 from pfdet.evaluation.run_directory import Run
+from pfdet.iterators.balanced import ClassImages, class_images, soft_balance
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
 
 _CS2 = 'cs-table2-{}-{}'
-_BASE = ('softmax', 'softmax')
+# Trained and tested with, and the row.
+_BASE = _CS2.format('softmax', 'softmax')
+_COMPARED = (('softmax', 'concurrent', _CS2.format('softmax', 'concurrent')),
+             ('concurrent', 'softmax', _CS2.format('concurrent', 'softmax')),
+             ('concurrent', 'concurrent', _CS2.format('concurrent', 'concurrent')),
+             ('binary cross entropy', 'sigmoid', 'cs-table1-bce'))
 
 
 def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> str | None:
@@ -48,7 +55,7 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
 
 
 def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy) -> str | None:
-    """What concurrent softmax does to classes by their place in the hierarchy.
+    """What other losses do to classes by their place in the hierarchy, against softmax.
 
     Args:
         runs (iterable of Run): Among them those of the second paper's Table 2.
@@ -56,32 +63,61 @@ def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy)
         hierarchy (Hierarchy): Over them.
 
     Returns:
-        str: A table of differences to softmax in training and testing; :obj:`None` without runs of
-        all of the table's rows with one seed.
+        str: A table of differences to softmax in training and testing, of the seeds that both
+        have; :obj:`None` without any.
     """
     aps = _aps(runs)
-    kinds = [(train, test) for train in ('softmax', 'concurrent')
-             for test in ('softmax', 'concurrent')]
-    seeds = sorted(set.intersection(*(set(aps[_CS2.format(*kind)]) for kind in kinds)))
-    if not seeds:
-        return None
-    known = set(aps[_CS2.format(*_BASE)][seeds[0]])
     has_parent = hierarchy.ancestors.any(axis=1)
     groups = {'classes with children': ~hierarchy.is_leaf,
               'leaves with a parent': hierarchy.is_leaf & has_parent,
               'classes without relatives': hierarchy.is_leaf & ~has_parent}
     lines = []
-    for train, test in kinds[1:]:
+    for train, test, row in _COMPARED:
+        seeds = sorted(aps[row].keys() & aps[_BASE].keys())
         for name, mask in groups.items():
-            mids = {classes.mids[c] for c in np.flatnonzero(mask)} & known
-            if not mids:
-                continue
-            gained = [statistics.fmean(
-                aps[_CS2.format(train, test)][seed][mid] - ap
-                for mid, ap in aps[_CS2.format(*_BASE)][seed].items() if mid in mids)
-                for seed in seeds]
-            lines.append((train, test, name, *_differences(gained)))
+            members = {classes.mids[c] for c in np.flatnonzero(mask)}
+            gained = [[aps[row][seed][mid] - ap for mid, ap in aps[_BASE][seed].items()
+                       if mid in members] for seed in seeds]
+            if any(gained):
+                lines.append((train, test, name, *_differences(map(statistics.fmean, gained))))
+    if not lines:
+        return None
     return _table(('training', 'testing', 'mean AP of', 'difference', 'seeds'), lines)
+
+
+def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> str:
+    """How many classes of a group the images of an epoch show, by how images are sampled.
+
+    Args:
+        index (AnnotationIndex): The training set.
+        groups (mapping): Machine ids of classes by the group's name.
+
+    Returns:
+        str: A table. Balanced sampling gives more images of rare classes; it gives fewer of
+        frequent ones only where images of rare classes do not show frequent classes as well.
+    """
+    shown = class_images(index, expand=True)
+    lists = np.split(shown.images, shown.offsets[1:-1])
+    drawn = {'every image once': np.full(len(index), 1 / len(index)),
+             'class-aware': _probability(class_images(index), 1.),
+             'soft-balance at 0.7': _probability(class_images(index), .7)}
+    lines = []
+    for name, mids in groups.items():
+        ids = [index.classes.id_of(mid) for mid in mids]
+        lines.append((name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}'
+                              for p in drawn.values())))
+    return _table(('classes in an image', *drawn), lines)
+
+
+def _probability(images: ClassImages, lam: float) -> np.ndarray:
+    """Of an image to be the next: its class is drawn, then one of the class's images."""
+    of_class = soft_balance(images.count, lam)
+    lists = np.split(images.images, images.offsets[1:-1])
+    found = np.zeros(images.n_image)
+    for p, ids in zip(of_class, lists, strict=True):
+        if len(ids):
+            found[ids] += p / len(ids)
+    return found
 
 
 def _aps(runs: Iterable[Run]) -> Mapping[str, dict[int, dict[str, float]]]:
@@ -100,5 +136,6 @@ def _differences(values: Iterable[float]) -> tuple[str, str]:
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    numbers = [name in ('without', 'with', 'difference') for name in header]
+    numbers = [k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)
+               for k in range(len(header))]
     return pipes(Grid(list(header), numbers, [list(line) for line in lines])) + '\n'

@@ -1,4 +1,4 @@
-"""The parts of the study that are no single rows: experts, test-time augmentation, ensembles."""
+"""The parts of the study that are no single rows: ways of testing, experts, ensembles."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,10 @@ from pfdet.study.rows import Rows
 # What the experts and ensembles start from, and how it is looked at with augmentation.
 FULL = 'mini'
 SIZES = (144, 184)
-# "All the others" of Table 2: models of all classes with other weights or another loss.
-OTHERS = (('mini', 1), ('mini', 2), ('mini-without-cooccurrence', 0), ('cs-table1-co-bce', 0))
+# "All the others" of Table 2: models of all classes with another loss or other samples, and those
+# of the full model's recipe with these seeds but its own.
+OTHERS = (('mini-without-cooccurrence', 0), ('cs-table1-co-bce', 0))
+OTHER_SEEDS = (0, 1, 2)
 # Classes that get an expert by rank, rarest first: 40 of the 41, to be cut into tens and twenties.
 # Table 4 leaves out the rarest ones, too.
 RANKS = (2, 41)
@@ -31,16 +33,14 @@ STEPS = (
 WEIGHTED = 'table2-class-weight'
 
 
-def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) -> None:
-    """PFDet's Tables 2 and 4, and test-time augmentation and suppression, as far as not done yet.
+def ways_of_testing(rows: Rows, seed: int) -> None:
+    """The full model with test-time augmentation and with NMS, as far as not done yet.
 
     Args:
         rows (Rows): Where and how.
-        indexes (mapping): ``'validation'``, ``'test'`` for class weights to be tried on other
-            images than they were found on, and ``'second'``, another training set.
         seed (int): Of the full model.
     """
-    full = rows.directory(FULL, seed)
+    full = rows.run(FULL, seed)
     for name, flags in (
             ('nms', ('--suppression', 'nms')),
             ('tta', ('--sizes', *SIZES, '--flip')),
@@ -49,6 +49,16 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
             rows.predict(rows.trained(FULL, seed), full / f'detections-{name}.parquet',
                          f'score-{name}', *flags)
 
+
+def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) -> None:
+    """PFDet's Tables 2 and 4, as far as not done yet.
+
+    Args:
+        rows (Rows): Where and how.
+        indexes (mapping): ``'validation'``, ``'test'`` for class weights to be tried on other
+            images than they were found on, and ``'second'``, another training set.
+        seed (int): Of the full model.
+    """
     if all((rows.directory(name, seed) / f'{score}.json').exists()
            for name in (*(step[0] for step in STEPS), WEIGHTED)
            for score in ('score', 'score-test')):
@@ -57,7 +67,8 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
     for size in 'class40', 'class20', 'class10':
         models[size] = train_experts(rows, size, seed)
         single_scale(rows, f'table4-{size}', seed, models[size])
-    models['others'] = [rows.trained(name, other) for name, other in OTHERS]
+    models['others'] = [rows.trained(FULL, other) for other in OTHER_SEEDS if other != seed]
+    models['others'] += [rows.trained(name, other) for name, other in OTHERS]
     models['coco'] = [train_on_second_source(rows, seed, indexes['second'])]
 
     for split, score in ('validation', 'score'), ('test', 'score-test'):

@@ -14,8 +14,8 @@ from pfdet.evaluation.comparison import compare
 from pfdet.evaluation.comparison_text import markdown, signed
 from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.study.by_class import parts_table, relatives_table
-from pfdet.study.claims import Finding, findings, part_classes
+from pfdet.study.by_class import parts_table, relatives_table, views_table
+from pfdet.study.claims import Finding, findings, part_classes, thirds
 from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
 from pfdet.study.reasons import REASONS
 from pfdet.study.rows import Rows
@@ -48,9 +48,13 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
         '## Losses, a closer look\n',
         *_told("PFDet's Table 3, AP of parts and possessions without and with co-occurrence loss:",
                parts_table(runs, index.classes, part_classes())),
-        *_told('Concurrent softmax by the place of classes in the hierarchy, against softmax in '
-               'training and testing:', relatives_table(runs, index.classes, index.hierarchy)),
+        *_told('Losses by the place of classes in the hierarchy, against softmax in training and '
+               'testing:', relatives_table(runs, index.classes, index.hierarchy)),
         '## Sampling, a closer look\n',
+        *_told('How many classes of a third an image shows that training is given, parents '
+               'counted:', views_table(index, dict(zip(
+                   ('the rarest third', 'the middle third', 'the most frequent third'),
+                   thirds(counts), strict=True)))),
         *([_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
           if shown['lambda.png'] else []),
         *([_image(figures, 'frequency.png', 'AP against class frequency')]

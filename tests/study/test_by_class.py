@@ -3,10 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.run_directory import Run
+from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler, class_images
 from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.hierarchy import challenge_hierarchy
-from pfdet.study.by_class import parts_table, relatives_table
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.study.by_class import parts_table, relatives_table, views_table
+from pfdet.study.claims import thirds
 
 CLASSES = challenge_classes()
 PERSON, MAN, FACE, WHEEL, HAT, TRAFFIC_LIGHT = (
@@ -56,4 +60,36 @@ def test_relatives_by_their_place():
             each = [float(x) for x in seeds.split(', ')]
             assert each == pytest.approx([sign * g for g in gain])
             assert float(mean) == pytest.approx(np.mean(each))
-    assert relatives_table(runs[:3], CLASSES, hierarchy) is None
+    assert relatives_table(runs[1:4], CLASSES, hierarchy) is None
+
+
+def test_relatives_of_another_loss_with_the_seeds_it_has():
+    hierarchy = challenge_hierarchy()
+    runs = [run('cs-table2-softmax-softmax', seed, {PERSON: .5, MAN: .5}) for seed in (0, 1)]
+    runs.append(run('cs-table1-bce', 1, {PERSON: .6, MAN: .55}))
+    assert cells(relatives_table(runs, CLASSES, hierarchy))[2:] == [
+        ['binary cross entropy', 'sigmoid', 'classes with children', '+10.0', '+10.0'],
+        ['binary cross entropy', 'sigmoid', 'leaves with a parent', '+5.0', '+5.0']]
+
+
+def test_views_are_what_the_samplers_give(small_world):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    counts = training_images(index)
+    groups = dict(zip('abc', thirds(counts), strict=True))
+    lines = {line[0]: [float(x) for x in line[1:]]
+             for line in cells(views_table(index, groups))[2:]}
+    # Which classes an image shows, ancestors too, looked up box by box.
+    shows = np.zeros((len(index), len(index.classes)), bool)
+    offsets, label = index.image_classes()
+    for image in range(len(index)):
+        for c in label[offsets[image]:offsets[image + 1]]:
+            shows[image, c] = True
+            shows[image] |= index.hierarchy.ancestors[c]
+    own = class_images(index)
+    for k, (sampler, n) in enumerate(((range(len(index)), len(index)),
+                                      (ClassAwareSampler(own, 0), 20000),
+                                      (SoftBalanceSampler(own, .7, 0), 20000))):
+        drawn = np.bincount([sampler[i] for i in range(n)], minlength=len(index)) / n
+        for name, mids in groups.items():
+            ids = [index.classes.id_of(mid) for mid in mids]
+            assert lines[name][k] == pytest.approx((drawn @ shows[:, ids]).sum(), abs=.05)

@@ -52,8 +52,10 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
     experts.experts_and_ensembles(rows, indexes, 0)
 
     assert len(set(map(tuple, commands))) == len(commands)
-    trained = [between(args, '--recipe')[0] for args in commands if args[0] == 'train_multi']
-    assert trained == ['mini'] + [name for name, _ in experts.OTHERS]
+    trained = [(between(args, '--recipe')[0], *between(args, '--seed')) for args in commands
+               if args[0] == 'train_multi']
+    assert trained == [('mini', '0'), ('mini', '1'), ('mini', '2'), *(
+        (name, str(seed)) for name, seed in experts.OTHERS)]
     of_step = {}
     for args in commands:
         if args[0] == 'ensemble':
@@ -81,4 +83,33 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
 
     commands.clear()
     experts.experts_and_ensembles(rows, indexes, 0)
+    assert commands == []
+
+
+def test_other_seeds_are_not_the_full_models_own(commands, rows, tmp_path):
+    indexes = {name: tmp_path / f'{name}.index' for name in ('validation', 'test', 'second')}
+    experts.experts_and_ensembles(rows, indexes, 1)
+    facts = json.loads((rows.directory('table2-all', 1) / 'recipe.json').read_text())['run']
+    assert facts['models'][0] == 'mini/seed1'
+    assert [model for model in facts['models'][1:] if model.startswith('mini/')] == [
+        'mini/seed0', 'mini/seed2']
+
+
+def test_ways_of_testing_leave_the_weights_as_they_are(commands, rows):
+    def score(name):
+        return rows.directory('mini', 0) / f'{name}.json'
+
+    experts.ways_of_testing(rows, 0)
+    assert [args[0] for args in commands].count('train_multi') == 1
+    flags = {Path(between(args, '--out')[0]).stem: args for args in commands
+             if args[0] == 'predict'}
+    assert flags.keys() == {'detections', 'detections-nms', 'detections-tta', 'detections-tta-nms'}
+    assert {name for name, args in flags.items() if '--flip' in args} == {
+        'detections-tta', 'detections-tta-nms'}
+    assert {name for name, args in flags.items() if '--suppression' in args} == {
+        'detections-nms', 'detections-tta-nms'}
+    assert all(score(name).exists() for name in ('score', 'score-nms', 'score-tta',
+                                                 'score-tta-nms'))
+    commands.clear()
+    experts.ways_of_testing(rows, 0)
     assert commands == []
