@@ -87,7 +87,7 @@ def frequency_figure(runs: Sequence[Run], counts: Mapping[str, int], classes: Cl
                                      for m in mids], rotation=90, fontsize=7)
     ax.set_ylabel('AP, %')
     ax.set_xlabel('classes by number of training images')
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1), ncols=len(ap))
     _save(figure, out)
     return True
 

@@ -51,8 +51,8 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
         *_told('Losses by the place of classes in the hierarchy, against softmax in training and '
                'testing:', relatives_table(runs, index.classes, index.hierarchy)),
         '## Sampling, a closer look\n',
-        *_told('How many classes of a third an image shows that training is given, parents '
-               'counted:', views_table(index, dict(zip(
+        *_told('How many classes an image shows that training is given, on average, parents '
+               'counted, by how images are sampled:', views_table(index, dict(zip(
                    ('the rarest third', 'the middle third', 'the most frequent third'),
                    thirds(counts), strict=True)))),
         *([_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
