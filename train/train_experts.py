@@ -39,10 +39,10 @@ def main() -> int:
     comm, device = communicator(args.communicator)
     finished = train_experts(
         recipe, AnnotationIndex.open(args.train_index), args.init, args.out, comm,
-        settings=args.set, first=first, last=last, ranks_per_expert=args.ranks_per_expert,
-        seed=args.seed, device=device, n_thread=args.threads, iterations=args.iterations,
-        log_interval=args.log_interval, snapshot_interval=args.snapshot_interval,
-        stop_request=stop_request)
+        settings=args.set, first=first, last=last, images_seen=args.images_seen,
+        ranks_per_expert=args.ranks_per_expert, seed=args.seed, device=device,
+        n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
+        snapshot_interval=args.snapshot_interval, stop_request=stop_request)
     return 0 if finished else preemption.STATUS
 
 
@@ -68,6 +68,9 @@ def parse_arguments() -> argparse.Namespace:
         help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)')
     add('--out', type=Path, required=True, help='directory of the experts')
     add('--range', metavar='FIRST-LAST', help='classes by rank, rarest first (default: all)')
+    add('--images-seen', type=int, metavar='N',
+        help="train each expert on N images in all, counted as often as they come, and all equally "
+             "long (default: for the recipe's epochs of the expert's own images)")
     add('--ranks-per-expert', type=int, default=1, metavar='N',
         help='ranks that train an expert together (default: %(default)s)')
     add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',

@@ -9,14 +9,15 @@ from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
 from pfdet.recipes import model_directory
-from pfdet.recipes.experts import Expert, experts, fine_tuned, pack
+from pfdet.recipes.experts import Expert, experts, fine_tuned, for_images, pack
 from pfdet.recipes.recipe import Recipe, override, to_dict
 from pfdet.recipes.training_run import train
 
 
 def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm, *,
                   settings: Sequence[str] = (), first: int = 1, last: int | None = None,
-                  ranks_per_expert: int = 1, seed: int = 0, **options) -> bool:
+                  images_seen: int | None = None, ranks_per_expert: int = 1, seed: int = 0,
+                  **options) -> bool:
     """Train the experts of a range of classes; every rank calls this.
 
     An expert that is finished is left as it is, one that was begun goes on from its newest
@@ -30,6 +31,8 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
         comm (ChainerMN communicator): The ranks.
         settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
         first, last (int): See :func:`~pfdet.recipes.experts.experts`.
+        images_seen (int): How long each is trained, see
+            :func:`~pfdet.recipes.experts.for_images`.
         ranks_per_expert (int): Ranks of a group. Those left over when the ranks are shared out to
             groups have nothing to do.
         seed (int): As for :func:`~pfdet.recipes.training_run.train`, whose further ``options``
@@ -44,12 +47,14 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
     if not 1 <= ranks_per_expert <= comm.size:
         raise InputError(f'--ranks-per-expert {ranks_per_expert}: expected 1 to {comm.size}, '
                          'the number of ranks')
+    if images_seen is not None and images_seen < 1:
+        raise InputError(f'--images-seen {images_seen}: expected at least 1')
     full = model_directory.read_recipe(init.parent)
     if full.classes.mids != index.classes.mids:
         raise InputError(f'{init}: of other classes than {index.path}')
     recipe = override(fine_tuned(recipe, full.recipe), settings)
     plan = experts(index, recipe.expert_size, first, last)
-    _keep_to_plan(out, recipe, init, index, plan, seed, comm)
+    _keep_to_plan(out, recipe, images_seen, init, index, plan, seed, comm)
 
     n_group = min(len(plan), comm.size // ranks_per_expert)
     group = comm.rank // ranks_per_expert
@@ -57,10 +62,11 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
     own = comm.split(group if busy else n_group, comm.rank)
     finished = True
     if busy:
-        tasks = pack([len(e.images) for e in plan], n_group)[group]
+        tasks = pack([images_seen or len(e.images) for e in plan], n_group)[group]
         # The first that does not finish is the last.
-        finished = all(_train(plan[k], recipe, index, init, out / plan[k].name, own, seed, options)
-                       for k in tasks)
+        finished = all(
+            _train(plan[k], for_images(recipe, len(plan[k].images), images_seen), index, init,
+                   out / plan[k].name, own, seed, options) for k in tasks)
     finished = all(comm.mpi_comm.allgather(finished))
     if comm.rank == 0 and finished:
         print(f'trained {len(plan)} experts: {out}', flush=True)
@@ -85,13 +91,13 @@ def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, o
                  seed=seed, pick=expert.classes, **options)
 
 
-def _keep_to_plan(out: Path, recipe: Recipe, init: Path, index: AnnotationIndex,
-                  plan: list[Expert], seed: int, comm) -> None:
+def _keep_to_plan(out: Path, recipe: Recipe, images_seen: int | None, init: Path,
+                  index: AnnotationIndex, plan: list[Expert], seed: int, comm) -> None:
     """Write ``experts.json``, or make sure that the one there says the same."""
     error = None
     if comm.rank == 0:
         content = json.loads(json.dumps({
-            'recipe': to_dict(recipe), 'seed': seed,
+            'recipe': to_dict(recipe), 'images_seen': images_seen, 'seed': seed,
             'init': str(init), 'train_index': str(index.path),
             'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan}}))
         path = out / 'experts.json'

@@ -83,6 +83,26 @@ def fine_tuned(recipe: Recipe, full: Recipe) -> Recipe:
     return dataclasses.replace(full, **{name: getattr(recipe, name) for name in own})
 
 
+def for_images(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
+    """An expert's recipe, to be trained on so many images in all, however few its own are.
+
+    Args:
+        recipe (Recipe): Of the expert.
+        n_image (int): The expert's training images.
+        n_seen (int): Images that training goes through, one that comes again counted again. By
+            default the recipe's epochs are of the expert's own images, and an expert of rare
+            classes is trained for a fraction of the time that one of frequent classes is.
+
+    Returns:
+        Recipe: The same with other epochs and a warm-up longer or shorter by the same factor.
+    """
+    if n_seen is None:
+        return recipe
+    epochs = n_seen / n_image
+    return dataclasses.replace(recipe, epochs=epochs,
+                               warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
+
+
 def pack(cost: Sequence[float], n_group: int) -> list[list[int]]:
     """Share tasks out to groups of ranks so that all finish at about the same time.
 

@@ -64,6 +64,9 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     assert refused.returncode == 2
     assert 'experts.json: was begun with another seed' in refused.stderr
 
+    refused = train(mpiexec, 1, full, small_world, out, '--images-seen', 100, check=False)
+    assert 'experts.json: was begun with another images_seen' in refused.stderr
+
     # Predictions are of the expert's classes alone.
     index = AnnotationIndex.open(small_world / 'validation.index')
     subprocess.run(

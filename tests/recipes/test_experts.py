@@ -10,7 +10,9 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import build
-from pfdet.recipes.experts import cut_head, experts, fine_tuned, pack
+from pfdet.recipes.experts import cut_head, experts, fine_tuned, for_images, pack
+from pfdet.recipes.run_plan import rates_over_time
+from pfdet.training.run_length import RunLength
 
 
 def counts(index):
@@ -49,6 +51,17 @@ def test_a_range_of_ranks(small_world):
     assert len(one.classes) == len(everything)
     with pytest.raises(InputError, match='expected ranks from 1 to'):
         experts(index, 10, 5, 1000)
+
+
+def test_experts_of_few_images_are_trained_as_long_as_others():
+    recipe = recipes.find('expert-class10', 'mini')
+    assert for_images(recipe, 7, None) is recipe
+    rare, other = (
+        [point[1:] for point in rates_over_time(
+            own, RunLength(n, own.epochs, recipe.batch_size))]
+        for n in (281, 1000) for own in [for_images(recipe, n, 4000)])
+    assert rare == other
+    assert rare[-1][0] == 4000 // recipe.batch_size - 1
 
 
 def test_packing_is_close_to_the_best_possible():
