@@ -47,7 +47,7 @@ PLAN = (
     # What is left of the second paper's Tables 1 and 3
     ('cs-table1-concurrent', 0), ('cs-table1-focal', 0), ('cs-table1-dist-ce', 0),
     ('cs-table3-effective-number', 0), ('cs-table3-soft-1.5', 0), ('cs-table3-soft-0.3', 0),
-    ('cs-table3-soft-0.5', 0), ('cs-table3-soft-1.0', 0), (EXPERTS, 1),
+    ('cs-table3-soft-0.5', 0), ('cs-table3-soft-1.0', 0),
     # Longer schedules
     ('cs-table4-class-aware-14', 0), ('cs-table4-non-balance-14', 0), ('cs-table4-hybrid-i14', 0),
     # PFDet's Table 1, step by step
@@ -60,7 +60,7 @@ PLAN = (
     *((name, 2) for name in (
         'cs-table1-softmax', 'cs-table3-soft-0.7', 'cs-table3-non-balance',
         'cs-table4-non-balance-7')),
-    (EXPERTS, 2), ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
+    (EXPERTS, 1), (EXPERTS, 2), ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
     *((name, 2) for name in ('cs-table1-concurrent', 'cs-table1-bce', 'cs-table1-co-bce')),
 )
 # Rows whose validation mAP is followed while training, for Peng et al., figure 4.

@@ -13,6 +13,7 @@ from pfdet.iterators.balanced import ClassImages, class_images, soft_balance
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.study.experts import FULL, LONGER
 
 _CS2 = 'cs-table2-{}-{}'
 # Trained and tested with, and the row.
@@ -107,6 +108,36 @@ def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> 
         lines.append((name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}'
                               for p in drawn.values())))
     return _table(('classes in an image', *drawn), lines)
+
+
+def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> str | None:
+    """PFDet's Table 4 for groups of classes, with the full model trained as much longer.
+
+    Args:
+        runs (iterable of Run): Among them those of the full model and its experts.
+        groups (mapping): Machine ids of classes by the group's name.
+
+    Returns:
+        str: A table of mean AP, of the seeds that the full model has too, and in brackets the
+        difference to it; :obj:`None` without experts.
+    """
+    aps = _aps(runs)
+    lines = []
+    for text, row in (('the full model', FULL), ('trained as much longer', LONGER),
+                      ('experts of 40 classes', 'table4-class40'),
+                      ('experts of 20 classes', 'table4-class20'),
+                      ('experts of 10 classes', 'table4-class10')):
+        seeds = sorted(aps[row].keys() & aps[FULL].keys())
+        if not seeds:
+            continue
+        cells = []
+        for mids in groups.values():
+            mean, full = (statistics.fmean(
+                statistics.fmean(aps[name][seed][mid] for mid in mids if mid in aps[FULL][seed])
+                for seed in seeds) for name in (row, FULL))
+            cells.append(f'{mean:.1f}' if row == FULL else f'{mean:.1f} ({signed(mean - full)})')
+        lines.append((text, *cells, f'{len(seeds)}'))
+    return _table(('model', *groups, 'seeds'), lines) if len(lines) > 1 else None
 
 
 def _probability(images: ClassImages, lam: float) -> np.ndarray:

@@ -32,6 +32,8 @@ STEPS = (
     ('table2-all', 'others', '+ all the others except the second source'),
     ('table2-coco', 'coco', '+ the second source'))
 WEIGHTED = 'table2-class-weight'
+# No row of the paper's Table 4, but what its experts would be without having fewer classes.
+LONGER = 'table4-full-longer'
 
 
 def ways_of_testing(rows: Rows, seed: int) -> None:
@@ -60,17 +62,20 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
             images than they were found on, and ``'second'``, another training set.
         seed (int): Of the full model.
     """
-    if all((rows.directory(name, seed) / f'{score}.json').exists()
-           for name in (*(step[0] for step in STEPS), WEIGHTED)
-           for score in ('score', 'score-test')):
+    ensembles = [*(step[0] for step in STEPS), WEIGHTED]
+    scores = [(LONGER, 'score'), *((name, score) for name in ensembles
+                                   for score in ('score', 'score-test'))]
+    if all((rows.directory(name, seed) / f'{score}.json').exists() for name, score in scores):
         return
     models = {'single': [rows.trained(FULL, seed)]}
     for size in 'class40', 'class20', 'class10':
         models[size] = train_experts(rows, size, seed)
         single_scale(rows, f'table4-{size}', seed, models[size])
+    single_scale(rows, LONGER, seed, [train_on(rows, 'full-longer', seed, rows.train_index)],
+                 'the full model, trained as much longer as experts are')
     models['others'] = [rows.trained(FULL, other) for other in OTHER_SEEDS if other != seed]
     models['others'] += [rows.trained(name, other) for name, other in OTHERS]
-    models['coco'] = [train_on_second_source(rows, seed, indexes['second'])]
+    models['coco'] = [train_on(rows, 'expert-coco', seed, indexes['second'])]
 
     for split, score in ('validation', 'score'), ('test', 'score-test'):
         together = []
@@ -98,9 +103,17 @@ def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
     return sorted(path for path in out.iterdir() if path.is_dir())
 
 
-def train_on_second_source(rows: Rows, seed: int, index: Path) -> Path:
-    """One expert of all classes, fine-tuned on another data set, as COCO's were."""
-    init, out = rows.trained(FULL, seed), rows.out / 'expert-coco' / f'seed{seed}'
+def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
+    """The full model fine-tuned with all its classes, as one expert: on another data set, as
+    COCO's were, or on its own, to tell what experts gain by being trained longer alone.
+
+    Args:
+        rows (Rows): Where and how.
+        name (str): Of its directory.
+        seed (int): Of the full model and this.
+        index (path): What to train on.
+    """
+    init, out = rows.trained(FULL, seed), rows.out / name / f'seed{seed}'
     if not (out / 'done').exists():
         run_python(
             ROOT / 'train' / 'train_experts.py', '--recipe', 'expert-coco', '--scale', 'mini',
@@ -123,13 +136,14 @@ def outputs(rows: Rows, models: Sequence[Path], index: Path, split: str) -> list
     return found
 
 
-def single_scale(rows: Rows, name: str, seed: int, models: Sequence[Path]) -> Path:
+def single_scale(rows: Rows, name: str, seed: int, models: Sequence[Path],
+                 about: str = 'experts alone') -> Path:
     """What experts find at one scale, each in its own classes: a row of Table 4."""
     detections = []
     for model in models:
         detections.append(model / 'detections.parquet')
         rows.predict(model, detections[-1], None)
-    return ensemble(rows, name, 'experts alone', seed, detections)
+    return ensemble(rows, name, about, seed, detections)
 
 
 def own_scores(rows: Rows, detections: Sequence[Path], index: Path) -> list[Path]:

@@ -14,11 +14,14 @@ from pfdet.evaluation.comparison import compare
 from pfdet.evaluation.comparison_text import markdown, signed
 from pfdet.files import replace_when_done
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.study.by_class import parts_table, relatives_table, views_table
+from pfdet.study.by_class import experts_table, parts_table, relatives_table, views_table
 from pfdet.study.claims import Finding, findings, part_classes, thirds
+from pfdet.study.experts import RANKS
 from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
 from pfdet.study.reasons import REASONS
 from pfdet.study.rows import Rows
+
+_THIRDS = 'the rarest third', 'the middle third', 'the most frequent third'
 
 
 def write_report(rows: Rows, out: Path, command: str) -> None:
@@ -52,13 +55,15 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
                'testing:', relatives_table(runs, index.classes, index.hierarchy)),
         '## Sampling, a closer look\n',
         *_told('How many classes an image shows that training is given, on average, parents '
-               'counted, by how images are sampled:', views_table(index, dict(zip(
-                   ('the rarest third', 'the middle third', 'the most frequent third'),
-                   thirds(counts), strict=True)))),
+               'counted, by how images are sampled:', views_table(
+                   index, dict(zip(_THIRDS, thirds(counts), strict=True)))),
         *([_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
           if shown['lambda.png'] else []),
         *([_image(figures, 'frequency.png', 'AP against class frequency')]
           if shown['frequency.png'] else []),
+        *_told('## Experts, a closer look\n\nMean AP of the classes that have experts, by their '
+               'number of training images:', experts_table(runs, dict(zip(
+                   _THIRDS, thirds(counts, *RANKS), strict=True)))),
         '## All tables\n',
         markdown(compare(runs, counts), level=3)])
     with replace_when_done(out) as path:
@@ -110,6 +115,10 @@ What stands for what:
   images, of all classes about as many, all verified. Rows that the papers train from scratch begin
   with random weights.
 - *An epoch*: the same number of them. An update sees 8 images.
+- *Experts*: the paper does not say how long they are trained. Here each sees 4,000 images, as many
+  as there are in four epochs, however few its own are. In a first try by four epochs of their own
+  images, those of the rarest ten classes had 141 iterations and those of forty 500: experts of ten
+  gained 2.3 points on the rarest third, and those of forty 3.0 (one seed).
 - *The network*: a ResNeXt of four stages with squeeze and excitation, 0.7 million weights, images
   of 128 to 211 pixels. Rows that differ in the backbone alone are one run.
 '''

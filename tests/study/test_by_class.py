@@ -9,7 +9,7 @@ from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler, clas
 from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.hierarchy import challenge_hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.study.by_class import parts_table, relatives_table, views_table
+from pfdet.study.by_class import experts_table, parts_table, relatives_table, views_table
 from pfdet.study.claims import thirds
 
 CLASSES = challenge_classes()
@@ -93,3 +93,18 @@ def test_views_are_what_the_samplers_give(small_world):
         for name, mids in groups.items():
             ids = [index.classes.id_of(mid) for mid in mids]
             assert lines[name][k] == pytest.approx((drawn @ shows[:, ids]).sum(), abs=.05)
+
+
+def test_experts_against_the_full_model_of_their_seed():
+    groups = {'rare': {HAT, WHEEL}, 'frequent': {MAN}}
+    runs = [run('mini', 0, {HAT: .1, WHEEL: .3, MAN: .8}), run('mini', 1, {HAT: .3, WHEEL: .3,
+                                                                          MAN: .7}),
+            run('mini', 2, {HAT: .9, WHEEL: .9, MAN: .9}),
+            run('table4-class10', 0, {HAT: .3, WHEEL: .3, MAN: .8}),
+            run('table4-class10', 1, {HAT: .5, WHEEL: .3, MAN: .6}),
+            run('table4-full-longer', 2, {HAT: .9, WHEEL: .9, MAN: 1.})]
+    assert cells(experts_table(runs, groups))[2:] == [
+        ['the full model', '46.7', '80.0', '3'],
+        ['trained as much longer', '90.0 (+0.0)', '100.0 (+10.0)', '1'],
+        ['experts of 10 classes', '35.0 (+10.0)', '70.0 (-5.0)', '2']]
+    assert experts_table(runs[:3], groups) is None
