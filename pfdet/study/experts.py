@@ -39,18 +39,25 @@ LONGER = 'table4-full-longer'
 def ways_of_testing(rows: Rows, seed: int) -> None:
     """The full model with test-time augmentation and with NMS, as far as not done yet.
 
+    Each is scored at an IoU of 0.75 too (``score-...-iou75.json``), where it counts how well a box
+    fits.
+
     Args:
         rows (Rows): Where and how.
         seed (int): Of the full model.
     """
     full = rows.run(FULL, seed)
     for name, flags in (
-            ('nms', ('--suppression', 'nms')),
-            ('tta', ('--sizes', *SIZES, '--flip')),
-            ('tta-nms', ('--sizes', *SIZES, '--flip', '--suppression', 'nms'))):
-        if not (full / f'score-{name}.json').exists():
-            rows.predict(rows.trained(FULL, seed), full / f'detections-{name}.parquet',
-                         f'score-{name}', *flags)
+            ('', ()),
+            ('-nms', ('--suppression', 'nms')),
+            ('-tta', ('--sizes', *SIZES, '--flip')),
+            ('-tta-nms', ('--sizes', *SIZES, '--flip', '--suppression', 'nms'))):
+        detections, strict = full / f'detections{name}.parquet', full / f'score{name}-iou75.json'
+        if not (full / f'score{name}.json').exists():
+            rows.predict(rows.trained(FULL, seed), detections, f'score{name}', *flags)
+        if not strict.exists():
+            rows.predict(rows.trained(FULL, seed), detections, None, *flags)
+            rows.score(detections, strict, None, '--iou-thresh', 0.75)
 
 
 def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) -> None:

@@ -153,11 +153,12 @@ class Rows:
         if score is not None:
             self.score(detections, detections.with_name(f'{score}.json'), index)
 
-    def score(self, detections: Path, out: Path, index: Path | None = None) -> None:
-        """Score detections against the annotations of an index."""
+    def score(self, detections: Path, out: Path, index: Path | None = None, *flags: object
+              ) -> None:
+        """Score detections against the annotations of an index; ``flags`` are for ``score.py``."""
         run_python(
             ROOT / 'evaluate' / 'score.py', '--index', index or self.val_index, '--train-index',
-            self.train_index, '--detections', detections, '--out', out,
+            self.train_index, '--detections', detections, '--out', out, *flags,
             log=detections.parent / 'output.txt')
 
     def _training(self, name: str) -> dict:

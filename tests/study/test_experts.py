@@ -108,8 +108,11 @@ def test_ways_of_testing_leave_the_weights_as_they_are(commands, rows):
         'detections-tta', 'detections-tta-nms'}
     assert {name for name, args in flags.items() if '--suppression' in args} == {
         'detections-nms', 'detections-tta-nms'}
-    assert all(score(name).exists() for name in ('score', 'score-nms', 'score-tta',
-                                                 'score-tta-nms'))
+    names = 'score', 'score-nms', 'score-tta', 'score-tta-nms'
+    assert all(score(name).exists() and score(f'{name}-iou75').exists() for name in names)
+    for args in commands:
+        if args[0] == 'score':
+            assert ('--iou-thresh' in args) == ('iou75' in between(args, '--out')[0])
     commands.clear()
     experts.ways_of_testing(rows, 0)
     assert commands == []
