@@ -40,21 +40,21 @@ PLAN = (
     *((name, seed) for seed in range(2) for name in (
         'cs-table3-non-balance', 'cs-table4-non-balance-7')),
     ('cs-table1-bce', 0), ('cs-table1-co-bce', 0),
-    *((TESTING, seed) for seed in range(3)), (EXPERTS, 0),
-    # Schedules
-    ('cs-table4-scratch-20', 0), ('cs-table4-hybrid-s20', 0), ('cs-table4-soft-balance', 0),
-    ('cs-table4-soft-balance-concurrent', 0),
+    *((TESTING, seed) for seed in range(3)),
+    # Experts, and schedules: first what others begin with, so that none waits for another
+    ('cs-table4-scratch-20', 0), (EXPERTS, 0), ('cs-table4-hybrid-s20', 0),
+    ('cs-table4-soft-balance', 0), ('cs-table4-soft-balance-concurrent', 0),
     # What is left of the second paper's Tables 1 and 3
     ('cs-table1-concurrent', 0), ('cs-table1-focal', 0), ('cs-table1-dist-ce', 0),
     ('cs-table3-effective-number', 0), ('cs-table3-soft-1.5', 0), ('cs-table3-soft-0.3', 0),
     ('cs-table3-soft-0.5', 0), ('cs-table3-soft-1.0', 0),
     # Longer schedules
-    ('cs-table4-class-aware-14', 0), ('cs-table4-non-balance-14', 0), ('cs-table4-hybrid-i14', 0),
+    ('cs-table4-non-balance-14', 0), ('cs-table4-class-aware-14', 0),
     # PFDet's Table 1, step by step
     *((f'table1-{row}', 0) for row in (
         'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence', 'epochs', 'context',
         'senet154')),
-    ('table3-baseline', 0), ('table3-cooccurrence', 0),
+    ('table3-baseline', 0), ('table3-cooccurrence', 0), ('cs-table4-hybrid-i14', 0),
     # Further seeds, and what is left of Table 4
     ('cs-table1-bce', 1), ('cs-table1-co-bce', 1), ('cs-table1-concurrent', 1),
     *((name, 2) for name in (
