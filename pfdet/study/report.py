@@ -18,7 +18,7 @@ from pfdet.study.by_class import experts_table, parts_table, relatives_table, vi
 from pfdet.study.claims import Finding, findings, part_classes, thirds
 from pfdet.study.experts import RANKS
 from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
-from pfdet.study.reasons import REASONS
+from pfdet.study.reasons import REASONS, REMARKS
 from pfdet.study.rows import Rows
 
 _THIRDS = 'the rarest third', 'the middle third', 'the most frequent third'
@@ -152,18 +152,27 @@ def _without(found: Sequence[Finding]) -> str:
     parts = ['## What did not come out\n']
     for f in found:
         if f.values and not f.verdict.startswith('reproduced'):
-            reason = REASONS.get((f.claim.row, f.claim.against, f.claim.of))
+            reason = REASONS.get(_key(f))
             parts.append(f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
                          + (reason or ('Other seeds would tell.' if 'one seed' in f.verdict
                                        else 'Why is not known.')))
     if len(parts) == 1:
         parts.append('Everything that was run came out.')
+    minded = [f'- *{f.claim.text}* ({signed(f.mean, 1)} points). {REMARKS[_key(f)]}' for f in found
+              if f.verdict.startswith('reproduced') and _key(f) in REMARKS]
+    if minded:
+        parts += ['\nWhat came out, but not for certain for the reason that the papers give:\n',
+                  *minded]
     missing = sum(not f.values for f in found)
     if missing:
         parts.append(f'\n{missing} claims, "not run" in the tables above, are still to be tried.')
     parts.append('\nNot testable at this scale: what depends on ImageNet itself, on SENet-154 and '
                  'ResNeXt-152, on the hidden test sets of Kaggle, and on 512 GPUs.\n')
     return '\n'.join(parts)
+
+
+def _key(f: Finding) -> tuple[str, str, str]:
+    return f.claim.row, f.claim.against, f.claim.of
 
 
 def _told(text: str, table: str | None) -> list[str]:

@@ -4,11 +4,14 @@ import pytest
 
 from pfdet import recipes
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.study.claims import claims
+from pfdet.study.reasons import REASONS, REMARKS
 from pfdet.study.report import write_report
 from pfdet.study.rows import Rows
 
 FIGURES = {'mini': (.5, .6), 'mini-without-cooccurrence': (.4, .55),
-           'cs-table1-softmax-balanced': (.7, .7), 'cs-table1-concurrent-balanced': (.6, .65)}
+           'cs-table1-softmax-balanced': (.7, .7), 'cs-table1-concurrent-balanced': (.6, .65),
+           'cs-table4-non-balance-7': (.5, .5), 'cs-table4-non-balance-14': (.6, .6)}
 
 
 @pytest.fixture
@@ -38,6 +41,12 @@ def test_page(rows, tmp_path):
     said = text.split('## What did not come out')[1].split('\n## ')[0]
     assert '*Concurrent softmax beats softmax, with class-aware sampling* (not reproduced' in said
     assert 'It is the test that loses' in said and '"not run"' in said
+    assert '*Without balance, longer is better* (+10.0 points). So is it with class-aware' in said
     parts = text.split("PFDet's Table 3, AP of parts")[1].split('\n\n')[1]
     assert '| Human face | 47.5 | 55.0 | +7.5 | +10.0, +5.0 | +8.7 (82.7 to 91.4) |' in parts
     assert (tmp_path / 'study' / 'claims.png').stat().st_size > 1000
+
+
+def test_what_is_said_of_claims_is_of_claims_that_there_are():
+    keys = {(claim.row, claim.against, claim.of) for claim in claims({})}
+    assert REASONS.keys() <= keys and REMARKS.keys() <= keys
