@@ -79,17 +79,23 @@ def test_multi_node_iterator(mpiexec):
 
 
 def test_a_rank_that_fails_ends_the_others(mpiexec):
-    result = mpiexec(2, '''
-        import pfdet.compat
+    said = ''
+    # A busy machine's launcher may end before it has passed on what the ranks said.
+    for _ in range(3):
+        result = mpiexec(2, '''
+            import pfdet.compat
 
-        import chainermn
-        import chainermn.global_except_hook
+            import chainermn
+            import chainermn.global_except_hook
 
-        chainermn.global_except_hook.add_hook()
-        comm = chainermn.create_communicator('naive')
-        if comm.rank == 1:
-            raise RuntimeError('on purpose')
-        comm.bcast_obj(None, root=1)
-    ''', check=False, timeout=30)
-    assert result.returncode != 0
-    assert 'on purpose' in result.stderr
+            chainermn.global_except_hook.add_hook()
+            comm = chainermn.create_communicator('naive')
+            if comm.rank == 1:
+                raise RuntimeError('on purpose')
+            comm.bcast_obj(None, root=1)
+        ''', check=False, timeout=30)
+        assert result.returncode != 0
+        said += result.stderr
+        if said:
+            break
+    assert 'on purpose' in said

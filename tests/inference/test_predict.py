@@ -208,7 +208,8 @@ def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec):
     assert n_part >= 1
     detector = StubDetector()
     done = run(drawn, out, detector)
-    assert 8 <= done['resumed'] < 40
+    # A window's last part may have fewer images than the eight that the others have at least.
+    assert n_part <= done['resumed'] < 40
     assert sum(map(len, detector.batches)) == 40 - done['resumed']
     assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
     assert not (tmp_path / 'd.parquet.parts').exists()
