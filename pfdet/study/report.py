@@ -98,7 +98,7 @@ difference, and hardly its size.
 
 {made}
 
-    make study STUDY_FLAGS='--given {figures}/results.jsonl'
+    make study STUDY_FLAGS='--given {figures}/results.jsonl --backbone {figures}/backbone.npz'
     make row ROW=cs-table1-concurrent-balanced
 
 What stands for what:
