@@ -99,15 +99,8 @@ def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
     Returns:
         list of paths: Their directories.
     """
-    init, out = rows.trained(FULL, seed), rows.out / f'expert-{size}' / f'seed{seed}'
-    if not (out / 'done').exists():
-        run_python(
-            ROOT / 'train' / 'train_experts.py', '--recipe', f'expert-{size}', '--scale',
-            'mini', '--init', init / 'model.npz', '--train-index', rows.train_index, '--out', out,
-            '--range', '{}-{}'.format(*RANKS), '--images-seen', IMAGES_SEEN, '--seed', seed,
-            ranks=rows.ranks, log=out / 'output.txt')
-        (out / 'done').touch()
-    return sorted(path for path in out.iterdir() if path.is_dir())
+    return _fine_tune(rows, f'expert-{size}', f'expert-{size}', seed, rows.train_index,
+                      '--range', '{}-{}'.format(*RANKS))
 
 
 def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
@@ -120,16 +113,20 @@ def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
         seed (int): Of the full model and this.
         index (path): What to train on.
     """
+    expert, = _fine_tune(rows, 'expert-coco', name, seed, index, '--ranks-per-expert', rows.ranks)
+    return expert
+
+
+def _fine_tune(rows: Rows, recipe: str, name: str, seed: int, index: Path, *flags: object
+               ) -> list[Path]:
     init, out = rows.trained(FULL, seed), rows.out / name / f'seed{seed}'
     if not (out / 'done').exists():
         run_python(
-            ROOT / 'train' / 'train_experts.py', '--recipe', 'expert-coco', '--scale', 'mini',
-            '--init', init / 'model.npz', '--train-index', index, '--out', out, '--images-seen',
-            IMAGES_SEEN, '--seed', seed, '--ranks-per-expert', rows.ranks, ranks=rows.ranks,
-            log=out / 'output.txt')
+            ROOT / 'train' / 'train_experts.py', '--recipe', recipe, '--scale', 'mini', '--init',
+            init / 'model.npz', '--train-index', index, '--out', out, '--images-seen', IMAGES_SEEN,
+            '--seed', seed, *flags, ranks=rows.ranks, log=out / 'output.txt')
         (out / 'done').touch()
-    expert, = (path for path in out.iterdir() if path.is_dir())
-    return expert
+    return sorted(path for path in out.iterdir() if path.is_dir())
 
 
 def outputs(rows: Rows, models: Sequence[Path], index: Path, split: str) -> list[Path]:
