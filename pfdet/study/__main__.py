@@ -60,7 +60,10 @@ PLAN = (
     *((name, 2) for name in (
         'cs-table1-softmax', 'cs-table3-soft-0.7', 'cs-table3-non-balance',
         'cs-table4-non-balance-7')),
-    (EXPERTS, 1), (EXPERTS, 2), ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
+    (EXPERTS, 1), (EXPERTS, 2),
+    *((f'table1-{row}', 1) for row in (
+        'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence')),
+    ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
     *((name, 2) for name in ('cs-table1-concurrent', 'cs-table1-bce', 'cs-table1-co-bce')),
 )
 # Rows whose validation mAP is followed while training, for Peng et al., figure 4.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pfdet import recipes
 from pfdet.evaluation.class_groups import class_groups
 from pfdet.openimages.classes import challenge_classes
 from pfdet.study.experts import RANKS
@@ -264,19 +265,23 @@ def findings(rows: Rows, counts: Mapping[str, int], seeds: Sequence[int] = range
         each = {seed: value(name, seed, file, measure) for seed in seeds}
         return {seed: x for seed, x in each.items() if x is not None}
 
+    # Each training once: tested in several ways it is no other.
+    trained = [name for name in recipes.RECIPES if rows.directory(name, 0).exists()
+               and rows.same_training(name) == name]
     found = []
     for claim in claims(counts):
         row = values(claim.row, claim.file, claim.measure)
         against = values(claim.against, claim.against_file, claim.measure)
         found.append(Finding(
             claim, tuple((row[seed], against[seed]) for seed in row if seed in against),
-            _noise([values(name, 'score', claim.measure) for name in (
-                'mini', 'mini-without-cooccurrence', 'cs-table1-softmax',
-                'cs-table1-softmax-balanced', 'cs-table1-concurrent-balanced')])))
+            _noise([values(name, 'score', claim.measure) for name in trained])))
     return found
 
 
 def _noise(runs: Sequence[Mapping[int, float]]) -> float | None:
-    """Twice the standard deviation of a difference of two runs, from seeds of some recipes."""
-    variances = [statistics.variance(r.values()) for r in runs if len(r) > 1]
-    return 2 * (2 * statistics.fmean(variances)) ** 0.5 if variances else None
+    """Twice the standard deviation of a difference of two runs, from seeds of all recipes."""
+    several = [list(r.values()) for r in runs if len(r) > 1]
+    if not several:
+        return None
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return 2 * (2 * squares / sum(len(values) - 1 for values in several)) ** .5

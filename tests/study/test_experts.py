@@ -75,6 +75,8 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
         # Of the same model, and found on the validation set for both.
         assert [Path(p).parent for p in between(weighted, '--scores')] == [
             Path(p).parent for p in before]
+    of_full = between(of_step['table4-full/seed0/score-detections.parquet'], '--detections')
+    assert of_full == [str(rows.out / 'mini/seed0/detections.parquet')]
     for args in commands:
         if args[0] == 'score' and 'score-test' in between(args, '--out')[0]:
             assert between(args, '--index') == [str(indexes['test'])]
