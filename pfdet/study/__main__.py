@@ -61,8 +61,12 @@ PLAN = (
         'cs-table1-softmax', 'cs-table3-soft-0.7', 'cs-table3-non-balance',
         'cs-table4-non-balance-7')),
     (EXPERTS, 1), (EXPERTS, 2),
+    *((f'cs-table4-{row}', 1) for row in (
+        'scratch-20', 'non-balance-14', 'class-aware-14', 'hybrid-s20', 'soft-balance',
+        'soft-balance-concurrent', 'hybrid-i14')),
+    ('cs-table3-soft-0.3', 1), ('cs-table3-soft-1.5', 1),
     *((f'table1-{row}', 1) for row in (
-        'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence')),
+        'psp', 'cosine', 'scale', 'cooccurrence', 'baseline', 'multiscale')),
     ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
     *((name, 2) for name in ('cs-table1-concurrent', 'cs-table1-bce', 'cs-table1-co-bce')),
 )
