@@ -20,11 +20,13 @@ from pfdet.commands import ROOT, run_python
 from pfdet.errors import InputError, run_command
 from pfdet.evaluation.paper_tables import table_of
 from pfdet.study.experts import experts_and_ensembles, ways_of_testing
+from pfdet.study.fit import score_training_images
 from pfdet.study.results import digest, read_results, restore_results, write_results
 from pfdet.study.rows import Rows
 
 DEFAULT_REPORT = Path('docs/study.md')
 EXPERTS, TESTING = 'experts and ensembles', 'ways of testing'
+FIT = 'fit to the training images'
 # Rows by how much of the papers' claims stands on them, each with its seeds: what is first is run
 # first. A row that is trained as another is takes a minute.
 PLAN = (
@@ -54,7 +56,7 @@ PLAN = (
     *((f'table1-{row}', 0) for row in (
         'baseline', 'multiscale', 'psp', 'cosine', 'scale', 'cooccurrence', 'epochs', 'context',
         'senet154')),
-    ('table3-baseline', 0), ('table3-cooccurrence', 0), ('cs-table4-hybrid-i14', 0),
+    (FIT, 0), ('table3-baseline', 0), ('table3-cooccurrence', 0), ('cs-table4-hybrid-i14', 0),
     # Further seeds, and what is left of Table 4
     ('cs-table1-bce', 1), ('cs-table1-co-bce', 1), ('cs-table1-concurrent', 1),
     *((name, 2) for name in (
@@ -225,6 +227,8 @@ def work(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence[str] = 
             experts_and_ensembles(rows, indexes, seed)
         elif name == TESTING:
             ways_of_testing(rows, seed)
+        elif name == FIT:
+            score_training_images(rows, seed)
         else:
             rows.run(name, seed)
 
@@ -249,7 +253,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--jobs', type=int, default=os.cpu_count() or 1,
         help='runs side by side, of one rank and thread each (default: %(default)s)')
     add('--only', nargs='+', default=[], metavar='ROW',
-        help=f'rows of the tables, {EXPERTS!r} or {TESTING!r} (default: all)')
+        help=f'rows of the tables, {EXPERTS!r}, {TESTING!r} or {FIT!r} (default: all)')
     add('--given', type=Path, metavar='results.jsonl',
         help='results of an earlier study, such as docs/study/results.jsonl: what has them is not '
              'run again')

@@ -18,6 +18,7 @@ from pfdet.study.by_class import experts_table, parts_table, relatives_table, vi
 from pfdet.study.claims import Finding, findings, part_classes, thirds
 from pfdet.study.experts import RANKS
 from pfdet.study.figures import claims_figure, frequency_figure, lambda_figure
+from pfdet.study.fit import fit_table
 from pfdet.study.reasons import REASONS, REMARKS
 from pfdet.study.rows import Rows
 
@@ -61,6 +62,8 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
           if shown['lambda.png'] else []),
         *([_image(figures, 'frequency.png', 'AP against class frequency')]
           if shown['frequency.png'] else []),
+        *_told("## Steps to a single model, a closer look\n\nPFDet's Table 1, mAP on the images "
+               'that a row was trained on, and on others:', fit_table(runs)),
         *_told('## Experts, a closer look\n\nMean AP of the classes that have experts, by their '
                'number of training images:', experts_table(runs, dict(zip(
                    _THIRDS, thirds(counts, *RANKS), strict=True)))),

@@ -1,44 +1,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from pfdet.study import experts
-from pfdet.study.rows import Rows
-
-SIZES = {'expert-class10': 4, 'expert-class20': 2, 'expert-class40': 1, 'expert-coco': 1}
-
-
-@pytest.fixture
-def commands(monkeypatch):
-    """Steps that leave only their files, and are noted."""
-    noted = []
-
-    def note(script, *args, **_):
-        args = [str(arg) for arg in args]
-        noted.append([Path(script).stem, *args])
-        out = Path(args[args.index('--out') + 1])
-        name = args[args.index('--recipe') + 1] if '--recipe' in args else ''
-        if name in SIZES:
-            for k in range(SIZES[name]):
-                (out / f'{k}').mkdir(parents=True)
-        elif name:
-            out.mkdir(parents=True)
-            (out / 'model.npz').touch()
-        elif out.suffix == '.json':
-            out.write_text(json.dumps({'mAP': .5, 'AP': {}}))
-        else:
-            out.touch()
-
-    monkeypatch.setattr('pfdet.study.rows.run_python', note)
-    monkeypatch.setattr('pfdet.study.experts.run_python', note)
-    return noted
-
-
-@pytest.fixture
-def rows(tmp_path):
-    return Rows(tmp_path / 'runs', tmp_path / 'train.index', tmp_path / 'validation.index', 'mini',
-                1)
 
 
 def between(args, flag):
