@@ -52,8 +52,8 @@ REASONS: dict[tuple[str, str, str], str] = {
         'well, too (below).',
     ('table1-scale', 'table1-cosine', 'mAP'):
         'The head takes boxes from 224 pixels on from the fifth scale, of a stride of 64, and no '
-        'object here is as large at any size of training. So there is nothing to gain, and learning '
-        'is slower: training images are fitted less well, too (below).',
+        'object here is as large at any size of training. So there is nothing to gain, and it '
+        'makes learning slower: training images are fitted less well, too (below).',
     ('table4-class10', 'mini', 'mean AP of the most frequent third'):
         'The full model is not trained to the end, so that any fine-tuning raises it: trained as '
         'much longer with all classes it gains as well (below). What experts of frequent classes '
