@@ -80,7 +80,8 @@ class Finding:
         ``'not run'``."""
         if not self.values:
             return 'not run'
-        signed = [self.claim.sign * d for d in self.differences]
+        # What is shown as 0.0 has no sign.
+        signed = [self.claim.sign * round(d, 1) for d in self.differences]
         mean = statistics.fmean(signed)
         if self.claim.no_loss:
             allowed = self.noise or 0.

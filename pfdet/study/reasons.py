@@ -68,8 +68,8 @@ REASONS: dict[tuple[str, str, str], str] = {
 REMARKS: dict[tuple[str, str, str], str] = {
     ('cs-table4-hybrid-s20', 'cs-table4-class-aware-7', 'mAP'):
         'The two stages are 27 epochs against 7, and here longer training is most of it: '
-        'class-aware sampling alone for 14 epochs comes as far (Table 4 below). Of schedules of '
-        'like length, the hybrid one of 14 and 7 epochs is ahead of that, but within the noise.',
+        'class-aware sampling alone for 14 epochs comes as far (Table 4 below). The '
+        'hybrid schedule of 14 and 7 epochs is ahead of that, but little.',
     ('cs-table4-non-balance-14', 'cs-table4-non-balance-7', 'mAP'):
         'So is it with class-aware sampling, unlike in the paper.',
     ('table4-class10', 'mini', 'mean AP of the rarest third'):

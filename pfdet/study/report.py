@@ -155,10 +155,8 @@ def _without(found: Sequence[Finding]) -> str:
     parts = ['## What did not come out\n']
     for f in found:
         if f.values and not f.verdict.startswith('reproduced'):
-            reason = REASONS.get(_key(f))
             parts.append(f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
-                         + (reason or ('Other seeds would tell.' if 'one seed' in f.verdict
-                                       else 'Why is not known.')))
+                         + (REASONS.get(_key(f)) or _no_reason(f)))
     if len(parts) == 1:
         parts.append('Everything that was run came out.')
     minded = [f'- *{f.claim.text}* ({signed(f.mean, 1)} points). {REMARKS[_key(f)]}' for f in found
@@ -172,6 +170,14 @@ def _without(found: Sequence[Finding]) -> str:
     parts.append('\nNot testable at this scale: what depends on ImageNet itself, on SENet-154 and '
                  'ResNeXt-152, on the hidden test sets of Kaggle, and on 512 GPUs.\n')
     return '\n'.join(parts)
+
+
+def _no_reason(f: Finding) -> str:
+    if len(f.values) == 1:
+        return 'Other seeds would tell.'
+    if f.verdict.startswith('undecided') and f.noise is not None and abs(f.mean) <= f.noise:
+        return 'On average it is within the noise of seeds.'
+    return 'Why is not known.'
 
 
 def _key(f: Finding) -> tuple[str, str, str]:

@@ -24,6 +24,8 @@ WORSE = Claim('Losses', 'A is worse than B', 'a', 'b', -1., 'Table 1', sign=-1)
     (CLAIM, [.9], 1., 'undecided: one seed, within the noise of seeds'),
     (WORSE, [-2.], 1., 'reproduced, one seed'),
     (WORSE, [.5, 1.], 1., 'not reproduced'),
+    (CLAIM, [.9, .04], 1., 'undecided: seeds disagree'),
+    (CLAIM, [-.9, -.04], 1., 'undecided: seeds disagree'),
     (NO_LOSS, [.5, -.2], 1., 'reproduced'),
     (NO_LOSS, [-.2, -.6, .1], 1., 'reproduced'),
     (NO_LOSS, [.5], 1., 'reproduced, one seed'),
