@@ -66,7 +66,9 @@ PLAN = (
     *((f'cs-table4-{row}', 1) for row in (
         'scratch-20', 'non-balance-14', 'class-aware-14', 'hybrid-s20', 'soft-balance',
         'soft-balance-concurrent', 'hybrid-i14')),
-    ('cs-table3-soft-0.3', 1), ('cs-table3-soft-1.5', 1),
+    *((name, 1) for name in (
+        'cs-table3-soft-0.3', 'cs-table3-soft-1.5', 'cs-table1-focal', 'cs-table1-dist-ce',
+        'cs-table3-effective-number')),
     *((f'table1-{row}', 1) for row in (
         'psp', 'cosine', 'scale', 'cooccurrence', 'baseline', 'multiscale')),
     ('cs-table4-non-balance-11', 0), ('cs-table4-non-balance-16', 0),
