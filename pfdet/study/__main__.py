@@ -25,8 +25,9 @@ from pfdet.study.results import digest, read_results, restore_results, write_res
 from pfdet.study.rows import Rows
 
 DEFAULT_REPORT = Path('docs/study.md')
-EXPERTS, TESTING = 'experts and ensembles', 'ways of testing'
-FIT = 'fit to the training images'
+# Parts of the plan that are no single rows.
+PARTS = EXPERTS, TESTING, FIT = (
+    'experts and ensembles', 'ways of testing', 'fit to the training images')
 # Rows by how much of the papers' claims stands on them, each with its seeds: what is first is run
 # first. A row that is trained as another is takes a minute.
 PLAN = (
@@ -255,7 +256,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--jobs', type=int, default=os.cpu_count() or 1,
         help='runs side by side, of one rank and thread each (default: %(default)s)')
     add('--only', nargs='+', default=[], metavar='ROW',
-        help=f'rows of the tables, {EXPERTS!r}, {TESTING!r} or {FIT!r} (default: all)')
+        help=f'rows of the tables, or {", ".join(map(repr, PARTS))} (default: all)')
     add('--given', type=Path, metavar='results.jsonl',
         help='results of an earlier study, such as docs/study/results.jsonl: what has them is not '
              'run again')

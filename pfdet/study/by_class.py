@@ -2,11 +2,11 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from pfdet.evaluation.comparison_text import Grid, pipes, signed
+from pfdet.evaluation.comparison_text import signed
 from pfdet.evaluation.paper_tables import table_of
 from pfdet.evaluation.run_directory import Run
 from pfdet.iterators.balanced import ClassImages, class_images, soft_balance
@@ -14,6 +14,7 @@ from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.study.experts import FULL, LONGER
+from pfdet.study.tables import table
 
 _CS2 = 'cs-table2-{}-{}'
 # Trained and tested with, and the row.
@@ -40,10 +41,10 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
     seeds = sorted(without.keys() & with_loss.keys())
     if not seeds:
         return None
-    table = table_of('table3-baseline')
+    table3 = table_of('table3-baseline')
     published = {measure.name: values for measure, *values in zip(
-        table.measures, table.row('table3-baseline').values,
-        table.row('table3-cooccurrence').values, strict=True)}
+        table3.measures, table3.row('table3-baseline').values,
+        table3.row('table3-cooccurrence').values, strict=True)}
     lines = []
     for mid in sorted(set(parts) & without[seeds[0]].keys(), key=classes.id_of):
         name = classes.names[classes.id_of(mid)]
@@ -52,7 +53,7 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
         lines.append((name, *(f'{statistics.fmean(x):.1f}' for x in zip(*pairs, strict=True)),
                       *_differences(b - a for a, b in pairs),
                       f'{signed(paper[1] - paper[0])} ({paper[0]} to {paper[1]})' if paper else ''))
-    return _table(('class', 'without', 'with', 'difference', 'seeds', 'PFDet, Table 3'), lines)
+    return table(('class', 'without', 'with', 'difference', 'seeds', 'PFDet, Table 3'), lines)
 
 
 def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy) -> str | None:
@@ -83,7 +84,7 @@ def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy)
                 lines.append((train, test, name, *_differences(map(statistics.fmean, gained))))
     if not lines:
         return None
-    return _table(('training', 'testing', 'mean AP of', 'difference', 'seeds'), lines)
+    return table(('training', 'testing', 'mean AP of', 'difference', 'seeds'), lines)
 
 
 def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> str:
@@ -107,7 +108,7 @@ def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> 
         ids = [index.classes.id_of(mid) for mid in mids]
         lines.append((name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}'
                               for p in drawn.values())))
-    return _table(('classes in an image', *drawn), lines)
+    return table(('classes in an image', *drawn), lines)
 
 
 def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> str | None:
@@ -137,7 +138,7 @@ def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> s
                 for seed in seeds) for name in (row, FULL))
             cells.append(f'{mean:.1f}' if row == FULL else f'{mean:.1f} ({signed(mean - full)})')
         lines.append((text, *cells, f'{len(seeds)}'))
-    return _table(('model', *groups, 'seeds'), lines) if len(lines) > 1 else None
+    return table(('model', *groups, 'seeds'), lines) if len(lines) > 1 else None
 
 
 def _probability(images: ClassImages, lam: float) -> np.ndarray:
@@ -164,9 +165,3 @@ def _differences(values: Iterable[float]) -> tuple[str, str]:
     """Their mean, and each."""
     values = list(values)
     return signed(statistics.fmean(values)), ', '.join(map(signed, values))
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    numbers = [k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)
-               for k in range(len(header))]
-    return pipes(Grid(list(header), numbers, [list(line) for line in lines])) + '\n'

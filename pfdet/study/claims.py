@@ -4,7 +4,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from pfdet import recipes
@@ -255,16 +255,15 @@ def findings(rows: Rows, counts: Mapping[str, int], seeds: Sequence[int] = range
         counts (mapping): Training images of each class.
         seeds (sequence of int): To look for.
     """
-    def value(name: str, seed: int, file: str, measure: Measure) -> float | None:
-        path = rows.directory(name, seed) / f'{file}.json'
-        if not path.exists() or not path.with_name('done').exists():
-            return None
-        found = measure(json.loads(Path(path).read_text(encoding='utf-8')))
-        return None if found is None else found * _POINTS
+    @cache
+    def scores(name: str, file: str) -> dict[int, Mapping[str, Any]]:
+        paths = {seed: rows.directory(name, seed) / f'{file}.json' for seed in seeds}
+        return {seed: json.loads(path.read_text(encoding='utf-8')) for seed, path in paths.items()
+                if path.exists() and path.with_name('done').exists()}
 
     def values(name: str, file: str, measure: Measure) -> dict[int, float]:
-        each = {seed: value(name, seed, file, measure) for seed in seeds}
-        return {seed: x for seed, x in each.items() if x is not None}
+        each = {seed: measure(score) for seed, score in scores(name, file).items()}
+        return {seed: _POINTS * x for seed, x in each.items() if x is not None}
 
     # Each training once: tested in several ways it is no other.
     trained = [name for name in recipes.RECIPES if rows.directory(name, 0).exists()

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from pfdet import recipes
-from pfdet.evaluation.comparison_text import Grid, pipes, signed
+from pfdet.evaluation.comparison_text import signed
 from pfdet.evaluation.paper_tables import table_of
 from pfdet.evaluation.run_directory import Run
 from pfdet.study.rows import Rows
+from pfdet.study.tables import table
 
 # A run's score on its training images.
 SCORE = 'score-train'
@@ -45,12 +46,11 @@ def fit_table(runs: Iterable[Run]) -> str | None:
         if run.name in _STEPS and path.exists():
             found[run.name].append((100 * json.loads(path.read_text(encoding='utf-8'))['mAP'],
                                     100 * run.score['mAP']))
-    table, lines = table_of(_STEPS[0]), []
+    table1, lines = table_of(_STEPS[0]), []
     for name in filter(found.__contains__, _STEPS):
         train, validation = (statistics.fmean(side) for side in zip(*found[name], strict=True))
-        lines.append([table.row(name).name, f'{train:.1f}', f'{validation:.1f}',
-                      signed(validation - train), str(len(found[name]))])
+        lines.append((table1.row(name).name, f'{train:.1f}', f'{validation:.1f}',
+                      signed(validation - train), str(len(found[name]))))
     if not lines:
         return None
-    return pipes(Grid(['row', 'training images', 'validation images', 'difference', 'seeds'],
-                      [False, True, True, True, True], lines)) + '\n'
+    return table(('row', 'training images', 'validation images', 'difference', 'seeds'), lines)

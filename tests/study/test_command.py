@@ -24,4 +24,4 @@ def test_what_is_not_there_is_refused_before_anything_is_drawn(
 def test_the_plan_is_of_recipes_and_says_nothing_twice():
     assert len(set(study.PLAN)) == len(study.PLAN)
     for name, _ in study.PLAN:
-        assert name in (study.EXPERTS, study.TESTING, study.FIT) or name in recipes.RECIPES
+        assert name in study.PARTS or name in recipes.RECIPES
