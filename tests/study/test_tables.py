@@ -1,0 +1,8 @@
+from pfdet.study.tables import table
+
+
+def test_only_columns_of_nothing_but_numbers_are_set_flush_right():
+    rows = [('2', '+1.5', '-3'), ('4', '-0.2', '3.0 (+1.0)')]
+    lines = table(('1', 'all', 'some'), rows).split('\n')
+    assert lines[1] == '| --- | ---: | --- |'
+    assert [cell.strip() for cell in lines[3].strip('|').split('|')] == ['4', '-0.2', '3.0 (+1.0)']
