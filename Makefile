@@ -2,6 +2,8 @@
 # make test          set up, then run the tests
 # make study         set up, then try the papers' claims at mini scale (hours; it can be interrupted)
 # make row ROW=NAME  set up, then run one row of one table at mini scale (minutes)
+# make test-kernels  set up, then run the tests with the matrix kernels of several processors
+# make test-load     set up, then run the tests three times beside two busy processes
 # make lint          set up, then check the style
 # make setup         only build the environment, in .venv
 # make clean         remove the environment and everything else that was built
@@ -39,7 +41,7 @@ PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS)' | cksum | tr -dc 0-9)
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
-.PHONY: help setup quickstart study row test lint clean
+.PHONY: help setup quickstart study row test test-kernels test-load lint clean
 
 help:
 	@sed -n '/^# /s/^# //p; /^$$/q' Makefile
@@ -57,6 +59,13 @@ row: $(STAMP)
 
 test: $(STAMP)
 	@'$(VENV)/bin/python' -m pytest -q $(TEST_FLAGS)
+
+test-kernels: $(STAMP)
+	@'$(VENV)/bin/python' tests/run_suite.py --kernels Haswell SkylakeX Zen Sandybridge \
+	    --threads 1 2 --pytest $(TEST_FLAGS)
+
+test-load: $(STAMP)
+	@'$(VENV)/bin/python' tests/run_suite.py --busy 2 --times 3 --pytest $(TEST_FLAGS)
 
 lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pfdet.compat  # noqa: F401
 
+import numpy as np
 import pytest
 
 from pfdet.openimages.build_index import build_index
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
     """Run a Python program on several MPI ranks of this machine.
 
-    Called as ``mpiexec(n_rank, program, *args, timeout=120, check=True)``. The program is source
+    Called as ``mpiexec(n_rank, program, *args, timeout=600, check=True)``. The program is source
     code (a :obj:`str`, dedented) or a script (a :class:`~pathlib.Path`). The ranks get one thread
     each, start in the repository's root and can import ``pfdet``. Lines that two ranks print at
     the same time may be mixed: gather, and print on rank 0. Returned is a
@@ -37,7 +38,33 @@ def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
     return _run_ranks
 
 
-def _run_ranks(n_rank: int, program: str | Path, *args: object, timeout: float = 120,
+@pytest.fixture(scope='session')
+def assert_same_up_to_rounding() -> Callable[..., None]:
+    """Compare what a network found in the same images in two ways that round differently.
+
+    Called as ``assert_same_up_to_rounding(a, b, share=0.95, atol=1e-3)`` with
+    :class:`~pfdet.evaluation.detections.Detections` of the same images. Of each, the ``share`` must
+    have a partner in the other: of the same image and class, with score and box within ``atol``.
+    The order is free, and so are a few boxes: of almost equal scores the one or the other is first,
+    or is cut.
+    """
+    def partners(a, b, atol):
+        found = np.zeros(len(a), bool)
+        for i in range(len(a)):
+            rows = (b.image == a.image[i]) & (b.label == a.label[i])
+            found[i] = ((abs(b.score[rows] - a.score[i]) <= atol)
+                        & (abs(b.bbox[rows] - a.bbox[i]).max(axis=1, initial=0) <= atol)).any()
+        return found
+
+    def check(a, b, share=0.95, atol=1e-3):
+        assert list(a.image_ids) == list(b.image_ids)
+        for one, other in ((a, b), (b, a)):
+            assert len(one) and partners(one, other, atol).mean() >= share
+
+    return check
+
+
+def _run_ranks(n_rank: int, program: str | Path, *args: object, timeout: float = 600,
                check: bool = True) -> subprocess.CompletedProcess:
     source = [str(program)] if isinstance(program, Path) else ['-c', textwrap.dedent(program)]
     command = [_find_mpiexec(), '-n', str(n_rank), sys.executable, *source, *map(str, args)]

@@ -35,7 +35,8 @@ class PredictSettings:
         nmw_thresh (float): IoU from which boxes of a class are taken for one object.
         max_per_image (int): The best of an image that are kept; :obj:`None` for all.
         batch_size (int): At most so many images at a time. Only images that are padded alike come
-            together, so that what is found in an image does not depend on the others.
+            together, so that what is found in an image does not depend on the others, up to
+            rounding.
     """
 
     sizes: tuple[int, ...]

@@ -1,9 +1,12 @@
 """Prediction of a whole data set on any number of ranks, which can be killed and go on.
 
-Images are cut into parts by their order and shapes alone, so that what is found does not depend on
-the number of ranks. A finished part is a file beside the output, with checksums; run again, only
-missing parts are predicted. At the end the first rank puts them together, image by image in order
-of their ids, a window of images in memory at a time.
+Images are cut into parts and batches by their order and shapes alone, so the number of ranks does
+not change what is found: on one kind of processor and with equally many threads a rank, the file is
+the same to the byte. With other ones it is equal up to rounding (docs/reproducibility.md).
+
+A finished part is a file beside the output, with checksums; run again, only missing parts are
+predicted. At the end the first rank puts them together, image by image in order of their ids, a
+window of images in memory at a time.
 """
 
 import hashlib

@@ -31,7 +31,9 @@ class Snapshot(training.Extension):
     """Write the trainer's whole state, on the first rank, and keep the newest ones.
 
     All ranks have the same weights and statistics, and randomness depends on positions in the
-    global order alone. So one file serves any number of ranks.
+    global order alone. So one file serves any number of ranks. Resumed on as many ranks as before,
+    with as many threads on the same kind of processor, a run goes on bit for bit; on others up to
+    rounding.
 
     Args:
         directory (path): Where the snapshots go.

@@ -74,7 +74,7 @@ def test_multi_node_iterator(mpiexec):
         seen = comm.gather_obj(seen)
         if comm.rank == 0:
             print('same' if seen[0] == seen[1] else seen)
-    ''', timeout=30)
+    ''', timeout=600)
     assert result.stdout == 'same\n'
 
 
@@ -93,7 +93,7 @@ def test_a_rank_that_fails_ends_the_others(mpiexec):
             if comm.rank == 1:
                 raise RuntimeError('on purpose')
             comm.bcast_obj(None, root=1)
-        ''', check=False, timeout=30)
+        ''', check=False, timeout=600)
         assert result.returncode != 0
         said += result.stderr
         if said:

@@ -10,7 +10,7 @@ import pytest
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600)
 
 
 def test_importing_pfdet_imports_no_other_package():

@@ -31,7 +31,7 @@ NAMES = '''if True:
 
 def names(when, asked=''):
     result = subprocess.run([sys.executable, '-c', NAMES, when], input=asked, text=True,
-                            capture_output=True, timeout=120)
+                            capture_output=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -49,7 +49,7 @@ def test_every_name_is_found_and_is_what_it_was():
 def loaded(statements):
     result = subprocess.run(
         [sys.executable, '-c', f'import sys\n{statements}\nprint(*sys.modules)'], text=True,
-        capture_output=True, timeout=120)
+        capture_output=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 

@@ -104,7 +104,7 @@ def test_unreadable_counts(tmp_path):
 
 def _run(*args):
     return subprocess.run(
-        [sys.executable, *map(str, args)], capture_output=True, text=True, timeout=60,
+        [sys.executable, *map(str, args)], capture_output=True, text=True, timeout=600,
         env=dict(os.environ, PYTHONPATH=str(_ROOT)))
 
 

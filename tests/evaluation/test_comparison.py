@@ -250,7 +250,7 @@ def test_directories_without_runs(tmp_path):
 def _command(*args):
     return subprocess.run(
         [sys.executable, ROOT / 'evaluate' / 'compare_tables.py', *map(str, args)],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=60)
+        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=600)
 
 
 def test_command(tmp_path):

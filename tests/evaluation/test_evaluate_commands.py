@@ -20,7 +20,7 @@ def _run(script, *args):
     environment = dict(os.environ, PYTHONPATH=str(_ROOT))
     return subprocess.run(
         [sys.executable, _ROOT / 'evaluate' / script, *map(str, args)], env=environment,
-        capture_output=True, text=True, timeout=60)
+        capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture

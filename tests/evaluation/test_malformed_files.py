@@ -107,6 +107,6 @@ def test_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / 'evaluate' / 'make_submission.py', '--detections', 'd.parquet',
          '--out', 'out.csv'], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
-        capture_output=True, timeout=60, check=False)
+        capture_output=True, timeout=600, check=False)
     assert done.returncode == 2 and done.stderr.count('\n') == 1
     assert os.listdir(tmp_path) == ['d.parquet']

@@ -27,7 +27,7 @@ def run(*command, **kwargs):
                     reason='no C++ compiler to compile kernels with')
 def test_the_gpu_tests_pass_on_the_stand_in():
     result = run('-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider', 'tests/gpu',
-                 'tests/functions', 'tests/targets', 'tests/inference', timeout=500)
+                 'tests/functions', 'tests/targets', 'tests/inference', timeout=600)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     # Not skipped, as they would be without it
     assert int(re.search(r'(\d+) passed', result.stdout).group(1)) >= 68

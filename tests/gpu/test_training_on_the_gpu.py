@@ -152,7 +152,13 @@ def test_the_losses_of_a_step_in_single_precision(index):
     chain, batch = make_chain(index, [], 'float32'), make_batch(index)
     on_gpu = chain.copy('copy')
     on_gpu.to_gpu()
-    assert step(on_gpu, batch)[0] == pytest.approx(step(chain, batch)[0], rel=1e-3)
+    gpu_losses, losses = step(on_gpu, batch)[0], step(chain, batch)[0]
+    assert gpu_losses.keys() == losses.keys()
+    for name, loss in losses.items():
+        # Which anchors teach is decided without the network. Which proposals do is not: of two
+        # whose logits differ by rounding, the one or the other is cut.
+        rel = 1e-3 if 'rpn' in name else 0.1
+        assert gpu_losses[name] == pytest.approx(loss, rel=rel), name
 
 
 @pytest.mark.parametrize('switches', ['PFDet', 'softmax', 'concurrent softmax'])
@@ -173,8 +179,9 @@ def test_truth_of_experts(index):
     """Objects of other classes left out, and the target matrix cut to a few classes."""
     chain, batch = make_chain(index, []), make_batch(index)
     pick = np.flatnonzero(batch.truth.label.any(axis=(0, 1)))[:4]
-    network = build.detector(recipes.find('mini'), len(pick))
-    chain = build.train_chain(recipes.find('mini'), network, index.classes, index.hierarchy, 0)
+    recipe = recipes.override(recipes.find('mini'), ['dtype=float64'])
+    network = build.detector(recipe, len(pick))
+    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0)
     chain.pick, chain.only_picked = pick, True
     on_gpu = chain.copy('copy')
     on_gpu.to_gpu()

@@ -145,7 +145,7 @@ def test_sorted_files_are_read_where_they_are(models, tmp_path):
 def run(*args):
     return subprocess.run(
         [sys.executable, ROOT / 'evaluate' / 'ensemble.py', *map(str, args)], cwd=ROOT, text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, timeout=60, check=False)
+        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, timeout=600, check=False)
 
 
 def test_command(models, tmp_path):

@@ -229,7 +229,7 @@ def left(drawn, tmp_path):
     out = tmp_path / 'd.parquet'
     killed = subprocess.run(
         [sys.executable, '-c', PROGRAM, str(drawn[1]), str(out), '7'],
-        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=60,
+        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=600,
         env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     parts = tmp_path / 'd.parquet.parts'

@@ -110,7 +110,7 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
         return subprocess.run(
             [sys.executable, str(PREDICT), *map(str, (
                 '--model', model, '--index', index.path, '--out', out, *options))],
-            cwd=ROOT, text=True, capture_output=True, timeout=120, check=False,
+            cwd=ROOT, text=True, capture_output=True, timeout=600, check=False,
             env={**os.environ, 'PYTHONPATH': str(ROOT)})
 
     # The last that is looked at: all parts but its own are done.

@@ -1,9 +1,7 @@
-import ctypes
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 
 import pytest
 
@@ -45,15 +43,11 @@ def test_what_load_raises_is_raised(error, expected):
     threads.stop()
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_a_thread_that_dies_is_an_error():
-    """Killed between two images, as nothing but an exception from outside can."""
+def test_a_thread_that_has_ended_is_an_error():
     threads = LoadThreads(lambda k: k, 1, 60)
-    thread = threads._threads[0]
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-    threads.submit(0)  # it wakes up to this, and ends
-    thread.join(5)
+    thread, = threads._threads
+    threads._queue.put(None)
+    thread.join(60)
     assert not thread.is_alive()
     with pytest.raises(RuntimeError, match=r'image at position 5: thread load_0.*has died'):
         threads.result(threads.submit(1), 'image at position 5')
@@ -62,13 +56,12 @@ def test_a_thread_that_dies_is_an_error():
 
 def test_an_image_that_does_not_come_is_an_error():
     release = threading.Event()
-    iterator = ShardedIterator(SequentialSampler(10, 0), lambda *args: release.wait(20), 2,
+    iterator = ShardedIterator(SequentialSampler(10, 0), lambda *args: release.wait(), 2,
                                timeout=0.3)
-    started = time.perf_counter()
     with pytest.raises(RuntimeError, match='image at position 0: not loaded within 0.3 seconds'):
         next(iterator)
+    # Neither this nor what came before has waited for the image: it is released only now.
     iterator.finalize()
-    assert time.perf_counter() - started < 10
     release.set()
 
 
@@ -76,23 +69,25 @@ def test_a_stuck_thread_does_not_keep_the_process():
     program = '''
         import time
         from pfdet.iterators.load_threads import LoadThreads
-        threads = LoadThreads(lambda: time.sleep(60), 1, 0.5)
+        threads = LoadThreads(lambda: time.sleep(3600), 1, 0.5)
         threads.result(threads.submit(), 'image')
     '''
     done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], text=True,
-                          capture_output=True, timeout=30)
+                          capture_output=True, timeout=600)
     assert done.returncode == 1 and 'image: not loaded within 0.5 seconds' in done.stderr
 
 
 def test_stop_leaves_out_what_has_not_begun():
-    begun = []
+    begun, release = [], threading.Event()
 
     def load(k):
         begun.append(k)
-        time.sleep(0.05)
+        release.wait()
 
     threads = LoadThreads(load, 1, 10)
     for k in range(100):
         threads.submit(k)
     threads.stop()
-    assert len(begun) < 50 and not threads._threads[0].is_alive()
+    release.set()
+    threads._threads[0].join(60)
+    assert len(begun) <= 1 and not threads._threads[0].is_alive()

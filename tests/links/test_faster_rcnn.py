@@ -179,16 +179,56 @@ def test_prepare_pads_and_subtracts(mini):
     assert mini.prepare(imgs, (65, 64)).shape == (2, 3, 96, 64)
 
 
-def test_predict_is_in_the_image_and_independent_of_the_batch(mini):
+@pytest.fixture(scope='module')
+def two_images():
     rng = np.random.default_rng(0)
-    imgs = [rng.integers(0, 255, (3, 64, 96)).astype(np.uint8) for _ in range(2)]
-    together = mini.predict(imgs)
-    for img, (bbox, score) in zip(imgs, together, strict=True):
+    return [rng.integers(0, 255, (3, 64, 96)).astype(np.uint8) for _ in range(2)]
+
+
+def test_an_image_alone_has_the_features_it_has_in_a_batch(mini, two_images):
+    """Up to rounding: a matrix product may round differently with another number of rows."""
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        together = mini.extractor(mini.prepare(two_images))
+        *outputs, n_anchors = mini.rpn(together)
+        for i, img in enumerate(two_images):
+            alone = mini.extractor(mini.prepare([img]))
+            *own, n_own = mini.rpn(alone)
+            assert n_own == n_anchors
+            for a, b in zip([*alone, *own], [*together, *outputs], strict=True):
+                np.testing.assert_allclose(a.array[0], b.array[i], rtol=1e-4, atol=1e-4)
+
+
+def test_decoding_does_not_depend_on_the_batch(mini):
+    """The same logits give the same proposals: nothing is left to rounding here."""
+    sizes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
+    anchors = mini.rpn.anchors(sizes)
+    n_anchors = [h * w * len(mini.rpn.anchor_ratios) for h, w in sizes]
+    rng = np.random.default_rng(0)
+    locs = rng.normal(0, .2, (3, len(anchors), 4)).astype(np.float32)
+    confs = rng.normal(0, 1, (3, len(anchors))).astype(np.float32)
+    with chainer.using_config('train', False):
+        together = mini.rpn.decode(locs, confs, anchors, n_anchors, (64, 96))
+        for i in range(3):
+            alone = mini.rpn.decode(
+                locs[i:i + 1], confs[i:i + 1], anchors, n_anchors, (64, 96))
+            n = alone.valid.sum()
+            assert n == together.valid[i].sum() > 20
+            for a, b in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(a[0, :n], b[i, :n])
+
+
+def test_predict_is_in_the_image_and_independent_of_the_batch(mini, two_images):
+    """As a set: boxes of almost equal score may change places, or one may be cut for another."""
+    together = mini.predict(two_images)
+    for img, (bbox, score) in zip(two_images, together, strict=True):
         assert len(bbox) == len(score) > 0 and score.shape[1] == 7
         assert (bbox >= 0).all() and (bbox <= 1).all()
         (alone, alone_score), = mini.predict([img])
-        np.testing.assert_allclose(bbox, alone, atol=1e-4)
-        np.testing.assert_allclose(score, alone_score, atol=1e-4)
+        everything = np.concatenate([bbox[:, 0], score], axis=1)
+        alone_everything = np.concatenate([alone[:, 0], alone_score], axis=1)
+        distance = abs(everything[:, None] - alone_everything).max(axis=2)
+        matched = (distance.min(axis=1) < 1e-3).mean(), (distance.min(axis=0) < 1e-3).mean()
+        assert min(matched) > .95 and abs(len(bbox) - len(alone)) <= .05 * len(bbox)
 
 
 def test_same_seed_same_weights(mini):

@@ -49,7 +49,7 @@ def stand_in_mpiexec(programs: Path, version: str) -> None:
 
 def run(script: str, *args: str, env: dict) -> subprocess.CompletedProcess:
     return subprocess.run([SCRIPTS / script, *args], env=env, text=True, capture_output=True,
-                          check=False, timeout=30)
+                          check=False, timeout=600)
 
 
 def follows(lines: list[str], *words: str) -> bool:
@@ -185,7 +185,7 @@ def requeue_run(stand_ins, tmp_path, status: int, number: int | None, **more: st
         asked=
         trap 'asked=1; echo noted' USR1
         touch {ready}
-        for i in $(seq {40 if number else 1}); do
+        for i in $(seq {6000 if number else 1}); do
             sleep 0.1
             [ -z "$asked" ] || {{ sleep 0.3; exit {status}; }}
         done
@@ -195,11 +195,11 @@ def requeue_run(stand_ins, tmp_path, status: int, number: int | None, **more: st
         [SCRIPTS / 'slurm_requeue.sh', 'python', 'train.py'], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**env, 'SLURM_JOB_ID': '42', **more})
     if number:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 600
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=600)
     return process.returncode, told.read_text().split() if told.exists() else None, stdout, stderr
 
 

@@ -191,7 +191,7 @@ def test_time_grows_as_operations_do():
 def test_command(tmp_path):
     out = tmp_path / 'figures' / 'scaling.png'
     done = subprocess.run([sys.executable, SCRIPT, '--out', out, '--inputs', '--ranges'],
-                          text=True, capture_output=True, check=False, timeout=120,
+                          text=True, capture_output=True, check=False, timeout=600,
                           env=environment())
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size > 20000 and out.read_bytes().startswith(b'\x89PNG')

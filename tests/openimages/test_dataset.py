@@ -114,7 +114,7 @@ def test_two_processes(dataset):
     processes = [context.Process(target=_checksum, args=(dataset, results)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=30) for _ in processes]
+    found = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert found[0] == found[1] == [

@@ -15,18 +15,54 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
 
+# Runs a training script whose iterations beyond the number in a file wait, on all ranks of a model,
+# until the number is raised or the model's ranks are asked to stop. So a test that acts on a run
+# never finds it finished, however slow the test is.
+HELD = '''
+import runpy
+import sys
+import time
+
+import pfdet.compat
+from pfdet.training.preemption import AgreeToStop
+
+limit, *sys.argv = sys.argv[1:]
+agree = AgreeToStop.__call__
+
+def hold(self, trainer):
+    def free():
+        return bool(self.request.signal) or trainer.updater.iteration <= int(open(limit).read())
+
+    while not any(self.comm.mpi_comm.allgather(free())):
+        time.sleep(0.01)
+    agree(self, trainer)
+
+AgreeToStop.__call__ = hold
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
+
 
 @pytest.fixture
-def launch():
-    """Start ``train_multi.py`` on several ranks: ``launch(n_rank, *args)``, a `LaunchedRun`."""
+def launch(tmp_path):
+    """Start a training script on several ranks.
+
+    Called as ``launch(n_rank, *args, hold=None, script=TRAIN)``; a `LaunchedRun`. With ``hold``,
+    iterations after that number wait until the run is told to stop.
+    """
     runs = []
 
-    def launch(n_rank: int, *args: object) -> LaunchedRun:
+    def launch(n_rank: int, *args: object, hold: int | None = None,
+               script: Path = TRAIN) -> LaunchedRun:
+        program = [str(script)]
+        if hold is not None:
+            limit = tmp_path / f'limit-{len(runs)}'
+            limit.write_text(str(hold))
+            program = ['-c', HELD, str(limit), *program]
         beside = Path(sys.executable).with_name('mpiexec')
         mpiexec = str(beside) if beside.exists() else shutil.which('mpiexec')
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
         runs.append(LaunchedRun(
-            [mpiexec, '-n', str(n_rank), sys.executable, str(TRAIN), *map(str, args)],
+            [mpiexec, '-n', str(n_rank), sys.executable, *program, *map(str, args)],
             dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
             ROOT))
         return runs[-1]
@@ -72,13 +108,13 @@ class LaunchedRun:
         found = (re.search(r'iteration +(\d+)  lr', line) for line in self.lines)
         return [int(match[1]) for match in found if match]
 
-    def wait_for(self, n: int, timeout: float = 100) -> None:
+    def wait_for(self, n: int, timeout: float = 600) -> None:
         """Wait until this job has logged ``n`` iterations, or ended."""
         with self._changed:
             self._changed.wait_for(
                 lambda: len(self.trained()) >= n or self.process.poll() is not None, timeout)
 
-    def ranks(self, n: int, timeout: float = 60) -> list[int]:
+    def ranks(self, n: int, timeout: float = 600) -> list[int]:
         """The process ids of the ranks, once there are ``n``."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -109,7 +145,7 @@ class LaunchedRun:
             reader.join(timeout)
         return self.process.returncode
 
-    def left_over(self, timeout: float = 30) -> list[int]:
+    def left_over(self, timeout: float = 600) -> list[int]:
         """Processes of the job that are still there, zombies among them, after some seconds."""
         deadline = time.monotonic() + timeout
         while True:
@@ -167,4 +203,4 @@ def _rank(pid: int) -> int | None:
     except OSError:
         return None
     match = re.search(rb'(?:^|\0)PMI_RANK=(\d+)\0', environment)
-    return int(match[1]) if match and b'train_multi.py' in command else None
+    return int(match[1]) if match and re.search(rb'/train_\w+\.py\0', command) else None

@@ -65,7 +65,7 @@ def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
     # Python and NumPy alone are more than 10 MB, and nothing here is near a gigabyte.
     assert 10e6 < found['started']['private_mean'] < found['ended']['private_max'] < 1e9
     assert ranks * 10e6 < found['ended']['proportional_sum'] < ranks * 1e9
-    assert 0 < found['started']['seconds'] < found['ended']['seconds'] < 120
+    assert 0 < found['started']['seconds'] < found['ended']['seconds']
     for words in (f'x 3 = {batch:,} images', f'{n:,} iterations', 'disjoint and complete',
                   'the same weights on all ranks', f'Done on {ranks} rank'):
         assert words in done.stdout

@@ -1,9 +1,7 @@
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pfdet.compat  # noqa: F401
@@ -89,27 +87,24 @@ def test_what_is_no_expert_is_refused(tmp_path):
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_stopped_and_killed_experts_go_on(full, small_world, tmp_path, mpiexec):
+def test_stopped_and_killed_experts_go_on(full, small_world, tmp_path, mpiexec, launch):
     """SIGTERM, then ``kill -9``, then to the end: as if nothing had happened."""
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     longer = ('--iterations', 6)
     train(mpiexec, 2, full, small_world, whole, *longer)
     arguments = ['--recipe', 'expert-class10', '--scale', 'mini', '--range', '1-30', '--init',
                  full / 'model.npz', '--train-index', small_world / 'train.index', '--out', parts,
-                 '--snapshot-interval', 1, *longer]
-    for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, None)):
-        before = {p: p.stat().st_mtime_ns for p in parts.rglob('iter_*.npz')}
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name('mpiexec'), '-n', '2', sys.executable, EXPERTS,
-             *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
-        deadline = time.monotonic() + 60
-        while {p: p.stat().st_mtime_ns for p in parts.rglob('iter_*.npz')} == before:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(number)
-        process.wait(30)
-        assert status is None or process.returncode == status
+                 '--snapshot-interval', 1, '--log-interval', 1, *longer]
+    for n, (number, status) in enumerate(((signal.SIGTERM, 75), (signal.SIGKILL, None)), 1):
+        run = launch(2, *arguments, script=EXPERTS, hold=n)
+        run.ranks(2)
+        # Each rank has a model of its own, whose second (third) iteration waits.
+        run.wait_for(1)
+        run.send(number)
+        returned = run.wait(600)
+        assert status is None or returned == status, run.output()
+        assert run.left_over() == []
+    assert list(parts.rglob('iter_*.npz')) and not list(parts.rglob('model.npz'))
     train(mpiexec, 2, full, small_world, parts, *longer)
     for model in whole.glob('*/model.npz'):
         again = np.load(parts / model.parent.name / 'model.npz')

@@ -41,7 +41,7 @@ def test_rank_whose_launcher_is_killed_is_told():
         request.listen()
         end_with_launcher()
         print('listening', flush=True)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 600
         while not request.signal and time.monotonic() < deadline:
             time.sleep(0.05)
         print('got', request.signal, flush=True)
@@ -54,7 +54,7 @@ def test_rank_whose_launcher_is_killed_is_told():
         assert output.readline() == 'listening\n'
         launcher.kill()
         assert output.readline() == f'got {int(signal.SIGTERM)}\n'
-    launcher.wait(10)
+    launcher.wait(600)
 
 
 def test_ranks_stop_together_whoever_was_told(mpiexec):
