@@ -49,13 +49,13 @@ help:
 setup: $(STAMP)
 
 quickstart: $(STAMP)
-	@'$(VENV)/bin/python' -m pfdet.quickstart $(QUICKSTART_FLAGS)
+	@'$(VENV)/bin/python' -m pfdet quickstart $(QUICKSTART_FLAGS)
 
 study: $(STAMP)
-	@'$(VENV)/bin/python' -m pfdet.study $(STUDY_FLAGS)
+	@'$(VENV)/bin/python' -m study $(STUDY_FLAGS)
 
 row: $(STAMP)
-	@'$(VENV)/bin/python' -m pfdet.study --row '$(ROW)' $(STUDY_FLAGS)
+	@'$(VENV)/bin/python' -m study --row '$(ROW)' $(STUDY_FLAGS)
 
 test: $(STAMP)
 	@'$(VENV)/bin/python' -m pytest -q $(TEST_FLAGS)

@@ -36,8 +36,10 @@ setup(
     packages=find_packages(include=['pfdet', 'pfdet.*']),
     package_data={
         'pfdet.openimages': ['data/*'],
-        'pfdet.evaluation': ['*.html.jinja', 'data/*.json'],
+        'pfdet.recipes': ['data/*.json'],
+        'pfdet.report': ['*.html.jinja'],
     },
+    entry_points={'console_scripts': ['pfdet = pfdet.cli.main:console']},
     # Both ends of the ranges are tried: constraints-oldest.txt and constraints.txt.
     python_requires='>=3.10,<3.14',
     install_requires=[

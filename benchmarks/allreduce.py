@@ -19,7 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from pfdet import recipes
-from pfdet.recipes import build
+from pfdet.training import build
 from pfdet.training.communicators import PackedCommunicator
 
 GOAL = 1.1

@@ -26,9 +26,9 @@ from pfdet import recipes
 from pfdet.errors import InputError, run_command
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build
-from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training import build
 from pfdet.training.optimizer import multi_node_optimizer
+from pfdet.training.transforms import Converter, TrainLoader
 
 SIZE = 800, 1333
 

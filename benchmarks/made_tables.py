@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from pfdet.files import replace_when_done
+from pfdet.atomic_write import replace_when_done
 from pfdet.openimages.classes import challenge_classes
 
 BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',

@@ -24,7 +24,8 @@ import ensemble_boxes
 import numpy as np
 from timing import best_seconds
 
-from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
+from pfdet.boxes.nms import non_maximum_suppression
+from pfdet.boxes.nmw import non_maximum_weighted
 
 N_CLASS = 500
 IOU_THRESH = 0.5

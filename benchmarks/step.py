@@ -133,9 +133,9 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
     from pfdet import recipes
     from pfdet.openimages.classes import Classes
     from pfdet.openimages.hierarchy import flat_hierarchy
-    from pfdet.recipes import build
     from pfdet.targets.batch_truth import collate
-    from pfdet.training.loading import Batch
+    from pfdet.training import build
+    from pfdet.training.transforms import Batch
 
     recipe = recipes.override(
         recipes.find('table1-baseline'), [f'backbone={backbone}', 'fpn_bn=False'])

@@ -1,66 +1,7 @@
-"""Say whether a file is a submission that Kaggle will take, and if not, what is wrong where.
+"""Check a Kaggle submission. The same as ``pfdet validate-submission``."""
 
-    python evaluate/validate_submission.py submission.csv --images sample_submission.csv
-"""
-
-import argparse
-import csv
-from pathlib import Path
-
-from pfdet.errors import InputError, run_command
-from pfdet.evaluation.submission import validate_submission
-from pfdet.openimages.classes import challenge_classes, read_classes
-
-
-def main() -> None:
-    """Check one file, and say what it holds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('submission', type=Path)
-    parser.add_argument(
-        '--classes', type=Path, metavar='CSV',
-        help="mid,name without header; the challenge's 500 by default")
-    parser.add_argument('--index', type=Path, help='of the images that must each have a row')
-    parser.add_argument(
-        '--images', type=Path, metavar='FILE',
-        help="the same as a list: an id at the beginning of each line, such as the competition's "
-             'sample_submission.csv')
-    args = parser.parse_args()
-    classes = challenge_classes() if args.classes is None else read_classes(args.classes)
-    image_ids = None
-    if args.images is not None:
-        image_ids = read_image_ids(args.images)
-    elif args.index is not None:
-        from pfdet.openimages.index import AnnotationIndex
-
-        index = AnnotationIndex.open(args.index)
-        image_ids = [index.image_id(i) for i in range(len(index))]
-    counts = validate_submission(args.submission, classes, image_ids)
-    size = args.submission.stat().st_size / 1e6
-    print(f'{args.submission}: sound; {counts["images"]} images, {counts["empty"]} of them without '
-          f'detections, {counts["detections"]} detections, at most {counts["most"]} in an image, '
-          f'{size:.1f} MB')
-
-
-def read_image_ids(path: Path) -> list[str]:
-    """The first field of each line but for a header ``ImageId``.
-
-    Raises:
-        InputError: The file cannot be read, or names no image.
-    """
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            csv.field_size_limit(1 << 30)
-            ids = [row[0] for row in csv.reader(f) if row and row[0]]
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the image ids: {e.strerror or e}') from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f'{path}: expected an image id a line, but {e}') from e
-    ids = ids[1:] if ids and ids[0].lower() == 'imageid' else ids
-    if not ids:
-        raise InputError(f'{path}: no image; expected an image id a line')
-    return ids
-
+from pfdet.cli.validate_submission import main
+from pfdet.errors import run_command
 
 if __name__ == '__main__':
     run_command(main)

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, end_all_ranks_on_exception, run_command
-from pfdet.files import replace_when_done
 
 # Every fourth power of two, from one number to the gradients of PFDet's largest network.
 DEFAULT_SIZES = tuple(4 ** i for i in range(1, 15)) + (636_500_484,)

@@ -15,7 +15,7 @@ fi
 ranks=$1
 shift
 
-# One thread a rank, no spare heaps, memory given back; see pfdet/training/crowded.py for MPICH's.
+# One thread a rank, no spare heaps, memory given back; see pfdet/training/dry_run/oversubscription.py for MPICH's.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
 export MPIR_CVAR_ENABLE_HEAVY_YIELD=1 MPIR_CVAR_POLLS_BEFORE_YIELD=1

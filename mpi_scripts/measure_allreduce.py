@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 
 BENCHMARK = Path(__file__).with_name('allreduce_benchmark.py')
 ALGORITHMS = ('ring', 'recursive_doubling', 'reduce_scatter_allgather')

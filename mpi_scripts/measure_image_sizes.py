@@ -20,10 +20,10 @@ import chainer
 import numpy as np
 
 from pfdet import recipes
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 from pfdet.links.complexity import detector_flops
-from pfdet.recipes import build
+from pfdet.training import build
 
 
 def main() -> None:

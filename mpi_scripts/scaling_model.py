@@ -32,8 +32,8 @@ from scaling.step import (
     with_option,
 )
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 
 GPUS = (64, 512, 4096)
 

@@ -1,63 +1,7 @@
-"""Train, predict and score all rows of a table of the papers, and lay them beside its figures.
+"""Train, predict and score all rows of a table of the papers. The same as ``pfdet train-table``."""
 
-    python train/train_table.py --table table1 --scale mini --train-index INDEX --val-index INDEX \\
-        --out DIR [--rows table1-psp ...] [--seeds 0 1 2] [--ranks 2]
-
-Run again, it goes on where it was ended. Rows that are trained alike are trained once.
-"""
-
-import argparse
-import os
-from pathlib import Path
-
-from pfdet import recipes
-from pfdet.errors import InputError, run_command
-
-
-def main() -> None:
-    args = parse_arguments()
-    if args.table not in recipes.TABLES:
-        raise InputError(
-            f'--table {args.table}: expected one of {", ".join(recipes.TABLES)}')
-    names = [recipe.name for recipe in recipes.TABLES[args.table].rows]
-    for name in args.rows or ():
-        if name not in names:
-            raise InputError(f'--rows {name}: expected rows of {args.table}: {", ".join(names)}')
-    for flag in ('train_index', 'val_index'):
-        if getattr(args, flag) is None:
-            name = flag.replace('_', '-')
-            raise InputError(f'give --{name} INDEX or set $PFDET_{flag.upper()}')
-
-    from pfdet.commands import ROOT, run_python
-    from pfdet.study.rows import Rows
-
-    rows = Rows(args.out, args.train_index, args.val_index, args.scale, args.ranks,
-                tuple(args.set))
-    for seed in args.seeds:
-        for name in args.rows or names:
-            rows.run(name, seed)
-    run_python(ROOT / 'evaluate' / 'compare_tables.py', '--runs', args.out,
-               '--out', args.out / f'{args.table}.html')
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add('--table', required=True, metavar='KEY', help=f'one of {", ".join(recipes.TABLES)}')
-    add('--rows', nargs='+', metavar='RECIPE', help='some of its rows (default: all)')
-    add('--scale', choices=('full', 'mini'), default='full', help='default: %(default)s')
-    add('--train-index', type=Path, default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)')
-    add('--val-index', type=Path, default=os.environ.get('PFDET_VAL_INDEX'),
-        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)')
-    add('--out', type=Path, required=True, help='the runs go to OUT/RECIPE/seedS')
-    add('--seeds', type=int, nargs='+', default=[0], help='default: 0')
-    add('--ranks', type=int, default=2, help='MPI ranks on this machine (default: %(default)s)')
-    add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',
-        help='replace fields of all rows, such as epochs=2')
-    return parser.parse_args()
-
+from pfdet.cli.train_table import main
+from pfdet.errors import run_command
 
 if __name__ == '__main__':
     run_command(main)

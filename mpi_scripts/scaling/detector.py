@@ -42,7 +42,7 @@ def read_detector(path: Path = FILE) -> Detector:
 
 def write_detector(detector: Detector, path: Path = FILE) -> None:
     """Write a detector's sizes as JSON."""
-    from pfdet.files import replace_when_done
+    from pfdet.atomic_write import replace_when_done
 
     with replace_when_done(path) as unfinished:
         unfinished.write_text(json.dumps(detector._asdict(), indent=1) + '\n')
@@ -60,7 +60,7 @@ def count_detector(name: str | None = None) -> Detector:
 
     from pfdet import recipes
     from pfdet.links.complexity import detector_flops, n_parameter
-    from pfdet.recipes import build
+    from pfdet.training import build
 
     recipe = recipes.find(name or recipes.DEFAULT)
     network = build.detector(recipe, N_CLASS)

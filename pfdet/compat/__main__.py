@@ -13,6 +13,8 @@ from pfdet.compat.import_hook import FIXES
 import chainercv  # noqa: F401
 import chainermn  # noqa: F401
 
+from pfdet.cpu.install import REPLACED
+
 PACKAGES = {
     'NumPy': ['numpy'], 'SciPy': ['scipy'], 'Chainer': ['chainer'], 'ChainerCV': ['chainercv'],
     'mpi4py': ['mpi4py']}
@@ -52,6 +54,8 @@ def report() -> str:
         else:
             state = 'not loaded' if fix.needed() else 'not needed'
         lines.append(f'{fix.name:<22}{state:<14}{fix.reason} ({fix.since})')
+    lines += ['', 'On the CPU, when pfdet builds a network (pfdet.cpu.install):']
+    lines += [f'{name:<50}by {module.__name__}' for name, module in REPLACED.items()]
     return '\n'.join(lines)
 
 
@@ -64,5 +68,9 @@ def _backend() -> str:
         'the GPU, im2col and cuBLAS for convolutions')
 
 
-if __name__ == '__main__':
+def main() -> None:
     print(report())
+
+
+if __name__ == '__main__':
+    main()

@@ -120,28 +120,28 @@ def chainercv_version(source: str) -> str:
     """Read ChainerCV's own version by ``importlib.metadata`` instead of ``pkg_resources``."""
     source = _replace(source, 'import pkg_resources\n', '')
     return _replace(source, "__version__ = pkg_resources.get_distribution('chainercv').version",
-                    'from pfdet.compat.stand_ins import CHAINERCV_VERSION as __version__')
+                    'from pfdet.compat.replacements import CHAINERCV_VERSION as __version__')
 
 
 @fix('chainer.testing.helper', 'chainer.testing.doctest_helper', since='setuptools 82')
 def testing_requirements(source: str) -> str:
     """Look up installed packages without ``pkg_resources``; ChainerCV imports these helpers."""
     return _replace(
-        source, 'import pkg_resources', 'from pfdet.compat import stand_ins as pkg_resources')
+        source, 'import pkg_resources', 'from pfdet.compat import replacements as pkg_resources')
 
 
 @fix('chainercv.utils.download', since='Python 3.12, 3.10 warns')
 def distutils_strtobool(source: str) -> str:
     """Read a switch of the environment without ``distutils``, which Python has removed."""
     return _replace(source, 'from distutils.util import strtobool',
-                    'from pfdet.compat.stand_ins import strtobool')
+                    'from pfdet.compat.replacements import strtobool')
 
 
 @fix('chainercv.utils.bbox._nms_gpu_post', since='Python 3.11, or set up without compiling it',
      needed=_no_nms_extension)
 def nms_gpu_post(source: str) -> str:
     """Stand in for ChainerCV's C extension, which current Python does not compile."""
-    return 'from pfdet.compat.stand_ins import select_by_mask as _nms_gpu_post  # NOQA\n'
+    return 'from pfdet.compat.replacements import select_by_mask as _nms_gpu_post  # NOQA\n'
 
 
 @fix('chainer.utils.meta', since='ever')

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from pfdet.boxes.iou import matched_ioa
+from pfdet.boxes.pairs import order_by, score_keys
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
-from pfdet.evaluation.runs import blocks, is_first, order_by, rows_of_pairs, score_keys
+from pfdet.evaluation.matching import best_matches
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 
@@ -87,7 +89,8 @@ def average_precision(
     normal = np.flatnonzero(~ground_truth.group_of)
     group_of = np.flatnonzero(ground_truth.group_of)
 
-    hit, box = _matches(bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh, True)
+    hit, box, _ = best_matches(
+        bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh)
     # The best scored of each box, the later detection if equal.
     best = np.full(len(normal), np.iinfo(np.int64).min)
     best_key = (score_keys(score[hit]) << 32) + hit
@@ -95,8 +98,8 @@ def average_precision(
     true_positive = np.zeros(len(used), bool)
     true_positive[hit[best[box] == best_key]] = True
 
-    absorbed, group = _matches(
-        bbox, key, ground_truth.bbox[group_of], gt_key[group_of], iou_thresh, False)
+    absorbed, group, _ = best_matches(
+        bbox, key, ground_truth.bbox[group_of], gt_key[group_of], iou_thresh, matched_ioa)
     rest = ~true_positive[absorbed]
     absorbed, group = absorbed[rest], group[rest]
     group_score = np.zeros(len(group_of), score.dtype)
@@ -214,75 +217,6 @@ def _select_detections(
 def _keys(label: np.ndarray, image_rank: np.ndarray, n_image: int) -> np.ndarray:
     # A number for each class and image that ascends by class, then by descending image id.
     return label.astype(np.int64) * n_image + (n_image - 1 - image_rank)
-
-
-def _matches(
-        bbox: np.ndarray, key: np.ndarray, gt_bbox: np.ndarray, gt_key: np.ndarray,
-        thresh: float, over_union: bool) -> tuple[np.ndarray, np.ndarray]:
-    # Of bbox, sorted by key, the indices of those whose greatest overlap with a ground truth of
-    # equal key is at least thresh, and of that ground truth, the first of equals.
-    order = order_by(gt_key)
-    gt_bbox = gt_bbox.take(order, axis=0)
-    unique, gt_start, n_gt = np.unique(gt_key[order], return_index=True, return_counts=True)
-    start = np.searchsorted(key, unique)
-    n_detection = np.searchsorted(key, unique, side='right') - start
-    none = np.zeros(0, np.int64)
-    if not n_detection.any():
-        return none, none
-    # The detections that have a ground truth of their key, and the boxes of each.
-    slot, which = rows_of_pairs(n_detection)
-    some, gt_start, n_gt = start[slot] + which, gt_start[slot], n_gt[slot]
-    columns = np.ascontiguousarray(bbox.take(some, axis=0).T)
-    gt_columns = np.ascontiguousarray(gt_bbox.T)
-    found = [(none, none)]
-    for block in blocks(n_gt):
-        row, which = rows_of_pairs(n_gt[block])
-        row += block.start
-        other = gt_start.take(row) + which
-        near = _may_overlap(columns, gt_columns, row, other, thresh, over_union)
-        row, other = row.take(near), other.take(near)
-        overlap = _overlap(bbox[some[row]], gt_bbox[other], over_union)
-        enough = np.flatnonzero(overlap >= thresh)
-        if len(enough) == 0:
-            continue
-        row, other, overlap = row[enough], other[enough], overlap[enough]
-        first = is_first(row)
-        highest = np.maximum.reduceat(overlap, np.flatnonzero(first))
-        at_highest = np.flatnonzero(overlap == highest[np.cumsum(first) - 1])
-        at_highest = at_highest[is_first(row[at_highest])]
-        found.append((some[row[at_highest]], order[other[at_highest]]))
-    detection, box = zip(*found, strict=True)
-    return np.concatenate(detection), np.concatenate(box)
-
-
-def _may_overlap(
-        a: np.ndarray, b: np.ndarray, i: np.ndarray, j: np.ndarray, thresh: float,
-        over_union: bool) -> np.ndarray:
-    # Which of the pairs may overlap by thresh, some too many but none too few. Most do not, and
-    # to say so takes neither double precision nor a division.
-    kind = np.result_type(a, b, np.float32)
-    y_min, x_min, y_max, x_max = (column.take(i) for column in a)
-    gt_y_min, gt_x_min, gt_y_max, gt_x_max = (column.take(j) for column in b)
-    share = (y_max - y_min) * (x_max - x_min)
-    height = np.minimum(y_max, gt_y_max) - np.maximum(y_min, gt_y_min)
-    width = np.minimum(x_max, gt_x_max) - np.maximum(x_min, gt_x_min)
-    inter = np.maximum(height, 0) * np.maximum(width, 0)
-    if over_union:
-        share = share + (gt_y_max - gt_y_min) * (gt_x_max - gt_x_min) - inter
-    share *= kind.type(thresh * (1 - 1e-5))
-    return np.flatnonzero(inter >= share - kind.type(1e-30))
-
-
-def _overlap(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
-    # Row by row: intersection over union, or over the area of a; float64 as officially.
-    a, b = a.astype(np.float64).T, b.astype(np.float64).T
-    height = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
-    width = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
-    intersection = np.maximum(height, 0) * np.maximum(width, 0)
-    area = (a[2] - a[0]) * (a[3] - a[1])
-    if over_union:
-        area = area + (b[2] - b[0]) * (b[3] - b[1]) - intersection
-    return intersection / area
 
 
 def _curves(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections_table import (
     CLASSES_KEY,
@@ -27,7 +28,6 @@ from pfdet.evaluation.detections_table import (
     where,
 )
 from pfdet.evaluation.prediction_strings import is_submission, read_submission
-from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
 
 _SCHEMA = pa.schema([

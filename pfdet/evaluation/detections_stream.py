@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pfdet.boxes.pairs import is_first
 from pfdet.evaluation.detections import Detections, check_rows, read_detections, write_detections
 from pfdet.evaluation.detections_table import (
     CLASSES_KEY,
@@ -17,7 +18,6 @@ from pfdet.evaluation.detections_table import (
     listed,
     open_parquet,
 )
-from pfdet.evaluation.runs import is_first
 from pfdet.openimages.classes import Classes
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.prediction_strings import HEADER, submission_rows
-from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
 
 _IMAGES_PER_BLOCK = 1000

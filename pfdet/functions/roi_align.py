@@ -7,7 +7,7 @@ import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet.functions.sparse_rows import SparseRows
+from pfdet.cpu.sparse_rows import SparseRows
 
 
 class PyramidROIAlign(chainer.FunctionNode):

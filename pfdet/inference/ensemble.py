@@ -2,7 +2,7 @@
 
 "We do not apply duplicate suppression for individual models, but instead apply suppression once on
 the concatenation of the outputs of all models." Scores are multiplied by a weight for each class
-and model first, by how well the model did in validation: :mod:`pfdet.inference.class_weights`.
+and model first, by how well the model did in validation: :mod:`pfdet.inference.ensemble_weights`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pfdet.boxes.nms import non_maximum_suppression
+from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.detections_stream import blocks_of_images, side_by_side
-from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
 from pfdet.openimages.classes import Classes
 
 SUPPRESSIONS = {'nmw': non_maximum_weighted, 'nms': non_maximum_suppression}

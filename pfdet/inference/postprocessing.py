@@ -1,14 +1,14 @@
 """From the network's boxes and scores to detections."""
 
-from pfdet.evaluation.runs import array_module
-from pfdet.inference.suppression import non_maximum_weighted
+from pfdet.boxes.nmw import non_maximum_weighted
+from pfdet.boxes.pairs import array_module
 
 
 def select(bbox, score, score_thresh: float, nmw_thresh: float, max_per_image: int) -> tuple:
     """Detections of one image from the network's boxes and scores.
 
     Each class of each box is a detection of its own; those from the threshold up are merged by
-    class (:func:`~pfdet.inference.suppression.non_maximum_weighted`) and the best are kept.
+    class (:func:`~pfdet.boxes.nmw.non_maximum_weighted`) and the best are kept.
 
     Args:
         bbox (array): :math:`(K, 1, 4)`, or with a box a class :math:`(K, C, 4)`, in [0, 1].

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
 from pfdet.inference.augmentation import augmented_outputs
 from pfdet.inference.postprocessing import select
-from pfdet.inference.suppression import non_maximum_suppression
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.resizing import resized_size

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
-from pfdet.files import remove_unfinished, replace_when_done
 from pfdet.inference.predict import (
     Found,
     PredictSettings,

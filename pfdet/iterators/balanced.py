@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.iterators.runs import Runs, number_groups
+from pfdet.iterators.aspect_runs import Runs, number_groups
 from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.index import AnnotationIndex
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pfdet.iterators.runs import Runs, sort_by_group
+from pfdet.iterators.aspect_runs import Runs, sort_by_group
 
 # Images to group at a time, so that what it needs beside the result stays small.
 _PIECE = 1 << 16

@@ -6,8 +6,8 @@ from pathlib import Path
 import chainer
 import numpy as np
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files import replace_when_done
 from pfdet.links.backbone import Backbone, is_classifier, is_convention
 from pfdet.links.checkpoint_files import read_npz
 

@@ -8,9 +8,9 @@ import chainer.links as L
 import numpy as np
 from chainer import initializers
 
+from pfdet.boxes import coding
 from pfdet.functions.roi_align import pyramid_roi_align
 from pfdet.functions.sigmoid import sigmoid_score
-from pfdet.links import box_coding
 
 
 class BboxHead(chainer.Chain):
@@ -89,7 +89,7 @@ class BboxHead(chainer.Chain):
         h = self.pool(hs, rois, roi_indices)
         if self.context:
             size = [n / self.scales[0] for n in hs[0].shape[2:]]
-            around = self.pool(hs, box_coding.clip(twice_the_area(rois), size), roi_indices)
+            around = self.pool(hs, coding.clip(twice_the_area(rois), size), roi_indices)
             h = F.concat([h, around], axis=1)
         h = self.fc1(F.reshape(h, (len(rois), -1)))
         h = self.fc2(F.relu(self.bn1(h) if self.bn else h))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import chainer
 import numpy as np
 
-from pfdet.links import box_coding
+from pfdet.boxes import coding
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.fpn import FPN
 from pfdet.links.rpn import RPN
@@ -138,6 +138,6 @@ def relative_boxes(offset, rois, size, std: tuple[float, float], chosen=None):
             offset.reshape(-1, 4).take(place, axis=0), rois[:, 0].take(row, axis=0),
             size[:, 0].take(row, axis=0), std)
         return bbox
-    bbox = box_coding.clip(box_coding.decode(offset, rois, std), size)
+    bbox = coding.clip(coding.decode(offset, rois, std), size)
     bbox /= xp.concatenate([size, size], axis=-1)
     return bbox

@@ -9,8 +9,8 @@ import chainer.links as L
 import numpy as np
 from chainer import initializers
 
-from pfdet.links import box_coding
-from pfdet.links.non_maximum_suppression import suppress_sorted
+from pfdet.boxes import coding
+from pfdet.boxes.proposal_nms import suppress_sorted
 
 
 class Proposals(NamedTuple):
@@ -136,7 +136,7 @@ class RPN(chainer.Chain):
 
         offset = locs[xp.arange(N)[:, None, None], anchor]
         base = anchors[anchor].astype(locs.dtype, copy=False)
-        bbox = box_coding.clip(box_coding.decode(offset, base), size)
+        bbox = coding.clip(coding.decode(offset, base), size)
         valid = xp.isfinite(score) & (bbox[..., 2:] > bbox[..., :2]).all(axis=-1)
         flat = (N * len(n_anchors), k_max)
         keep = suppress_sorted(bbox.reshape(*flat, 4), valid.reshape(flat), self.nms_thresh)

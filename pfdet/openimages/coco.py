@@ -35,8 +35,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.build_index import annotation_columns, id_columns
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes

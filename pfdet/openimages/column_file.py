@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files import replace_when_done
 
 _MAGIC = b'PFDETCOL'
 _VERSION = 1

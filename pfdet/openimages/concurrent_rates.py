@@ -29,10 +29,12 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
+from pfdet.boxes.iou import area as box_area
+from pfdet.boxes.iou import matched_iou
 from pfdet.errors import InputError
-from pfdet.files import replace_when_done
+from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.classes import Classes
-from pfdet.openimages.flags import GROUP_OF
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 
@@ -277,7 +279,7 @@ def _overlapping_pairs(bbox: np.ndarray, image: np.ndarray, iou_thresh: float) -
     An IoU of t takes areas of a ratio of at least t. So boxes are sorted by image and area, and
     compared with the next, the next but one ..., each until the area or the image is another.
     """
-    area = (bbox[:, 2:] - bbox[:, :2]).prod(axis=1)
+    area = box_area(bbox)
     order = np.lexsort((area, image))
     bbox, image, area = bbox[order], image[order], area[order]
     least = area * (iou_thresh * (1 - _SLACK))
@@ -290,10 +292,7 @@ def _overlapping_pairs(bbox: np.ndarray, image: np.ndarray, iou_thresh: float) -
         there = here + step
         near = (image[here] == image[there]) & (area[here] >= least[there])
         here, there = here[near], there[near]
-        sides = (np.minimum(bbox[here, 2:], bbox[there, 2:])
-                 - np.maximum(bbox[here, :2], bbox[there, :2]))
-        shared = np.maximum(sides, 0).prod(axis=1)
-        same = shared / (area[here] + area[there] - shared) >= iou_thresh
+        same = matched_iou(bbox[here], bbox[there]) >= iou_thresh
         found.append(np.stack([order[here[same]], order[there[same]]]))
     return np.concatenate(found, axis=1)
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 from pfdet.openimages.mini.annotation import BoxRow, LabelRow, annotate
 from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
 from pfdet.openimages.mini.knobs import Knobs, flag

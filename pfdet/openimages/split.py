@@ -29,8 +29,8 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset

@@ -32,8 +32,8 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.files import replace_when_done
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.concurrent_rates import (
     ConcurrentRates,
@@ -275,7 +275,7 @@ def write_statistics(out: str | os.PathLike, found: Statistics, index: Annotatio
         OSError: If a file cannot be written.
     """
     # Matplotlib takes half a second to import, which counting does not need.
-    from pfdet.openimages import figures
+    from pfdet.openimages import statistics_plots
     out = Path(out)
     classes, leaves = index.classes, index.hierarchy.is_leaf
     pairs = confused_pairs(found.rates, threshold, leaves, min_count)
@@ -296,16 +296,17 @@ def write_statistics(out: str | os.PathLike, found: Statistics, index: Annotatio
     write_pairs_csv(out / 'confused_pairs.csv', pairs, classes)
     write_concurrent_rates(out / 'concurrent_rates.npz', found.rates, classes)
     drawn = {
-        'images_per_class': lambda: figures.images_per_class(
+        'images_per_class': lambda: statistics_plots.images_per_class(
             [(index.path.stem, found.classes.images), *others], classes.names),
-        'confused_pairs': lambda: figures.pair_bars(pairs[:n_pair], classes.names, threshold),
-        'confusion': lambda: figures.confusion_matrix(
+        'confused_pairs': lambda: statistics_plots.pair_bars(
+            pairs[:n_pair], classes.names, threshold),
+        'confusion': lambda: statistics_plots.confusion_matrix(
             found.rates.rates, pairs[:n_pair], classes.names),
-        'parents': lambda: figures.parent_bars(
+        'parents': lambda: statistics_plots.parent_bars(
             counts.objects[parents], counts.without_descendant[parents],
             counts.without_leaf[parents], [classes.names[p] for p in parents])}
     for name, draw in tqdm(drawn.items(), desc='figures', disable=None):
-        figures.save(draw(), out / name)
+        statistics_plots.save(draw(), out / name)
     with replace_when_done(out / 'statistics.json') as unfinished:
         unfinished.write_text(json.dumps(said, indent=1, ensure_ascii=False) + '\n',
                               encoding='utf-8')

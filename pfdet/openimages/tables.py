@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from pfdet.errors import InputError
 from pfdet.openimages.arrow_arrays import from_numbers, numbers
+from pfdet.openimages.box_flags import DEPICTION, GROUP_OF, INSIDE, OCCLUDED, TRUNCATED
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
-from pfdet.openimages.flags import DEPICTION, GROUP_OF, INSIDE, OCCLUDED, TRUNCATED
 
 FLAGS = {'IsOccluded': OCCLUDED, 'IsTruncated': TRUNCATED, 'IsGroupOf': GROUP_OF,
          'IsDepiction': DEPICTION, 'IsInside': INSIDE}

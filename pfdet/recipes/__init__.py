@@ -1,14 +1,14 @@
 """Every configuration of both papers by name."""
 
 from pfdet.errors import InputError
-from pfdet.recipes import concurrent_softmax_2020, pfdet_2018
+from pfdet.recipes import peng_2020, pfdet_2018
 from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
 
 __all__ = ['DEFAULT', 'RECIPES', 'TABLES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override',
            'to_dict']
 
 # By what the names of their rows begin with
-TABLES = pfdet_2018.TABLES | concurrent_softmax_2020.TABLES
+TABLES = pfdet_2018.TABLES | peng_2020.TABLES
 RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.rows}
 
 # What `train_multi.py` trains when not told: PFDet's final single model.

@@ -58,7 +58,7 @@ class Recipe:
         init (str): What the paper starts from: ``'imagenet'``, a backbone trained on it,
             ``'scratch'``, or the name of the recipe whose weights it fine-tunes. The weights
             themselves are given by ``--init``.
-        sampler (str): A key of :data:`pfdet.recipes.build.SAMPLERS`.
+        sampler (str): A key of :data:`pfdet.training.build.SAMPLERS`.
         soft_balance_lambda (float): Of ``sampler='soft_balance'``: 0 draws classes as often as
             they have images, 1 draws all as often.
         aspect_chunk (int): Images of like aspect ratio in a row; 1 for no such grouping. Neither

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet.openimages.flags import GROUP_OF
+from pfdet.boxes.iou import pairwise_iou
+from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.hierarchy import Hierarchy
-from pfdet.targets import overlap
 
 
 class BatchTruth(NamedTuple):
@@ -91,7 +91,7 @@ def join_labels(bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_t
     if not 0 < iou_thresh <= 1:
         raise ValueError(f'join_iou {iou_thresh}: expected more than 0 and at most 1')
     bbox = np.asarray(bbox, np.float64)
-    near = (overlap.iou(bbox, bbox) >= iou_thresh) & ~(group_of[:, None] | group_of)
+    near = (pairwise_iou(bbox, bbox) >= iou_thresh) & ~(group_of[:, None] | group_of)
     np.fill_diagonal(near, True)
     several = np.flatnonzero(near.sum(axis=1) > 1)
     label = label.copy()

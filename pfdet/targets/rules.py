@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet.targets import overlap
+from pfdet.boxes.iou import pairwise_ioa
 from pfdet.targets.batch_truth import BatchTruth, related
 from pfdet.targets.sampling import RoiSample
 
@@ -206,7 +206,7 @@ def _ignore_within(t, columns, sample: RoiSample, truth: BatchTruth, label, shar
     xp = cuda.get_array_module(t)
     # Places at which no image has such an object need not be looked at.
     concerned = np.flatnonzero(label.any(axis=(0, 2))) if xp is np else slice(None)
-    within = overlap.inside(sample.bbox, truth.bbox[:, concerned]) >= share
+    within = pairwise_ioa(sample.bbox, truth.bbox[:, concerned]) >= share
     ignored = within.astype(np.float32) @ label[:, concerned].astype(np.float32) > 0
     before = t[:, :, columns]
     t = t.copy()

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
-from pfdet.links import box_coding
+from pfdet.boxes import coding
+from pfdet.boxes.iou import pairwise_ioa, pairwise_iou
 from pfdet.links.rpn import Proposals
-from pfdet.targets import overlap
 from pfdet.targets.batch_truth import BatchTruth
 
 
@@ -84,9 +84,9 @@ def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 
     sizes = xp.asarray(sizes, dtype=anchors.dtype)[:, None]
     within = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= sizes)).all(axis=2)
     objects = truth.valid & ~truth.group_of
-    iou = xp.where(objects[:, None], overlap.iou(anchors[None], truth.bbox), 0)
+    iou = xp.where(objects[:, None], pairwise_iou(anchors[None], truth.bbox), 0)
     crowd = xp.where((truth.valid & truth.group_of)[:, None],
-                     overlap.inside(anchors[None], truth.bbox), 0).max(axis=2) >= 0.5
+                     pairwise_ioa(anchors[None], truth.bbox), 0).max(axis=2) >= 0.5
 
     best_iou = iou.max(axis=2)
     reachable = xp.where(within[:, :, None], iou, 0)
@@ -103,7 +103,7 @@ def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 
     matched = truth.bbox[image, iou.argmax(axis=2)[image, anchor]]
     base = anchors[anchor]
     # Where nothing is matched the offsets have no meaning, but must be finite.
-    offset = box_coding.encode(xp.where(positive[:, None], matched, base), base)
+    offset = coding.encode(xp.where(positive[:, None], matched, base), base)
     weight = 1 / xp.maximum(chosen.sum(axis=1), 1)
     dtype = truth.bbox.dtype
     return AnchorTargets(image, anchor, positive, offset.astype(dtype, copy=False),
@@ -139,7 +139,7 @@ def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int
         [xp.take_along_axis(priority[:, :n_anchor], proposals.anchor, axis=1),
          priority[:, n_anchor:]], axis=1)
 
-    iou = xp.where(objects[:, None], overlap.iou(bbox, truth.bbox), 0)
+    iou = xp.where(objects[:, None], pairwise_iou(bbox, truth.bbox), 0)
     matched, best_iou = iou.argmax(axis=2), iou.max(axis=2)
     is_foreground = valid & (best_iou >= foreground_iou)
     foreground = _first(is_foreground, key, int(n_sample * foreground_share))

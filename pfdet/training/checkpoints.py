@@ -18,8 +18,8 @@ import chainer
 import numpy as np
 from chainer import training
 
+from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
-from pfdet.files import remove_unfinished, replace_when_done
 
 _NAME = re.compile(r'iter_(\d+)\.npz')
 _MARK = b'\npfdet snapshot, SHA-256 of what precedes: '

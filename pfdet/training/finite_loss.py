@@ -8,8 +8,8 @@ from typing import Any
 
 from chainer import training
 
+from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files import replace_when_done
 from pfdet.training.reports import MeanOverRanks
 
 
@@ -17,7 +17,7 @@ class RememberBatch:
     """A converter that remembers which images it put together.
 
     Args:
-        converter (callable): From samples to a :class:`~pfdet.training.loading.Batch`.
+        converter (callable): From samples to a :class:`~pfdet.training.transforms.Batch`.
     """
 
     def __init__(self, converter: Callable):

@@ -9,7 +9,7 @@ import numpy as np
 from chainer import training
 from chainer.backends import cuda
 
-from pfdet.files import replace_when_done
+from pfdet.atomic_write import replace_when_done
 
 
 class MeanOverRanks(training.Extension):

@@ -6,12 +6,12 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
+from pfdet.boxes import coding
 from pfdet.functions.smooth_l1 import smooth_l1
-from pfdet.links import box_coding
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.targets import rules, sampling
 from pfdet.targets.batch_truth import BatchTruth, only_objects_of
-from pfdet.training.loading import Batch
+from pfdet.training.transforms import Batch
 
 TargetRule = Callable[[np.ndarray, sampling.RoiSample, BatchTruth], np.ndarray]
 
@@ -125,7 +125,7 @@ class TrainChain(chainer.Chain):
             weight = (1 / xp.maximum((t > 0).sum(axis=2), 1))[image, place].astype(offset.dtype)
             matched = truth.bbox[image, rois.matched[image, place]]
             base, predicted = rois.bbox[image, place], offset[image * S + place, box]
-        true_offset = box_coding.encode(matched, base, self.detector.head.std)
+        true_offset = coding.encode(matched, base, self.detector.head.std)
         loss = smooth_l1(predicted, true_offset.astype(offset.dtype, copy=False))
         return F.sum(weight * loss) / (N * S)
 

@@ -19,7 +19,7 @@ class Updater(StandardUpdater):
     Args:
         iterator (ShardedIterator): Its batch is all that a rank has in an update.
         optimizer (chainer.Optimizer): What updates, set up with the chain that computes the loss.
-        converter (callable): From samples to a :class:`~pfdet.training.loading.Batch`.
+        converter (callable): From samples to a :class:`~pfdet.training.transforms.Batch`.
         n_part (int): Parts of a batch.
 
     Attributes:

@@ -107,9 +107,10 @@ def test_the_report_has_a_line_for_every_version_and_fix():
     # An error for a warning: Python warns if the module it is to run was imported already.
     result = run('-W', 'error::RuntimeWarning', '-m', 'pfdet.compat')
     assert result.returncode == 0, result.stderr
-    versions, gpu, fixes = (
+    versions, gpu, fixes, (_, *replaced) = (
         [line.split()[0] for line in part.splitlines()] for part in result.stdout.split('\n\n'))
     assert versions == ['Python', 'NumPy', 'SciPy', 'Chainer', 'ChainerCV', 'mpi4py', 'MPI']
     assert gpu[0] == 'CuPy' and gpu[-1] == 'Chainer'
     assert fixes == [fix.name for fix in FIXES]
+    assert replaced == [name.split()[0] for name in REPLACED]
     assert 'not found' not in result.stdout.split('\n\n')[0]

@@ -67,7 +67,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_training_loads_no_more_than_it_needs():
     """What Chainer and ChainerCV load by themselves, and training has no use for."""
-    modules = loaded('import pfdet.recipes.training_run, chainermn')
+    modules = loaded('import pfdet.training.train, chainermn')
     assert {'chainer.training', 'chainercv.links', 'cv2'} <= modules
     for unneeded in ('matplotlib', 'pytest', 'pyarrow', 'scipy', 'filelock', 'chainer.testing',
                      'chainer.datasets.svhn', 'chainercv.visualizations',

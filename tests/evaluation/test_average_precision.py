@@ -238,6 +238,6 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(1)
     cases = [_random_case(rng) for _ in range(50)]
     whole = [average_precision(*case)['ap'] for case in cases]
-    monkeypatch.setattr('pfdet.evaluation.runs.PAIRS_PER_BLOCK', 3)
+    monkeypatch.setattr('pfdet.boxes.pairs.PAIRS_PER_BLOCK', 3)
     for case, expected in zip(cases, whole):
         np.testing.assert_array_equal(average_precision(*case)['ap'], expected)

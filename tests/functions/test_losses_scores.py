@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pfdet.functions.class_weights import effective_number_weights
 from pfdet.functions.concurrent_softmax import concurrent_softmax_score
+from pfdet.functions.effective_number import effective_number_weights
 from pfdet.functions.losses import LOSSES, SCORES, score_function
 from pfdet.functions.sigmoid import sigmoid_score
 from pfdet.functions.softmax import softmax_score

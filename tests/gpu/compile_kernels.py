@@ -4,7 +4,7 @@ Neither a GPU nor a driver is needed, only CuPy and NVRTC. The tests record the 
 run under the stand-in for CuPy; here CuPy makes its source of each, and NVRTC compiles it; those
 with which ChainerMN packs gradients for NCCL as well::
 
-    PYTHONPATH=tests/gpu/stand_in PFDET_STAND_IN_RECORD=kernels.jsonl pytest -m gpu
+    PYTHONPATH=tests/gpu/fake_cupy PFDET_FAKE_CUPY_RECORD=kernels.jsonl pytest -m gpu
     python tests/gpu/compile_kernels.py kernels.jsonl       # where CuPy is installed
 """
 

@@ -97,15 +97,15 @@ def test_a_driver_without_a_gpu_is_no_gpu(tmp_path):
     (tmp_path / 'cupy_cuda12x-13.6.0.dist-info').mkdir()
     (tmp_path / 'cupy_cuda12x-13.6.0.dist-info' / 'METADATA').write_text(
         'Metadata-Version: 2.1\nName: cupy-cuda12x\nVersion: 13.6.0\n')
-    stand_in = Path(__file__).parent / 'stand_in'
+    fake_cupy = Path(__file__).parent / 'fake_cupy'
     program = f'''
 import sys
-sys.path[:0] = [{str(stand_in)!r}, {str(tmp_path)!r}]
+sys.path[:0] = [{str(fake_cupy)!r}, {str(tmp_path)!r}]
 import pfdet.compat
 import cupy
 cupy.cuda.runtime.getDeviceCount = lambda: 0
 import chainer
-from pfdet.recipes.training_run import communicator
+from pfdet.training.train import communicator
 print(chainer.backends.cuda.available, communicator()[1])
 '''
     result = subprocess.run([sys.executable, '-c', program], text=True, capture_output=True,
@@ -114,13 +114,13 @@ print(chainer.backends.cuda.available, communicator()[1])
 
 
 def test_more_ranks_than_gpus_is_one_line(mpiexec):
-    stand_in = Path(__file__).parent / 'stand_in'
+    fake_cupy = Path(__file__).parent / 'fake_cupy'
     result = mpiexec(2, f'''
         import sys
-        sys.path.insert(0, {str(stand_in)!r})
+        sys.path.insert(0, {str(fake_cupy)!r})
         import pfdet.compat
         from pfdet.errors import run_command
-        from pfdet.recipes.training_run import communicator
+        from pfdet.training.train import communicator
         run_command(lambda: communicator('naive'))
     ''', check=False)
     assert result.returncode != 0

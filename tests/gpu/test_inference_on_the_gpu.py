@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from chainer.backends import cuda
 
+from pfdet.boxes.nms import non_maximum_suppression
+from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.functions.expand_scores import expand_scores
 from pfdet.inference.postprocessing import select
-from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
 

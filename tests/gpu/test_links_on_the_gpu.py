@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from chainer.backends import cuda
 
+from pfdet.boxes import coding
+from pfdet.boxes.proposal_nms import suppress_sorted
 from pfdet.functions.roi_align import pyramid_roi_align
-from pfdet.links import box_coding
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.efficientnet import EfficientNet
 from pfdet.links.fpn import FPN
-from pfdet.links.non_maximum_suppression import suppress_sorted
 from pfdet.links.psp import PyramidSpatialPooling
 from pfdet.links.resnet import ResNet
 from pfdet.links.rpn import RPN
@@ -109,7 +109,7 @@ def test_head(sizes, class_agnostic, context, bn):
     np.random.seed(0)
     head = BboxHead(5, (1 / 4, 1 / 8, 1 / 16)[:len(sizes)], 6, n_unit=8, bn=bn, context=context,
                     class_agnostic=class_agnostic, canonical_size=40)
-    rois = box_coding.clip(random_boxes(rng, 40, size=48), (48, 64))
+    rois = coding.clip(random_boxes(rng, 40, size=48), (48, 64))
     indices = rng.integers(0, 2, 40).astype(np.int32)
     maps = [rng.normal(size=(2, 6, s, s * 4 // 3)).astype(np.float32) for s in sizes]
 

@@ -14,11 +14,11 @@ from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.hierarchy import flat_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.tables import GROUP_OF
-from pfdet.recipes import build
-from pfdet.recipes.training_run import train
 from pfdet.targets import sampling
 from pfdet.targets.batch_truth import collate
-from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training import build
+from pfdet.training.train import train
+from pfdet.training.transforms import Converter, TrainLoader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
 

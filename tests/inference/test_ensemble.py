@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pfdet.boxes.nms import non_maximum_suppression
+from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.evaluation import detections as detections_module
 from pfdet.evaluation.detections import Detections, read_detections, write_detections
 from pfdet.evaluation.detections_stream import blocks_of_images, side_by_side, sorted_by_image
 from pfdet.inference.ensemble import ensemble
-from pfdet.inference.suppression import non_maximum_suppression, non_maximum_weighted
 from pfdet.openimages.classes import Classes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.inference.postprocessing import select
-from pfdet.inference.suppression import non_maximum_weighted
 
 
 def random_output(rng, K, C, B):

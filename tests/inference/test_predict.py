@@ -21,13 +21,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from stub_detector import StubDetector, draw  # noqa: E402
 
+from pfdet.boxes.nmw import non_maximum_weighted  # noqa: E402
 from pfdet.errors import InputError  # noqa: E402
 from pfdet.evaluation.detections import read_detections  # noqa: E402
 from pfdet.inference import resumable  # noqa: E402
 from pfdet.inference.augmentation import augmented_outputs, flip_bbox  # noqa: E402
 from pfdet.inference.predict import PredictSettings, batches_alike, predict  # noqa: E402
 from pfdet.inference.resumable import plan_parts, predict_to_file  # noqa: E402
-from pfdet.inference.suppression import non_maximum_weighted  # noqa: E402
 from pfdet.openimages.corrupt_images import CorruptImages  # noqa: E402
 from pfdet.openimages.dataset import OpenImagesDataset  # noqa: E402
 from pfdet.openimages.index import AnnotationIndex  # noqa: E402

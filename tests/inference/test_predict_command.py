@@ -25,7 +25,7 @@ from pfdet.openimages.concurrent_rates import (
     write_concurrent_rates,
 )
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build, model_directory
+from pfdet.training import build, model_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = ROOT / 'evaluate' / 'predict.py'
@@ -150,8 +150,7 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
 def test_impossible_options(options, says, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [
         'predict.py', '--model', 'm', '--index', 'i', '--out', 'd.csv', *map(str, options)])
-    monkeypatch.syspath_prepend(str(ROOT / 'evaluate'))
-    import predict
+    from pfdet.cli import predict
 
     with pytest.raises(InputError) as e, contextlib.redirect_stderr(io.StringIO()):
         predict.parse_arguments()

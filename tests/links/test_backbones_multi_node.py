@@ -8,6 +8,9 @@ from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_norm
 from pfdet.links.resnet import ResNet
 from pfdet.links.senet import SENet
 
+from pfdet.cpu.install import install
+
+install()
 comm = chainermn.create_communicator('naive')
 x = np.random.default_rng(0).normal(size=(4, 3, 64, 64))
 

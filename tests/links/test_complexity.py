@@ -5,7 +5,7 @@ import numpy as np
 
 from pfdet import recipes
 from pfdet.links.complexity import CountOperations, detector_flops, n_parameter
-from pfdet.recipes import build
+from pfdet.training import build
 
 
 def test_counts_by_hand():

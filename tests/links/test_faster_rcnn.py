@@ -5,13 +5,13 @@ from chainer import gradient_check
 from chainercv.links.model.fpn import FPN as ChainerCVFPN
 
 from pfdet import recipes
+from pfdet.boxes import coding
 from pfdet.functions.softmax import softmax_score
-from pfdet.links import box_coding
 from pfdet.links.bbox_head import BboxHead, twice_the_area
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.fpn import FPN
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext101
-from pfdet.recipes import build
+from pfdet.training import build
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +80,7 @@ def test_context_is_twice_the_area_and_clipped():
     head = BboxHead(3, (1 / 4,), 4, n_unit=8, bn=False, context=True)
     hs = [rng.normal(size=(1, 4, 16, 16)).astype(np.float32)]
     rois, index = np.array([[0, 0, 40, 40]], np.float32), np.zeros(1, np.int32)
-    around = box_coding.clip(twice_the_area(rois), (64, 64))
+    around = coding.clip(twice_the_area(rois), (64, 64))
     assert (around[0, :2] == 0).all()
     both = np.concatenate([head.pool(hs, b, index).array for b in (rois, around)], axis=1)
     h = chainer.functions.relu(head.fc2(chainer.functions.relu(head.fc1(both))))

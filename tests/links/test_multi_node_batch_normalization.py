@@ -6,7 +6,7 @@ from pfdet import recipes
 import chainer, chainermn
 import numpy as np
 import chainer.functions as F
-from pfdet.recipes import build
+from pfdet.training import build
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 
 comm = chainermn.create_communicator('naive')

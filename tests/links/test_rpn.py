@@ -4,8 +4,8 @@ import pytest
 from chainercv.links.model.fpn import rpn as chainercv_rpn
 from chainercv.utils import non_maximum_suppression
 
+from pfdet.boxes.proposal_nms import suppress_sorted
 from pfdet.links import rpn as rpn_module
-from pfdet.links.non_maximum_suppression import suppress_sorted
 from pfdet.links.rpn import RPN
 
 SCALES = (1 / 4, 1 / 8, 1 / 16)
@@ -21,7 +21,7 @@ def random_boxes(rng, *shape):
 @pytest.mark.parametrize('pass_entries', [1 << 22, 100])
 def test_suppression_equals_chainercv(pass_entries, monkeypatch):
     monkeypatch.setattr(
-        'pfdet.links.non_maximum_suppression._PASS_ENTRIES', pass_entries)
+        'pfdet.boxes.proposal_nms._PASS_ENTRIES', pass_entries)
     rng = np.random.default_rng(0)
     bbox = random_boxes(rng, 6, 40)
     valid = rng.random((6, 40)) < 0.8

@@ -24,7 +24,7 @@ def write_program(path: Path, source: str) -> None:
 
 
 @pytest.fixture
-def stand_ins(tmp_path):
+def fake_programs(tmp_path):
     """A directory of programs, and the environment in which they come first."""
     programs = tmp_path / 'programs'
     programs.mkdir()
@@ -39,7 +39,7 @@ def stand_ins(tmp_path):
     return programs, {**clean, 'PATH': f'{programs}:{clean["PATH"]}'}
 
 
-def stand_in_mpiexec(programs: Path, version: str) -> None:
+def fake_mpiexec(programs: Path, version: str) -> None:
     write_program(programs / 'mpiexec', f'''
         [ "$1" != --version ] || {{ echo '{version}'; exit 0; }}
         printf '%s\\n' "$@"
@@ -64,9 +64,9 @@ def test_bash_can_read_it(script):
 
 
 @pytest.mark.parametrize('flavor', VERSIONS)
-def test_mpiexec_binds_and_passes_on(stand_ins, flavor, tmp_path):
-    programs, env = stand_ins
-    stand_in_mpiexec(programs, VERSIONS[flavor])
+def test_mpiexec_binds_and_passes_on(fake_programs, flavor, tmp_path):
+    programs, env = fake_programs
+    fake_mpiexec(programs, VERSIONS[flavor])
     hosts = tmp_path / 'hosts'
     hosts.write_text('a\nb\n')
     env = {**env, 'NCCL_IB_HCA': 'mlx5_0', 'SECRET': 'x', 'PYTHONPATH': '/code'}
@@ -94,10 +94,10 @@ def test_mpiexec_binds_and_passes_on(stand_ins, flavor, tmp_path):
         assert follows(lines, '-genv', 'I_MPI_PIN_DOMAIN', '6:compact')
 
 
-def test_mpiexec_on_one_machine(stand_ins):
+def test_mpiexec_on_one_machine(fake_programs):
     """A rank a GPU, all cores shared out; fewer ranks get more; what is set stays."""
-    programs, env = stand_ins
-    stand_in_mpiexec(programs, VERSIONS['mpich'])
+    programs, env = fake_programs
+    fake_mpiexec(programs, VERSIONS['mpich'])
     lines = run('mpiexec_gpus.sh', 'true', env=env).stdout.splitlines()
     assert follows(lines, '-n', '4') and follows(lines, '-bind-to', 'core:6')
     lines = run('mpiexec_gpus.sh', '-n', '1', 'true', env=env).stdout.splitlines()
@@ -111,9 +111,9 @@ def test_mpiexec_on_one_machine(stand_ins):
                    '-bind-to', 'core:2')
 
 
-def test_mpiexec_print_starts_nothing(stand_ins):
-    programs, env = stand_ins
-    stand_in_mpiexec(programs, VERSIONS['openmpi'])
+def test_mpiexec_print_starts_nothing(fake_programs):
+    programs, env = fake_programs
+    fake_mpiexec(programs, VERSIONS['openmpi'])
     done = run('mpiexec_gpus.sh', '--print', '-n', '2', 'echo', 'a b', env=env)
     assert done.returncode == 0
     assert 'threads' not in done.stdout
@@ -128,24 +128,24 @@ def test_mpiexec_print_starts_nothing(stand_ins):
     (['--hostfile', '/none', 'true'], '/none: no such file'),
     (['--flavor', 'lam', 'true'], 'lam: expected openmpi, mpich or intel'),
     (['--ranks', '5', 'true'], '--ranks: no such option')])
-def test_mpiexec_refuses(stand_ins, args, message):
-    programs, env = stand_ins
-    stand_in_mpiexec(programs, VERSIONS['mpich'])
+def test_mpiexec_refuses(fake_programs, args, message):
+    programs, env = fake_programs
+    fake_mpiexec(programs, VERSIONS['mpich'])
     done = run('mpiexec_gpus.sh', *args, env=env)
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count('\n') == 1
 
 
-def test_unknown_mpiexec_is_refused(stand_ins):
-    programs, env = stand_ins
-    stand_in_mpiexec(programs, 'LAM 6.5')
+def test_unknown_mpiexec_is_refused(fake_programs):
+    programs, env = fake_programs
+    fake_mpiexec(programs, 'LAM 6.5')
     done = run('mpiexec_gpus.sh', 'true', env=env)
     assert done.returncode == 2 and '--flavor' in done.stderr
 
 
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_requeue.sh'])
-def test_srun(stand_ins, script):
-    programs, env = stand_ins
+def test_srun(fake_programs, script):
+    programs, env = fake_programs
     write_program(programs / 'srun', 'printf "%s\\n" "$@"\necho "threads $OMP_NUM_THREADS"\nexit 3')
     done = run(script, 'python', 'train.py', '--out', 'a b',
                env={**env, 'SLURM_CPUS_PER_TASK': '4', 'PFDET_SRUN_MPI': 'pmi2'})
@@ -175,9 +175,9 @@ def test_slurm_directives_are_read():
         'slurm_requeue.sh')
 
 
-def requeue_run(stand_ins, tmp_path, status: int, number: int | None, **more: str):
+def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more: str):
     """Start the requeue script, signal it, and return its status and what scontrol was told."""
-    programs, env = stand_ins
+    programs, env = fake_programs
     told, ready = tmp_path / 'told', tmp_path / 'ready'
     ready.unlink(missing_ok=True)
     # Like ranks with a snapshot to write: the signal is noted, and they end some time later.
@@ -204,31 +204,31 @@ def requeue_run(stand_ins, tmp_path, status: int, number: int | None, **more: st
 
 
 @pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM])
-def test_requeue_after_a_signal(stand_ins, tmp_path, number):
-    returned, told, stdout, stderr = requeue_run(stand_ins, tmp_path, STATUS, number)
+def test_requeue_after_a_signal(fake_programs, tmp_path, number):
+    returned, told, stdout, stderr = requeue_run(fake_programs, tmp_path, STATUS, number)
     assert returned == 0 and told == ['requeue', '42']
     assert 'noted' in stdout and 'telling the ranks' in stderr
 
 
-def test_signal_in_vain(stand_ins, tmp_path):
+def test_signal_in_vain(fake_programs, tmp_path):
     """Ranks that are done by then, or fail, end the job with their own status."""
     for status in 0, 1:
-        returned, told, _, _ = requeue_run(stand_ins, tmp_path, status, signal.SIGUSR1)
+        returned, told, _, _ = requeue_run(fake_programs, tmp_path, status, signal.SIGUSR1)
         assert returned == status and told is None
 
 
 @pytest.mark.parametrize('status', [0, 1, 137])
-def test_only_a_snapshot_queues_again(stand_ins, tmp_path, status):
-    returned, told, _, _ = requeue_run(stand_ins, tmp_path, status, None)
+def test_only_a_snapshot_queues_again(fake_programs, tmp_path, status):
+    returned, told, _, _ = requeue_run(fake_programs, tmp_path, status, None)
     assert returned == status and told is None
 
 
-def test_requeue_ends_some_time(stand_ins, tmp_path):
+def test_requeue_ends_some_time(fake_programs, tmp_path):
     """Ranks that Slurm told itself stop without this script being told."""
-    returned, told, _, _ = requeue_run(stand_ins, tmp_path, STATUS, None, SLURM_RESTART_COUNT='4',
-                                       MAX_RESTARTS='5')
+    returned, told, _, _ = requeue_run(
+        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='4', MAX_RESTARTS='5')
     assert returned == 0 and told == ['requeue', '42']
     (tmp_path / 'told').unlink()
     returned, told, _, stderr = requeue_run(
-        stand_ins, tmp_path, STATUS, None, SLURM_RESTART_COUNT='5', MAX_RESTARTS='5')
+        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='5', MAX_RESTARTS='5')
     assert returned == STATUS and told is None and 'giving up' in stderr

@@ -9,9 +9,9 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build
 from pfdet.recipes.pfdet_2018 import TABLE1
-from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training import build
+from pfdet.training.transforms import Converter, TrainLoader
 
 
 def differing(a, b):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pfdet.study.rows import Rows
+from pfdet.training.table_runs import Rows
 
 SIZES = {'expert-class10': 4, 'expert-class20': 2, 'expert-class40': 1, 'expert-coco': 1}
 
@@ -13,9 +13,10 @@ def commands(monkeypatch):
     """Steps that leave only their files, and are noted."""
     noted = []
 
-    def note(script, *args, **_):
-        args = [str(arg) for arg in args]
-        noted.append([Path(script).stem, *args])
+    def note(*args, **_):
+        assert args[:2] == ('-m', 'pfdet')
+        args = [str(arg) for arg in args[2:]]
+        noted.append(args)
         out = Path(args[args.index('--out') + 1])
         name = args[args.index('--recipe') + 1] if '--recipe' in args else ''
         if name in SIZES:
@@ -29,8 +30,8 @@ def commands(monkeypatch):
         else:
             out.touch()
 
-    monkeypatch.setattr('pfdet.study.rows.run_python', note)
-    monkeypatch.setattr('pfdet.study.experts.run_python', note)
+    monkeypatch.setattr('pfdet.training.table_runs.run_python', note)
+    monkeypatch.setattr('study.expert_ensembles.run_python', note)
     return noted
 
 

@@ -9,8 +9,8 @@ from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler, clas
 from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.hierarchy import challenge_hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.study.by_class import experts_table, parts_table, relatives_table, views_table
-from pfdet.study.claims import thirds
+from study.by_class import experts_table, parts_table, relatives_table, views_table
+from study.claims import thirds
 
 CLASSES = challenge_classes()
 PERSON, MAN, FACE, WHEEL, HAT, TRAFFIC_LIGHT = (

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from pfdet import recipes
-from pfdet.evaluation.paper_tables import paper_tables
-from pfdet.study.__main__ import PARTS, PLAN
-from pfdet.study.claims import Claim, Finding, claims, findings, mean_over, part_classes, thirds
-from pfdet.study.rows import Rows
+from pfdet.recipes.paper_tables import paper_tables
+from pfdet.training.table_runs import Rows
+from study.__main__ import PARTS, PLAN
+from study.claims import Claim, Finding, claims, findings, mean_over, part_classes, thirds
 
 CLAIM = Claim('Losses', 'A beats B', 'a', 'b', 1., 'Table 1')
 NO_LOSS = Claim('Losses', 'A does not lose to B', 'a', 'b', 1., 'Table 1', no_loss=True)

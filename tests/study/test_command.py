@@ -4,7 +4,7 @@ import pytest
 
 from pfdet import recipes
 from pfdet.errors import InputError
-from pfdet.study import __main__ as study
+from study import __main__ as study
 
 
 @pytest.mark.parametrize('flags, said', [

@@ -1,13 +1,13 @@
 import json
 
 from pfdet.evaluation.run_directory import Run
-from pfdet.study.fit import fit_table, score_training_images
+from study.fit import fit_table, score_training_images
 
 
 def test_rows_of_one_training_are_scored_on_its_images_once(commands, rows):
     score_training_images(rows, 0)
-    named = {args[args.index('--out') + 1]: args for args in commands if args[0] != 'train_multi'}
-    assert [args[0] for args in commands].count('train_multi') == 9
+    named = {args[args.index('--out') + 1]: args for args in commands if args[0] != 'train'}
+    assert [args[0] for args in commands].count('train') == 9
     for name in 'table1-baseline', 'table1-senet154':
         directory = rows.directory(name, 0)
         for file in 'detections-train.parquet', 'score-train.json':

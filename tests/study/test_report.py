@@ -4,10 +4,10 @@ import pytest
 
 from pfdet import recipes
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.study.claims import claims
-from pfdet.study.reasons import REASONS, REMARKS
-from pfdet.study.report import write_report
-from pfdet.study.rows import Rows
+from pfdet.training.table_runs import Rows
+from study.claims import claims
+from study.reasons import REASONS, REMARKS
+from study.report import write_report
 
 FIGURES = {'mini': (.5, .6), 'mini-without-cooccurrence': (.4, .55),
            'cs-table1-softmax-balanced': (.7, .7), 'cs-table1-concurrent-balanced': (.6, .65),

@@ -5,9 +5,9 @@ import pytest
 
 from pfdet import recipes
 from pfdet.errors import InputError
-from pfdet.study.experts import FULL
-from pfdet.study.results import digest, read_results, restore_results, write_results
-from pfdet.study.rows import Rows
+from pfdet.training.table_runs import Rows
+from study.expert_ensembles import FULL
+from study.results import digest, read_results, restore_results, write_results
 
 NAME = 'cs-table1-softmax'
 

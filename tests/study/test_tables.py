@@ -1,4 +1,4 @@
-from pfdet.study.tables import table
+from study.tables import table
 
 
 def test_only_columns_of_nothing_but_numbers_are_set_flush_right():

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from pfdet.links import box_coding
+from pfdet.boxes import coding
+from pfdet.boxes.iou import pairwise_ioa, pairwise_iou
 from pfdet.links.rpn import Proposals
 from pfdet.openimages.hierarchy import flat_hierarchy
 from pfdet.openimages.tables import GROUP_OF
-from pfdet.targets import overlap
 from pfdet.targets.batch_truth import collate
 from pfdet.targets.sampling import priorities, sample_anchors, sample_rois
 
@@ -35,14 +35,14 @@ def plain_iou(a, b):
 def test_overlaps_are_plain_ones():
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 6), random_boxes(rng, 5)
-    iou, inside = overlap.iou(a, b), overlap.inside(a, b)
+    iou, inside = pairwise_iou(a, b), pairwise_ioa(a, b)
     for i in range(6):
         for j in range(5):
             assert iou[i, j] == pytest.approx(plain_iou(a[i], b[j]), abs=1e-5)
-    assert overlap.inside(np.array([[0., 0, 10, 10]]), np.array([[5., 0, 20, 5]]))[0, 0] == 0.25
+    assert pairwise_ioa(np.array([[0., 0, 10, 10]]), np.array([[5., 0, 20, 5]]))[0, 0] == 0.25
     assert (inside <= 1 + 1e-6).all()
     empty = np.array([[5., 5, 5, 5]])
-    assert overlap.iou(empty, empty)[0, 0] == 0 and overlap.inside(empty, empty)[0, 0] == 0
+    assert pairwise_iou(empty, empty)[0, 0] == 0 and pairwise_ioa(empty, empty)[0, 0] == 0
 
 
 def test_priorities_depend_on_seed_and_position_only():
@@ -78,13 +78,13 @@ def test_sample_anchors_by_the_rules():
             for v, k in zip(ious, objects, strict=True)))
         assert positive == is_positive
         if positive:
-            decoded = box_coding.decode(offset, anchor)
+            decoded = coding.decode(offset, anchor)
             np.testing.assert_allclose(
                 decoded, bboxes[n][objects[int(np.argmax(ious))]], atol=1e-3)
         else:
             assert max(ious, default=0) < 0.3
             for k in set(range(len(bboxes[n]))) - set(objects):
-                assert overlap.inside(anchor[None], bboxes[n][k][None])[0, 0] < 0.5
+                assert pairwise_ioa(anchor[None], bboxes[n][k][None])[0, 0] < 0.5
 
 
 def make_proposals(bbox, valid):

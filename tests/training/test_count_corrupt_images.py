@@ -14,7 +14,7 @@ import pytest
 
 from pfdet.errors import InputError
 from pfdet.openimages.corrupt_images import CorruptImages
-from pfdet.training.corrupt_images import CountCorruptImages
+from pfdet.training.count_corrupt_images import CountCorruptImages
 
 TRAIN = Path(__file__).resolve().parents[2] / 'train' / 'train_multi.py'
 

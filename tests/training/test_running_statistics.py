@@ -11,7 +11,7 @@ import pfdet.compat
 import chainer, chainermn
 import chainer.functions as F
 import chainer.links as L
-from pfdet.functions import cpu_batch_normalization
+from pfdet.cpu import batch_normalization
 from pfdet.links.multi_node_batch_normalization import (
     group_of_ranks, use_multi_node_batch_normalization)
 from pfdet.training.communicators import PackedCommunicator
@@ -19,7 +19,7 @@ from pfdet.training.running_statistics import AverageRunningStatistics
 from mpi4py import MPI
 
 comm = PackedCommunicator(MPI.COMM_WORLD)
-cpu_batch_normalization.install()
+batch_normalization.install()
 
 class Net(chainer.Chain):
     def __init__(self):

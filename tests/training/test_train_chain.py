@@ -5,11 +5,11 @@ import pytest
 from pfdet import recipes
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes import build
-from pfdet.recipes.experts import cut_head
 from pfdet.targets.sampling import AnchorTargets
-from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training import build
+from pfdet.training.experts import cut_head
 from pfdet.training.train_chain import rpn_loss
+from pfdet.training.transforms import Converter, TrainLoader
 
 
 def test_rpn_loss_is_its_equation():

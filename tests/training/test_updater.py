@@ -12,7 +12,7 @@ from pfdet.iterators.sharded import ShardedIterator
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.training.data_wait import DataWait
-from pfdet.training.loading import Converter, TrainLoader
+from pfdet.training.transforms import Converter, TrainLoader
 from pfdet.training.updater import Updater
 
 N_IMAGE = 24

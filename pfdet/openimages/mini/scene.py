@@ -5,6 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pfdet.boxes.iou import area, matched_intersection
 from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.mini.people import half_length
 from pfdet.openimages.mini.shapes import Patch, extent, moved, rectangle, turned, vary
@@ -191,10 +192,7 @@ def _cover(box: np.ndarray, others: np.ndarray) -> float:
     """The largest share of the smaller box of a pair that is inside the other."""
     if len(others) == 0:
         return 0.
-    both = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    smaller = np.minimum(areas, (box[2:] - box[:2]).prod())
-    return float((np.maximum(both, 0).prod(axis=1) / smaller).max())
+    return float((matched_intersection(box, others) / np.minimum(area(others), area(box))).max())
 
 
 def _picture(rng: np.random.Generator, patches: list[Patch]) -> list[Patch]:

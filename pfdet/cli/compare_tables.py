@@ -1,0 +1,94 @@
+"""Lay runs beside every table of both papers.
+
+    python evaluate/compare_tables.py --runs runs --out report.html
+
+Prints the tables that have runs, and writes an HTML page with all of them and with figures. A run
+belongs to the row that its recipe is named after; several runs of a recipe are seeds, of which the
+mean and every value are given. Differences are those between rows, as the papers give them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pfdet.atomic_write import replace_when_done
+from pfdet.errors import InputError
+from pfdet.evaluation.class_groups import training_images
+from pfdet.evaluation.detections import read_detections
+from pfdet.evaluation.run_directory import Run, find_runs
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.report.comparison import compare, other_runs
+from pfdet.report.comparison_page import write_comparison
+from pfdet.report.comparison_text import markdown, terminal
+from pfdet.report.examples import class_samples, examples
+
+
+def main() -> None:
+    """Read, compare, write, print."""
+    args = _parse_arguments()
+    runs, unfinished = find_runs(args.runs, args.score)
+    if not runs:
+        raise InputError(f'{unfinished[0]}: no {args.score}; expected at least one scored run')
+    frequency = None
+    if args.train_index is not None:
+        frequency = training_images(AnnotationIndex.open(args.train_index))
+    compared, others = compare(runs, frequency), other_runs(runs)
+
+    shown = _to_show(args, runs)
+    images, errors = [], []
+    if args.index is not None:
+        detections = shown.path / args.detections
+        if detections.exists():
+            index = AnnotationIndex.open(args.index)
+            found = read_detections(detections, index.classes)
+            images = examples(index, found, args.images)
+            errors = class_samples(index, found, shown.score)
+        else:
+            print(f'{detections}: no such file, so the page shows no images', file=sys.stderr)
+    write_comparison(args.out, compared, others, shown, examples=images, errors=errors,
+                     frequency=frequency, unfinished=unfinished)
+    if args.markdown is not None:
+        with replace_when_done(args.markdown) as path:
+            path.write_text(markdown(compared, others), encoding='utf-8')
+    print(terminal(compared, others))
+    if unfinished:
+        print(f'\nWithout {args.score}, left out: ' + ', '.join(map(str, unfinished)))
+    print(f'\n{args.out}')
+
+
+def _to_show(args: argparse.Namespace, runs: list[Run]) -> Run:
+    if args.show is not None:
+        for run in runs:
+            if run.path.resolve() == args.show.resolve():
+                return run
+        raise InputError(f'{args.show}: --show expects one of the scored runs of --runs')
+    detected = [run for run in runs if (run.path / args.detections).exists()]
+    return max(detected or runs, key=lambda run: run.score['mAP'] or 0)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--runs', type=Path, nargs='+', required=True, metavar='DIR',
+        help='directories of runs, or directories that have runs below them')
+    add('--out', type=Path, required=True, metavar='report.html')
+    add('--markdown', type=Path, metavar='FILE', help='write the tables as Markdown, too')
+    add('--train-index', type=Path, metavar='INDEX',
+        help='ranks classes by their training images, for figure 5 and Table 4; without it, by '
+             'their validation boxes')
+    add('--index', type=Path, metavar='INDEX',
+        help='the validation set, to show images with detections and the worst errors of a run')
+    add('--show', type=Path, metavar='DIR',
+        help='the run to show them of (default: of those with detections the one with the highest '
+             'mAP)')
+    add('--score', default='score.json', metavar='NAME',
+        help="a run's score, in its directory (default: %(default)s)")
+    add('--detections', default='detections.parquet', metavar='NAME',
+        help="a run's detections, in its directory (default: %(default)s)")
+    add('--images', type=int, default=12, metavar='N',
+        help='images to show (default: %(default)s)')
+    args = parser.parse_args()
+    if args.images < 0:
+        parser.error(f'--images is {args.images}; expected 0 or more')
+    return args

@@ -1,0 +1,61 @@
+"""The command ``pfdet``: one name for all commands of the package.
+
+    pfdet COMMAND [ARGUMENT ...]
+    mpiexec -n 8 pfdet train --recipe NAME --train-index INDEX --out DIR
+"""
+
+import importlib
+import sys
+
+from pfdet import __version__
+from pfdet.errors import InputError, run_command
+
+#: By name: the module whose ``main`` is run, and what it does.
+COMMANDS = {
+    'quickstart': ('pfdet.cli.quickstart', 'the whole way once, on a small drawn data set'),
+    'make-mini': ('pfdet.openimages.make_mini', 'draw MiniOpenImages'),
+    'index': ('pfdet.openimages.build_index', 'compile annotation files to an index'),
+    'split': ('pfdet.openimages.split', 'cut an index into parts'),
+    'coco': ('pfdet.openimages.coco', "compile COCO annotations with Open Images' classes"),
+    'statistics': ('pfdet.openimages.statistics', 'counts, imbalance and concurrent rates'),
+    'convert': ('pfdet.links.convert', "convert a public backbone's weights"),
+    'train': ('pfdet.cli.train', 'train a recipe'),
+    'train-experts': ('pfdet.cli.train_experts', 'fine-tune expert models'),
+    'train-table': ('pfdet.cli.train_table', 'train, predict and score the rows of a table'),
+    'predict': ('pfdet.cli.predict', 'detect objects'),
+    'ensemble': ('pfdet.cli.ensemble', 'combine the detections of several models'),
+    'score': ('pfdet.cli.score', "compute the challenge's average precision"),
+    'make-submission': ('pfdet.cli.make_submission', 'write a Kaggle submission'),
+    'validate-submission': ('pfdet.cli.validate_submission', 'check a Kaggle submission'),
+    'compare-tables': ('pfdet.cli.compare_tables', "compare runs with the papers' tables"),
+    'compat': ('pfdet.compat.__main__', 'print versions and what was fixed in Chainer'),
+}
+
+
+def main() -> int | None:
+    """Run the command that the first argument names."""
+    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
+        print(usage())
+        return None
+    if sys.argv[1] == '--version':
+        print(f'pfdet {__version__}')
+        return None
+    name, *arguments = sys.argv[1:]
+    if name not in COMMANDS:
+        raise InputError(f'pfdet {name}: no such command; expected one of {", ".join(COMMANDS)}')
+    sys.argv = [f'pfdet {name}', *arguments]
+    return importlib.import_module(COMMANDS[name][0]).main()
+
+
+def usage() -> str:
+    """The commands, one per line."""
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:<{width}}  {about}' for name, (_, about) in COMMANDS.items()]
+    return '\n'.join([
+        'usage: pfdet COMMAND [ARGUMENT ...]', '', *lines, '',
+        "'pfdet COMMAND --help' describes a command's arguments."])
+
+
+def console() -> None:
+    """Entry point of the installed ``pfdet``."""
+    run_command(main)

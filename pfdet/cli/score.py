@@ -1,0 +1,136 @@
+"""Score detections with the Open Images Challenge 2018's metric.
+
+    python evaluate/score.py --boxes validation-annotations-bbox.csv \
+        --labels validation-annotations-human-imagelabels.csv --classes class-descriptions.csv \
+        --hierarchy hierarchy.json --detections validation.parquet --out score.json
+
+With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
+negative labels to descendants. Without it, they count as expanded already. Instead of the four
+files, --index takes an annotation index made of them.
+
+The papers' groups of classes have means of their own: parts and possessions; with --hierarchy,
+leaves and parents; and with --train-index or --counts, ranges of rank by training images.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pfdet.atomic_write import replace_when_done
+from pfdet.evaluation.average_precision import average_precision, score_dict
+from pfdet.evaluation.class_groups import (
+    class_groups,
+    mean_by_group,
+    read_training_images,
+    training_images_of_index,
+)
+from pfdet.evaluation.detections import read_detections
+from pfdet.evaluation.ground_truth import ground_truth_of_index, read_ground_truth
+from pfdet.openimages.classes import read_classes
+from pfdet.openimages.hierarchy import read_hierarchy
+from pfdet.openimages.index import AnnotationIndex
+
+
+def main() -> None:
+    """Read, score, write, and print a summary."""
+    args = _parse_arguments()
+    index = None if args.index is None else AnnotationIndex.open(args.index)
+    if index is not None:
+        classes, hierarchy = index.classes, index.hierarchy
+    else:
+        classes = read_classes(args.classes)
+        hierarchy = None if args.hierarchy is None else read_hierarchy(args.hierarchy, classes)
+    images = None
+    if args.train_index is not None:
+        images = training_images_of_index(args.train_index, classes)
+    elif args.counts is not None:
+        images = read_training_images(args.counts, classes)
+    detections = read_detections(args.detections, classes)
+    if index is not None:
+        truth = ground_truth_of_index(index)
+    else:
+        truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
+    result = average_precision(
+        detections, truth, len(classes), args.iou_thresh, args.group_of_weight)
+
+    score = score_dict(result, classes, hierarchy)
+    unknown = sorted(set(detections.image_ids).difference(truth.image_ids))
+    missing = len(set(truth.image_ids).difference(detections.image_ids))
+    score.update(
+        n_image=len(truth.image_ids), n_image_predicted=len(detections.image_ids),
+        n_image_unknown=len(unknown), iou_thresh=args.iou_thresh,
+        group_of_weight=args.group_of_weight,
+        groups=mean_by_group(result['ap'], class_groups(classes, images, hierarchy)))
+    with replace_when_done(args.out) as unfinished:
+        unfinished.write_text(json.dumps(score, indent=1), encoding='utf-8')
+
+    if unknown:
+        print(f'{args.detections}: ignored {len(unknown)} images ({unknown[0]!r}, ...) with '
+              f'{result["n_ignored"]["unknown image"]} detections that the ground truth does '
+              'not know', file=sys.stderr)
+    if missing:
+        print(f'{args.detections}: has nothing on {missing} of the {len(truth.image_ids)} images '
+              'of the ground truth, which count as images without detections', file=sys.stderr)
+    _print_summary(score)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--boxes', type=Path, nargs='+', metavar='CSV')
+    parser.add_argument('--labels', type=Path, nargs='+', metavar='CSV')
+    parser.add_argument('--classes', type=Path, metavar='CSV')
+    parser.add_argument('--hierarchy', type=Path, metavar='JSON')
+    parser.add_argument(
+        '--index', type=Path, metavar='INDEX', help='annotation index, instead of these four')
+    parser.add_argument(
+        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
+    parser.add_argument('--out', type=Path, required=True, metavar='score.json')
+    counts = parser.add_mutually_exclusive_group()
+    counts.add_argument(
+        '--train-index', type=Path, metavar='INDEX',
+        help='the training split, to rank classes by their images')
+    counts.add_argument(
+        '--counts', type=Path, metavar='CSV',
+        help='the same from classes.csv, as pfdet.openimages.statistics writes it')
+    parser.add_argument(
+        '--iou-thresh', type=float, default=.5, metavar='IOU', help='default 0.5')
+    parser.add_argument(
+        '--group-of-weight', type=float, default=1., metavar='W',
+        help="1, the challenge's, by default; 0 ignores group-of boxes")
+    args = parser.parse_args()
+    files = [args.boxes, args.labels, args.classes]
+    if args.index is None and None in files:
+        parser.error('expected --boxes, --labels and --classes, or --index')
+    if args.index is not None and any((*files, args.hierarchy)):
+        parser.error('--index goes without --boxes, --labels, --classes and --hierarchy')
+    if not 0 < args.iou_thresh <= 1:
+        parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
+    if not 0 <= args.group_of_weight <= 1:
+        parser.error(f'--group-of-weight is {args.group_of_weight}; expected 0 to 1')
+    return args
+
+
+def _print_summary(score: dict, n_shown: int = 5) -> None:
+    if score['mAP'] is None:
+        print('mAP is undefined: no class has ground truth')
+        return
+    ranked = sorted(score['name'], key=lambda mid: -score['AP'][mid])
+    best = ranked[:n_shown]
+    worst = ranked[n_shown:][-n_shown:]
+    print('    AP  boxes  class')
+    for mid in [*best, None, *worst] if len(ranked) > 2 * n_shown else [*best, *worst]:
+        if mid is None:
+            print('   ...')
+            continue
+        print(f'{score["AP"][mid]:6.4f} {score["n_ground_truth"][mid]:6g}  {score["name"][mid]}')
+    print('   mAP classes  group')
+    for name, group in score['groups'].items():
+        mean = '     -' if group['mAP'] is None else f'{group["mAP"]:6.4f}'
+        scored = str(group['n_class'])
+        if group['n_class'] < group['n_all']:
+            scored += f'/{group["n_all"]}'
+        print(f'{mean} {scored:>7}  {name}')
+    print(f'mAP {score["mAP"]:.4f} over {score["n_class"]} classes with ground truth, '
+          f'{score["n_image"]} images')

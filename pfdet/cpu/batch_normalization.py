@@ -1,0 +1,190 @@
+"""Batch normalization on the CPU over channels-last memory, on one rank or many.
+
+Chainer's CPU path makes some ten passes over an activation and sums its statistics in float32, one
+after the other. Here each pass does more, and sums are of 64 places in float32, then in float64.
+As these pieces never cross images, the statistics do not depend on how images are shared out to
+ranks, but for float64's rounding.
+
+:func:`install` puts this in place of the CPU path of Chainer's and ChainerMN's batch
+normalization. Their GPU paths stay as they are.
+"""
+
+import functools
+
+import numpy as np
+
+from pfdet.cpu.threads import for_each, n_thread
+
+# Places that are summed in single precision.
+_PLACES = 64
+# An image smaller than this is not worth several threads.
+_LEAST_BYTES = 1 << 19
+
+
+def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the channels.
+
+    Args:
+        x (array): :math:`(N, P, C)`, contiguous: places of images.
+        comm (ChainerMN communicator): The ranks whose images count, each with as many places.
+
+    Returns:
+        tuple of float64 arrays: Mean and biased variance, :math:`(C,)`.
+    """
+    n = x.shape[0] * x.shape[1]
+    mean, square = _mean_over_ranks(_sums(x, x) / n, comm)
+    return mean, np.maximum(square - mean ** 2, 0)
+
+
+def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray,
+              beta: np.ndarray) -> np.ndarray:
+    """``gamma * (x - mean) * inv_std + beta`` of :math:`(N, P, C)` by the channels' vectors."""
+    scale = gamma * inv_std
+    shift = (beta - mean * scale).astype(x.dtype)
+    y = np.empty_like(x)
+    scale = scale.astype(x.dtype)
+
+    def apply(piece: tuple[int, slice]) -> None:
+        np.multiply(x[piece], scale, out=y[piece])
+        y[piece] += shift
+
+    for_each(apply, _pieces(x))
+    return y
+
+
+def gradients(x: np.ndarray, gy: np.ndarray, mean: np.ndarray, inv_std: np.ndarray,
+              gamma: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of :func:`normalize` with the moments of the same ``x``.
+
+    Args:
+        x, gy (array): Input and gradient of the output, :math:`(N, P, C)`, contiguous.
+        mean, inv_std, gamma (array): :math:`(C,)`.
+        comm (ChainerMN communicator): As in :func:`moments`.
+
+    Returns:
+        tuple of arrays: Gradients of ``x``, and of gamma and beta as the mean over ranks.
+    """
+    both = _sums(gy, x)
+    both[1] = (both[1] - mean * both[0]) * inv_std
+    gbeta, ggamma = _mean_over_ranks(both, comm)
+    n = x.shape[0] * x.shape[1]
+    scale = gamma * inv_std
+    from_x = -scale * inv_std * ggamma / n
+    shift = -scale * gbeta / n - from_x * mean
+    scale, from_x, shift = (a.astype(x.dtype) for a in (scale, from_x, shift))
+    gx = np.empty_like(x)
+
+    def apply(piece: tuple[int, slice]) -> None:
+        np.multiply(gy[piece], scale, out=gx[piece])
+        part = x[piece] * from_x
+        part += shift
+        gx[piece] += part
+
+    for_each(apply, _pieces(x))
+    return gx, ggamma, gbeta
+
+
+def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sums over places of ``x`` and of ``x * y``, float64 :math:`(2, C)`."""
+    pieces = _pieces(x)
+    parts = np.empty((len(pieces), 2, x.shape[2]))
+
+    def add(i: int) -> None:
+        x_i, y_i = x[pieces[i]], y[pieces[i]]
+        n = len(x_i) // _PLACES
+        whole = x_i[:n * _PLACES].reshape(n, _PLACES, x.shape[2])
+        parts[i, 0] = (whole.sum(axis=1).sum(axis=0, dtype=np.float64)
+                       + x_i[n * _PLACES:].sum(axis=0))
+        products = np.einsum('kpc,kpc->kc', whole, y_i[:n * _PLACES].reshape(whole.shape))
+        parts[i, 1] = (products.sum(axis=0, dtype=np.float64) + np.einsum(
+            'pc,pc->c', x_i[n * _PLACES:], y_i[n * _PLACES:]))
+
+    for_each(add, range(len(pieces)))
+    return parts.sum(axis=0)
+
+
+def _pieces(x: np.ndarray) -> list[tuple[int, slice]]:
+    """Places of one image each, more than one piece an image where threads want them."""
+    N, P, C = x.shape
+    n = P
+    if N < n_thread() and P * C * x.itemsize > _LEAST_BYTES:
+        n = -(-P // (-(-n_thread() // N) * _PLACES)) * _PLACES
+    return [(i, slice(k, min(k + n, P))) for i in range(N) for k in range(0, P, n)]
+
+
+def _mean_over_ranks(values: np.ndarray, comm) -> np.ndarray:
+    if comm is None or comm.size == 1:
+        return values
+    from mpi4py import MPI
+
+    comm.mpi_comm.Allreduce(MPI.IN_PLACE, values, MPI.SUM)
+    return values / comm.size
+
+
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    """``(N, C, H, W)`` or ``(N, C)`` as contiguous ``(N, P, C)``; ``(N, C)`` is one image."""
+    if x.ndim == 2:
+        return np.ascontiguousarray(x)[None]
+    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return x.reshape(x.shape[0], -1, x.shape[3])
+
+
+def _like(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of :func:`_channels_last`."""
+    if len(shape) == 2:
+        return y[0]
+    N, C, H, W = shape
+    return y.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=1)
+def install() -> None:
+    """Make Chainer's and ChainerMN's batch normalization use this module on NumPy arrays.
+
+    It serves float32 and float64 arrays ``(N, C, H, W)`` and ``(N, C)`` that are normalized by
+    channel; others keep Chainer's path. Calling it again changes nothing.
+    """
+    from chainer.functions.normalization import batch_normalization
+
+    cls = batch_normalization.GeneralBatchNormalizationImpl
+    chainer_forward, chainer_backward = cls.forward, cls.backward
+
+    def supported(axis, *arrays: np.ndarray) -> bool:
+        ndim = arrays[0].ndim
+        return (tuple(axis) == ((0,) if ndim == 2 else (0, 2, 3))
+                and all(type(a) is np.ndarray and a.dtype == arrays[0].dtype for a in arrays)
+                and arrays[0].dtype in (np.float32, np.float64) and arrays[0].size > 0)
+
+    @functools.wraps(chainer_forward)
+    def forward(self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay,
+                running_mean, running_var):
+        if not supported(axis, x, gamma, beta) or x_layout is not None:
+            return chainer_forward(self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay,
+                                   running_mean, running_var)
+        places = _channels_last(x)
+        comm = getattr(self, 'comm', None)
+        mean, var = moments(places, comm)
+        inv_std = 1 / np.sqrt(var + eps)
+        y = _like(normalize(places, mean, inv_std, gamma, beta), x.shape)
+        if running_mean is not None:
+            n = places.shape[0] * places.shape[1] * getattr(comm, 'size', 1)
+            running_mean *= decay
+            running_mean += (1 - decay) * mean
+            running_var *= decay
+            running_var += (1 - decay) * n / max(n - 1, 1) * var
+        return y, x_layout, running_mean, running_var, mean, var, inv_std, None
+
+    @functools.wraps(chainer_backward)
+    def backward(self, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, eps, var,
+                 forward_data):
+        if not supported(axis, x, gamma, gy) or x_layout is not None:
+            return chainer_backward(self, axis, gamma, gy, x, x_layout, xp, expander, mean,
+                                    inv_std, eps, var, forward_data)
+        gx, ggamma, gbeta = gradients(
+            _channels_last(x), _channels_last(gy), mean, inv_std, gamma,
+            getattr(self, 'comm', None))
+        return (_like(gx, x.shape), None,
+                ggamma.astype(gamma.dtype), gbeta.astype(gamma.dtype))
+
+    cls.forward = forward
+    cls.backward = backward

@@ -1,0 +1,200 @@
+"""From a recipe to its parts."""
+
+from functools import partial
+
+import chainer
+import numpy as np
+
+from pfdet.cpu.install import install as install_cpu_functions
+from pfdet.errors import InputError
+from pfdet.functions.closed_form import NORMALIZATIONS
+from pfdet.functions.effective_number import effective_number_weights
+from pfdet.functions.expand_scores import expand_scores
+from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
+from pfdet.iterators.balanced import (
+    ClassAwareSampler,
+    SoftBalanceSampler,
+    shared_class_images,
+)
+from pfdet.iterators.samplers import SequentialSampler, aspect_groups
+from pfdet.links.backbone import Backbone
+from pfdet.links.backbones import BACKBONES, backbone_name
+from pfdet.links.bbox_head import BboxHead
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.links.fpn import FPN
+from pfdet.links.rpn import RPN
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.cooccurrence import read_pairs
+from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.recipe import Recipe
+from pfdet.targets import rules
+from pfdet.training.train_chain import TrainChain
+
+SAMPLERS = ('sequential', 'class_aware', 'soft_balance')
+
+
+def needs_rates(recipe: Recipe) -> bool:
+    """Whether the recipe's loss or score takes concurrent rates.
+
+    Raises:
+        InputError: The recipe names a loss or a score that does not exist.
+    """
+    loss = _choose(LOSSES, recipe.loss, 'loss')
+    return loss.rates or _choose(SCORES, recipe.score or loss.score, 'score').rates
+
+
+def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | None = None,
+             descendants: np.ndarray | None = None, backbone: Backbone | None = None
+             ) -> FasterRCNN:
+    """The network of a recipe, with random weights.
+
+    Args:
+        recipe (Recipe): What to build.
+        n_class (int): Number of foreground classes.
+        seed (int): Of the weights; the same on all ranks.
+        rates (array): Concurrent rates :math:`(C, C)`, where the score needs them. Without, it
+            gets zeros, which makes it softmax.
+        descendants (bool array): :math:`(C, C)`, where scores are expanded. Without, no class is
+            a kind of another.
+        backbone (Backbone): In place of the recipe's.
+
+    Raises:
+        InputError: The recipe names a backbone, a loss or a score that does not exist, or a score
+            that does not fit the loss.
+    """
+    if recipe.dtype not in ('float32', 'float64'):
+        raise InputError(f'dtype={recipe.dtype}: expected float32 or float64')
+    install_cpu_functions()
+    # Chainer's initializers draw from NumPy's global generator.
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        with chainer.using_config('dtype', np.dtype(recipe.dtype)):
+            return _detector(recipe, n_class, rates, descendants, backbone)
+    finally:
+        np.random.set_state(state)
+
+
+def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
+              descendants: np.ndarray | None, backbone: Backbone | None) -> FasterRCNN:
+    loss = _choose(LOSSES, recipe.loss, 'loss')
+    score = recipe.score or loss.score
+    if _choose(SCORES, score, 'score').background != loss.background:
+        raise InputError(f'score={score}: does not go with loss={recipe.loss}')
+    if rates is None:
+        rates = np.zeros((n_class, n_class), np.float32)
+    to_score = score_function(score, rates)
+    if recipe.expand_scores and descendants is not None:
+        to_score = partial(_expanded, to_score=to_score, descendants=descendants)
+    if backbone is None:
+        backbone = BACKBONES[backbone_name(recipe.backbone)]()
+    extractor = FPN(
+        backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
+    rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
+              train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
+    head = BboxHead(
+        n_class, extractor.scales[:recipe.fpn_scale], recipe.fpn_channel, loss.background,
+        to_score, recipe.head_unit, recipe.head_bn, recipe.context,
+        recipe.class_agnostic, recipe.canonical_size)
+    return FasterRCNN(extractor, rpn, head)
+
+
+def _expanded(x, to_score, descendants):
+    return expand_scores(to_score(x), descendants)
+
+
+def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,
+                seed: int, rates: np.ndarray | None = None, counts: np.ndarray | None = None,
+                pick: np.ndarray | None = None) -> TrainChain:
+    """The loss of a recipe.
+
+    Args:
+        recipe (Recipe): Which loss and rules.
+        network (FasterRCNN): What it trains.
+        classes (Classes): The label space.
+        hierarchy (Hierarchy): The classes' relation.
+        seed (int): Of the choice of anchors and regions.
+        rates (array): Concurrent rates of the network's classes, where the loss needs them.
+        counts (array): Training objects of each of the network's classes, for weights by their
+            effective number.
+        pick (int array): The network's classes, where it is not for all of ``classes``.
+
+    Raises:
+        InputError: The recipe names a loss that does not exist.
+    """
+    form = _choose(LOSSES, recipe.loss, 'loss')
+    if recipe.expert_head not in ('masked', 'cut'):
+        raise InputError(f'expert_head={recipe.expert_head}: expected masked or cut')
+    weight = None
+    if recipe.effective_beta > 0:
+        weight = effective_number_weights(counts, recipe.effective_beta)
+    target_rules = []
+    if recipe.ignore_descendants:
+        target_rules.append(
+            partial(rules.ignore_descendants, descendants=hierarchy.descendants))
+    if recipe.ignore_group_of:
+        target_rules.append(rules.ignore_group_of)
+    if recipe.cooccurrence:
+        pairs = rules.CooccurrencePairs(*read_pairs(classes, recipe.cooccurrence_pairs or None))
+        target_rules.append(partial(
+            rules.ignore_cooccurring, pairs=pairs, share=recipe.inside_share,
+            also_verified=recipe.ignore_verified))
+    if form.one_label:
+        # The most specific class; the paper does not say which.
+        target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
+    return TrainChain(network, _loss(recipe, rates, weight), tuple(target_rules), seed,
+                      recipe.n_anchor, recipe.n_roi, expand_ancestors=recipe.expand_ancestors,
+                      pick=pick, only_picked=pick is not None and recipe.expert_head == 'cut')
+
+
+def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):
+    options = {}
+    if recipe.normalize:
+        if recipe.normalize not in NORMALIZATIONS:
+            raise InputError(f'normalize={recipe.normalize}: expected one of '
+                             + ', '.join(NORMALIZATIONS))
+        options['normalize'] = recipe.normalize
+    if recipe.loss == 'focal':
+        options.update(alpha=recipe.focal_alpha, gamma=recipe.focal_gamma)
+    return loss_function(recipe.loss, rates, weight, **options)
+
+
+def sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
+            ) -> SequentialSampler | SoftBalanceSampler:
+    """The global order of a recipe.
+
+    Args:
+        recipe (Recipe): Which sampler.
+        index (AnnotationIndex): The training set.
+        seed (int): Of the order.
+        comm (ChainerMN communicator): The ranks, all of which call this, or :obj:`None`.
+
+    Raises:
+        InputError: The recipe names a sampler that does not exist, or one by classes where no
+            image has a box.
+    """
+    if recipe.sampler not in SAMPLERS:
+        raise InputError(f'sampler={recipe.sampler}: no such sampler; expected one of '
+                         + ', '.join(SAMPLERS))
+    group = None
+    if recipe.aspect_chunk > 1:
+        group = aspect_groups(index.columns['image_size'])
+    if recipe.sampler == 'sequential':
+        return SequentialSampler(len(index), seed, group, recipe.aspect_chunk)
+    # The first rank makes the file that the others then share.
+    if comm is not None and comm.rank > 0:
+        comm.mpi_comm.Barrier()
+    classes = shared_class_images(index)
+    if comm is not None and comm.rank == 0:
+        comm.mpi_comm.Barrier()
+    if recipe.sampler == 'class_aware':
+        return ClassAwareSampler(classes, seed, group, recipe.aspect_chunk)
+    return SoftBalanceSampler(
+        classes, recipe.soft_balance_lambda, seed, group, recipe.aspect_chunk)
+
+
+def _choose(known: dict, name: str, what: str):
+    if name not in known:
+        raise InputError(f'{what}={name}: no such {what}; expected one of {", ".join(known)}')
+    return known[name]

@@ -1,0 +1,1 @@
+"""training/dry_run"""

@@ -1,0 +1,97 @@
+"""What takes the place of a training set, or of its image files, where a dry run has none.
+
+Every rank makes the same from numbers alone, so that it needs neither files nor a directory that
+all nodes see.
+"""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from pfdet.openimages.classes import challenge_classes
+from pfdet.openimages.hierarchy import challenge_hierarchy
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.resizing import resized_size
+
+# Height and width of most of Open Images' files, upright and not.
+_SIZES = np.array([(768, 1024), (1024, 768), (683, 1024), (1024, 683), (1024, 1024), (576, 1024)])
+
+
+def synthetic_index(n_image: int, seed: int = 0) -> AnnotationIndex:
+    """An index in memory, of made boxes with the challenge's classes and hierarchy.
+
+    Classes are drawn with probabilities that fall as one over their place, so that there is a long
+    tail. There are no image files.
+
+    Args:
+        n_image (int): Images.
+        seed (int): Of the boxes.
+    """
+    classes, rng = challenge_classes(), np.random.default_rng((seed, 3))
+    n_object = rng.integers(1, 6, n_image)
+    object_offsets = np.concatenate([[0], np.cumsum(n_object)]).astype(np.int32)
+    n = int(object_offsets[-1])
+    low = rng.random((n, 2)) * 0.6
+    high = low + 0.1 + rng.random((n, 2)) * (0.9 - low)
+    share = 1 / np.arange(1, len(classes) + 1)
+    label = rng.choice(len(classes), n, p=share / share.sum()).astype(np.int16)
+    verified = [np.unique(label[a:b]) for a, b in zip(object_offsets, object_offsets[1:])]
+    ids = [f'{i:016x}'.encode() for i in range(n_image)]
+    columns = {
+        'id_offsets': np.arange(0, 16 * n_image + 1, 16, dtype=np.int32),
+        'id_bytes': np.frombuffer(b''.join(ids), np.uint8),
+        'image_size': _SIZES[rng.integers(0, len(_SIZES), n_image)].astype(np.int32),
+        'image_suffix': np.zeros(n_image, np.uint8),
+        'object_offsets': object_offsets,
+        'bbox': np.concatenate([low, high], axis=1).astype(np.float32),
+        'flags': np.zeros(n, np.uint8),
+        'label_offsets': np.arange(n + 1, dtype=np.int32),
+        'label': label,
+        'positive_offsets': np.concatenate(
+            [[0], np.cumsum([len(v) for v in verified])]).astype(np.int32),
+        'positive': np.concatenate(verified),
+        'negative_offsets': np.zeros(n_image + 1, np.int32),
+        'negative': np.zeros(0, np.int16)}
+    return AnnotationIndex(Path('stand-in.index'), Path('stand-in'), columns, {
+        'mids': classes.mids, 'names': classes.names, 'suffixes': ['.jpg'], 'counts': {},
+        'ancestors': np.argwhere(challenge_hierarchy().ancestors)})
+
+
+class ImagesOrNoise:
+    """The images of an index, and noise of their size where there is no file.
+
+    It takes the place of :class:`~pfdet.openimages.dataset.OpenImagesDataset` in a
+    :class:`~pfdet.training.transforms.TrainLoader`.
+
+    Args:
+        index (AnnotationIndex): The annotations.
+
+    Attributes:
+        n_read, n_noise (int): Images of either kind that were asked for.
+    """
+
+    def __init__(self, index: AnnotationIndex) -> None:
+        self.index = index
+        self.n_read = self.n_noise = 0
+        self._lock = threading.Lock()
+
+    def get_resized(self, i: int, min_size: int, max_size: int) -> np.ndarray:
+        """As :meth:`~pfdet.openimages.dataset.OpenImagesDataset.get_resized`, or noise.
+
+        Raises:
+            InputError: The file is there, but cannot be read.
+        """
+        there = self.index.image_path(i).exists()
+        with self._lock:
+            self.n_read += there
+            self.n_noise += not there
+        if there:
+            from pfdet.openimages.dataset import OpenImagesDataset
+
+            return OpenImagesDataset(self.index).get_resized(i, min_size, max_size)
+        size = self.index.image_size(i)
+        if size == (0, 0):
+            size = tuple(_SIZES[0].tolist())
+        H, W = resized_size(size, min_size, max_size)
+        return np.random.default_rng(i).integers(0, 256, (H, W, 3), np.uint8)

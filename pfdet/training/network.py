@@ -1,0 +1,90 @@
+"""From a recipe and a training set to the network and its loss, ready for all ranks."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import chainer
+import numpy as np
+
+from pfdet.links.backbone_file import is_backbone_file, load_backbone
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
+from pfdet.openimages.classes import Classes
+from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.recipe import Recipe
+from pfdet.training import build, model_directory
+from pfdet.training.train_chain import TrainChain
+
+
+class NetworkToTrain(NamedTuple):
+    """A network, its loss, and the label space it answers for.
+
+    Attributes:
+        network (FasterRCNN): The detector.
+        chain (TrainChain): From a batch to the loss.
+        classes (Classes): Of the network; some of the training set's for an expert.
+        hierarchy (Hierarchy): Of these classes.
+        rates (array): Concurrent rates of these classes, or :obj:`None`.
+    """
+
+    network: FasterRCNN
+    chain: TrainChain
+    classes: Classes
+    hierarchy: Hierarchy
+    rates: np.ndarray | None
+
+
+def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0,
+                     init: Path | None = None, pick: np.ndarray | None = None,
+                     device: int = -1, bn_comm=None) -> NetworkToTrain:
+    """The network that a run begins with; every rank calls this.
+
+    Args:
+        recipe (Recipe): What to train.
+        index (AnnotationIndex): The training set, whose counts some losses take.
+        comm (ChainerMN communicator): The ranks.
+        seed (int): Of the weights, and of the choice of anchors and regions.
+        init, pick, device: See :func:`pfdet.training.train.train`.
+        bn_comm (ChainerMN communicator): The ranks that share batch statistics; by default all.
+
+    Raises:
+        InputError: A setting or a file of weights cannot be used.
+    """
+    classes, hierarchy = index.classes, index.hierarchy
+    rates = _concurrent_rates(recipe, index, comm) if build.needs_rates(recipe) else None
+    counts = _object_counts(index) if recipe.effective_beta > 0 else None
+    if pick is not None:
+        classes, hierarchy = classes.pick(pick), hierarchy.pick(pick)
+        rates = None if rates is None else rates[np.ix_(pick, pick)]
+        counts = None if counts is None else counts[pick]
+    network = build.detector(recipe, len(classes), seed, rates, hierarchy.descendants)
+    if init is not None:
+        if is_backbone_file(init):
+            load_backbone(network.extractor.base, init)
+        else:
+            model_directory.load_weights(network, init, pick, len(index.classes))
+    bn_comm = bn_comm or comm
+    if bn_comm.size > 1:
+        use_multi_node_batch_normalization(network, bn_comm)
+    chain = build.train_chain(
+        recipe, network, index.classes, index.hierarchy, seed, rates, counts, pick)
+    if device >= 0:
+        chainer.backends.cuda.get_device_from_id(device).use()
+        chain.to_gpu()
+    return NetworkToTrain(network, chain, classes, hierarchy, rates)
+
+
+def _concurrent_rates(recipe: Recipe, index: AnnotationIndex, comm) -> np.ndarray:
+    """Concurrent rates of the training set, counted on the first rank."""
+    from pfdet.openimages.concurrent_rates import concurrent_rates, with_hierarchy
+
+    rates = concurrent_rates(index).rates if comm.rank == 0 else None
+    rates = comm.mpi_comm.bcast(rates)
+    return with_hierarchy(rates, index.hierarchy, recipe.hierarchy_rate)
+
+
+def _object_counts(index: AnnotationIndex) -> np.ndarray:
+    """Objects of each class, its descendants' among them, :math:`(C,)`."""
+    n_class = len(index.classes)
+    return np.bincount(index.columns['label'], minlength=n_class) @ index.hierarchy.closure

@@ -1,0 +1,149 @@
+"""Results of the study in one small file, so that a machine need not run again what another has.
+
+The file holds a JSON object a line: first what the runs were trained and scored on, then a run a
+line with its resolved recipe, its scores and the course of its loss and validation mAP. Weights and
+detections are not in it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pfdet import recipes
+from pfdet.atomic_write import replace_when_done
+from pfdet.errors import InputError
+from pfdet.training.table_runs import Rows
+from study.expert_ensembles import FULL
+
+# Of a run.
+_FIELDS = frozenset({'run', 'commit', 'recipe', 'facts', 'scores', 'log'})
+# Of an entry of the log.
+_LOGGED = ('epoch', 'iteration', 'elapsed_time', 'main/loss', 'validation/mAP')
+
+
+def digest(data: Path) -> str:
+    """What tells data sets from others: a hash of all annotation files below a directory."""
+    total = hashlib.sha256()
+    for path in sorted(data.glob('*/*-annotations-*.csv')):
+        total.update(path.relative_to(data).as_posix().encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def write_results(rows: Rows, data: str, out: Path) -> int:
+    """Write all finished runs to a file.
+
+    Args:
+        rows (Rows): The runs.
+        data (str): The :func:`digest` of the data.
+        out (path): The file.
+
+    Returns:
+        int: How many runs.
+    """
+    runs = rows.finished()
+    lines = [{'data': data}]
+    for run in runs:
+        place = run.path.relative_to(rows.out).as_posix()
+        scores = {path.stem: _short(json.loads(path.read_text(encoding='utf-8')))
+                  for path in sorted(run.path.glob('score*.json'))}
+        commit = (run.path / 'done').read_text(encoding='utf-8').strip()
+        lines.append({
+            'run': place, 'commit': commit, 'recipe': run.recipe, 'facts': run.facts,
+            'scores': scores, 'log': [_rounded({k: entry[k] for k in _LOGGED if k in entry})
+                    for k, entry in enumerate(run.log, 1)
+                    if 'validation/mAP' in entry or k == len(run.log)]})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replace_when_done(out) as path:
+        path.write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
+    return len(runs)
+
+
+def restore_results(rows: Rows, data: str, given: Path) -> int:
+    """Lay the runs of a file where :class:`~pfdet.training.table_runs.Rows` looks for them.
+
+    A run that is there already, unfinished or not, stays as it is. One whose recipe has changed
+    since is left out.
+
+    Args:
+        rows (Rows): Where.
+        data (str): The :func:`digest` of the data here.
+        given (path): A file of :func:`write_results`.
+
+    Returns:
+        int: How many runs were laid out.
+
+    Raises:
+        InputError: The file cannot be read, or its runs are of other data.
+    """
+    their_data, lines = read_results(given)
+    if their_data != data:
+        raise InputError(f'{given}: has results of other data ({their_data}) than those drawn here '
+                         f'({data}); leave it out to run everything')
+    n = 0
+    for line in lines:
+        directory = rows.out / line['run']
+        if (directory / 'recipe.json').exists() or not _is_current(rows, line):
+            continue
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, score in line['scores'].items():
+            _write(directory / f'{name}.json', score)
+        _write(directory / 'log', line['log'])
+        (directory / 'done').write_text(line['commit'], encoding='utf-8')
+        # The last, as it is what says that there is a run.
+        _write(directory / 'recipe.json', {'recipe': line['recipe'], 'run': line['facts']})
+        n += 1
+    return n
+
+
+def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Read a file of :func:`write_results`.
+
+    Returns:
+        tuple: The digest of the data, and an object a run with ``'run'``, ``'commit'``,
+        ``'recipe'``, ``'facts'``, ``'scores'`` and ``'log'``.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    number, lines = 0, []
+    try:
+        for number, text in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+            lines.append(json.loads(text))
+            missing = ({'data'} if number == 1 else _FIELDS) - lines[-1].keys()
+            if missing:
+                raise ValueError(f'no {sorted(missing)[0]}')
+        if not lines:
+            raise ValueError('empty')
+    except (OSError, ValueError, AttributeError) as e:
+        raise InputError(f'{path}, line {number}: {e}; expected results of the study, a JSON '
+                         'object a line') from None
+    return lines[0]['data'], lines[1:]
+
+
+def _is_current(rows: Rows, line: dict[str, Any]) -> bool:
+    """Whether a run is what it would be now; for experts put together, what they began with."""
+    name = line['recipe']['name']
+    if name in recipes.RECIPES:
+        then = line['recipe']
+    else:
+        name, then = FULL, line['facts'].get('full', {})
+    now = json.loads(json.dumps(recipes.to_dict(rows.recipe(name))))
+    return {**then, 'about': now['about']} == now
+
+
+def _short(score: dict[str, Any]) -> dict[str, Any]:
+    return _rounded({'mAP': score['mAP'],
+                     'AP': {mid: ap for mid, ap in score['AP'].items() if ap is not None}})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _write(path: Path, content: Any) -> None:
+    with replace_when_done(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

@@ -1,0 +1,92 @@
+import os
+import resource
+import stat
+
+import numpy as np
+import pytest
+
+from pfdet.atomic_write import remove_unfinished, replace_when_done
+from pfdet.errors import InputError
+
+
+def test_the_file_appears_when_done(tmp_path):
+    path = tmp_path / 'new' / 'folder' / 'score.json'
+    with replace_when_done(path) as unfinished:
+        unfinished.write_text('{}')
+        assert not path.exists()
+        # The same folder, so renaming is not copying; the suffix, since writers go by it.
+        assert unfinished.parent == path.parent
+        assert unfinished.suffix == '.json'
+    assert path.read_text() == '{}'
+    assert os.listdir(path.parent) == ['score.json']
+
+
+def test_a_failure_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / 'score.json'
+    path.write_text('old')
+    with pytest.raises(RuntimeError), replace_when_done(path) as unfinished:
+        unfinished.write_text('ne')
+        raise RuntimeError
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['score.json']
+
+
+def test_a_path_may_be_a_string_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with replace_when_done('plain.txt') as unfinished:
+        unfinished.write_bytes(b'x')
+    assert (tmp_path / 'plain.txt').read_bytes() == b'x'
+
+
+@pytest.mark.parametrize('umask', [0o022, 0o077])
+def test_others_may_read_what_the_umask_allows(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with replace_when_done(tmp_path / 'x') as unfinished:
+            unfinished.write_text('x')
+        mode = stat.S_IMODE(os.stat(tmp_path / 'x').st_mode)
+        assert mode == 0o666 & ~umask
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+def test_a_full_disk_is_bad_input_and_leaves_the_old_file(tmp_path):
+    """A limit of the size of files stands for the disk."""
+    path = tmp_path / 'score.json'
+    path.write_text('old')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        for write in (lambda file: file.write(b'x' * 2000),
+                      lambda file: np.zeros(2000).tofile(file)):
+            with pytest.raises(InputError, match=r'score\.json: cannot be written: \w+'), \
+                    replace_when_done(path) as unfinished, open(unfinished, 'wb') as file:
+                write(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['score.json']
+
+
+def test_a_directory_that_cannot_be_is_bad_input(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match='score.json: cannot be written'), \
+            replace_when_done(tmp_path / 'file' / 'score.json'):
+        pass
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+    with pytest.raises(FileNotFoundError), replace_when_done(tmp_path / 'x'):
+        open(tmp_path / 'absent')
+    with pytest.raises(OSError, match='strange'), replace_when_done(tmp_path / 'x'):
+        raise OSError('strange')
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    kept = ['iter_1.npz', '.iter_2-abcd.npz', '.other-abcdefgh.npz', 'log', '.log-abcdefgh.npz']
+    for name in [*kept, '.iter_2-abcdefgh.npz', '.iter_30-_bcd3fgh.npz', '.log-abcdefgh']:
+        (tmp_path / name).write_text('')
+    remove_unfinished(tmp_path, 'iter_*.npz', 'log')
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    remove_unfinished(tmp_path / 'absent', 'log')

@@ -1,0 +1,240 @@
+"""Dry runs: the plan against arithmetic done here, and that a fault of the ranks is found."""
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pytest
+
+from pfdet import recipes
+from pfdet.iterators.samplers import SequentialSampler
+from pfdet.iterators.sharded import ShardedIterator
+from pfdet.links.complexity import n_parameter
+from pfdet.openimages.hierarchy import challenge_hierarchy
+from pfdet.training import build
+from pfdet.training.dry_run import oversubscription, plan, run
+from pfdet.training.dry_run.synthetic_index import ImagesOrNoise, synthetic_index
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / 'train' / 'train_multi.py'
+
+
+@pytest.mark.parametrize('ranks', [1, 2, 4])
+def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
+    done = mpiexec(ranks, TRAIN, '--recipe', 'mini', '--dry-run', '--out', tmp_path, '--set',
+                   'batch_size=3', 'epochs=2.5', 'base_lr=0.01', 'warmup_epochs=0.5')
+    assert done.stderr == ''
+    result = json.loads((tmp_path / 'dry_run.json').read_text())
+    plan, found = result['plan'], result['found']
+
+    images, batch = 1_674_979, 3 * ranks
+    assert (plan['images'], plan['ranks'], plan['global_batch']) == (images, ranks, batch)
+    assert plan['iterations_per_epoch'] == pytest.approx(images / batch)
+    n = plan['iterations'] = math.ceil(2.5 * images / batch)
+    assert plan['shard'] == [images // ranks, images // ranks + (images % ranks > 0)]
+    lr, warmup = 0.01 * batch / 8, round(0.5 * images / batch)
+    rates = {i: rate for _, i, rate in plan['learning_rates']}
+    assert {0, warmup, n - 1} <= rates.keys() and len(rates) == 10
+    for i, rate in rates.items():
+        expected = lr * 0.5 * (1 + math.cos(math.pi * i / n)) * min(1, 0.1 + 0.9 * i / warmup)
+        assert rate == pytest.approx(expected)
+    for epoch, i, _ in plan['learning_rates']:
+        assert epoch == pytest.approx(i * batch / images)
+    network = build.detector(recipes.find('mini'), 500)
+    assert plan['parameters'] == n_parameter(network)
+    for name in 'gradients', 'velocity', 'all-reduce':
+        assert plan['memory'][name] == 4 * plan['parameters']
+    statistics = sum(value.size for name, value in arrays(network) if 'avg_' in name)
+    assert 4 * (plan['parameters'] + statistics) <= plan['memory']['weights'] \
+        < 4 * (plan['parameters'] + statistics) * 1.01
+
+    assert found['ranks'] == ranks and not found['narrow']
+    assert found['positions'] == math.ceil(images / batch) * batch
+    assert found['draws'] == found['images_drawn'] == 4 * ranks
+    assert found['parameters'] == plan['parameters']
+    assert found['images_made'] == 2 * ranks and found['images_read'] == 0
+    assert len(found['losses']) == 2 and all(0 < loss < 100 for loss in found['losses'])
+    assert 0 <= found['padding'] < 1
+    # Python and NumPy alone are more than 10 MB, and nothing here is near a gigabyte.
+    assert 10e6 < found['started']['private_mean'] < found['ended']['private_max'] < 1e9
+    assert ranks * 10e6 < found['ended']['proportional_sum'] < ranks * 1e9
+    assert 0 < found['started']['seconds'] < found['ended']['seconds']
+    for words in (f'x 3 = {batch:,} images', f'{n:,} iterations', 'disjoint and complete',
+                  'the same weights on all ranks', f'Done on {ranks} rank'):
+        assert words in done.stdout
+
+
+def arrays(link):
+    from chainer.serializers import DictionarySerializer
+
+    serializer = DictionarySerializer()
+    serializer.save(link)
+    return [(name, np.asarray(value)) for name, value in serializer.target.items()]
+
+
+def test_the_plan_of_512_ranks_told_by_three_with_an_index(mpiexec, small_world, tmp_path):
+    index = small_world / 'train.index'
+    done = mpiexec(3, TRAIN, '--recipe', 'mini', '--dry-run', 512, '--train-index', index,
+                   '--out', tmp_path, '--set', 'sampler=soft_balance', 'loss=concurrent_softmax',
+                   'effective_beta=0.99', 'batch_size=1')
+    result = json.loads((tmp_path / 'dry_run.json').read_text())
+    plan, found = result['plan'], result['found']
+    assert (plan['images'], plan['ranks'], plan['global_batch']) == (24, 512, 512)
+    assert plan['shard'] == [0, 1] and plan['iterations'] == 1
+    assert plan['memory']['index'] == index.stat().st_size
+    assert found['ranks'] == 3 and found['positions'] == 512
+    assert found['images_read'] == 6 and found['images_made'] == 0
+    assert str(index) in done.stdout and 'aspect_chunk=512' in done.stdout
+
+
+def test_without_memory_layers_are_narrower(mpiexec):
+    done = mpiexec(2, '''
+        import sys
+        sys.argv = ['train_multi.py']
+        from pfdet import recipes
+        import pfdet.training.dry_run.run as d
+        from pfdet.training.communicators import communicator
+        d.available_memory = lambda: 1
+        comm, device = communicator()
+        d.dry_run(recipes.find(recipes.DEFAULT), None, comm)
+    ''')
+    assert 'narrower for want of memory' in done.stdout
+
+
+@pytest.mark.parametrize('name', ['table1-baseline', 'table1-context', recipes.DEFAULT])
+def test_networks_are_counted_without_being_made(name):
+    recipe = recipes.find(name, 'mini')
+    hierarchy = challenge_hierarchy()
+    network = build.detector(recipe, hierarchy.n_class)
+    before = build.detector(recipe, 3).rpn.conv.W.array
+    assert plan.network_size(recipe, hierarchy)[0] == n_parameter(network)
+    # weights are drawn as ever afterwards
+    np.testing.assert_array_equal(build.detector(recipe, 3).rpn.conv.W.array, before)
+    assert before.std() > 0
+
+
+def test_the_turns_of_a_step_schedule():
+    recipe = recipes.find('table1-baseline')
+    length = plan.RunLength(1000, 12, 8)
+    rates = {i: rate for _, i, rate in plan.rates_over_time(recipe, length)}
+    assert rates == pytest.approx({
+        0: 0.001, 62: 0.01, 999: 0.01, 1000: 0.001, 1374: 0.001, 1375: 0.0001, 1499: 0.0001})
+
+
+class Ranks:
+    """One rank that gathers its own part and parts that are given."""
+
+    def __init__(self, *others):
+        self.size, self.rank = 1 + len(others), 0
+        self.mpi_comm = SimpleNamespace(gather=lambda own: [own, *others])
+
+
+def test_a_position_twice_is_found(monkeypatch):
+    assert run.check_split(10, 4, 3, Ranks()) == {'positions': 12}
+    monkeypatch.setattr(ShardedIterator, 'positions', lambda self, start: range(
+        start + self.rank, start + self.global_batch_size + 1, self.n_rank)[:self.batch_size - 1])
+    with pytest.raises((RuntimeError, ValueError)):
+        run.check_split(10, 4, 3, Ranks())
+    monkeypatch.setattr(ShardedIterator, 'positions', lambda self, start: range(
+        start, start + self.batch_size))
+    with pytest.raises(RuntimeError, match='4 ranks do not have each of the first 12 positions'):
+        run.check_split(10, 4, 3, Ranks())
+
+
+def test_draws_of_other_sequences_are_found():
+    sampler, other = SequentialSampler(20, 0), SequentialSampler(20, 1)
+    theirs = [np.array([s[p] for p in range(1, 20, 2)]) for s in (sampler, other)]
+    assert run.check_draws(sampler, Ranks(theirs[0])) == {'draws': 20, 'images_drawn': 20}
+    with pytest.raises(RuntimeError, match='different sequences'):
+        run.check_draws(sampler, Ranks(theirs[1]))
+
+    class Twice(SequentialSampler):
+        def __getitem__(self, position):
+            return position // 2
+
+    with pytest.raises(RuntimeError, match='each of 20 images once'):
+        run.check_draws(Twice(20, 0), Ranks())
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'positions': np.array([[0, 2], [1, 2]])}, 'positions once'),
+    ({'sizes': [[(64, 64)], [(64, 80)]]}, 'different sizes'),
+    ({'losses': np.array([[1., np.nan], [1., 1.]])}, 'loss of rank 0'),
+    ({'checksums': (1, 2)}, 'different weights')])
+def test_ranks_that_do_not_agree_are_found(change, words):
+    good = {'positions': np.array([[0, 2], [1, 3]]), 'sizes': [[(64, 64)]] * 2,
+            'losses': np.ones((2, 2)), 'checksums': (1, 1)}
+    run._check_steps(**good)
+    with pytest.raises(RuntimeError, match=words):
+        run._check_steps(**{**good, **change})
+
+
+def test_made_annotations_are_annotations():
+    index, again = synthetic_index(30), synthetic_index(30)
+    assert len(index) == 30 and len(index.classes) == 500 and index.hierarchy.ancestors.any()
+    for i in range(30):
+        annotation = index.annotation(i)
+        assert 1 <= len(annotation.bbox) <= 5 and annotation.label.sum() == len(annotation.bbox)
+        assert (annotation.bbox[:, :2] < annotation.bbox[:, 2:]).all()
+        assert (annotation.bbox >= 0).all() and (annotation.bbox <= 1).all()
+        np.testing.assert_array_equal(annotation.positive, annotation.label.any(axis=0))
+        np.testing.assert_array_equal(annotation.bbox, again.annotation(i).bbox)
+    assert index.image_id(3) == '0000000000000003' and index.find(index.image_id(7)) == 7
+
+
+def test_images_or_noise(small_world, tmp_path):
+    from pfdet.openimages.dataset import OpenImagesDataset
+    from pfdet.openimages.index import AnnotationIndex
+
+    index = AnnotationIndex.open(small_world / 'train.index')
+    images = ImagesOrNoise(index)
+    np.testing.assert_array_equal(
+        images.get_resized(2, 64, 100), OpenImagesDataset(index).get_resized(2, 64, 100))
+    elsewhere = ImagesOrNoise(AnnotationIndex.open(index.path, tmp_path))
+    assert elsewhere.get_resized(2, 64, 100).shape == images.get_resized(2, 64, 100).shape
+    assert (images.n_read, images.n_noise, elsewhere.n_read, elsewhere.n_noise) == (2, 0, 0, 1)
+
+
+def test_crowded_nodes_are_prepared_and_others_left_alone():
+    def prepared(**environment):
+        oversubscription.prepare(environment)
+        return environment
+
+    assert prepared() == {}
+    assert prepared(MPI_LOCALNRANKS='1', PMI_SIZE='1') == {'MPI_LOCALNRANKS': '1', 'PMI_SIZE': '1'}
+    many = prepared(MPI_LOCALNRANKS='9999', PMI_SIZE='9999', OMP_NUM_THREADS='2')
+    assert many['OMP_NUM_THREADS'] == '2' and many['OPENBLAS_NUM_THREADS'] == '1'
+    assert many['UCX_TLS'] == 'posix,self'
+    assert 'UCX_TLS' not in prepared(MPI_LOCALNRANKS='9999', PMI_SIZE='19998')
+
+
+def test_what_the_process_takes():
+    # In a process of its own: a large one gives memory back meanwhile.
+    program = '''
+        import mmap
+        from pfdet.training.dry_run import process_stats
+        private, proportional = process_stats.memory()
+        # not from malloc, which may have as much at hand
+        with mmap.mmap(-1, 40_000_000, flags=mmap.MAP_PRIVATE) as held:
+            held.write(b'1' * len(held))
+            grown = process_stats.memory()
+        assert 39_000_000 < grown.private - private < 45_000_000, (private, grown)
+        assert grown.proportional >= grown.private
+        assert process_stats.available_memory() > 40_000_000
+        assert 0 < process_stats.seconds_since_start() < 60
+    '''
+    done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_recipes_are_one_line(mpiexec):
+    done = mpiexec(2, TRAIN, '--recipe', 'mini', '--dry-run', '--set', 'sampler=none', check=False)
+    assert done.returncode == 2 and 'sampler=none' in done.stderr

@@ -1,0 +1,112 @@
+import itertools
+from pathlib import Path
+
+import pfdet.compat  # noqa: F401
+
+import numpy as np
+import pytest
+
+from pfdet import recipes
+from pfdet.errors import InputError
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.training import build
+from pfdet.training.dry_run.plan import rates_over_time
+from pfdet.training.experts import cut_head, experts, fine_tuned, for_images, pack
+from pfdet.training.run_length import RunLength
+
+
+def counts(index):
+    """Images of each class, with its descendants', one image after the other."""
+    count = np.zeros(len(index.classes), int)
+    for i in range(len(index)):
+        label = index.annotation(i).label
+        present = label.any(axis=0)
+        count += present | present @ index.hierarchy.ancestors
+    return count
+
+
+def test_classes_go_to_experts_rarest_first(small_world):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    count = counts(index)
+    plan = experts(index, 10)
+    n_present = (count > 0).sum()
+    assert [len(e.classes) for e in plan] == [10] * (n_present // 10) + [n_present % 10]
+    for rarer, other in itertools.pairwise(plan):
+        assert count[rarer.classes].max() <= count[other.classes].min()
+    for expert in plan:
+        closure = index.hierarchy.closure
+        assert expert.images.tolist() == [
+            i for i in range(len(index))
+            if (index.annotation(i).label @ closure)[:, expert.classes].any()]
+
+
+def test_a_range_of_ranks(small_world):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    everything = experts(index, 1)
+    some = experts(index, 3, 4, 9)
+    assert [e.name for e in some] == ['classes-04-06', 'classes-07-09']
+    assert sorted(some[0].classes) == sorted(np.concatenate(
+        [e.classes for e in everything[3:6]]))
+    one, = experts(index, 0)
+    assert len(one.classes) == len(everything)
+    with pytest.raises(InputError, match='expected ranks from 1 to'):
+        experts(index, 10, 5, 1000)
+
+
+def test_experts_of_few_images_are_trained_as_long_as_others():
+    recipe = recipes.find('expert-class10', 'mini')
+    assert for_images(recipe, 7, None) is recipe
+    rare, other = (
+        [point[1:] for point in rates_over_time(
+            own, RunLength(n, own.epochs, recipe.batch_size))]
+        for n in (281, 1000) for own in [for_images(recipe, n, 4000)])
+    assert rare == other
+    assert rare[-1][0] == 4000 // recipe.batch_size - 1
+
+
+def test_packing_is_close_to_the_best_possible():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        cost = rng.integers(1, 20, 7)
+        groups = pack(cost, 3)
+        assert sorted(itertools.chain(*groups)) == list(range(7))
+        best = min(max(np.bincount(share, cost, 3))
+                   for share in itertools.product(range(3), repeat=7))
+        assert max(cost[g].sum() for g in groups) <= 4 / 3 * best
+
+
+@pytest.mark.parametrize('settings', [
+    [], ['loss=softmax'], ['class_agnostic=False'], ['loss=softmax', 'class_agnostic=False']])
+def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
+    recipe = recipes.override(recipes.find('mini'), settings)
+    full, cut = build.detector(recipe, 7, seed=3), build.detector(recipe, 2, seed=4)
+    weights = {name.lstrip('/'): p.array for name, p in full.namedparams()}
+    rows = np.array([5, 1])
+    for name, array in cut_head(weights, rows, 7, Path('model.npz')).items():
+        dict(cut.namedparams())['/' + name].array[...] = array
+    rng = np.random.default_rng(0)
+    hs = [rng.standard_normal((1, recipe.fpn_channel, 32 >> k, 32 >> k)).astype(np.float32)
+          for k in range(recipe.fpn_scale)]
+    rois = np.array([[0, 0, 60, 40], [10, 20, 90, 100]], np.float32)
+    loc, conf = full.head(hs, rois, np.zeros(2, np.int32))
+    loc2, conf2 = cut.head(hs, rois, np.zeros(2, np.int32))
+    kept = [5, 1] + ([7] if 'loss=softmax' in settings else [])
+    np.testing.assert_allclose(conf2.array, conf.array[:, kept], rtol=1e-6)
+    np.testing.assert_allclose(
+        loc2.array, loc.array if recipe.class_agnostic else loc.array[:, rows], rtol=1e-6)
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(InputError, match='model.npz: has no head/conf/W'):
+        cut_head({}, np.array([0]), 3, Path('model.npz'))
+    weights = {'head/conf/W': np.zeros((5, 2)), 'head/loc/W': np.zeros((4, 2))}
+    with pytest.raises(InputError, match='5 outputs; expected one for each of 3 classes'):
+        cut_head(weights, np.array([0]), 3, Path('model.npz'))
+
+
+def test_an_expert_has_the_network_of_its_full_model():
+    full = recipes.override(recipes.find('mini'), ['fpn_channel=32'])
+    recipe = fine_tuned(recipes.find('expert-class10', 'mini'), full)
+    assert (recipe.fpn_channel, recipe.psp, recipe.fpn_scale) == (32, full.psp, full.fpn_scale)
+    assert (recipe.name, recipe.expert_size, recipe.epochs) == ('expert-class10', 10, 8)
+    assert recipe.base_lr == pytest.approx(full.base_lr / 10)
