@@ -69,6 +69,7 @@ test-load: $(STAMP)
 
 lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .
+	@'$(VENV)/bin/python' -m ruff format --check .
 
 clean:
 	rm -rf '$(VENV)' build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

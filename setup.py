@@ -63,10 +63,17 @@ setup(
         # Both install all of CUDA but the driver. With CuPy 13, and only with it, Chainer convolves
         # by cuDNN, and only by cuDNN 8.
         'cuda12': [
-            'cupy-cuda12x>=13,<14', 'nvidia-cublas-cu12', 'nvidia-cuda-nvrtc-cu12',
-            'nvidia-cuda-runtime-cu12', 'nvidia-cudnn-cu12>=8.9,<9', 'nvidia-cufft-cu12',
-            'nvidia-curand-cu12', 'nvidia-cusolver-cu12', 'nvidia-cusparse-cu12',
-            'nvidia-nccl-cu12>=2.16.5,<3'],
+            'cupy-cuda12x>=13,<14',
+            'nvidia-cublas-cu12',
+            'nvidia-cuda-nvrtc-cu12',
+            'nvidia-cuda-runtime-cu12',
+            'nvidia-cudnn-cu12>=8.9,<9',
+            'nvidia-cufft-cu12',
+            'nvidia-curand-cu12',
+            'nvidia-cusolver-cu12',
+            'nvidia-cusparse-cu12',
+            'nvidia-nccl-cu12>=2.16.5,<3',
+        ],
         'cuda13': ['cupy-cuda13x[ctk]>=14,<15', 'nvidia-nccl-cu13>=2.27.7,<3'],
         'dev': ['ensemble-boxes>=1.0.9', 'hypothesis>=6.62', 'pytest>=7.4', 'ruff'],
     },

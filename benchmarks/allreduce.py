@@ -28,7 +28,8 @@ ROUNDS = {'mini': 20, 'table1-baseline': 2}
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--repeat', type=int, default=5, help='rounds (default: %(default)s)')
     parser.add_argument('--recipes', nargs='+', default=list(ROUNDS))
     args = parser.parse_args()
@@ -39,9 +40,11 @@ def main() -> int:
         for param in network.params():
             param.grad = rng.normal(size=param.shape).astype(np.float32)
         sizes = [param.grad.nbytes for param in network.params()]
-        contenders = {'naive': chainermn.create_communicator('naive'),
-                      'packed': PackedCommunicator(world),
-                      'packed float16': PackedCommunicator(world, 'float16')}
+        contenders = {
+            'naive': chainermn.create_communicator('naive'),
+            'packed': PackedCommunicator(world),
+            'packed float16': PackedCommunicator(world, 'float16'),
+        }
         best = dict.fromkeys(contenders, np.inf)
         for _ in range(args.repeat):
             for contender, comm in contenders.items():
@@ -58,8 +61,11 @@ def main() -> int:
             print(f'{name}: {len(sizes)} arrays, {sum(sizes) / 1e6:.1f} MB, {world.size} ranks')
             for contender, seconds in best.items():
                 print(f'  {contender:16}{seconds * 1e3:10.2f} ms')
-            print(f'  packed / naive: {ratio:.2f}  goal at most {GOAL}: '
-                  + ('reached' if ratio <= GOAL else 'MISSED'), flush=True)
+            print(
+                f'  packed / naive: {ratio:.2f}  goal at most {GOAL}: '
+                + ('reached' if ratio <= GOAL else 'MISSED'),
+                flush=True,
+            )
     return int(world.bcast(missed) > 0)
 
 

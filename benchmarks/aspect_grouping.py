@@ -28,14 +28,25 @@ from pfdet.openimages.resizing import resized_size
 from pfdet.recipes.recipe import Recipe, at_scale
 
 # Width, height and share. The rest has any ratio from 1:2 to 2:1, as crops have.
-MIX = ((1024, 768, .42), (768, 1024, .13), (1024, 683, .14), (683, 1024, .06), (1024, 681, .03),
-       (1024, 685, .02), (1024, 576, .04), (576, 1024, .01), (1024, 1024, .02), (768, 768, .01),
-       (1024, 680, .02))
+MIX = (
+    (1024, 768, 0.42),
+    (768, 1024, 0.13),
+    (1024, 683, 0.14),
+    (683, 1024, 0.06),
+    (1024, 681, 0.03),
+    (1024, 685, 0.02),
+    (1024, 576, 0.04),
+    (576, 1024, 0.01),
+    (1024, 1024, 0.02),
+    (768, 768, 0.01),
+    (1024, 680, 0.02),
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--images', type=int, default=100_000, help='default: %(default)s')
     args = parser.parse_args()
 
@@ -45,11 +56,14 @@ def main() -> int:
     print_head()
     missed = 0
     for about, edges, stride in (
-            ('shorter edge 800', (800, 800), 32), ('five scales', (800, 800), 64),
-            ('multi-scale 640-1056', (640, 1056), 64)):
+        ('shorter edge 800', (800, 800), 32),
+        ('five scales', (800, 800), 64),
+        ('multi-scale 640-1056', (640, 1056), 64),
+    ):
         for ranks, batch_size in (1, 8), (8, 1), (512, 1):
             before, after, _ = print_row(
-                about, sizes, ranks, batch_size, edges, full.max_size, stride, full.aspect_chunk)
+                about, sizes, ranks, batch_size, edges, full.max_size, stride, full.aspect_chunk
+            )
             missed += after > before / 2
     print('the same in runs of another length')
     print_head()
@@ -65,8 +79,16 @@ def main() -> int:
     print_head()
     for ranks, batch_size in (1, 4), (2, 4), (8, 1):
         for stride in 32, 64:
-            print_row('mini scale', sizes, ranks, batch_size, mini.min_size, mini.max_size, stride,
-                      mini.aspect_chunk)
+            print_row(
+                'mini scale',
+                sizes,
+                ranks,
+                batch_size,
+                mini.min_size,
+                mini.max_size,
+                stride,
+                mini.aspect_chunk,
+            )
     print('padding at full scale at least halved: ' + ('MISSED' if missed else 'met'))
     return int(missed > 0)
 
@@ -86,30 +108,49 @@ def print_head() -> None:
     print('                          ranks  batch  stride   drawn freely  in runs  alone')
 
 
-def print_row(about: str, sizes: np.ndarray, ranks: int, batch_size: int,
-              edges: tuple[int, int], max_size: int, stride: int, chunk: int) -> Sequence[float]:
+def print_row(
+    about: str,
+    sizes: np.ndarray,
+    ranks: int,
+    batch_size: int,
+    edges: tuple[int, int],
+    max_size: int,
+    stride: int,
+    chunk: int,
+) -> Sequence[float]:
     """Print, and return, the padded shares."""
     group = aspect_groups(sizes)
     n_batch = ranks * batch_size
     free = SequentialSampler(len(sizes), 0)
     in_runs = SequentialSampler(len(sizes), 0, group, chunk)
-    shares = [padded_share(sizes, sampler, n, edges, max_size, stride)
-              for sampler, n in ((free, n_batch), (in_runs, n_batch), (free, 1))]
-    print(f'  {about:22}{ranks:7}{batch_size:7}{stride:8}' + ''.join(
-        f'{100 * share:{width}.1f} %' for share, width in zip(shares, (13, 7, 5))))
+    shares = [
+        padded_share(sizes, sampler, n, edges, max_size, stride)
+        for sampler, n in ((free, n_batch), (in_runs, n_batch), (free, 1))
+    ]
+    print(
+        f'  {about:22}{ranks:7}{batch_size:7}{stride:8}'
+        + ''.join(f'{100 * share:{width}.1f} %' for share, width in zip(shares, (13, 7, 5)))
+    )
     return shares
 
 
-def padded_share(sizes: np.ndarray, sampler: SequentialSampler, n_batch: int,
-                 edges: tuple[int, int], max_size: int, stride: int) -> float:
+def padded_share(
+    sizes: np.ndarray,
+    sampler: SequentialSampler,
+    n_batch: int,
+    edges: tuple[int, int],
+    max_size: int,
+    stride: int,
+) -> float:
     """Padding over all pixels, in an epoch of global batches of ``n_batch`` images."""
     rng = np.random.default_rng(1)
     drawn = sizes[[sampler[p] for p in range(len(sampler))]]
     filled = total = 0
     for k in range(0, len(drawn), n_batch):
         edge = int(rng.integers(edges[0], edges[1] + 1))
-        batch = np.array([resized_size((h, w), edge, max_size)
-                          for h, w in drawn[k:k + n_batch].tolist()])
+        batch = np.array(
+            [resized_size((h, w), edge, max_size) for h, w in drawn[k : k + n_batch].tolist()]
+        )
         height, width = (math.ceil(n / stride) * stride for n in batch.max(axis=0))
         filled += int(batch.prod(axis=1).sum())
         total += len(batch) * height * width

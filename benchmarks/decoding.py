@@ -40,7 +40,8 @@ GOAL_DISTANCE = 2.5
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--images', type=int, default=24, help='default: %(default)s')
     parser.add_argument('--runs', type=int, default=5, help='default: %(default)s')
     parser.add_argument('--files', type=Path, metavar='DIR', help='read real JPEGs instead')
@@ -48,7 +49,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as directory:
         if args.files:
-            paths = sorted(args.files.glob('*.jpg'))[:args.images]
+            paths = sorted(args.files.glob('*.jpg'))[: args.images]
         else:
             paths = make_images(Path(directory), args.images)
         return measure(paths, args.runs)
@@ -67,11 +68,15 @@ def make_images(directory: Path, n: int) -> list[Path]:
             phase = rng.normal(size=(2, *amplitude.shape))
             layer = np.fft.irfft2(amplitude * (phase[0] + 1j * phase[1]), s=SIZE)
             layers.append(layer / layer.std())
-        img = np.stack([layers[0] + .3 * layer for layer in (layers[1], -layers[1], layers[2])],
-                       axis=2)
+        img = np.stack(
+            [layers[0] + 0.3 * layer for layer in (layers[1], -layers[1], layers[2])], axis=2
+        )
         paths.append(directory / f'{i}.jpg')
-        cv2.imwrite(str(paths[-1]), np.clip(118 + 55 * img, 0, 255).astype(np.uint8),
-                    [cv2.IMWRITE_JPEG_QUALITY, 86])
+        cv2.imwrite(
+            str(paths[-1]),
+            np.clip(118 + 55 * img, 0, 255).astype(np.uint8),
+            [cv2.IMWRITE_JPEG_QUALITY, 86],
+        )
     return paths
 
 
@@ -97,12 +102,13 @@ def lanczos(path: Path, size: tuple[int, int]) -> np.ndarray:
 def measure(paths: list[Path], runs: int) -> int:
     sizes = [read_image_uint8(path).shape[:2] for path in paths]
     missed = 0
-    print(f'{len(paths)} images of {np.mean([p.stat().st_size for p in paths]) / 1000:.0f} kB\n'
-          '                       images a second            reduced - whole    from Lanczos\n'
-          'edge         size   Pillow  whole  reduced  ratio    mean   worst    whole  reduced')
+    print(
+        f'{len(paths)} images of {np.mean([p.stat().st_size for p in paths]) / 1000:.0f} kB\n'
+        '                       images a second            reduced - whole    from Lanczos\n'
+        'edge         size   Pillow  whole  reduced  ratio    mean   worst    whole  reduced'
+    )
     for edge in EDGES:
-        wanted = [resized_size(size, round(edge * min(size) / min(SIZE)), 10 ** 6)
-                  for size in sizes]
+        wanted = [resized_size(size, round(edge * min(size) / min(SIZE)), 10**6) for size in sizes]
         seconds = {by_pillow: [], whole: [], reduced: []}
         for _ in range(runs):
             for read, times in seconds.items():
@@ -118,13 +124,17 @@ def measure(paths: list[Path], runs: int) -> int:
             apart.append(np.abs(ours - plain).mean())
             distances.append([np.abs(plain - best).mean(), np.abs(ours - best).mean()])
         distance = np.mean(distances, axis=0)
-        print(f'{edge:4}  {wanted[0][1]:4} x {wanted[0][0]:<4} {rate[by_pillow]:7.0f}'
-              f'{rate[whole]:7.0f}{rate[reduced]:9.0f}{ratio:7.2f}{np.mean(apart):8.2f}'
-              f'{max(apart):8.2f}{distance[0]:9.2f}{distance[1]:9.2f}')
+        print(
+            f'{edge:4}  {wanted[0][1]:4} x {wanted[0][0]:<4} {rate[by_pillow]:7.0f}'
+            f'{rate[whole]:7.0f}{rate[reduced]:9.0f}{ratio:7.2f}{np.mean(apart):8.2f}'
+            f'{max(apart):8.2f}{distance[0]:9.2f}{distance[1]:9.2f}'
+        )
         missed += edge <= GOAL_EDGE and ratio < GOAL_RATIO
         missed += distance[1] - distance[0] > GOAL_DISTANCE
-    print(f'goals: up to edge {GOAL_EDGE} at least {GOAL_RATIO} times as fast, everywhere at most '
-          f'{GOAL_DISTANCE} further from Lanczos: ' + ('MISSED' if missed else 'met'))
+    print(
+        f'goals: up to edge {GOAL_EDGE} at least {GOAL_RATIO} times as fast, everywhere at most '
+        f'{GOAL_DISTANCE} further from Lanczos: ' + ('MISSED' if missed else 'met')
+    )
     return int(missed > 0)
 
 

@@ -37,21 +37,27 @@ def draw(directory: Path, n_model: int, n_image: int, n_box: int, per_object: in
             for begin in range(0, n_image, IMAGES_AT_ONCE):
                 n = min(IMAGES_AT_ONCE, n_image - begin)
                 shared = np.random.default_rng(begin)
-                corner = shared.random((n, n_object, 1, 2), np.float32) * .6
-                size = .05 + shared.random((n, n_object, 1, 2), np.float32) * .3
+                corner = shared.random((n, n_object, 1, 2), np.float32) * 0.6
+                size = 0.05 + shared.random((n, n_object, 1, 2), np.float32) * 0.3
                 label = shared.integers(0, len(CLASSES), (n, n_object, 1), np.int32)
                 own = np.random.default_rng((begin, m))
-                shift = own.normal(0, .08, (n, n_object, per_object, 4)).astype(np.float32)
+                shift = own.normal(0, 0.08, (n, n_object, per_object, 4)).astype(np.float32)
                 shift *= np.concatenate([size, size], axis=3)
                 bbox = np.clip(np.concatenate([corner, corner + size], axis=3) + shift, 0, 1)
                 bbox = bbox.reshape(-1, 4)
-                bbox = np.concatenate([
-                    np.minimum(bbox[:, :2], bbox[:, 2:]), np.maximum(bbox[:, :2], bbox[:, 2:])], 1)
+                bbox = np.concatenate(
+                    [np.minimum(bbox[:, :2], bbox[:, 2:]), np.maximum(bbox[:, :2], bbox[:, 2:])], 1
+                )
                 label = np.broadcast_to(label, (n, n_object, per_object)).reshape(-1)
-                write(Detections(
-                    [f'{i:016x}' for i in range(begin, begin + n)],
-                    np.repeat(np.arange(n, dtype=np.int32), n_object * per_object), label,
-                    own.random(len(label), np.float32), bbox))
+                write(
+                    Detections(
+                        [f'{i:016x}' for i in range(begin, begin + n)],
+                        np.repeat(np.arange(n, dtype=np.int32), n_object * per_object),
+                        label,
+                        own.random(len(label), np.float32),
+                        bbox,
+                    )
+                )
     return paths
 
 
@@ -64,8 +70,15 @@ def first_images(paths: list[Path], directory: Path, n_image: int) -> list[Path]
         n = np.searchsorted(found.image, np.searchsorted(found.image_ids, last))
         out.append(directory / f'first-{path.name}')
         with detections_writer(out[-1], CLASSES) as write:
-            write(Detections(found.image_ids[:n_image], found.image[:n], found.label[:n],
-                             found.score[:n], found.bbox[:n]))
+            write(
+                Detections(
+                    found.image_ids[:n_image],
+                    found.image[:n],
+                    found.label[:n],
+                    found.score[:n],
+                    found.bbox[:n],
+                )
+            )
     return out
 
 
@@ -78,9 +91,19 @@ def measured(paths: list[Path], directory: Path) -> dict:
         scores[-1].write_text(json.dumps({'AP': dict(zip(CLASSES.mids, ap.tolist()))}))
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, ROOT / 'evaluate' / 'ensemble.py', '--detections', *paths,
-         '--scores', *scores, '--out', directory / 'ensemble.parquet'],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL)
+        [
+            sys.executable,
+            ROOT / 'evaluate' / 'ensemble.py',
+            '--detections',
+            *paths,
+            '--scores',
+            *scores,
+            '--out',
+            directory / 'ensemble.parquet',
+        ],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f'ensemble.py ended with {os.waitstatus_to_exitcode(status)}')
@@ -95,10 +118,12 @@ def theirs(paths: list[Path], n_image: int) -> float:
     # The first one is compiled for, and does not count.
     for i in [0, *range(n_image)]:
         rows = [slice(*np.searchsorted(each.image, [i, i + 1])) for each in found]
-        arguments = [[np.asarray(getattr(each, name)[rows_]) for each, rows_ in zip(found, rows)]
-                     for name in ('bbox', 'score', 'label')]
+        arguments = [
+            [np.asarray(getattr(each, name)[rows_]) for each, rows_ in zip(found, rows)]
+            for name in ('bbox', 'score', 'label')
+        ]
         start = time.perf_counter()
-        ensemble_boxes.non_maximum_weighted(*arguments, iou_thr=.5)
+        ensemble_boxes.non_maximum_weighted(*arguments, iou_thr=0.5)
         spent.append(time.perf_counter() - start)
     return sum(spent[1:]) / n_image
 
@@ -120,12 +145,16 @@ def main() -> None:
         peer = theirs(few, args.peer_images)
     n = args.images
     rate = (whole['seconds'] - quarter['seconds']) / (n - n // 4)
-    print(f'{args.models} models x {n} images x {args.boxes} boxes, {args.per_object} of a model '
-          f'on an object')
+    print(
+        f'{args.models} models x {n} images x {args.boxes} boxes, {args.per_object} of a model '
+        f'on an object'
+    )
     for text, of in ((f'{n // 4} images', quarter), (f'{n} images', whole)):
         print(f'  {text:>12}: {of["seconds"]:6.1f} s, peak {of["GB"]:.2f} GB')
-    print(f'  an image more: {1e3 * rate:.1f} ms, of ensemble-boxes {1e3 * peer:.1f} ms, '
-          f'{peer / rate:.0f} times as long')
+    print(
+        f'  an image more: {1e3 * rate:.1f} ms, of ensemble-boxes {1e3 * peer:.1f} ms, '
+        f'{peer / rate:.0f} times as long'
+    )
     print(f'  41,620 images: {41_620 * rate / 60:.0f} minutes at this rate, one core')
 
 

@@ -38,6 +38,7 @@ class DeviceClock:
 
     def __init__(self) -> None:
         from chainer.backends import cuda
+
         self._cuda = cuda.cupy.cuda
 
     def stamp(self):
@@ -87,16 +88,18 @@ class Sections(chainer.FunctionHook):
 
     def within(self, section: str, function: Callable) -> Callable:
         """The function, in this section."""
+
         def timed(*args, **kwargs):
             with self.inside(section):
                 return function(*args, **kwargs)
+
         return timed
 
     def seconds(self) -> dict[str, float]:
         """Time of each section up to now; starts again from nothing."""
         stamps = [*self._stamps, ('', self.clock.stamp())]
         self.clock.wait()
-        total = collections.Counter(dict.fromkeys(SECTIONS, 0.))
+        total = collections.Counter(dict.fromkeys(SECTIONS, 0.0))
         for (section, start), (_, end) in zip(stamps, stamps[1:]):
             total[section] += self.clock.seconds(start, end)
         self._stamps.clear()
@@ -121,13 +124,17 @@ def divided(chain, sections: Sections, comm=None) -> Iterator[None]:
         comm (ChainerMN communicator): Whose mean of the gradients is the all-reduce.
     """
     detector = chain.detector
-    parts = [(detector, 'prepare', 'data'), (detector.extractor, 'forward', 'backbone'),
-             *((detector.rpn, name, 'RPN') for name in ('forward', 'anchors', 'decode')),
-             (train_chain, 'rpn_loss', 'RPN'),
-             *((sampling, name, 'targets') for name in (
-                 'priorities', 'sample_anchors', 'sample_rois')),
-             (rules, 'positives', 'targets'), (detector.head, 'forward', 'head'),
-             (chain, 'loss', 'head'), (chain, '_head_loc_loss', 'head')]
+    parts = [
+        (detector, 'prepare', 'data'),
+        (detector.extractor, 'forward', 'backbone'),
+        *((detector.rpn, name, 'RPN') for name in ('forward', 'anchors', 'decode')),
+        (train_chain, 'rpn_loss', 'RPN'),
+        *((sampling, name, 'targets') for name in ('priorities', 'sample_anchors', 'sample_rois')),
+        (rules, 'positives', 'targets'),
+        (detector.head, 'forward', 'head'),
+        (chain, 'loss', 'head'),
+        (chain, '_head_loc_loss', 'head'),
+    ]
     if comm is not None:
         parts.append((comm, 'multi_node_mean_grad', 'all-reduce'))
     own_rules = chain.target_rules

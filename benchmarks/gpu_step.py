@@ -36,7 +36,8 @@ SIZE = 800, 1333
 def main() -> int:
     """Parse arguments, measure, print."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--recipes', nargs='+', default=['table1-baseline', 'table1-senet154'])
     parser.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE')
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 2, 4, 8])
@@ -47,8 +48,10 @@ def main() -> int:
         raise InputError('there is no GPU to measure: python -m pfdet.compat says what is missing')
     cuda.get_device_from_id(0).use()
     name = cuda.cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
-    print(f'{name}, CuPy {cuda.cupy.__version__}, '
-          f'{"cuDNN" if cuda.cudnn_enabled else "im2col and cuBLAS"}, {SIZE[0]} x {SIZE[1]}')
+    print(
+        f'{name}, CuPy {cuda.cupy.__version__}, '
+        f'{"cuDNN" if cuda.cudnn_enabled else "im2col and cuBLAS"}, {SIZE[0]} x {SIZE[1]}'
+    )
     with tempfile.TemporaryDirectory() as folder:
         index = AnnotationIndex.open(args.index or made_index(Path(folder)))
         theirs = {}
@@ -59,13 +62,22 @@ def main() -> int:
         for recipe in args.recipes:
             for n in args.batches:
                 ours = or_out_of_memory(
-                    lambda r=recipe, n=n: our_speed(r, args.set, index, n, args.steps))
+                    lambda r=recipe, n=n: our_speed(r, args.set, index, n, args.steps)
+                )
                 report(recipe, n, ours, theirs[n])
     return 0
 
 
-def our_speed(recipe: str, changes: Sequence[str], index: AnnotationIndex, n: int, steps: int,
-              clock=None, size: tuple[int, int] = SIZE, device: int = 0) -> dict:
+def our_speed(
+    recipe: str,
+    changes: Sequence[str],
+    index: AnnotationIndex,
+    n: int,
+    steps: int,
+    clock=None,
+    size: tuple[int, int] = SIZE,
+    device: int = 0,
+) -> dict:
     """A recipe's speed.
 
     Args:
@@ -89,7 +101,8 @@ def our_speed(recipe: str, changes: Sequence[str], index: AnnotationIndex, n: in
     rates = np.zeros((n_class, n_class), np.float32)
     network = build.detector(r, n_class, 0, rates, index.hierarchy.descendants)
     chain = build.train_chain(
-        r, network, index.classes, index.hierarchy, 0, rates, np.ones(n_class))
+        r, network, index.classes, index.hierarchy, 0, rates, np.ones(n_class)
+    )
     comm = chainermn.create_communicator('pure_nccl' if device >= 0 else 'naive')
     if device >= 0:
         chain.to_device(f'@cupy:{device}')
@@ -98,12 +111,13 @@ def our_speed(recipe: str, changes: Sequence[str], index: AnnotationIndex, n: in
     load = TrainLoader(OpenImagesDataset(index), (size[0], size[0]), size[1], True, 0)
     convert = Converter(index.hierarchy)
     sections = Sections(clock or DeviceClock())
-    position = iter(range(10 ** 9))
+    position = iter(range(10**9))
 
     def step() -> None:
         with sections.inside('data'):
-            batch = convert([load(p % len(index), p, 0)
-                             for p in (next(position) for _ in range(n))])
+            batch = convert(
+                [load(p % len(index), p, 0) for p in (next(position) for _ in range(n))]
+            )
         # Loss, backward and the gradients' mean have sections of their own.
         with sections.inside('update'):
             optimizer.update(sections.within('other', chain), batch)
@@ -117,8 +131,11 @@ def our_speed(recipe: str, changes: Sequence[str], index: AnnotationIndex, n: in
             step()
         by_section = sections.seconds()
     whole = sum(by_section.values())
-    result = {'train': steps * n / whole, 'train_memory': used_memory(device),
-              'share': {name: by_section[name] / whole for name in SECTIONS}}
+    result = {
+        'train': steps * n / whole,
+        'train_memory': used_memory(device),
+        'share': {name: by_section[name] / whole for name in SECTIONS},
+    }
     chain.cleargrads()
     free_memory(device)
     dataset = OpenImagesDataset(index)
@@ -158,10 +175,11 @@ def torchvision_speed(n: int, steps: int) -> dict | None:
     except ImportError:
         return None
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=501).cuda()
+        weights=None, weights_backbone=None, num_classes=501
+    ).cuda()
     optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
     imgs = [torch.rand(3, *SIZE, device='cuda') for _ in range(n)]
-    boxes = torch.tensor([[100., 100, 400, 500], [600, 50, 1200, 700]], device='cuda')
+    boxes = torch.tensor([[100.0, 100, 400, 500], [600, 50, 1200, 700]], device='cuda')
     targets = [{'boxes': boxes, 'labels': torch.tensor([1, 2], device='cuda')} for _ in imgs]
 
     def step() -> None:
@@ -219,14 +237,20 @@ def report(name: str, n: int, found: dict | None, theirs: dict | None = None) ->
         print(f'{name}, batch {n}: {"not installed" if found is None else "out of memory"}')
         return
     for what in 'train', 'test':
-        line = (f'{name}, batch {n}, {what}: {found[what]:.2f} images/s, '
-                f'{found[what + "_memory"] / 2 ** 30:.1f} GiB')
+        line = (
+            f'{name}, batch {n}, {what}: {found[what]:.2f} images/s, '
+            f'{found[what + "_memory"] / 2**30:.1f} GiB'
+        )
         if theirs:
             line += f', {found[what] / theirs[what]:.2f} times torchvision'
         print(line)
     if 'share' in found:
-        print('    ' + '  '.join(
-            f'{section} {100 * share:.1f} %' for section, share in found['share'].items()))
+        print(
+            '    '
+            + '  '.join(
+                f'{section} {100 * share:.1f} %' for section, share in found['share'].items()
+            )
+        )
     sys.stdout.flush()
 
 
@@ -242,10 +266,14 @@ def made_index(folder: Path) -> Path:
     data = folder / 'data'
     make_mini(data, Knobs(images=32, validation_images=1), workers=4)
     with contextlib.redirect_stdout(io.StringIO()):
-        build_index(data / 'train-annotations-bbox.csv',
-                    data / 'train-annotations-human-imagelabels.csv',
-                    data / 'class-descriptions.csv', data / 'hierarchy.json', data / 'train',
-                    folder / 'train.index')
+        build_index(
+            data / 'train-annotations-bbox.csv',
+            data / 'train-annotations-human-imagelabels.csv',
+            data / 'class-descriptions.csv',
+            data / 'hierarchy.json',
+            data / 'train',
+            folder / 'train.index',
+        )
     return folder / 'train.index'
 
 

@@ -48,12 +48,14 @@ FLAGS = ('IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
 def draw(root: str, scale: float) -> None:
     """Write the tables."""
     from made_tables import write_tables
+
     write_tables(Path(root), int(N_IMAGE * scale), int(N_BOX * scale), int(N_LABEL * scale))
 
 
 def build(root: str) -> dict[str, float]:
     """Build an index after the imports."""
     from pfdet.openimages.build_index import build_index
+
     flags = build_flags(Path(root))
     start = time.perf_counter()
     build_index(**flags, keep_missing=True)
@@ -66,6 +68,7 @@ def pass_over_files(root: str, n_file: int) -> dict[str, float]:
     import numpy as np
 
     from pfdet.openimages.build_index import find_image_files
+
     rng = np.random.default_rng(0)
     data = cv2.imencode('.jpg', rng.integers(0, 256, (48, 64, 3), np.uint8))[1].tobytes()
     ids = [f'{number:016x}' for number in range(n_file)]
@@ -83,6 +86,7 @@ def open_and_read(path: str, n: int) -> dict[str, float]:
     import numpy as np
 
     from pfdet.openimages.index import AnnotationIndex
+
     start = time.perf_counter()
     index = AnnotationIndex.open(path)
     index.annotation(0)
@@ -98,6 +102,7 @@ def open_and_read(path: str, n: int) -> dict[str, float]:
 def read_rows(root: str, by_name: bool) -> dict[str, float]:
     """Read the tables row by row into lists per image, and compare with the index."""
     from pfdet.openimages.classes import challenge_classes
+
     class_ids = challenge_classes().ids
     read = read_rows_by_name if by_name else read_rows_by_place
     start = time.perf_counter()
@@ -131,11 +136,13 @@ def read_rows_by_name(boxes: Path, labels: Path, class_ids: dict[str, int]) -> d
             bbox = [float(row[name]) for name in ('YMin', 'XMin', 'YMax', 'XMax')]
             flags = [row[name] == '1' for name in FLAGS]
             images.setdefault(row['ImageID'], ([], []))[0].append(
-                (bbox, class_ids[row['LabelName']], flags))
+                (bbox, class_ids[row['LabelName']], flags)
+            )
     with open(labels, newline='') as f:
         for row in csv.DictReader(f):
             images.setdefault(row['ImageID'], ([], []))[1].append(
-                (class_ids[row['LabelName']], row['Confidence'] == '1'))
+                (class_ids[row['LabelName']], row['Confidence'] == '1')
+            )
     return images
 
 
@@ -144,16 +151,21 @@ def compare(images: dict, path: Path, n: int = 500) -> None:
     import numpy as np
 
     from pfdet.openimages.index import AnnotationIndex
+
     index = AnnotationIndex.open(path)
     assert len(index) == len(images)
     for i in np.random.default_rng(1).integers(0, len(index), n).tolist():
         boxes, verified = images[index.image_id(i)]
         listed = {(*np.float32(bbox).tolist(), label) for bbox, label, _ in boxes}
         found = index.annotation(i)
-        assert listed == {(*bbox.tolist(), label) for bbox, labels in zip(found.bbox, found.label)
-                          for label in np.flatnonzero(labels).tolist()}
-        positive = ({label for *_, label in listed}
-                    | {label for label, present in verified if present})
+        assert listed == {
+            (*bbox.tolist(), label)
+            for bbox, labels in zip(found.bbox, found.label)
+            for label in np.flatnonzero(labels).tolist()
+        }
+        positive = {label for *_, label in listed} | {
+            label for label, present in verified if present
+        }
         assert positive == set(np.flatnonzero(found.positive).tolist())
         absent = {label for label, present in verified if not present}
         assert absent - positive == set(np.flatnonzero(found.negative).tolist())
@@ -161,7 +173,7 @@ def compare(images: dict, path: Path, n: int = 500) -> None:
 
 # Reads random images (a multiplicative hash: numpy.random alone is a megabyte), says so, and keeps
 # the index open until standard input ends. A program of its own: this module needs more memory.
-HOLD = '''
+HOLD = """
 import sys
 from pfdet.openimages.index import AnnotationIndex
 path, n, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -170,11 +182,12 @@ for k in range(seed * n, (seed + 1) * n):
     index.annotation(k * 2_654_435_761 % 2 ** 32 % len(index))
 print("ready", flush=True)
 sys.stdin.read()
-'''
+"""
 
 
-TASKS: dict[str, Callable] = {task.__name__: task for task in (
-    draw, build, pass_over_files, open_and_read, read_rows)}
+TASKS: dict[str, Callable] = {
+    task.__name__: task for task in (draw, build, pass_over_files, open_and_read, read_rows)
+}
 
 
 def run_task(task: Callable, *args: Any) -> Any:
@@ -195,10 +208,14 @@ def build_flags(root: Path) -> dict[str, Path]:
     """Return the arguments of build_index for the tables in a folder."""
     boxes, labels = table_paths(root)
     data = Path(str(importlib.resources.files('pfdet.openimages').joinpath('data')))
-    return {'boxes': boxes, 'labels': labels,
-            'classes': data / 'challenge-2018-class-descriptions-500.csv',
-            'hierarchy': data / 'bbox_labels_500_hierarchy.json',
-            'images': root / 'no images', 'out': root / 'made.index'}
+    return {
+        'boxes': boxes,
+        'labels': labels,
+        'classes': data / 'challenge-2018-class-descriptions-500.csv',
+        'hierarchy': data / 'bbox_labels_500_hierarchy.json',
+        'images': root / 'no images',
+        'out': root / 'made.index',
+    }
 
 
 def memory(pid: int, name: str) -> float:
@@ -211,11 +228,13 @@ def memory(pid: int, name: str) -> float:
 
 def run_build(root: Path) -> tuple[float, float]:
     """Run the command; return its seconds and its peak resident memory in MB."""
-    flags = [part for name, value in build_flags(root).items()
-             for part in (f'--{name}', str(value))]
+    flags = [
+        part for name, value in build_flags(root).items() for part in (f'--{name}', str(value))
+    ]
     start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, '-m', 'pfdet.openimages.build_index',
-                              '--keep-missing', *flags])
+    child = subprocess.Popen(
+        [sys.executable, '-m', 'pfdet.openimages.build_index', '--keep-missing', *flags]
+    )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
@@ -225,8 +244,10 @@ def run_build(root: Path) -> tuple[float, float]:
 
 def total_pss(commands: list[list[str]]) -> float:
     """Return the proportional memory in MB of processes that say a line, then wait for input."""
-    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                for command in commands]
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for command in commands
+    ]
     try:
         for child in children:
             if not child.stdout.readline():
@@ -263,20 +284,29 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
 
     opened = run_task(open_and_read, index, min(30_000, 10 * n_image))
     yield ('open', '< 0.2 s', f'{opened["open"] * 1e3:.1f} ms', opened['open'] < 0.2)
-    yield ('private memory of a process', '< 30 MB', f'{opened["private"]:.1f} MB',
-           opened['private'] < 30)
-    yield ('random images', '>= 30,000 / s', f'{opened["rate"]:,.0f} / s',
-           opened['rate'] >= 30_000)
+    yield (
+        'private memory of a process',
+        '< 30 MB',
+        f'{opened["private"]:.1f} MB',
+        opened['private'] < 30,
+    )
+    yield ('random images', '>= 30,000 / s', f'{opened["rate"]:,.0f} / s', opened['rate'] >= 30_000)
 
-    held = total_pss([[sys.executable, '-c', HOLD, str(index), '10000', str(k)]
-                      for k in range(args.processes)])
-    for name, program, judged in (('bare interpreters', '', True),
-                                  ('NumPy', 'import numpy', False),
-                                  ('the import', 'import pfdet.openimages.index', False)):
+    held = total_pss(
+        [[sys.executable, '-c', HOLD, str(index), '10000', str(k)] for k in range(args.processes)]
+    )
+    for name, program, judged in (
+        ('bare interpreters', '', True),
+        ('NumPy', 'import numpy', False),
+        ('the import', 'import pfdet.openimages.index', False),
+    ):
         limit = 1.2 * size + total_pss(idle(program, args.processes))
-        yield (f'PSS of {args.processes} processes, beside {name}',
-               f'<= {limit:.0f} MB' if judged else f'({limit:.0f} MB)', f'{held:.0f} MB',
-               held <= limit if judged else None)
+        yield (
+            f'PSS of {args.processes} processes, beside {name}',
+            f'<= {limit:.0f} MB' if judged else f'({limit:.0f} MB)',
+            f'{held:.0f} MB',
+            held <= limit if judged else None,
+        )
 
     tenth = root / 'tenth'
     tenth.mkdir(exist_ok=True)
@@ -287,22 +317,33 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
     for name, by_name in (('csv.DictReader', True), ('csv.reader', False)):
         rows = min(run_task(read_rows, tenth, by_name)['seconds'] for _ in range(args.repeats))
         yield (f'a tenth: {name} into lists', '', f'{rows:.2f} s', None)
-        yield (f'build, against {name}', '>= 20 x' if by_name else '', f'{rows / built:.1f} x',
-               rows >= 20 * built if by_name else None)
-        yield (f'reopen, against {name}', '>= 100 x' if by_name else '',
-               f'{rows / reopened:,.0f} x', rows >= 100 * reopened if by_name else None)
+        yield (
+            f'build, against {name}',
+            '>= 20 x' if by_name else '',
+            f'{rows / built:.1f} x',
+            rows >= 20 * built if by_name else None,
+        )
+        yield (
+            f'reopen, against {name}',
+            '>= 100 x' if by_name else '',
+            f'{rows / reopened:,.0f} x',
+            rows >= 100 * reopened if by_name else None,
+        )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--scale', type=float, default=1,
-                        help='share of the full size, which the goals are for')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--scale', type=float, default=1, help='share of the full size, which the goals are for'
+    )
     parser.add_argument('--processes', type=int, default=8)
     parser.add_argument('--files', type=int, default=20_000, help='image files to pass over')
     parser.add_argument('--repeats', type=int, default=2, help='the best of so many counts')
-    parser.add_argument('--keep', type=Path, metavar='DIR',
-                        help='keep the tables and the index there')
+    parser.add_argument(
+        '--keep', type=Path, metavar='DIR', help='keep the tables and the index there'
+    )
     parser.add_argument('--task', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.task:

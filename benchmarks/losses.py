@@ -67,9 +67,16 @@ class World:
     def truth(self) -> BatchTruth:
         one_hot = np.eye(len(CLASSES), dtype=bool)
         none = np.zeros(len(CLASSES), bool)
-        columns = [(bbox.astype(np.float32), one_hot[label], flags, one_hot[label].any(axis=0),
-                    none | one_hot[verified].any(axis=0))
-                   for bbox, label, flags, verified in self.images]
+        columns = [
+            (
+                bbox.astype(np.float32),
+                one_hot[label],
+                flags,
+                one_hot[label].any(axis=0),
+                none | one_hot[verified].any(axis=0),
+            )
+            for bbox, label, flags, verified in self.images
+        ]
         return collate(*zip(*columns, strict=True), HIERARCHY)
 
     def sample(self) -> RoiSample:
@@ -80,14 +87,16 @@ class World:
         """The first regions of each image by the slow reading, and its seconds for all."""
         names = CLASSES.names
         pairs = [(names[s], names[p]) for s, p in zip(*PAIRS, strict=True)]
-        rows, seconds = [], 0.
+        rows, seconds = [], 0.0
         for (bbox, label, flags, verified), region in zip(self.images, self.regions, strict=True):
-            objects = [(b, [names[k]], int(f))
-                       for b, k, f in zip(bbox.tolist(), label, flags, strict=True)]
+            objects = [
+                (b, [names[k]], int(f)) for b, k, f in zip(bbox.tolist(), label, flags, strict=True)
+            ]
             positive, negative = ([names[k] for k in a] for a in (label, verified))
             step = len(region[0]) // n_roi
-            for b, m, f in zip(region[0].tolist()[::step], region[1][::step], region[2][::step],
-                               strict=True):
+            for b, m, f in zip(
+                region[0].tolist()[::step], region[1][::step], region[2][::step], strict=True
+            ):
                 start = time.perf_counter()
                 t = literal((b, int(m), bool(f)), objects, positive, negative, pairs)
                 seconds += time.perf_counter() - start
@@ -135,8 +144,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Time of the label rules and the losses.')
     parser.add_argument('--images', type=int, default=8)
     parser.add_argument('--regions', type=int, default=512, help='of an image')
-    parser.add_argument('--objects', type=int, default=8,
-                        help='of an image; the average of Open Images is 7.3')
+    parser.add_argument(
+        '--objects', type=int, default=8, help='of an image; the average of Open Images is 7.3'
+    )
     parser.add_argument('--repeat', type=int, default=10)
     args = parser.parse_args()
 
@@ -148,14 +158,16 @@ def main() -> None:
     t, seconds = best_seconds(partial(target_matrix, sample, truth), args.repeat)
     n_slow = min(32, args.regions)
     rows, slow = world.literal_rows(load_test('targets/test_rules.py').literal, n_slow)
-    if not np.array_equal(t[:, ::args.regions // n_slow].reshape(rows.shape), rows):
+    if not np.array_equal(t[:, :: args.regions // n_slow].reshape(rows.shape), rows):
         raise SystemExit('the slow reading gives another target matrix')
     good &= report('target matrix', 1e3 * seconds, 1e3 * slow)
 
     t = t.reshape(-1, t.shape[2])
     n_label = (t > 0).sum(axis=1)
-    print(f'{len(t)} regions, {(n_label > 0).mean():.0%} with labels, '
-          f'{n_label[n_label > 0].mean():.1f} labels each')
+    print(
+        f'{len(t)} regions, {(n_label > 0).mean():.0%} with labels, '
+        f'{n_label[n_label > 0].mean():.1f} labels each'
+    )
     rng = np.random.default_rng(0)
     C = len(CLASSES)
     rates = np.where(rng.random((C, C)) < 0.02, rng.random((C, C)), 0).astype(np.float32)
@@ -171,13 +183,11 @@ def main() -> None:
         start = time.perf_counter()
         plain = literal[name](*(a.tolist() for a in part), rates.tolist())
         slow = (time.perf_counter() - start) * len(t) / len(part[0])
-        np.testing.assert_allclose(
-            forward_backward(loss, *part) * len(part[0]), plain, rtol=1e-5)
+        np.testing.assert_allclose(forward_backward(loss, *part) * len(part[0]), plain, rtol=1e-5)
         good &= report(name, 1e3 * seconds, 1e3 * slow)
     for name, form in losses.SCORES.items():
         x = rng.normal(size=(1000, C + form.background)).astype(np.float32)
-        _, seconds = best_seconds(
-            partial(losses.score_function(name, rates), x), args.repeat)
+        _, seconds = best_seconds(partial(losses.score_function(name, rates), x), args.repeat)
         report(f'{name} score', 1e3 * seconds)
     if not good:
         raise SystemExit(1)

@@ -15,15 +15,40 @@ import pyarrow.csv
 from pfdet.atomic_write import replace_when_done
 from pfdet.openimages.classes import challenge_classes
 
-BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
-               'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+BOX_COLUMNS = (
+    'ImageID',
+    'Source',
+    'LabelName',
+    'Confidence',
+    'XMin',
+    'XMax',
+    'YMin',
+    'YMax',
+    'IsOccluded',
+    'IsTruncated',
+    'IsGroupOf',
+    'IsDepiction',
+    'IsInside',
+)
 # How often each flag is set, roughly as in Open Images V4.
-FLAG_RATES = {'IsOccluded': 0.66, 'IsTruncated': 0.25, 'IsGroupOf': 0.06, 'IsDepiction': 0.05,
-              'IsInside': 0.002}
+FLAG_RATES = {
+    'IsOccluded': 0.66,
+    'IsTruncated': 0.25,
+    'IsGroupOf': 0.06,
+    'IsDepiction': 0.05,
+    'IsInside': 0.002,
+}
 
 
-def write_tables(root: Path, n_image: int, n_box: int, n_label: int, same_box: float = 0.05,
-                 seed: int = 0, n_row: int = 1 << 20) -> tuple[Path, Path]:
+def write_tables(
+    root: Path,
+    n_image: int,
+    n_box: int,
+    n_label: int,
+    same_box: float = 0.05,
+    seed: int = 0,
+    n_row: int = 1 << 20,
+) -> tuple[Path, Path]:
     """Write a box table and an image-level label table in the files' own form.
 
     Args:
@@ -45,10 +70,20 @@ def write_tables(root: Path, n_image: int, n_box: int, n_label: int, same_box: f
     of_box = np.repeat(np.arange(n_image), _boxes_per_image(rng, n_image, n_box))
     of_label = np.sort(rng.integers(0, n_image, n_label))
     boxes, labels = root / 'annotations-bbox.csv', root / 'annotations-human-imagelabels.csv'
-    _write(boxes, (_box_rows(rng, ids, of_box[at:at + n_row], mids, rate, same_box)
-                   for at in range(0, n_box, n_row)))
-    _write(labels, (_label_rows(rng, ids, of_label[at:at + n_row], mids, rate)
-                    for at in range(0, n_label, n_row)))
+    _write(
+        boxes,
+        (
+            _box_rows(rng, ids, of_box[at : at + n_row], mids, rate, same_box)
+            for at in range(0, n_box, n_row)
+        ),
+    )
+    _write(
+        labels,
+        (
+            _label_rows(rng, ids, of_label[at : at + n_row], mids, rate)
+            for at in range(0, n_label, n_row)
+        ),
+    )
     return boxes, labels
 
 
@@ -58,7 +93,8 @@ def image_ids(rng: np.random.Generator, n: int) -> pa.Array:
     numbers = np.sort(rng.permutation(numbers)[:n])
     shifts = np.arange(60, -1, -4, dtype=np.uint64)
     digits = np.frombuffer(b'0123456789abcdef', np.uint8)[
-        (numbers[:, None] >> shifts) & np.uint64(15)]
+        (numbers[:, None] >> shifts) & np.uint64(15)
+    ]
     ends = np.arange(n + 1, dtype=np.int32) * 16
     return pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(digits))
 
@@ -75,8 +111,14 @@ def _boxes_per_image(rng: np.random.Generator, n_image: int, n_box: int) -> np.n
     return 1 + rng.multinomial(n_box - n_image, weight / weight.sum())
 
 
-def _box_rows(rng: np.random.Generator, ids: pa.Array, image: np.ndarray, mids: pa.Array,
-              rate: np.ndarray, same_box: float) -> pa.RecordBatch:
+def _box_rows(
+    rng: np.random.Generator,
+    ids: pa.Array,
+    image: np.ndarray,
+    mids: pa.Array,
+    rate: np.ndarray,
+    same_box: float,
+) -> pa.RecordBatch:
     n = len(image)
     # Two corners in units of 1e-6, on the edge of the image now and then, at least 1e-3 apart.
     low = np.maximum(rng.integers(-100_000, 900_000, (n, 2)), 0)
@@ -85,20 +127,29 @@ def _box_rows(rng: np.random.Generator, ids: pa.Array, image: np.ndarray, mids: 
     low[repeats], high[repeats] = low[repeats - 1], high[repeats - 1]
     one = pa.array(np.ones(n, np.int8))
     columns = {
-        'ImageID': ids.take(pa.array(image)), 'Source': _constant('xclick', n),
-        'LabelName': _draw(rng, mids, rate, n), 'Confidence': one,
-        'XMin': low[:, 0] / 1e6, 'XMax': high[:, 0] / 1e6,
-        'YMin': low[:, 1] / 1e6, 'YMax': high[:, 1] / 1e6,
-        **{name: (rng.random(n) < share).astype(np.int8) for name, share in FLAG_RATES.items()}}
+        'ImageID': ids.take(pa.array(image)),
+        'Source': _constant('xclick', n),
+        'LabelName': _draw(rng, mids, rate, n),
+        'Confidence': one,
+        'XMin': low[:, 0] / 1e6,
+        'XMax': high[:, 0] / 1e6,
+        'YMin': low[:, 1] / 1e6,
+        'YMax': high[:, 1] / 1e6,
+        **{name: (rng.random(n) < share).astype(np.int8) for name, share in FLAG_RATES.items()},
+    }
     return pa.record_batch([pa.array(columns[name]) for name in BOX_COLUMNS], list(BOX_COLUMNS))
 
 
-def _label_rows(rng: np.random.Generator, ids: pa.Array, image: np.ndarray, mids: pa.Array,
-                rate: np.ndarray) -> pa.RecordBatch:
+def _label_rows(
+    rng: np.random.Generator, ids: pa.Array, image: np.ndarray, mids: pa.Array, rate: np.ndarray
+) -> pa.RecordBatch:
     n = len(image)
-    columns = {'ImageID': ids.take(pa.array(image)), 'Source': _constant('verification', n),
-               'LabelName': _draw(rng, mids, rate, n),
-               'Confidence': pa.array((rng.random(n) < 0.45).astype(np.int8))}
+    columns = {
+        'ImageID': ids.take(pa.array(image)),
+        'Source': _constant('verification', n),
+        'LabelName': _draw(rng, mids, rate, n),
+        'Confidence': pa.array((rng.random(n) < 0.45).astype(np.int8)),
+    }
     return pa.record_batch(list(columns.values()), list(columns))
 
 

@@ -35,7 +35,8 @@ Model = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def made_ensemble(
-        rng: np.random.Generator, n_model: int, n_box: int, n_present: int) -> list[Model]:
+    rng: np.random.Generator, n_model: int, n_box: int, n_present: int
+) -> list[Model]:
     """What several models find in one image of some classes, boxes float32 in [0, 1]."""
     n_object = rng.integers(2, 15)
     # Hypotheses: for every object many, of its own place and class or near them.
@@ -44,17 +45,20 @@ def made_ensemble(
     classes = rng.permutation(N_CLASS)[:n_present]
     owner = rng.integers(n_object, size=n_hypothesis)
     centre = rng.random((n_object, 2))[owner] + rng.normal(0, 0.1, (n_hypothesis, 2))
-    size = np.exp(rng.normal(-1.5, 0.7, (n_object, 2))[owner]
-                  + rng.normal(0, 0.4, (n_hypothesis, 2)))
-    label = classes[rng.choice(
-        n_present, n_hypothesis, p=tail[:n_present] / tail[:n_present].sum())]
+    size = np.exp(
+        rng.normal(-1.5, 0.7, (n_object, 2))[owner] + rng.normal(0, 0.4, (n_hypothesis, 2))
+    )
+    label = classes[
+        rng.choice(n_present, n_hypothesis, p=tail[:n_present] / tail[:n_present].sum())
+    ]
     strength = rng.beta(0.4, 2.5, n_hypothesis)
     models = []
     for m in range(n_model):
         jitter = size * rng.normal(0, 0.08, (n_hypothesis, 2))
         grown = size * np.exp(rng.normal(0, 0.08, (n_hypothesis, 2)))
         bbox = np.concatenate(
-            [centre + jitter - grown / 2, centre + jitter + grown / 2], axis=1).clip(0, 1)
+            [centre + jitter - grown / 2, centre + jitter + grown / 2], axis=1
+        ).clip(0, 1)
         score = (strength * np.exp(rng.normal(0, 0.4, n_hypothesis))).clip(0.001, 1)
         mine = label.copy()
         alone = np.flatnonzero(rng.random(n_hypothesis) < 0.1)
@@ -72,25 +76,35 @@ def made_ensemble(
 def theirs(images: list[list[Model]], as_list: bool) -> Callable:
     """ensemble-boxes on all images; the form of its arguments is made before the clock runs."""
     arguments = [
-        tuple([a.tolist() if as_list else a for a in column] for column in (
-            [bbox[:, [1, 0, 3, 2]] for bbox, _, _ in models],
-            [score for _, score, _ in models], [label for _, _, label in models]))
-        for models in images]
+        tuple(
+            [a.tolist() if as_list else a for a in column]
+            for column in (
+                [bbox[:, [1, 0, 3, 2]] for bbox, _, _ in models],
+                [score for _, score, _ in models],
+                [label for _, _, label in models],
+            )
+        )
+        for models in images
+    ]
 
     def run() -> list:
         return [ensemble_boxes.non_maximum_weighted(*a, iou_thr=IOU_THRESH) for a in arguments]
+
     return run
 
 
 def compare(ours: list, expected: list) -> float:
     """The greatest difference of boxes and scores; labels and numbers of boxes must be equal."""
-    worst = 0.
+    worst = 0.0
     for (bbox, score, label), (their_bbox, their_score, their_label) in zip(
-            ours, expected, strict=True):
+        ours, expected, strict=True
+    ):
         their_bbox = their_bbox[:, [1, 0, 3, 2]]
         # Where the scores of two classes are equal in an image, either may come first.
-        order, their_order = (np.lexsort((*b.T, lab, s)) for b, lab, s in (
-            (bbox, label, score), (their_bbox, their_label, their_score)))
+        order, their_order = (
+            np.lexsort((*b.T, lab, s))
+            for b, lab, s in ((bbox, label, score), (their_bbox, their_label, their_score))
+        )
         np.testing.assert_array_equal(label[order], their_label[their_order])
         for a, b in ((bbox, their_bbox), (score, their_score)):
             worst = max(worst, float(np.abs(a[order] - b[their_order]).max(initial=0)))
@@ -99,18 +113,19 @@ def compare(ours: list, expected: list) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description='Non-maximum weighted against the package ensemble-boxes.')
+        description='Non-maximum weighted against the package ensemble-boxes.'
+    )
     parser.add_argument('--images', type=int, default=200)
     parser.add_argument('--models', type=int, default=5)
     parser.add_argument('--boxes', type=int, default=300, help='of a model in an image')
     parser.add_argument(
-        '--present', type=int, default=150, help='classes that the models share in an image')
+        '--present', type=int, default=150, help='classes that the models share in an image'
+    )
     parser.add_argument('--repeat', type=int, default=5)
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)
-    images = [made_ensemble(rng, args.models, args.boxes, args.present)
-              for _ in range(args.images)]
+    images = [made_ensemble(rng, args.models, args.boxes, args.present) for _ in range(args.images)]
     joined = [tuple(np.concatenate(a) for a in zip(*models, strict=True)) for models in images]
     together = [np.concatenate(a) for a in zip(*joined, strict=True)]
     image = np.repeat(np.arange(len(images)), [len(score) for _, score, _ in joined])
@@ -129,11 +144,15 @@ def main() -> None:
     n_box = len(together[1])
     # Boxes of one class in one image, as a box of it sees it.
     crowd = np.bincount(together[2])[together[2]]
-    print(f'{len(images)} images, {n_box} boxes, {sum(len(s) for _, s, _ in expected)} after; '
-          f'a box shares its class with {np.median(crowd):.0f} others at the median, '
-          f'{crowd.max()} at most')
-    print(f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms an image '
-          f'(arrays {1e3 * as_array / len(images):.2f}, lists {1e3 * as_list / len(images):.2f})')
+    print(
+        f'{len(images)} images, {n_box} boxes, {sum(len(s) for _, s, _ in expected)} after; '
+        f'a box shares its class with {np.median(crowd):.0f} others at the median, '
+        f'{crowd.max()} at most'
+    )
+    print(
+        f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms an image '
+        f'(arrays {1e3 * as_array / len(images):.2f}, lists {1e3 * as_list / len(images):.2f})'
+    )
 
     good = True
     for join in 'nearest', 'highest':
@@ -156,9 +175,11 @@ def main() -> None:
             ratio = peer / time_
             met = ratio >= LEAST_RATIO[name]
             good &= met
-            print(f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms an image, '
-                  f'{ratio:5.1f} times as fast (at least {LEAST_RATIO[name]})'
-                  f'{"" if met else "  MISSED"}{difference}')
+            print(
+                f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms an image, '
+                f'{ratio:5.1f} times as fast (at least {LEAST_RATIO[name]})'
+                f'{"" if met else "  MISSED"}{difference}'
+            )
     if not good:
         raise SystemExit(1)
 

@@ -43,16 +43,17 @@ CASES = {'trained': (8, 1), 'stressing': (40, 13), 'extreme': (80, 40)}
 
 
 def made_output(
-        rng: np.random.Generator, n_roi: int, n_class: int, n_box: int,
-        n_above: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng: np.random.Generator, n_roi: int, n_class: int, n_box: int, n_above: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regions (R, 4) in pixels, offsets (R, B, 4) in units of the head, scores (R, C)."""
     n_object = 12
     height, width = IMAGE_SIZE
     owner = rng.integers(n_object, size=n_roi)
     on_object = rng.random(n_roi) < 0.25
     spread = np.where(on_object, 0.06, 0.5)[:, None]
-    size = np.exp(rng.normal(-1.7, 0.6, (n_object, 2))[owner] + spread * rng.normal(
-        size=(n_roi, 2)))
+    size = np.exp(
+        rng.normal(-1.7, 0.6, (n_object, 2))[owner] + spread * rng.normal(size=(n_roi, 2))
+    )
     centre = rng.random((n_object, 2))[owner] + spread * size * rng.normal(size=(n_roi, 2))
     rois = np.concatenate([centre - size / 2, centre + size / 2], axis=1).clip(0, 1)
     rois *= np.tile(IMAGE_SIZE, 2)
@@ -89,14 +90,24 @@ def theirs(rois: np.ndarray, offset: np.ndarray, score: np.ndarray) -> Callable:
     head = TheirHead(n_class + 1, (1,))
     background = 1 - score.sum(axis=1, keepdims=True)
     conf = Variable(np.log(np.concatenate([background, score], axis=1)))
-    loc = Variable(np.ascontiguousarray(np.broadcast_to(
-        offset if offset.shape[1] == 1 else np.concatenate([offset[:, :1], offset], axis=1),
-        (len(rois), n_class + 1, 4))))
+    loc = Variable(
+        np.ascontiguousarray(
+            np.broadcast_to(
+                offset if offset.shape[1] == 1 else np.concatenate([offset[:, :1], offset], axis=1),
+                (len(rois), n_class + 1, 4),
+            )
+        )
+    )
     indices = np.zeros(len(rois), np.int32)
 
     def run() -> tuple:
-        return tuple(a[0] for a in head.decode(
-            [rois], [indices], loc, conf, [1.], [IMAGE_SIZE], NMW_THRESH, SCORE_THRESH))
+        return tuple(
+            a[0]
+            for a in head.decode(
+                [rois], [indices], loc, conf, [1.0], [IMAGE_SIZE], NMW_THRESH, SCORE_THRESH
+            )
+        )
+
     return run
 
 
@@ -117,7 +128,8 @@ def main() -> None:
             rois, offset, score = made_output(rng, args.regions, args.classes, n_box, n_above)
             logit = np.log(score) - np.log1p(-score)
             (_, our_score, _), seconds = best_seconds(
-                lambda r=rois, o=offset, x=logit: ours(r, o, x), args.repeat)
+                lambda r=rois, o=offset, x=logit: ours(r, o, x), args.repeat
+            )
             (_, _, their_score), their_seconds = best_seconds(theirs(rois, offset, score), 2)
             # Both suppress the same boxes, so the best scores are the same.
             best = np.sort(their_score)[::-1][:MAX_PER_IMAGE]
@@ -125,11 +137,14 @@ def main() -> None:
             ratio = their_seconds / seconds
             met = 1e3 * seconds <= LIMIT_MS and ratio >= LEAST_RATIO and differ <= 1e-5
             good &= met
-            print(f'{name:10} {"a box a class" if n_box > 1 else "one box":14}'
-                  f'{(score >= SCORE_THRESH).sum():7} scores, {len(their_score):6} suppressed to: '
-                  f'{1e3 * seconds:6.2f} ms (limit {LIMIT_MS}), ChainerCV '
-                  f'{1e3 * their_seconds:6.0f} ms, {ratio:4.0f} times as long'
-                  f'{"" if met else "  MISSED"}; scores differ by {differ:.1e}', flush=True)
+            print(
+                f'{name:10} {"a box a class" if n_box > 1 else "one box":14}'
+                f'{(score >= SCORE_THRESH).sum():7} scores, {len(their_score):6} suppressed to: '
+                f'{1e3 * seconds:6.2f} ms (limit {LIMIT_MS}), ChainerCV '
+                f'{1e3 * their_seconds:6.0f} ms, {ratio:4.0f} times as long'
+                f'{"" if met else "  MISSED"}; scores differ by {differ:.1e}',
+                flush=True,
+            )
     if not good:
         raise SystemExit(1)
 

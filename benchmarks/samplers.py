@@ -28,8 +28,14 @@ N_BOX = 12_195_144
 N_CLASS = 500
 CHUNK = 512
 # Height and width of common photographs, and how many of each.
-SHAPES = ((768, 1024, .5), (683, 1024, .25), (1024, 768, .1), (1024, 683, .05), (576, 1024, .07),
-          (1024, 1024, .03))
+SHAPES = (
+    (768, 1024, 0.5),
+    (683, 1024, 0.25),
+    (1024, 768, 0.1),
+    (1024, 683, 0.05),
+    (576, 1024, 0.07),
+    (1024, 1024, 0.03),
+)
 SAMPLERS = ('sequential', 'class_aware', 'soft_balance 0', 'soft_balance 0.7', 'soft_balance 1.5')
 
 
@@ -41,6 +47,7 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
     from pfdet.openimages.classes import challenge_classes
     from pfdet.openimages.hierarchy import challenge_hierarchy
     from pfdet.openimages.index import AnnotationIndex, write_index
+
     n_image, n_box = int(N_IMAGE * scale), int(N_BOX * scale)
     rng = np.random.default_rng(0)
     weight = rng.lognormal(0, 0.9, n_image)
@@ -55,17 +62,29 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
     sizes = np.array([shape[:2] for shape in SHAPES], np.int32)
     share = np.array([shape[2] for shape in SHAPES])
     none = np.zeros(n_image + 1, np.int32)
-    write_index(path, {
-        'id_offsets': np.arange(n_image + 1, dtype=np.int32) * 16,
-        'id_bytes': np.zeros(16 * n_image, np.uint8),
-        'image_size': sizes[rng.choice(len(sizes), n_image, p=share)],
-        'image_suffix': np.zeros(n_image, np.uint8),
-        'object_offsets': box_offsets, 'bbox': np.zeros((n_box, 4), np.float32),
-        'flags': np.zeros(n_box, np.uint8),
-        'label_offsets': np.arange(n_box + 1, dtype=np.int32), 'label': label,
-        'positive_offsets': none, 'positive': np.zeros(0, np.int16),
-        'negative_offsets': none, 'negative': np.zeros(0, np.int16),
-    }, challenge_classes(), challenge_hierarchy(), Path(path).parent, ['.jpg'], {})
+    write_index(
+        path,
+        {
+            'id_offsets': np.arange(n_image + 1, dtype=np.int32) * 16,
+            'id_bytes': np.zeros(16 * n_image, np.uint8),
+            'image_size': sizes[rng.choice(len(sizes), n_image, p=share)],
+            'image_suffix': np.zeros(n_image, np.uint8),
+            'object_offsets': box_offsets,
+            'bbox': np.zeros((n_box, 4), np.float32),
+            'flags': np.zeros(n_box, np.uint8),
+            'label_offsets': np.arange(n_box + 1, dtype=np.int32),
+            'label': label,
+            'positive_offsets': none,
+            'positive': np.zeros(0, np.int16),
+            'negative_offsets': none,
+            'negative': np.zeros(0, np.int16),
+        },
+        challenge_classes(),
+        challenge_hierarchy(),
+        Path(path).parent,
+        ['.jpg'],
+        {},
+    )
     return len(AnnotationIndex.open(path).image_classes()[1])
 
 
@@ -73,20 +92,23 @@ def make_lists(path: str, expand: bool) -> dict[str, float]:
     """Make the file of the images of classes, as the first rank does."""
     from pfdet.iterators.balanced import shared_class_images
     from pfdet.openimages.index import AnnotationIndex
+
     index = AnnotationIndex.open(path)
     start = time.perf_counter()
     found = shared_class_images(index, expand)
     return {'seconds': time.perf_counter() - start, 'pairs': len(found.images)}
 
 
-def rank(path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int, n_draw: int
-         ) -> dict[str, float]:
+def rank(
+    path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int, n_draw: int
+) -> dict[str, float]:
     """Set a sampler up, draw, and measure."""
     import numpy as np
 
     from pfdet.iterators import balanced
     from pfdet.iterators.samplers import SequentialSampler, aspect_groups
     from pfdet.openimages.index import AnnotationIndex
+
     np.random.default_rng(0)
     before = private_memory()
     start = time.perf_counter()
@@ -114,8 +136,13 @@ def rank(path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int,
     private = private_memory()
     start = time.perf_counter()
     sampler[n_draw * n_rank + 3 * len(index)]
-    return {'set_up': set_up, 'rate': n_draw / seconds, 'private': private,
-            'grown': private - before, 'resume': time.perf_counter() - start}
+    return {
+        'set_up': set_up,
+        'rate': n_draw / seconds,
+        'private': private,
+        'grown': private - before,
+        'resume': time.perf_counter() - start,
+    }
 
 
 def private_memory() -> float:
@@ -132,8 +159,11 @@ def start_task(task, *args) -> subprocess.Popen:
     """Run a task in a new process, which then lives until :func:`end_task`."""
     return subprocess.Popen(
         [sys.executable, __file__, '--task', task.__name__, json.dumps(args, default=str)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'))
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
+    )
 
 
 def result_of(child: subprocess.Popen):
@@ -160,12 +190,20 @@ def measure(path: Path, args: argparse.Namespace) -> Iterator[Row]:
     n_pair = run_task(draw_index, path, args.scale, args.repeat_label)
     yield ('pairs of an image and its class', '', f'{n_pair:,}', None)
     made = run_task(make_lists, path, True)
-    yield ('list images by class, expanded, once a node', '< 2 s', f'{made["seconds"]:.2f} s',
-           made['seconds'] < 2)
+    yield (
+        'list images by class, expanded, once a node',
+        '< 2 s',
+        f'{made["seconds"]:.2f} s',
+        made['seconds'] < 2,
+    )
     yield ('  pairs', '', f'{made["pairs"]:,}', None)
     made = run_task(make_lists, path, False)
-    yield ('list images by class, once a node', '< 2 s', f'{made["seconds"]:.2f} s',
-           made['seconds'] < 2)
+    yield (
+        'list images by class, once a node',
+        '< 2 s',
+        f'{made["seconds"]:.2f} s',
+        made['seconds'] < 2,
+    )
     cases = [(name, False, False) for name in SAMPLERS]
     cases += [('soft_balance 0.7', True, False)]
     cases += [(name, False, True) for name in ('sequential', 'soft_balance 0.7')]
@@ -183,20 +221,34 @@ def measure(path: Path, args: argparse.Namespace) -> Iterator[Row]:
         yield (f'{title}: set-up', '< 2 s', f'{far["set_up"]:.3f} s', far['set_up'] < 2)
         yield ('  three epochs further', '', f'{far["resume"]:.3f} s', None)
         # Lists of its own are what is left where no file can be written beside the index.
-        yield ('  private memory of a process', '' if own else '< 60 MB',
-               f'{far["private"]:.1f} MB', None if own else far['private'] < 60)
+        yield (
+            '  private memory of a process',
+            '' if own else '< 60 MB',
+            f'{far["private"]:.1f} MB',
+            None if own else far['private'] < 60,
+        )
         yield ('  of which since the imports', '', f'{far["grown"]:.1f} MB', None)
         for n_rank, figures in (1, alone), (512, far):
-            yield (f'  draws of a rank of {n_rank}', '>= 50,000 / s',
-                   f'{figures["rate"]:,.0f} / s', figures['rate'] >= 50_000)
+            yield (
+                f'  draws of a rank of {n_rank}',
+                '>= 50,000 / s',
+                f'{figures["rate"]:,.0f} / s',
+                figures['rate'] >= 50_000,
+            )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--scale', type=float, default=1, help='share of the full size')
-    parser.add_argument('--repeat-label', type=float, default=0.55, metavar='SHARE',
-                        help='of boxes with the label of the one before, default %(default)s')
+    parser.add_argument(
+        '--repeat-label',
+        type=float,
+        default=0.55,
+        metavar='SHARE',
+        help='of boxes with the label of the one before, default %(default)s',
+    )
     parser.add_argument('--draws', type=int, default=500_000, help='of one rank; 1/25 of 512')
     parser.add_argument('--task', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -58,19 +58,37 @@ def make(root: Path, n_image: int, per_image: int) -> None:
     corner = rng.random((len(image), 2)) * (1 - size)
     bbox = np.concatenate([corner, corner + size], axis=1).round(6)
     group_of = rng.random(len(image)) < 0.06
-    pa.csv.write_csv(pa.table({
-        'ImageID': ids.take(pa.array(image)), 'LabelName': mids.take(pa.array(label)),
-        'XMin': bbox[:, 1], 'XMax': bbox[:, 3], 'YMin': bbox[:, 0], 'YMax': bbox[:, 2],
-        'IsGroupOf': group_of.astype(np.int8)}), root / 'boxes.csv')
+    pa.csv.write_csv(
+        pa.table(
+            {
+                'ImageID': ids.take(pa.array(image)),
+                'LabelName': mids.take(pa.array(label)),
+                'XMin': bbox[:, 1],
+                'XMax': bbox[:, 3],
+                'YMin': bbox[:, 0],
+                'YMax': bbox[:, 2],
+                'IsGroupOf': group_of.astype(np.int8),
+            }
+        ),
+        root / 'boxes.csv',
+    )
     n_label = N_LABEL * n_image - len(image)
     # Every image has a label at least.
-    verified = np.concatenate([
-        image, np.arange(n_image), rng.integers(n_image, size=n_label - n_image)])
+    verified = np.concatenate(
+        [image, np.arange(n_image), rng.integers(n_image, size=n_label - n_image)]
+    )
     of_label = np.concatenate([label, rng.choice(len(classes), n_label, p=rate)])
     positive = np.arange(len(verified)) < len(image)
-    pa.csv.write_csv(pa.table({
-        'ImageID': ids.take(pa.array(verified)), 'LabelName': mids.take(pa.array(of_label)),
-        'Confidence': positive.astype(np.int8)}), root / 'labels.csv')
+    pa.csv.write_csv(
+        pa.table(
+            {
+                'ImageID': ids.take(pa.array(verified)),
+                'LabelName': mids.take(pa.array(of_label)),
+                'Confidence': positive.astype(np.int8),
+            }
+        ),
+        root / 'labels.csv',
+    )
 
     # Detections of an image: about its objects, as far as it has any, and anywhere.
     start = np.searchsorted(image, np.arange(n_image))
@@ -83,33 +101,50 @@ def make(root: Path, n_image: int, per_image: int) -> None:
     n_relative = np.array([len(r) for r in relatives])
     table = np.zeros((len(classes), n_relative.max()), int)
     for c, related in enumerate(relatives):
-        table[c, :len(related)] = related
+        table[c, : len(related)] = related
     own = label[box]
     kin = table[own, (rng.random(len(owner), np.float32) * n_relative[own]).astype(int)]
     detected = np.where(found, kin, rng.choice(len(classes), len(owner), p=rate))
     around = np.where(found[:, None], bbox[box], bbox[rng.integers(len(bbox), size=len(owner))])
     around += 0.08 * rng.standard_normal(around.shape, np.float32)
     around = np.clip(around, 0, 1).astype(np.float32)
-    around = np.concatenate([np.minimum(around[:, :2], around[:, 2:]),
-                             np.maximum(around[:, :2], around[:, 2:])], axis=1)
+    around = np.concatenate(
+        [np.minimum(around[:, :2], around[:, 2:]), np.maximum(around[:, :2], around[:, 2:])], axis=1
+    )
     score = np.where(found, rng.beta(1, 3, len(owner)), rng.beta(0.3, 8, len(owner)))
     score = np.maximum(score, 0.001).astype(np.float32)
-    write_detections(root / 'detections.parquet', Detections(
-        ids.to_pylist(), owner, detected.astype(np.int32), score, around), classes)
+    write_detections(
+        root / 'detections.parquet',
+        Detections(ids.to_pylist(), owner, detected.astype(np.int32), score, around),
+        classes,
+    )
 
 
 def first_images(
-        detections: Detections, truth: GroundTruth, n: int) -> tuple[Detections, GroundTruth]:
+    detections: Detections, truth: GroundTruth, n: int
+) -> tuple[Detections, GroundTruth]:
     """The detections and the ground truth of the first images."""
     ids = truth.image_ids[:n]
     mine, of_truth = truth.image < n, {image_id: i for i, image_id in enumerate(ids)}
     image = np.array([of_truth.get(i, -1) for i in detections.image_ids])[detections.image]
     chosen = image >= 0
     return (
-        Detections(ids, image[chosen].astype(np.int32), detections.label[chosen],
-                   detections.score[chosen], detections.bbox[chosen]),
-        GroundTruth(ids, truth.image[mine], truth.label[mine], truth.bbox[mine],
-                    truth.group_of[mine], truth.verified[:n]))
+        Detections(
+            ids,
+            image[chosen].astype(np.int32),
+            detections.label[chosen],
+            detections.score[chosen],
+            detections.bbox[chosen],
+        ),
+        GroundTruth(
+            ids,
+            truth.image[mine],
+            truth.label[mine],
+            truth.bbox[mine],
+            truth.group_of[mine],
+            truth.verified[:n],
+        ),
+    )
 
 
 def overlaps(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
@@ -122,8 +157,9 @@ def overlaps(a: np.ndarray, b: np.ndarray, over_union: bool) -> np.ndarray:
     return inter / area
 
 
-def judge(bbox: np.ndarray, score: np.ndarray, normal: np.ndarray,
-          groups: np.ndarray) -> tuple[list, list]:
+def judge(
+    bbox: np.ndarray, score: np.ndarray, normal: np.ndarray, groups: np.ndarray
+) -> tuple[list, list]:
     """Scores and whether they are right, of one image and class."""
     order = np.argsort(score, kind='stable')[::-1]
     bbox, score = bbox[order], score[order]
@@ -158,8 +194,12 @@ def loop(detections: Detections, truth: GroundTruth, n_class: int) -> np.ndarray
         for c in np.flatnonzero(truth.verified[i] | np.isin(np.arange(n_class), gt_label)):
             of_class, gt_of_class = (label == c) & has_area, gt_label == c
             if of_class.any():
-                s, r = judge(bbox[of_class], score[of_class], gt_bbox[gt_of_class & ~group_of],
-                             gt_bbox[gt_of_class & group_of])
+                s, r = judge(
+                    bbox[of_class],
+                    score[of_class],
+                    gt_bbox[gt_of_class & ~group_of],
+                    gt_bbox[gt_of_class & group_of],
+                )
                 scores[c] += s
                 rights[c] += r
     ap = np.full(n_class, np.nan)
@@ -178,15 +218,30 @@ def run_command(root: Path) -> tuple[float, float]:
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, ROOT / 'evaluate' / 'score.py', '--boxes', root / 'boxes.csv',
-         '--labels', root / 'labels.csv', '--classes', CLASSES, '--hierarchy', HIERARCHY,
-         '--detections', root / 'detections.parquet', '--out', root / 'score.json'],
-        env=environment, stdout=subprocess.DEVNULL)
+        [
+            sys.executable,
+            ROOT / 'evaluate' / 'score.py',
+            '--boxes',
+            root / 'boxes.csv',
+            '--labels',
+            root / 'labels.csv',
+            '--classes',
+            CLASSES,
+            '--hierarchy',
+            HIERARCHY,
+            '--detections',
+            root / 'detections.parquet',
+            '--out',
+            root / 'score.json',
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     # Of this process alone: the one that made the files needed more memory.
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit('evaluate/score.py failed')
-    return time.perf_counter() - start, usage.ru_maxrss / 1024 ** 2
+    return time.perf_counter() - start, usage.ru_maxrss / 1024**2
 
 
 def main() -> None:
@@ -206,15 +261,27 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / 'detections.parquet').exists():
             # Another process, which gives its memory back.
-            subprocess.run([sys.executable, __file__, '--make', root, '--images', str(args.images),
-                            '--detections', str(args.detections)], check=True)
+            subprocess.run(
+                [
+                    sys.executable,
+                    __file__,
+                    '--make',
+                    root,
+                    '--images',
+                    str(args.images),
+                    '--detections',
+                    str(args.detections),
+                ],
+                check=True,
+            )
         seconds, gigabytes = run_command(root)
         score = json.loads((root / 'score.json').read_text())
 
         classes = challenge_classes()
         detections = read_detections(root / 'detections.parquet', classes)
         truth = read_ground_truth(
-            root / 'boxes.csv', root / 'labels.csv', classes, challenge_hierarchy())
+            root / 'boxes.csv', root / 'labels.csv', classes, challenge_hierarchy()
+        )
         n_detection = len(detections)
         size = (root / 'detections.parquet').stat().st_size / 1e6
         start = time.perf_counter()
@@ -227,15 +294,21 @@ def main() -> None:
     differ = np.nanmax(np.abs(average_precision(*share, len(classes))['ap'] - expected))
 
     ratio = loop_seconds / ap_seconds
-    print(f'{len(truth.image_ids)} images, {n_detection} detections ({size:.0f} MB), '
-          f'{len(truth.image)} boxes after expansion, mAP {score["mAP"]:.4f}')
+    print(
+        f'{len(truth.image_ids)} images, {n_detection} detections ({size:.0f} MB), '
+        f'{len(truth.image)} boxes after expansion, mAP {score["mAP"]:.4f}'
+    )
     met = (seconds <= LIMIT_SECONDS, gigabytes <= LIMIT_GB, ratio >= LEAST_RATIO, differ <= 1e-9)
     missed = ['' if m else '  MISSED' for m in met]
-    print(f'evaluate/score.py {seconds:6.1f} s (limit {LIMIT_SECONDS}){missed[0]}, '
-          f'{gigabytes:.2f} GB (limit {LIMIT_GB}){missed[1]}')
-    print(f'average_precision {ap_seconds:6.1f} s, image by image {loop_seconds:.0f} s: '
-          f'{ratio:.0f} times as long (at least {LEAST_RATIO}){missed[2]}; on {args.share} images '
-          f'AP differs by {differ:.1e}{missed[3]}')
+    print(
+        f'evaluate/score.py {seconds:6.1f} s (limit {LIMIT_SECONDS}){missed[0]}, '
+        f'{gigabytes:.2f} GB (limit {LIMIT_GB}){missed[1]}'
+    )
+    print(
+        f'average_precision {ap_seconds:6.1f} s, image by image {loop_seconds:.0f} s: '
+        f'{ratio:.0f} times as long (at least {LEAST_RATIO}){missed[2]}; on {args.share} images '
+        f'AP differs by {differ:.1e}{missed[3]}'
+    )
     if not all(met):
         raise SystemExit(1)
 

@@ -25,13 +25,17 @@ import numpy as np
 SIZE = (480, 640)
 CASES = {'resnet50': 2, 'se_resnext101': 1}
 # The most that is wanted: of ChainerCV's step, of PyTorch's backbone and FPN, and of the rest.
-GOALS = {'chainercv': {'resnet50': 0.6}, 'torch': {'resnet50': 2.0, 'se_resnext101': 3.0},
-         'share': {'resnet50': 0.25}}
+GOALS = {
+    'chainercv': {'resnet50': 0.6},
+    'torch': {'resnet50': 2.0, 'se_resnext101': 3.0},
+    'share': {'resnet50': 0.25},
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
     parser.add_argument('--own-roi-align', action='store_true', help="ChainerCV with Chainer's")
     parser.add_argument('--skip', nargs='*', default=[], help='contenders to leave out')
@@ -53,8 +57,10 @@ def main() -> int:
             flags = ['--own-roi-align'] if args.own_roi_align else []
             results[contender] = run(contender, backbone, args.runs, flags)
         for name, result in results.items():
-            print(f'  {name:10}' + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items()
-                                             if k != 'share'))
+            print(
+                f'  {name:10}'
+                + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items() if k != 'share')
+            )
         ours = results['pfdet']
         ratios = {'share': ours['share']}
         if 'chainercv' in results:
@@ -63,10 +69,16 @@ def main() -> int:
             ratios['torch'] = ours['features'] / results['torch']['features']
         for name, ratio in ratios.items():
             goal = GOALS[name].get(backbone)
-            what = {'share': 'share outside convolutions and matrix products',
-                    'chainercv': "step / ChainerCV's", 'torch': "features / PyTorch's"}[name]
-            verdict = '' if goal is None else (
-                f'  goal at most {goal}: ' + ('met' if ratio <= goal else 'MISSED'))
+            what = {
+                'share': 'share outside convolutions and matrix products',
+                'chainercv': "step / ChainerCV's",
+                'torch': "features / PyTorch's",
+            }[name]
+            verdict = (
+                ''
+                if goal is None
+                else (f'  goal at most {goal}: ' + ('met' if ratio <= goal else 'MISSED'))
+            )
             missed += goal is not None and ratio > goal
             print(f'  {what}: {ratio:.2f}{verdict}')
     return int(missed > 0)
@@ -74,8 +86,7 @@ def main() -> int:
 
 def run(contender: str, backbone: str, runs: int, flags: list[str]) -> dict:
     """The result of a contender in a fresh process; empty if it cannot run here."""
-    command = [sys.executable, __file__, '--runs', str(runs), *flags,
-               '--only', contender, backbone]
+    command = [sys.executable, __file__, '--runs', str(runs), *flags, '--only', contender, backbone]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         if contender == 'pfdet':
@@ -112,10 +123,16 @@ class ProductTime:
     """
 
     def __init__(self, chainer):
-        self.seconds = 0.
-        self.hook = type('Hook', (chainer.FunctionHook,), {
-            'name': 'ProductTime', 'forward_preprocess': self._begin,
-            'forward_postprocess': self._end})()
+        self.seconds = 0.0
+        self.hook = type(
+            'Hook',
+            (chainer.FunctionHook,),
+            {
+                'name': 'ProductTime',
+                'forward_preprocess': self._begin,
+                'forward_postprocess': self._end,
+            },
+        )()
 
     def _begin(self, function, in_data) -> None:
         self._started = time.perf_counter()
@@ -138,15 +155,22 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
     from pfdet.training.transforms import Batch
 
     recipe = recipes.override(
-        recipes.find('table1-baseline'), [f'backbone={backbone}', 'fpn_bn=False'])
+        recipes.find('table1-baseline'), [f'backbone={backbone}', 'fpn_bn=False']
+    )
     network = build.detector(recipe, n_class)
     classes = Classes(tuple(map(str, range(n_class))), tuple(map(str, range(n_class))))
     hierarchy = flat_hierarchy(n_class)
     chain = build.train_chain(recipe, network, classes, hierarchy, 0)
     imgs, bbox, label = made_batch(CASES[backbone], n_class)
     nothing = [np.zeros(n_class, bool)] * len(imgs)
-    truth = collate(bbox, [np.eye(n_class, dtype=bool)[k] for k in label],
-                    [np.zeros(len(b), np.uint8) for b in bbox], nothing, nothing, hierarchy)
+    truth = collate(
+        bbox,
+        [np.eye(n_class, dtype=bool)[k] for k in label],
+        [np.zeros(len(b), np.uint8) for b in bbox],
+        nothing,
+        nothing,
+        hierarchy,
+    )
     batch = Batch(imgs, truth, list(range(len(imgs))), [''] * len(imgs), SIZE)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(chain)
     x = network.prepare(imgs)
@@ -156,8 +180,10 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
         network.cleargrads()
         sum(chainer.functions.sum(h) for h in hs).backward()
 
-    result = {'step': median_time(lambda: optimizer.update(chain, batch), runs),
-              'features': median_time(features, runs)}
+    result = {
+        'step': median_time(lambda: optimizer.update(chain, batch), runs),
+        'features': median_time(features, runs),
+    }
     products = ProductTime(chainer)
     started = time.perf_counter()
     with products.hook:
@@ -166,8 +192,9 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
     return result
 
 
-def time_chainercv(backbone: str, runs: int, n_class: int = 80,
-                   own_roi_align: bool = False) -> dict:
+def time_chainercv(
+    backbone: str, runs: int, n_class: int = 80, own_roi_align: bool = False
+) -> dict:
     """ChainerCV's Faster R-CNN with its losses, put together as in its FPN example."""
     import pfdet.compat  # noqa: F401  but not pfdet.links, which would mend Chainer
 
@@ -197,11 +224,11 @@ def time_chainercv(backbone: str, runs: int, n_class: int = 80,
         losses = list(rpn_loss(locs, confs, anchors, sizes, bbox))
         rois, indices = network.rpn.decode(locs, confs, anchors, x.shape)
         rois = np.vstack([rois, *bbox])
-        indices = np.hstack([indices, *[np.full(len(b), i, np.int32)
-                                        for i, b in enumerate(bbox)]])
+        indices = np.hstack([indices, *[np.full(len(b), i, np.int32) for i, b in enumerate(bbox)]])
         rois, indices = network.bbox_head.distribute(rois, indices)
         rois, indices, gt_locs, gt_labels = bbox_head_loss_pre(
-            rois, indices, network.bbox_head.std, bbox, label)
+            rois, indices, network.bbox_head.std, bbox, label
+        )
         locs, confs = network.bbox_head(hs, rois, indices)
         losses += bbox_head_loss_post(locs, confs, indices, gt_locs, gt_labels, len(imgs))
         return F.sum(F.stack(losses))
@@ -228,14 +255,29 @@ def time_torch(backbone: str, runs: int) -> dict:
         def __init__(self, i, mid, o, stride, groups, se):
             super().__init__()
             self.body = nn.Sequential(
-                conv(i, mid, 1), nn.BatchNorm2d(mid), nn.ReLU(),
-                conv(mid, mid, 3, stride, groups), nn.BatchNorm2d(mid), nn.ReLU(),
-                conv(mid, o, 1), nn.BatchNorm2d(o))
-            self.se = nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Conv2d(o, o // 16, 1), nn.ReLU(),
-                nn.Conv2d(o // 16, o, 1), nn.Sigmoid()) if se else None
-            self.skip = nn.Identity() if i == o else nn.Sequential(
-                conv(i, o, 1, stride), nn.BatchNorm2d(o))
+                conv(i, mid, 1),
+                nn.BatchNorm2d(mid),
+                nn.ReLU(),
+                conv(mid, mid, 3, stride, groups),
+                nn.BatchNorm2d(mid),
+                nn.ReLU(),
+                conv(mid, o, 1),
+                nn.BatchNorm2d(o),
+            )
+            self.se = (
+                nn.Sequential(
+                    nn.AdaptiveAvgPool2d(1),
+                    nn.Conv2d(o, o // 16, 1),
+                    nn.ReLU(),
+                    nn.Conv2d(o // 16, o, 1),
+                    nn.Sigmoid(),
+                )
+                if se
+                else None
+            )
+            self.skip = (
+                nn.Identity() if i == o else nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o))
+            )
 
         def forward(self, x):
             h = self.body(x)
@@ -247,15 +289,16 @@ def time_torch(backbone: str, runs: int) -> dict:
         def __init__(self, depths, width, groups, se):
             super().__init__()
             self.stem = nn.Sequential(
-                conv(3, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+                conv(3, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+            )
             self.stages, i = nn.ModuleList(), 64
             for n, depth in enumerate(depths):
-                mid, o = width * 2 ** n, 256 * 2 ** n
+                mid, o = width * 2**n, 256 * 2**n
                 blocks = [Bottleneck(i, mid, o, 1 + (n > 0), groups, se)]
                 blocks += [Bottleneck(o, mid, o, 1, groups, se) for _ in range(depth - 1)]
                 self.stages.append(nn.Sequential(*blocks))
                 i = o
-            self.inner = nn.ModuleList([nn.Conv2d(256 * 2 ** n, 256, 1) for n in range(4)])
+            self.inner = nn.ModuleList([nn.Conv2d(256 * 2**n, 256, 1) for n in range(4)])
             self.outer = nn.ModuleList([nn.Conv2d(256, 256, 3, padding=1) for _ in range(4)])
 
         def forward(self, x):
@@ -268,8 +311,10 @@ def time_torch(backbone: str, runs: int) -> dict:
                 hs[n] = hs[n] + nn.functional.interpolate(hs[n + 1], scale_factor=2)
             return [outer(h) for outer, h in zip(self.outer, hs)]
 
-    network = {'resnet50': lambda: Features((3, 4, 6, 3), 64, 1, False),
-               'se_resnext101': lambda: Features((3, 4, 23, 3), 128, 32, True)}[backbone]()
+    network = {
+        'resnet50': lambda: Features((3, 4, 6, 3), 64, 1, False),
+        'se_resnext101': lambda: Features((3, 4, 23, 3), 128, 32, True),
+    }[backbone]()
     imgs, _, _ = made_batch(CASES[backbone], 80)
     x = torch.tensor(np.stack(imgs).astype(np.float32) - 120)
 

@@ -28,7 +28,7 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, end_all_ranks_on_exception, run_command
 
 # Every fourth power of two, from one number to the gradients of PFDet's largest network.
-DEFAULT_SIZES = tuple(4 ** i for i in range(1, 15)) + (636_500_484,)
+DEFAULT_SIZES = tuple(4**i for i in range(1, 15)) + (636_500_484,)
 DTYPES = ('float32', 'float16', 'float64')
 PERCENTILES = (10, 50, 90)
 # What decides how a library communicates: kept with the figures.
@@ -45,25 +45,34 @@ def main() -> None:
     local = world.Split(world.rank // group_size, world.rank)
     if args.communicator == 'mpi':
         if args.dtype == 'float16':
-            raise InputError('--dtype float16: MPI cannot add it; take --communicator packed on '
-                             'CPUs or pure_nccl on GPUs')
+            raise InputError(
+                '--dtype float16: MPI cannot add it; take --communicator packed on '
+                'CPUs or pure_nccl on GPUs'
+            )
         bench, comm = MPIAllreduce(local, args.dtype), None
     else:
         comm = chainermn_communicator(args.communicator, args.dtype, group_size)
         bench = GradientAllreduce(comm)
 
     report = describe(args, world, group_size)
-    print_once(world, f'{args.communicator}, {args.dtype}, groups of {group_size} of '
-               f'{world.size} ranks\n{"bytes":>12}{"p10":>11}{"median":>11}{"p90":>11} us'
-               f'{"bus":>10} GB/s')
+    print_once(
+        world,
+        f'{args.communicator}, {args.dtype}, groups of {group_size} of '
+        f'{world.size} ranks\n{"bytes":>12}{"p10":>11}{"median":>11}{"p90":>11} us'
+        f'{"bus":>10} GB/s',
+    )
     for size in args.sizes:
         run = bench.prepare(size)
         seconds, inner = time_repetitions(run, world, args.repetitions, args.seconds)
         row = {'bytes': bench.n_byte(size), 'calls': inner, **summary(seconds)}
         row['bus_GBps'] = bus_bandwidth(row['bytes'], group_size, row['p50']) / 1e9
         report['allreduce'].append(row)
-        print_once(world, f'{row["bytes"]:12}' + ''.join(
-            f'{row[f"p{p}"] * 1e6:11.1f}' for p in PERCENTILES) + f'{row["bus_GBps"]:13.3f}')
+        print_once(
+            world,
+            f'{row["bytes"]:12}'
+            + ''.join(f'{row[f"p{p}"] * 1e6:11.1f}' for p in PERCENTILES)
+            + f'{row["bus_GBps"]:13.3f}',
+        )
     if comm is not None and args.bn_channels:
         print_once(world, '\nbatch normalization, median us   plain  multi-node       added')
         for n_channel in args.bn_channels:
@@ -71,8 +80,11 @@ def main() -> None:
             report['batch_normalization'].append(row)
             for way in 'forward', 'backward':
                 plain, multi = (row[kind][way]['p50'] * 1e6 for kind in ('plain', 'multi_node'))
-                print_once(world, f'{n_channel:6} channels, {way:9}'
-                           f'{plain:14.1f}{multi:12.1f}{multi - plain:12.1f}')
+                print_once(
+                    world,
+                    f'{n_channel:6} channels, {way:9}'
+                    f'{plain:14.1f}{multi:12.1f}{multi - plain:12.1f}',
+                )
     if args.out is not None and world.rank == 0:
         with replace_when_done(args.out) as path:
             path.write_text(json.dumps(report, indent=1) + '\n')
@@ -140,7 +152,8 @@ class GradientAllreduce:
         link = chainer.Link()
         with link.init_scope():
             link.param = chainer.Parameter(
-                np.zeros(self.n_byte(size) // self.sent_itemsize, np.float32))
+                np.zeros(self.n_byte(size) // self.sent_itemsize, np.float32)
+            )
         if comm_on_gpu(comm):
             link.to_gpu()
         link.param.grad = link.xp.full_like(link.param.array, comm.rank + 1)
@@ -178,7 +191,10 @@ def chainermn_communicator(name: str, dtype: str, group_size: int):
 
 def comm_on_gpu(comm) -> bool:
     return type(comm).__name__ in (
-        'PureNcclCommunicator', 'FlatCommunicator', 'NonCudaAwareCommunicator')
+        'PureNcclCommunicator',
+        'FlatCommunicator',
+        'NonCudaAwareCommunicator',
+    )
 
 
 def synchronize(comm) -> None:
@@ -189,8 +205,9 @@ def synchronize(comm) -> None:
         chainer.backends.cuda.Stream.null.synchronize()
 
 
-def time_repetitions(run: Callable[[], None], world: MPI.Comm, n_repetition: int,
-                     seconds: float) -> tuple[np.ndarray, int]:
+def time_repetitions(
+    run: Callable[[], None], world: MPI.Comm, n_repetition: int, seconds: float
+) -> tuple[np.ndarray, int]:
     """Seconds of a call in each repetition, on its slowest rank.
 
     Args:
@@ -224,8 +241,9 @@ def slowest_rank(seconds: Sequence[float], world: MPI.Comm) -> np.ndarray:
     return slowest
 
 
-def time_batch_normalization(n_channel: int, shape: tuple[int, int, int], comm, world: MPI.Comm,
-                             args: argparse.Namespace) -> dict:
+def time_batch_normalization(
+    n_channel: int, shape: tuple[int, int, int], comm, world: MPI.Comm, args: argparse.Namespace
+) -> dict:
     """Forward and backward passes of a plain and of a multi-node batch normalization."""
     import chainer
     import chainer.links as L
@@ -273,9 +291,11 @@ def bus_bandwidth(n_byte: int, n_rank: int, seconds: float) -> float:
 
 def summary(seconds: np.ndarray) -> dict[str, float]:
     """Minimum, percentiles and maximum over repetitions."""
-    return {'min': float(seconds.min()),
-            **{f'p{p}': float(np.percentile(seconds, p)) for p in PERCENTILES},
-            'max': float(seconds.max())}
+    return {
+        'min': float(seconds.min()),
+        **{f'p{p}': float(np.percentile(seconds, p)) for p in PERCENTILES},
+        'max': float(seconds.max()),
+    }
 
 
 def describe(args: argparse.Namespace, world: MPI.Comm, group_size: int) -> dict:
@@ -284,11 +304,18 @@ def describe(args: argparse.Namespace, world: MPI.Comm, group_size: int) -> dict
     command = 'python mpi_scripts/allreduce_benchmark.py ' + ' '.join(sys.argv[1:])
     return {
         'command': f'mpiexec -n {world.size} {command}',
-        'communicator': args.communicator, 'dtype': args.dtype, 'ranks': world.size,
-        'group_size': group_size, 'ranks_per_node': node.size, 'cores_per_node': os.cpu_count(),
+        'communicator': args.communicator,
+        'dtype': args.dtype,
+        'ranks': world.size,
+        'group_size': group_size,
+        'ranks_per_node': node.size,
+        'cores_per_node': os.cpu_count(),
         'library': MPI.Get_library_version().splitlines()[0].strip(' \0'),
         'settings': {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)},
-        'repetitions': args.repetitions, 'allreduce': [], 'batch_normalization': []}
+        'repetitions': args.repetitions,
+        'allreduce': [],
+        'batch_normalization': [],
+    }
 
 
 def print_once(world: MPI.Comm, text: str) -> None:
@@ -307,25 +334,58 @@ def parse_size(text: str) -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add('--communicator', default='mpi',
-        help="mpi, packed, or ChainerMN's name: naive, flat, pure_nccl (default: %(default)s)")
-    add('--dtype', choices=DTYPES, default='float32',
-        help='of what is sent; float16 with packed and pure_nccl (default: %(default)s)')
-    add('--sizes', nargs='+', metavar='BYTES',
+    add(
+        '--communicator',
+        default='mpi',
+        help="mpi, packed, or ChainerMN's name: naive, flat, pure_nccl (default: %(default)s)",
+    )
+    add(
+        '--dtype',
+        choices=DTYPES,
+        default='float32',
+        help='of what is sent; float16 with packed and pure_nccl (default: %(default)s)',
+    )
+    add(
+        '--sizes',
+        nargs='+',
+        metavar='BYTES',
         help='of the messages (default: powers of 4 up to 256M, and the gradients of PFDet with '
-             'SENet-154)')
+        'SENet-154)',
+    )
     add('--max-size', metavar='BYTES', help='leave out larger messages: each rank holds two')
-    add('--group-size', type=int, default=0, metavar='RANKS',
-        help='ranks in a row that all-reduce among themselves (default: all)')
+    add(
+        '--group-size',
+        type=int,
+        default=0,
+        metavar='RANKS',
+        help='ranks in a row that all-reduce among themselves (default: all)',
+    )
     add('--repetitions', type=int, default=20, help='of each size (default: %(default)s)')
-    add('--seconds', type=float, default=0.002,
-        help='a repetition lasts at least, by repeating the call (default: %(default)s)')
-    add('--bn-channels', type=int, nargs='*', default=(64, 256, 2048), metavar='C',
-        help='batch normalizations to time; none with --communicator mpi (default: 64 256 2048)')
-    add('--bn-shape', type=int, nargs=3, default=(1, 25, 25), metavar=('N', 'H', 'W'),
-        help="of a rank's images there (default: 1 25 25)")
+    add(
+        '--seconds',
+        type=float,
+        default=0.002,
+        help='a repetition lasts at least, by repeating the call (default: %(default)s)',
+    )
+    add(
+        '--bn-channels',
+        type=int,
+        nargs='*',
+        default=(64, 256, 2048),
+        metavar='C',
+        help='batch normalizations to time; none with --communicator mpi (default: 64 256 2048)',
+    )
+    add(
+        '--bn-shape',
+        type=int,
+        nargs=3,
+        default=(1, 25, 25),
+        metavar=('N', 'H', 'W'),
+        help="of a rank's images there (default: 1 25 25)",
+    )
     add('--out', type=Path, metavar='FILE.json', help='write the figures there')
     args = parser.parse_args()
     sizes = [parse_size(s) for s in args.sizes] if args.sizes else list(DEFAULT_SIZES)

@@ -29,8 +29,11 @@ BENCHMARK = Path(__file__).with_name('allreduce_benchmark.py')
 ALGORITHMS = ('ring', 'recursive_doubling', 'reduce_scatter_allgather')
 # MPICH's own algorithms instead of those for shared memory, and polite waiting.
 SETTINGS = {
-    'MPIR_CVAR_DEVICE_COLLECTIVES': 'none', 'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
-    'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1', 'OMP_NUM_THREADS': '1'}
+    'MPIR_CVAR_DEVICE_COLLECTIVES': 'none',
+    'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
+    'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1',
+    'OMP_NUM_THREADS': '1',
+}
 
 
 def main() -> None:
@@ -46,7 +49,9 @@ def main() -> None:
         runs[algorithm, n_rank] = measure(launcher, algorithm, n_rank, args)
         joined = {
             'command': 'python mpi_scripts/measure_allreduce.py',
-            'settings': SETTINGS, 'runs': [runs[key] for key in sorted(runs)]}
+            'settings': SETTINGS,
+            'runs': [runs[key] for key in sorted(runs)],
+        }
         with replace_when_done(args.out) as path:
             path.write_text(as_text(joined))
 
@@ -59,27 +64,54 @@ def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace
     """
     root = BENCHMARK.parents[1]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
-    environment = {**os.environ, **SETTINGS, 'MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM': algorithm,
-                   'PYTHONPATH': path}
+    environment = {
+        **os.environ,
+        **SETTINGS,
+        'MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM': algorithm,
+        'PYTHONPATH': path,
+    }
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / 'out.json'
-        command = [launcher, '-n', str(n_rank), sys.executable, str(BENCHMARK),
-                   '--sizes', *args.sizes, '--repetitions', str(args.repetitions),
-                   '--out', str(out)]
-        done = subprocess.run(command, env=environment, text=True, check=False,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command = [
+            launcher,
+            '-n',
+            str(n_rank),
+            sys.executable,
+            str(BENCHMARK),
+            '--sizes',
+            *args.sizes,
+            '--repetitions',
+            str(args.repetitions),
+            '--out',
+            str(out),
+        ]
+        done = subprocess.run(
+            command,
+            env=environment,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if done.returncode:
-            raise InputError(f'{algorithm} on {n_rank} ranks ended with status '
-                             f'{done.returncode}: {done.stdout[-500:]}')
+            raise InputError(
+                f'{algorithm} on {n_rank} ranks ended with status '
+                f'{done.returncode}: {done.stdout[-500:]}'
+            )
         report = json.loads(out.read_text())
     if 'MPICH' not in report['library']:
-        raise InputError(f'{report["library"]}: cannot be told which algorithm to take; expected '
-                         'MPICH')
-    return {'algorithm': algorithm, 'ranks': n_rank, 'cores': report['cores_per_node'],
-            'library': report['library'], 'repetitions': report['repetitions'],
-            'bytes': [row['bytes'] for row in report['allreduce']],
-            **{f'p{p}': [round(row[f'p{p}'], 8) for row in report['allreduce']]
-               for p in (10, 50, 90)}}
+        raise InputError(
+            f'{report["library"]}: cannot be told which algorithm to take; expected MPICH'
+        )
+    return {
+        'algorithm': algorithm,
+        'ranks': n_rank,
+        'cores': report['cores_per_node'],
+        'library': report['library'],
+        'repetitions': report['repetitions'],
+        'bytes': [row['bytes'] for row in report['allreduce']],
+        **{f'p{p}': [round(row[f'p{p}'], 8) for row in report['allreduce']] for p in (10, 50, 90)},
+    }
 
 
 def as_text(joined: dict) -> str:
@@ -91,12 +123,14 @@ def as_text(joined: dict) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.json')
     parser.add_argument('--ranks', type=int, nargs='+', default=(2, 4, 8, 16, 32, 64))
     parser.add_argument('--algorithms', nargs='+', choices=ALGORITHMS, default=ALGORITHMS)
-    parser.add_argument('--sizes', nargs='+', metavar='BYTES',
-                        default=('4K', '16K', '64K', '256K', '1M', '8M'))
+    parser.add_argument(
+        '--sizes', nargs='+', metavar='BYTES', default=('4K', '16K', '64K', '256K', '1M', '8M')
+    )
     parser.add_argument('--repetitions', type=int, default=9)
     return parser.parse_args()
 

@@ -28,10 +28,15 @@ from pfdet.training import build
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--recipe', default=recipes.DEFAULT, help='default: %(default)s')
-    parser.add_argument('--sizes', nargs='+', metavar='HxW',
-                        default=['256x256', '256x384', '384x384', '384x512', '512x512'])
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        metavar='HxW',
+        default=['256x256', '256x384', '384x384', '384x512', '512x512'],
+    )
     parser.add_argument('--repeat', type=int, default=2, help='the quickest counts')
     parser.add_argument('--gpu', type=int, default=-1, metavar='ID', help='default: on the CPU')
     parser.add_argument('--out', type=Path, metavar='FILE.json')
@@ -49,14 +54,25 @@ def main() -> None:
     for size, count in zip(sizes, operations, strict=True):
         seconds = min(step(network, recipe.n_roi, size) for _ in range(args.repeat))
         rows.append({'size': list(size), 'tera_operations': count / 1e12, 'seconds': seconds})
-        print(f'{size[0]:5} x {size[1]:4}{count / 1e12:10.3f} T{seconds:10.3f} s'
-              f'{count / seconds / 1e12:10.3f} T/s', flush=True)
+        print(
+            f'{size[0]:5} x {size[1]:4}{count / 1e12:10.3f} T{seconds:10.3f} s'
+            f'{count / seconds / 1e12:10.3f} T/s',
+            flush=True,
+        )
     if args.out is not None:
         with replace_when_done(args.out) as path:
-            path.write_text(json.dumps({
-                'command': 'OMP_NUM_THREADS=1 python mpi_scripts/measure_image_sizes.py',
-                'recipe': recipe.name, 'device': 'CPU' if args.gpu < 0 else 'GPU', 'rows': rows},
-                indent=1) + '\n')
+            path.write_text(
+                json.dumps(
+                    {
+                        'command': 'OMP_NUM_THREADS=1 python mpi_scripts/measure_image_sizes.py',
+                        'recipe': recipe.name,
+                        'device': 'CPU' if args.gpu < 0 else 'GPU',
+                        'rows': rows,
+                    },
+                    indent=1,
+                )
+                + '\n'
+            )
 
 
 def step(network, n_roi: int, size: tuple[int, int]) -> float:

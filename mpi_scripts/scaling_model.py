@@ -40,15 +40,27 @@ GPUS = (64, 512, 4096)
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--out', type=Path, metavar='FILE.png', help='draw the figure there')
     parser.add_argument('--inputs', action='store_true', help='print every input and its source')
-    parser.add_argument('--ranges', action='store_true',
-                        help='print the fit for every reading and every input low and high')
-    parser.add_argument('--count', action='store_true',
-                        help=f'build the network and count again; writes {FILE.name}')
-    parser.add_argument('--sweep', type=Path, default=sweep.SWEEP, metavar='FILE.json',
-                        help='of measure_allreduce.py (default: the one kept here)')
+    parser.add_argument(
+        '--ranges',
+        action='store_true',
+        help='print the fit for every reading and every input low and high',
+    )
+    parser.add_argument(
+        '--count',
+        action='store_true',
+        help=f'build the network and count again; writes {FILE.name}',
+    )
+    parser.add_argument(
+        '--sweep',
+        type=Path,
+        default=sweep.SWEEP,
+        metavar='FILE.json',
+        help='of measure_allreduce.py (default: the one kept here)',
+    )
     args = parser.parse_args()
     if args.out is not None and args.out.suffix not in ('.png', '.svg', '.pdf'):
         raise InputError(f'--out {args.out}: expected a .png, .svg or .pdf')
@@ -89,33 +101,43 @@ def print_inputs() -> None:
 
 def print_fit(detector: Detector, inputs: Inputs) -> None:
     """The network, the paper's step, and the fit for each reading of the paper."""
-    print(f'{detector.recipe}: {detector.n_parameter / 1e6:.1f} M parameters, '
-          f'{len(detector.bn_channels)} batch normalizations\n'
-          f'paper: {paper_step(detector, inputs):.3f} s a step of 512 images, '
-          f'{inputs.efficiency * paper_step(detector, inputs):.3f} s on 8 GPUs\n')
-    print(f'{"reading":26}{"Tops/s":>8}{"latency":>9}{"512 GPUs":>10}{"hours":>7}'
-          '   latency not fitted')
+    print(
+        f'{detector.recipe}: {detector.n_parameter / 1e6:.1f} M parameters, '
+        f'{len(detector.bn_channels)} batch normalizations\n'
+        f'paper: {paper_step(detector, inputs):.3f} s a step of 512 images, '
+        f'{inputs.efficiency * paper_step(detector, inputs):.3f} s on 8 GPUs\n'
+    )
+    print(
+        f'{"reading":26}{"Tops/s":>8}{"latency":>9}{"512 GPUs":>10}{"hours":>7}'
+        '   latency not fitted'
+    )
     for reading, setting in READINGS.items():
         own = fit_to_paper(detector, inputs, setting)
         late, early = without_fitting_latency(detector, setting)
-        print(f'{reading:26}{own.tflops:8.2f}{own.hop_factor:8.2f}x'
-              f'{efficiency(detector, inputs, own, setting, 512):10.1%}'
-              f'{hours(detector, inputs, own, setting, 512):7.1f}   {late:.1%} to {early:.1%}')
+        print(
+            f'{reading:26}{own.tflops:8.2f}{own.hop_factor:8.2f}x'
+            f'{efficiency(detector, inputs, own, setting, 512):10.1%}'
+            f'{hours(detector, inputs, own, setting, 512):7.1f}   {late:.1%} to {early:.1%}'
+        )
 
 
 def print_options(detector: Detector, inputs: Inputs, fitted: Fit, setting: Setting) -> None:
     """What each option gives, and between what over all readings and inputs."""
     ranges = efficiency_ranges(detector, GPUS)
-    print('\nseconds a step, hours of 16 epochs, efficiency against 8 GPUs as in the paper, and '
-          'its range\n' + ' ' * 24 + ''.join(f'{n:>16,} GPUs            ' for n in GPUS))
+    print(
+        '\nseconds a step, hours of 16 epochs, efficiency against 8 GPUs as in the paper, and '
+        'its range\n' + ' ' * 24 + ''.join(f'{n:>16,} GPUs            ' for n in GPUS)
+    )
     for option in OPTIONS:
         own = with_option(setting, option)
         line = f'{option:24}'
         for n, (low, high) in zip(GPUS, ranges[option], strict=True):
-            line += (f'{step_seconds(detector, inputs, fitted, own, n):5.2f}'
-                     f'{hours(detector, inputs, fitted, own, n):7.1f}'
-                     f'{efficiency(detector, inputs, fitted, own, n, setting):6.0%}'
-                     f' ({low:4.0%} to {high:4.0%})')
+            line += (
+                f'{step_seconds(detector, inputs, fitted, own, n):5.2f}'
+                f'{hours(detector, inputs, fitted, own, n):7.1f}'
+                f'{efficiency(detector, inputs, fitted, own, n, setting):6.0%}'
+                f' ({low:4.0%} to {high:4.0%})'
+            )
         print(line)
 
 
@@ -124,8 +146,10 @@ def print_ranges(detector: Detector) -> None:
     print(f'\n{"reading, input":48}{"Tops/s":>8}{"latency":>9}{"4096 GPUs":>11}')
     for v in variations(detector):
         at = efficiency(detector, v.inputs, v.fit, v.setting, 4096)
-        print(f'{v.name:48}{v.fit.tflops:8.2f}{v.fit.hop_factor:8.2f}x{at:11.0%}'
-              + ('' if v.fit.hop_factor >= 0 else '  impossible'))
+        print(
+            f'{v.name:48}{v.fit.tflops:8.2f}{v.fit.hop_factor:8.2f}x{at:11.0%}'
+            + ('' if v.fit.hop_factor >= 0 else '  impossible')
+        )
 
 
 def print_sweep(points: list[sweep.Point]) -> None:

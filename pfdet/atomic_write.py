@@ -34,7 +34,8 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
+            prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent
+        )
     except OSError as e:
         raise _cannot_be_written(path, e) from e
     os.close(handle)
@@ -75,8 +76,7 @@ def remove_unfinished(directory: str | os.PathLike, *names: str) -> None:
 
 def _is_no_room(error: OSError) -> bool:
     # NumPy's short write has no number: '1000 requested and 512 written'.
-    return error.errno in _NO_ROOM or (
-        error.errno is None and str(error).endswith(' written'))
+    return error.errno in _NO_ROOM or (error.errno is None and str(error).endswith(' written'))
 
 
 def _cannot_be_written(path: Path, error: OSError) -> InputError:

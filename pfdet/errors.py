@@ -52,6 +52,7 @@ def end_all_ranks_on_exception() -> None:
     They would wait for it for ever. Its traceback is printed first; where all ranks fail, it is
     the first rank's.
     """
+
     def hook(kind, exception, traceback) -> None:
         _let_first_rank_speak()
         sys.__excepthook__(kind, exception, traceback)

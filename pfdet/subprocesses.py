@@ -12,8 +12,7 @@ from pfdet.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None
-               ) -> None:
+def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None) -> None:
     """Run a Python program and wait for it; the command is printed so that it can be typed again.
 
     Args:
@@ -28,8 +27,10 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     command = [sys.executable, *map(str, args)]
     if ranks > 1:
         command = [mpiexec(), '-n', str(ranks), *command]
-    print('$ ' + shlex.join(
-        os.path.relpath(c) if os.path.isabs(c) else c for c in command), flush=True)
+    print(
+        '$ ' + shlex.join(os.path.relpath(c) if os.path.isabs(c) else c for c in command),
+        flush=True,
+    )
     # Ranks that share cores must not each start a thread a core.
     threads = max(1, (os.cpu_count() or 1) // ranks)
     environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
@@ -37,17 +38,19 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     path = filter(None, [str(ROOT), environment.get('PYTHONPATH')])
     environment['PYTHONPATH'] = os.pathsep.join(path)
     if log is None:
-        status = subprocess.run(command, env=environment, check=False,
-                                stdout=subprocess.DEVNULL if quiet else None).returncode
+        status = subprocess.run(
+            command, env=environment, check=False, stdout=subprocess.DEVNULL if quiet else None
+        ).returncode
     else:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a', encoding='utf-8') as out:
             status = subprocess.run(
-                command, env=environment, check=False, stdout=out,
-                stderr=subprocess.STDOUT).returncode
+                command, env=environment, check=False, stdout=out, stderr=subprocess.STDOUT
+            ).returncode
     if status:
-        raise InputError(f'the command above ended with status {status}'
-                         + (f'; see {log}' if log else ''))
+        raise InputError(
+            f'the command above ended with status {status}' + (f'; see {log}' if log else '')
+        )
 
 
 def mpiexec() -> str:
@@ -67,9 +70,11 @@ def mpiexec() -> str:
 def commit() -> str:
     """What the code is at: a commit's short name, ``-dirty`` after changes outside ``docs/``, or
     ``'unknown'``."""
+
     def git(*args: str) -> str:
-        return subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True,
-                              check=False).stdout.strip()
+        return subprocess.run(
+            ['git', '-C', str(ROOT), *args], capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     if not (ROOT / 'setup.py').exists():
         # Installed: what git knows of the directory is another project.

@@ -19,10 +19,12 @@ from study.tables import table
 _CS2 = 'cs-table2-{}-{}'
 # Trained and tested with, and the row.
 _BASE = _CS2.format('softmax', 'softmax')
-_COMPARED = (('softmax', 'concurrent', _CS2.format('softmax', 'concurrent')),
-             ('concurrent', 'softmax', _CS2.format('concurrent', 'softmax')),
-             ('concurrent', 'concurrent', _CS2.format('concurrent', 'concurrent')),
-             ('binary cross entropy', 'sigmoid', 'cs-table1-bce'))
+_COMPARED = (
+    ('softmax', 'concurrent', _CS2.format('softmax', 'concurrent')),
+    ('concurrent', 'softmax', _CS2.format('concurrent', 'softmax')),
+    ('concurrent', 'concurrent', _CS2.format('concurrent', 'concurrent')),
+    ('binary cross entropy', 'sigmoid', 'cs-table1-bce'),
+)
 
 
 def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> str | None:
@@ -42,17 +44,28 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
     if not seeds:
         return None
     table3 = table_of('table3-baseline')
-    published = {measure.name: values for measure, *values in zip(
-        table3.measures, table3.row('table3-baseline').values,
-        table3.row('table3-cooccurrence').values, strict=True)}
+    published = {
+        measure.name: values
+        for measure, *values in zip(
+            table3.measures,
+            table3.row('table3-baseline').values,
+            table3.row('table3-cooccurrence').values,
+            strict=True,
+        )
+    }
     lines = []
     for mid in sorted(set(parts) & without[seeds[0]].keys(), key=classes.id_of):
         name = classes.names[classes.id_of(mid)]
         pairs = [(without[seed][mid], with_loss[seed][mid]) for seed in seeds]
         paper = published.get(name)
-        lines.append((name, *(f'{statistics.fmean(x):.1f}' for x in zip(*pairs, strict=True)),
-                      *_differences(b - a for a, b in pairs),
-                      f'{signed(paper[1] - paper[0])} ({paper[0]} to {paper[1]})' if paper else ''))
+        lines.append(
+            (
+                name,
+                *(f'{statistics.fmean(x):.1f}' for x in zip(*pairs, strict=True)),
+                *_differences(b - a for a, b in pairs),
+                f'{signed(paper[1] - paper[0])} ({paper[0]} to {paper[1]})' if paper else '',
+            )
+        )
     return table(('class', 'without', 'with', 'difference', 'seeds', 'PFDet, Table 3'), lines)
 
 
@@ -70,16 +83,20 @@ def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy)
     """
     aps = _aps(runs)
     has_parent = hierarchy.ancestors.any(axis=1)
-    groups = {'classes with children': ~hierarchy.is_leaf,
-              'leaves with a parent': hierarchy.is_leaf & has_parent,
-              'classes without relatives': hierarchy.is_leaf & ~has_parent}
+    groups = {
+        'classes with children': ~hierarchy.is_leaf,
+        'leaves with a parent': hierarchy.is_leaf & has_parent,
+        'classes without relatives': hierarchy.is_leaf & ~has_parent,
+    }
     lines = []
     for train, test, row in _COMPARED:
         seeds = sorted(aps[row].keys() & aps[_BASE].keys())
         for name, mask in groups.items():
             members = {classes.mids[c] for c in np.flatnonzero(mask)}
-            gained = [[aps[row][seed][mid] - ap for mid, ap in aps[_BASE][seed].items()
-                       if mid in members] for seed in seeds]
+            gained = [
+                [aps[row][seed][mid] - ap for mid, ap in aps[_BASE][seed].items() if mid in members]
+                for seed in seeds
+            ]
             if any(gained):
                 lines.append((train, test, name, *_differences(map(statistics.fmean, gained))))
     if not lines:
@@ -100,14 +117,17 @@ def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> 
     """
     shown = class_images(index, expand=True)
     lists = np.split(shown.images, shown.offsets[1:-1])
-    drawn = {'every image once': np.full(len(index), 1 / len(index)),
-             'class-aware': _probability(class_images(index), 1.),
-             'soft-balance at 0.7': _probability(class_images(index), .7)}
+    drawn = {
+        'every image once': np.full(len(index), 1 / len(index)),
+        'class-aware': _probability(class_images(index), 1.0),
+        'soft-balance at 0.7': _probability(class_images(index), 0.7),
+    }
     lines = []
     for name, mids in groups.items():
         ids = [index.classes.id_of(mid) for mid in mids]
-        lines.append((name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}'
-                              for p in drawn.values())))
+        lines.append(
+            (name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}' for p in drawn.values()))
+        )
     return table(('classes in an image', *drawn), lines)
 
 
@@ -124,18 +144,25 @@ def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> s
     """
     aps = _aps(runs)
     lines = []
-    for text, row in (('the full model', FULL), ('trained as much longer', LONGER),
-                      ('experts of 40 classes', 'table4-class40'),
-                      ('experts of 20 classes', 'table4-class20'),
-                      ('experts of 10 classes', 'table4-class10')):
+    for text, row in (
+        ('the full model', FULL),
+        ('trained as much longer', LONGER),
+        ('experts of 40 classes', 'table4-class40'),
+        ('experts of 20 classes', 'table4-class20'),
+        ('experts of 10 classes', 'table4-class10'),
+    ):
         seeds = sorted(aps[row].keys() & aps[FULL].keys())
         if not seeds:
             continue
         cells = []
         for mids in groups.values():
-            mean, full = (statistics.fmean(
-                statistics.fmean(aps[name][seed][mid] for mid in mids if mid in aps[FULL][seed])
-                for seed in seeds) for name in (row, FULL))
+            mean, full = (
+                statistics.fmean(
+                    statistics.fmean(aps[name][seed][mid] for mid in mids if mid in aps[FULL][seed])
+                    for seed in seeds
+                )
+                for name in (row, FULL)
+            )
             cells.append(f'{mean:.1f}' if row == FULL else f'{mean:.1f} ({signed(mean - full)})')
         lines.append((text, *cells, f'{len(seeds)}'))
     return table(('model', *groups, 'seeds'), lines) if len(lines) > 1 else None
@@ -157,7 +184,8 @@ def _aps(runs: Iterable[Run]) -> Mapping[str, dict[int, dict[str, float]]]:
     found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for run in runs:
         found[run.name][run.facts.get('seed', 0)] = {
-            mid: 100 * ap for mid, ap in run.score['AP'].items() if ap is not None}
+            mid: 100 * ap for mid, ap in run.score['AP'].items() if ap is not None
+        }
     return found
 
 

@@ -30,7 +30,8 @@ STEPS = (
     ('table2-class20-experts', 'class20', '+ class20 experts'),
     ('table2-class10-experts', 'class10', '+ class10 experts'),
     ('table2-all', 'others', '+ all the others except the second source'),
-    ('table2-coco', 'coco', '+ the second source'))
+    ('table2-coco', 'coco', '+ the second source'),
+)
 WEIGHTED = 'table2-class-weight'
 # The first row of Table 4, tested as its experts are; and no row of it, but what they would be
 # without having fewer classes.
@@ -49,10 +50,11 @@ def ways_of_testing(rows: Rows, seed: int) -> None:
     """
     full = rows.run(FULL, seed)
     for name, flags in (
-            ('', ()),
-            ('-nms', ('--suppression', 'nms')),
-            ('-tta', ('--sizes', *SIZES, '--flip')),
-            ('-tta-nms', ('--sizes', *SIZES, '--flip', '--suppression', 'nms'))):
+        ('', ()),
+        ('-nms', ('--suppression', 'nms')),
+        ('-tta', ('--sizes', *SIZES, '--flip')),
+        ('-tta-nms', ('--sizes', *SIZES, '--flip', '--suppression', 'nms')),
+    ):
         detections, strict = full / f'detections{name}.parquet', full / f'score{name}-iou75.json'
         if not (full / f'score{name}.json').exists():
             rows.predict(rows.trained(FULL, seed), detections, f'score{name}', *flags)
@@ -71,8 +73,11 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
         seed (int): Of the full model.
     """
     ensembles = [*(step[0] for step in STEPS), WEIGHTED]
-    scores = [(AS_EXPERTS, 'score'), (LONGER, 'score'),
-              *((name, score) for name in ensembles for score in ('score', 'score-test'))]
+    scores = [
+        (AS_EXPERTS, 'score'),
+        (LONGER, 'score'),
+        *((name, score) for name in ensembles for score in ('score', 'score-test')),
+    ]
     if all((rows.directory(name, seed) / f'{score}.json').exists() for name, score in scores):
         return
     models = {'single': [rows.trained(FULL, seed)]}
@@ -80,8 +85,13 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
     for size in 'class40', 'class20', 'class10':
         models[size] = train_experts(rows, size, seed)
         single_scale(rows, f'table4-{size}', seed, models[size])
-    single_scale(rows, LONGER, seed, [train_on(rows, 'full-longer', seed, rows.train_index)],
-                 'the full model, trained as much longer as experts are')
+    single_scale(
+        rows,
+        LONGER,
+        seed,
+        [train_on(rows, 'full-longer', seed, rows.train_index)],
+        'the full model, trained as much longer as experts are',
+    )
     models['others'] = [rows.trained(FULL, other) for other in OTHER_SEEDS if other != seed]
     models['others'] += [rows.trained(name, other) for name, other in OTHERS]
     models['coco'] = [train_on(rows, 'expert-coco', seed, indexes['second'])]
@@ -91,8 +101,16 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
         for name, key, about in STEPS:
             together += outputs(rows, models[key], indexes[split], split)
             ensemble(rows, name, about, seed, together, indexes[split], score)
-        ensemble(rows, WEIGHTED, '+ class-weight ensemble', seed, together, indexes[split],
-                 score, own_scores(rows, together, indexes['validation']))
+        ensemble(
+            rows,
+            WEIGHTED,
+            '+ class-weight ensemble',
+            seed,
+            together,
+            indexes[split],
+            score,
+            own_scores(rows, together, indexes['validation']),
+        )
 
 
 def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
@@ -101,8 +119,15 @@ def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
     Returns:
         list of paths: Their directories.
     """
-    return _fine_tune(rows, f'expert-{size}', f'expert-{size}', seed, rows.train_index,
-                      '--range', '{}-{}'.format(*RANKS))
+    return _fine_tune(
+        rows,
+        f'expert-{size}',
+        f'expert-{size}',
+        seed,
+        rows.train_index,
+        '--range',
+        '{}-{}'.format(*RANKS),
+    )
 
 
 def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
@@ -115,18 +140,37 @@ def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
         seed (int): Of the full model and this.
         index (path): What to train on.
     """
-    expert, = _fine_tune(rows, 'expert-coco', name, seed, index, '--ranks-per-expert', rows.ranks)
+    (expert,) = _fine_tune(rows, 'expert-coco', name, seed, index, '--ranks-per-expert', rows.ranks)
     return expert
 
 
-def _fine_tune(rows: Rows, recipe: str, name: str, seed: int, index: Path, *flags: object
-               ) -> list[Path]:
+def _fine_tune(
+    rows: Rows, recipe: str, name: str, seed: int, index: Path, *flags: object
+) -> list[Path]:
     init, out = rows.trained(FULL, seed), rows.out / name / f'seed{seed}'
     if not (out / 'done').exists():
         run_python(
-            '-m', 'pfdet', 'train-experts', '--recipe', recipe, '--scale', 'mini', '--init',
-            init / 'model.npz', '--train-index', index, '--out', out, '--images-seen', IMAGES_SEEN,
-            '--seed', seed, *flags, ranks=rows.ranks, log=out / 'output.txt')
+            '-m',
+            'pfdet',
+            'train-experts',
+            '--recipe',
+            recipe,
+            '--scale',
+            'mini',
+            '--init',
+            init / 'model.npz',
+            '--train-index',
+            index,
+            '--out',
+            out,
+            '--images-seen',
+            IMAGES_SEEN,
+            '--seed',
+            seed,
+            *flags,
+            ranks=rows.ranks,
+            log=out / 'output.txt',
+        )
         (out / 'done').touch()
     return sorted(path for path in out.iterdir() if path.is_dir())
 
@@ -136,14 +180,16 @@ def outputs(rows: Rows, models: Sequence[Path], index: Path, split: str) -> list
     found = []
     for model in models:
         detections = model / f'outputs-{split}.parquet'
-        rows.predict(model, detections, None, '--sizes', *SIZES, '--flip', '--no-suppression',
-                     index=index)
+        rows.predict(
+            model, detections, None, '--sizes', *SIZES, '--flip', '--no-suppression', index=index
+        )
         found.append(detections)
     return found
 
 
-def single_scale(rows: Rows, name: str, seed: int, models: Sequence[Path],
-                 about: str = 'experts alone') -> Path:
+def single_scale(
+    rows: Rows, name: str, seed: int, models: Sequence[Path], about: str = 'experts alone'
+) -> Path:
     """What experts find at one scale, each in its own classes: a row of Table 4."""
     detections = []
     for model in models:
@@ -166,15 +212,31 @@ def own_scores(rows: Rows, detections: Sequence[Path], index: Path) -> list[Path
         if not found[-1].exists():
             suppressed = model / 'augmented.parquet'
             run_python(
-                '-m', 'pfdet', 'ensemble', '--detections',
-                model / 'outputs-validation.parquet', '--out', suppressed, '--max-per-image',
-                rows.recipe(FULL).max_per_image, log=model / 'output.txt')
+                '-m',
+                'pfdet',
+                'ensemble',
+                '--detections',
+                model / 'outputs-validation.parquet',
+                '--out',
+                suppressed,
+                '--max-per-image',
+                rows.recipe(FULL).max_per_image,
+                log=model / 'output.txt',
+            )
             rows.score(suppressed, found[-1], index)
     return found
 
 
-def ensemble(rows: Rows, name: str, about: str, seed: int, detections: Sequence[Path],
-             index: Path | None = None, score: str = 'score', scores: Sequence[Path] = ()) -> Path:
+def ensemble(
+    rows: Rows,
+    name: str,
+    about: str,
+    seed: int,
+    detections: Sequence[Path],
+    index: Path | None = None,
+    score: str = 'score',
+    scores: Sequence[Path] = (),
+) -> Path:
     """Put outputs together and score them.
 
     Args:
@@ -197,12 +259,26 @@ def ensemble(rows: Rows, name: str, about: str, seed: int, detections: Sequence[
     directory.mkdir(parents=True, exist_ok=True)
     merged = directory / f'{score}-detections.parquet'
     run_python(
-        '-m', 'pfdet', 'ensemble', '--detections', *detections,
-        *(['--scores', *scores] if scores else []), '--out', merged, '--max-per-image',
-        rows.recipe(FULL).max_per_image, log=directory / 'output.txt')
-    content = {'recipe': {'name': name, 'about': about, 'scale': rows.scale},
-               'run': {'seed': seed, 'full': to_dict(rows.recipe(FULL)),
-                       'models': [d.parent.relative_to(rows.out).as_posix() for d in detections]}}
+        '-m',
+        'pfdet',
+        'ensemble',
+        '--detections',
+        *detections,
+        *(['--scores', *scores] if scores else []),
+        '--out',
+        merged,
+        '--max-per-image',
+        rows.recipe(FULL).max_per_image,
+        log=directory / 'output.txt',
+    )
+    content = {
+        'recipe': {'name': name, 'about': about, 'scale': rows.scale},
+        'run': {
+            'seed': seed,
+            'full': to_dict(rows.recipe(FULL)),
+            'models': [d.parent.relative_to(rows.out).as_posix() for d in detections],
+        },
+    }
     with replace_when_done(directory / 'recipe.json') as path:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     rows.score(merged, out, index)

@@ -27,8 +27,12 @@ def score_training_images(rows: Rows, seed: int) -> None:
     for name in map(rows.same_training, _STEPS):
         directory = rows.run(name, seed)
         if not (directory / f'{SCORE}.json').exists():
-            rows.predict(rows.trained(name, seed), directory / 'detections-train.parquet', SCORE,
-                         index=rows.train_index)
+            rows.predict(
+                rows.trained(name, seed),
+                directory / 'detections-train.parquet',
+                SCORE,
+                index=rows.train_index,
+            )
 
 
 def fit_table(runs: Iterable[Run]) -> str | None:
@@ -44,13 +48,21 @@ def fit_table(runs: Iterable[Run]) -> str | None:
     for run in runs:
         path = run.path / f'{SCORE}.json'
         if run.name in _STEPS and path.exists():
-            found[run.name].append((100 * json.loads(path.read_text(encoding='utf-8'))['mAP'],
-                                    100 * run.score['mAP']))
+            found[run.name].append(
+                (100 * json.loads(path.read_text(encoding='utf-8'))['mAP'], 100 * run.score['mAP'])
+            )
     table1, lines = table_of(_STEPS[0]), []
     for name in filter(found.__contains__, _STEPS):
         train, validation = (statistics.fmean(side) for side in zip(*found[name], strict=True))
-        lines.append((table1.row(name).name, f'{train:.1f}', f'{validation:.1f}',
-                      signed(validation - train), str(len(found[name]))))
+        lines.append(
+            (
+                table1.row(name).name,
+                f'{train:.1f}',
+                f'{validation:.1f}',
+                signed(validation - train),
+                str(len(found[name])),
+            )
+        )
     if not lines:
         return None
     return table(('row', 'training images', 'validation images', 'difference', 'seeds'), lines)

@@ -34,8 +34,9 @@ def claims_figure(found: Sequence[Finding], out: Path) -> bool:
     ax.axvline(0, color='0.6', lw=0.8)
     ax.set_yticks(range(len(found)), [f.claim.text for f in reversed(found)], fontsize=8)
     ax.set_xscale('symlog', linthresh=5)
-    ax.set_xticks([-20, -10, -5, -2, 0, 2, 5, 10, 20], ['-20', '-10', '-5', '-2', '0', '2', '5',
-                                                       '10', '20'])
+    ax.set_xticks(
+        [-20, -10, -5, -2, 0, 2, 5, 10, 20], ['-20', '-10', '-5', '-2', '0', '2', '5', '10', '20']
+    )
     ax.set_xlabel('difference in points of AP: diamonds the paper, dots here, bars its seeds')
     ax.grid(axis='y', color='0.9')
     _save(figure, out)
@@ -44,14 +45,21 @@ def claims_figure(found: Sequence[Finding], out: Path) -> bool:
 
 def lambda_figure(runs: Sequence[Run], out: Path) -> bool:
     """Draw validation mAP over epochs by lambda (Concurrent softmax, figure 4)."""
-    names = {'cs-table3-non-balance': 'no balance', **{
-        f'cs-table3-soft-{x}': f'lambda {x}' for x in (0.3, 0.5, 0.7, 1.0, 1.5)}}
+    names = {
+        'cs-table3-non-balance': 'no balance',
+        **{f'cs-table3-soft-{x}': f'lambda {x}' for x in (0.3, 0.5, 0.7, 1.0, 1.5)},
+    }
     curves = []
     for name, text in names.items():
         mine = [c for c in map(map_curve_of, (r for r in runs if r.name == name)) if c is not None]
         if mine:
-            curves.append((text, mine[0][0], np.mean([c[1] for c in mine
-                                                      if len(c[1]) == len(mine[0][1])], axis=0)))
+            curves.append(
+                (
+                    text,
+                    mine[0][0],
+                    np.mean([c[1] for c in mine if len(c[1]) == len(mine[0][1])], axis=0),
+                )
+            )
     if len(curves) < 2:
         return False
     figure, ax = _figure(7, 3.6)
@@ -65,26 +73,42 @@ def lambda_figure(runs: Sequence[Run], out: Path) -> bool:
     return True
 
 
-def frequency_figure(runs: Sequence[Run], counts: Mapping[str, int], classes: Classes,
-                     out: Path) -> bool:
+def frequency_figure(
+    runs: Sequence[Run], counts: Mapping[str, int], classes: Classes, out: Path
+) -> bool:
     """Draw AP against class frequency (Concurrent softmax, figure 5)."""
-    names = {'cs-table3-non-balance': 'no balance', 'cs-table3-soft-0.7': 'soft-balance, 0.7',
-             'cs-table3-class-aware': 'class-aware'}
-    ap = {text: mean_ap(mine) for name, text in names.items()
-          if (mine := [r for r in runs if r.name == name])}
+    names = {
+        'cs-table3-non-balance': 'no balance',
+        'cs-table3-soft-0.7': 'soft-balance, 0.7',
+        'cs-table3-class-aware': 'class-aware',
+    }
+    ap = {
+        text: mean_ap(mine)
+        for name, text in names.items()
+        if (mine := [r for r in runs if r.name == name])
+    }
     if len(ap) < 2:
         return False
     first = next(iter(ap.values()))
-    mids = sorted((m for m, n in counts.items() if n and first.get(m) is not None),
-                  key=lambda m: -counts[m])
+    mids = sorted(
+        (m for m, n in counts.items() if n and first.get(m) is not None), key=lambda m: -counts[m]
+    )
     figure, ax = _figure(9, 3.8)
     width = 0.8 / len(ap)
     for k, (text, by_class) in enumerate(ap.items()):
-        ax.bar(np.arange(len(mids)) + (k - (len(ap) - 1) / 2) * width,
-               [100 * (by_class.get(m) or 0) for m in mids], width, label=text,
-               color=(_PAPER, _HERE, '#e0a030')[k])
-    ax.set_xticks(range(len(mids)), [f'{classes.names[classes.id_of(m)]} ({counts[m]})'
-                                     for m in mids], rotation=90, fontsize=7)
+        ax.bar(
+            np.arange(len(mids)) + (k - (len(ap) - 1) / 2) * width,
+            [100 * (by_class.get(m) or 0) for m in mids],
+            width,
+            label=text,
+            color=(_PAPER, _HERE, '#e0a030')[k],
+        )
+    ax.set_xticks(
+        range(len(mids)),
+        [f'{classes.names[classes.id_of(m)]} ({counts[m]})' for m in mids],
+        rotation=90,
+        fontsize=7,
+    )
     ax.set_ylabel('AP, %')
     ax.set_xlabel('classes by number of training images')
     ax.legend(frameon=False, fontsize=8, loc='lower right', bbox_to_anchor=(1, 1), ncols=len(ap))

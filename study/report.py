@@ -42,55 +42,87 @@ def write_report(rows: Rows, out: Path, command: str) -> None:
     shown = {
         'claims.png': claims_figure(found, figures / 'claims.png'),
         'lambda.png': lambda_figure(runs, figures / 'lambda.png'),
-        'frequency.png': frequency_figure(runs, counts, index.classes,
-                                          figures / 'frequency.png')}
-    text = '\n'.join([
-        _head(figures, index, found, len(runs), command),
-        *([_image(figures, 'claims.png', 'Differences in the papers and here')]
-          if shown['claims.png'] else []),
-        *_claims(found), _without(found),
-        '## Losses, a closer look\n',
-        *_told("PFDet's Table 3, AP of parts and possessions without and with co-occurrence loss:",
-               parts_table(runs, index.classes, part_classes())),
-        *_told('Losses by the place of classes in the hierarchy, against softmax in training and '
-               'testing:', relatives_table(runs, index.classes, index.hierarchy)),
-        '## Sampling, a closer look\n',
-        *_told('How many classes an image shows that training is given, on average, parents '
-               'counted, by how images are sampled:', views_table(
-                   index, dict(zip(_THIRDS, thirds(counts), strict=True)))),
-        *([_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
-          if shown['lambda.png'] else []),
-        *([_image(figures, 'frequency.png', 'AP against class frequency')]
-          if shown['frequency.png'] else []),
-        *_told("## Steps to a single model, a closer look\n\nPFDet's Table 1, mAP on the images "
-               'that a row was trained on, and on others:', fit_table(runs)),
-        *_told('## Experts, a closer look\n\nMean AP of the classes that have experts, by their '
-               'number of training images:', experts_table(runs, dict(zip(
-                   _THIRDS, thirds(counts, *RANKS), strict=True)))),
-        '## All tables\n',
-        markdown(compare(runs, counts), level=3)])
+        'frequency.png': frequency_figure(runs, counts, index.classes, figures / 'frequency.png'),
+    }
+    text = '\n'.join(
+        [
+            _head(figures, index, found, len(runs), command),
+            *(
+                [_image(figures, 'claims.png', 'Differences in the papers and here')]
+                if shown['claims.png']
+                else []
+            ),
+            *_claims(found),
+            _without(found),
+            '## Losses, a closer look\n',
+            *_told(
+                "PFDet's Table 3, AP of parts and possessions without and with co-occurrence loss:",
+                parts_table(runs, index.classes, part_classes()),
+            ),
+            *_told(
+                'Losses by the place of classes in the hierarchy, against softmax in training and '
+                'testing:',
+                relatives_table(runs, index.classes, index.hierarchy),
+            ),
+            '## Sampling, a closer look\n',
+            *_told(
+                'How many classes an image shows that training is given, on average, parents '
+                'counted, by how images are sampled:',
+                views_table(index, dict(zip(_THIRDS, thirds(counts), strict=True))),
+            ),
+            *(
+                [_image(figures, 'lambda.png', 'Validation mAP while training, by lambda')]
+                if shown['lambda.png']
+                else []
+            ),
+            *(
+                [_image(figures, 'frequency.png', 'AP against class frequency')]
+                if shown['frequency.png']
+                else []
+            ),
+            *_told(
+                "## Steps to a single model, a closer look\n\nPFDet's Table 1, mAP on the images "
+                'that a row was trained on, and on others:',
+                fit_table(runs),
+            ),
+            *_told(
+                '## Experts, a closer look\n\nMean AP of the classes that have experts, by their '
+                'number of training images:',
+                experts_table(runs, dict(zip(_THIRDS, thirds(counts, *RANKS), strict=True))),
+            ),
+            '## All tables\n',
+            markdown(compare(runs, counts), level=3),
+        ]
+    )
     with replace_when_done(out) as path:
         path.write_text(text.rstrip() + '\n', encoding='utf-8')
 
 
-def _head(figures: Path, index: AnnotationIndex, found: Sequence[Finding], n_run: int,
-          command: str) -> str:
+def _head(
+    figures: Path, index: AnnotationIndex, found: Sequence[Finding], n_run: int, command: str
+) -> str:
     verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in found)
     said = ', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())
     noise = next((f.noise for f in found if f.noise is not None and f.claim.of == 'mAP'), None)
     noise_said = f' ({noise:.1f} points of mAP)' if noise else ''
     verdict = textwrap.fill(
-        f"Of {len(found)} claims: {said}. A claim counts as reproduced when the difference has the "
+        f'Of {len(found)} claims: {said}. A claim counts as reproduced when the difference has the '
         f"paper's sign with every seed. With one seed it must also be larger than the noise of "
-        f"seeds, that is, twice the standard deviation of a difference between two "
-        f"runs{noise_said}. Where the paper says that nothing is lost, a loss within the noise is "
-        f"none.", 100, break_on_hyphens=False)
+        f'seeds, that is, twice the standard deviation of a difference between two '
+        f'runs{noise_said}. Where the paper says that nothing is lost, a loss within the noise is '
+        f'none.',
+        100,
+        break_on_hyphens=False,
+    )
     made = textwrap.fill(
         f'Made by `{command}` at commit {commit()} on {platform.machine()}, {os.cpu_count()} '
         f'cores, from {n_run} scored runs. Run again, it goes on where it was ended. The scores of '
         f'all runs and the commit of each are in `{figures}/results.jsonl`. To run only what is '
-        f'not there yet, or one row of a table, in minutes:', 100, break_on_hyphens=False)
-    return f'''# The papers' claims in the small
+        f'not there yet, or one row of a table, in minutes:',
+        100,
+        break_on_hyphens=False,
+    )
+    return f"""# The papers' claims in the small
 
 Each row of both papers' tables, with a network and images small enough for two CPU cores, on
 MiniOpenImages: {len(index):,} made training images with Open Images' classes and troubles. The
@@ -124,7 +156,7 @@ What stands for what:
   gained 2.3 points on the rarest third, and those of forty 3.0 (one seed).
 - *The network*: a ResNeXt of four stages with squeeze and excitation, 0.7 million weights, images
   of 128 to 211 pixels. Rows that differ in the backbone alone are one run.
-'''
+"""
 
 
 def _claims(found: Sequence[Finding]) -> list[str]:
@@ -139,8 +171,10 @@ def _claims(found: Sequence[Finding]) -> list[str]:
                 paper = '' if f.claim.paper is None else signed(f.claim.paper, 2) + ', '
                 here = '' if f.mean is None else f'**{signed(f.mean, 1)}** ' + _figures(f)
                 seeds = ', '.join(signed(d, 1) for d in f.differences)
-                parts.append(f'| {f.claim.text} | {f.claim.of} | {paper}{f.claim.where} | {here} '
-                             f'| {seeds} | {f.verdict} |')
+                parts.append(
+                    f'| {f.claim.text} | {f.claim.of} | {paper}{f.claim.where} | {here} '
+                    f'| {seeds} | {f.verdict} |'
+                )
         parts.append('')
     return parts
 
@@ -155,20 +189,29 @@ def _without(found: Sequence[Finding]) -> str:
     parts = ['## What did not come out\n']
     for f in found:
         if f.values and not f.verdict.startswith('reproduced'):
-            parts.append(f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
-                         + (REASONS.get(_key(f)) or _no_reason(f)))
+            parts.append(
+                f'- *{f.claim.text}* ({f.verdict}; {signed(f.mean, 1)} points). '
+                + (REASONS.get(_key(f)) or _no_reason(f))
+            )
     if len(parts) == 1:
         parts.append('Everything that was run came out.')
-    minded = [f'- *{f.claim.text}* ({signed(f.mean, 1)} points). {REMARKS[_key(f)]}' for f in found
-              if f.verdict.startswith('reproduced') and _key(f) in REMARKS]
+    minded = [
+        f'- *{f.claim.text}* ({signed(f.mean, 1)} points). {REMARKS[_key(f)]}'
+        for f in found
+        if f.verdict.startswith('reproduced') and _key(f) in REMARKS
+    ]
     if minded:
-        parts += ['\nWhat came out, but not for certain for the reason that the papers give:\n',
-                  *minded]
+        parts += [
+            '\nWhat came out, but not for certain for the reason that the papers give:\n',
+            *minded,
+        ]
     missing = sum(not f.values for f in found)
     if missing:
         parts.append(f'\n{missing} claims, "not run" in the tables above, are still to be tried.')
-    parts.append('\nNot testable at this scale: what depends on ImageNet itself, on SENet-154 and '
-                 'ResNeXt-152, on the hidden test sets of Kaggle, and on 512 GPUs.\n')
+    parts.append(
+        '\nNot testable at this scale: what depends on ImageNet itself, on SENet-154 and '
+        'ResNeXt-152, on the hidden test sets of Kaggle, and on 512 GPUs.\n'
+    )
     return '\n'.join(parts)
 
 

@@ -46,14 +46,25 @@ def write_results(rows: Rows, data: str, out: Path) -> int:
     lines = [{'data': data}]
     for run in runs:
         place = run.path.relative_to(rows.out).as_posix()
-        scores = {path.stem: _short(json.loads(path.read_text(encoding='utf-8')))
-                  for path in sorted(run.path.glob('score*.json'))}
+        scores = {
+            path.stem: _short(json.loads(path.read_text(encoding='utf-8')))
+            for path in sorted(run.path.glob('score*.json'))
+        }
         commit = (run.path / 'done').read_text(encoding='utf-8').strip()
-        lines.append({
-            'run': place, 'commit': commit, 'recipe': run.recipe, 'facts': run.facts,
-            'scores': scores, 'log': [_rounded({k: entry[k] for k in _LOGGED if k in entry})
+        lines.append(
+            {
+                'run': place,
+                'commit': commit,
+                'recipe': run.recipe,
+                'facts': run.facts,
+                'scores': scores,
+                'log': [
+                    _rounded({k: entry[k] for k in _LOGGED if k in entry})
                     for k, entry in enumerate(run.log, 1)
-                    if 'validation/mAP' in entry or k == len(run.log)]})
+                    if 'validation/mAP' in entry or k == len(run.log)
+                ],
+            }
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_done(out) as path:
         path.write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
@@ -79,8 +90,10 @@ def restore_results(rows: Rows, data: str, given: Path) -> int:
     """
     their_data, lines = read_results(given)
     if their_data != data:
-        raise InputError(f'{given}: has results of other data ({their_data}) than those drawn here '
-                         f'({data}); leave it out to run everything')
+        raise InputError(
+            f'{given}: has results of other data ({their_data}) than those drawn here '
+            f'({data}); leave it out to run everything'
+        )
     n = 0
     for line in lines:
         directory = rows.out / line['run']
@@ -117,8 +130,9 @@ def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:
         if not lines:
             raise ValueError('empty')
     except (OSError, ValueError, AttributeError) as e:
-        raise InputError(f'{path}, line {number}: {e}; expected results of the study, a JSON '
-                         'object a line') from None
+        raise InputError(
+            f'{path}, line {number}: {e}; expected results of the study, a JSON object a line'
+        ) from None
     return lines[0]['data'], lines[1:]
 
 
@@ -134,8 +148,9 @@ def _is_current(rows: Rows, line: dict[str, Any]) -> bool:
 
 
 def _short(score: dict[str, Any]) -> dict[str, Any]:
-    return _rounded({'mAP': score['mAP'],
-                     'AP': {mid: ap for mid, ap in score['AP'].items() if ap is not None}})
+    return _rounded(
+        {'mAP': score['mAP'], 'AP': {mid: ap for mid, ap in score['AP'].items() if ap is not None}}
+    )
 
 
 def _rounded(value: Any) -> Any:

@@ -12,6 +12,8 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         header (sequence of str): The columns' names; the first column is never flush right.
         lines (sequence of sequences of str): As many texts each.
     """
-    numbers = [k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)
-               for k in range(len(header))]
+    numbers = [
+        k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)
+        for k in range(len(header))
+    ]
     return pipes(Grid(list(header), numbers, [list(line) for line in lines])) + '\n'

@@ -48,12 +48,15 @@ def assert_same_up_to_rounding() -> Callable[..., None]:
     The order is free, and so are a few boxes: of almost equal scores the one or the other is first,
     or is cut.
     """
+
     def partners(a, b, atol):
         found = np.zeros(len(a), bool)
         for i in range(len(a)):
             rows = (b.image == a.image[i]) & (b.label == a.label[i])
-            found[i] = ((abs(b.score[rows] - a.score[i]) <= atol)
-                        & (abs(b.bbox[rows] - a.bbox[i]).max(axis=1, initial=0) <= atol)).any()
+            found[i] = (
+                (abs(b.score[rows] - a.score[i]) <= atol)
+                & (abs(b.bbox[rows] - a.bbox[i]).max(axis=1, initial=0) <= atol)
+            ).any()
         return found
 
     def check(a, b, share=0.95, atol=1e-3):
@@ -64,17 +67,29 @@ def assert_same_up_to_rounding() -> Callable[..., None]:
     return check
 
 
-def _run_ranks(n_rank: int, program: str | Path, *args: object, timeout: float = 600,
-               check: bool = True) -> subprocess.CompletedProcess:
+def _run_ranks(
+    n_rank: int, program: str | Path, *args: object, timeout: float = 600, check: bool = True
+) -> subprocess.CompletedProcess:
     source = [str(program)] if isinstance(program, Path) else ['-c', textwrap.dedent(program)]
     command = [_find_mpiexec(), '-n', str(n_rank), sys.executable, *source, *map(str, args)]
     path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     environment = dict(
-        os.environ, PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS='1',
-        OPENBLAS_NUM_THREADS='1', PYTHONFAULTHANDLER='1')
+        os.environ,
+        PYTHONPATH=os.pathsep.join(path),
+        OMP_NUM_THREADS='1',
+        OPENBLAS_NUM_THREADS='1',
+        PYTHONFAULTHANDLER='1',
+    )
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -115,6 +130,9 @@ def small_world(tmp_path_factory):
             build_index(
                 data / f'{split}-annotations-bbox.csv',
                 data / f'{split}-annotations-human-imagelabels.csv',
-                data / 'class-descriptions.csv', data / 'hierarchy.json', data / split,
-                out / f'{split}.index')
+                data / 'class-descriptions.csv',
+                data / 'hierarchy.json',
+                data / split,
+                out / f'{split}.index',
+            )
     return out

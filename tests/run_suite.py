@@ -20,11 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Prints the kernels that NumPy's OpenBLAS takes, after a product made with them.
-PROBE = '''
+PROBE = """
 import numpy, threadpoolctl
 numpy.ones((99, 99), 'f') @ numpy.ones((99, 99), 'f')
 print(*{library.get('architecture', '?') for library in threadpoolctl.threadpool_info()})
-'''
+"""
 
 
 def main() -> int:
@@ -32,7 +32,8 @@ def main() -> int:
     args.logs.mkdir(parents=True, exist_ok=True)
     failed = 0
     for kernel, threads, n in itertools.product(
-            args.kernels or [None], args.threads or [None], range(args.times)):
+        args.kernels or [None], args.threads or [None], range(args.times)
+    ):
         changes = {}
         name = f'busy{args.busy}-{n}' if args.busy else f'run{n}'
         if kernel is not None:
@@ -42,8 +43,13 @@ def main() -> int:
             changes.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
             name += f'-{threads}threads'
         environment = {**os.environ, **changes}
-        probe = subprocess.run([sys.executable, '-c', PROBE], env=environment, text=True,
-                               capture_output=True, check=False)
+        probe = subprocess.run(
+            [sys.executable, '-c', PROBE],
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         if probe.returncode < 0:
             print(f'{name}: left out, this processor lacks the instructions', flush=True)
             continue
@@ -60,11 +66,17 @@ def run(environment: dict[str, str], log: Path, arguments: list[str]) -> tuple[s
     with log.open('w', encoding='utf-8') as out:
         status = subprocess.run(
             [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *arguments],
-            cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
-            check=False).returncode
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
     lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-    return (f'{lines[-1] if lines else "no output"} '
-            f'[{time.monotonic() - started:.0f} s, status {status}]'), status
+    return (
+        f'{lines[-1] if lines else "no output"} '
+        f'[{time.monotonic() - started:.0f} s, status {status}]'
+    ), status
 
 
 @contextlib.contextmanager
@@ -81,7 +93,8 @@ def busy_processes(n: int) -> Iterator[None]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('--kernels', nargs='+', metavar='CORETYPE', help='such as Haswell Zen (default: as it is)')
     add('--threads', nargs='+', type=int, help='numbers of BLAS threads (default: as it is)')

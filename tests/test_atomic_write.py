@@ -58,10 +58,15 @@ def test_a_full_disk_is_bad_input_and_leaves_the_old_file(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        for write in (lambda file: file.write(b'x' * 2000),
-                      lambda file: np.zeros(2000).tofile(file)):
-            with pytest.raises(InputError, match=r'score\.json: cannot be written: \w+'), \
-                    replace_when_done(path) as unfinished, open(unfinished, 'wb') as file:
+        for write in (
+            lambda file: file.write(b'x' * 2000),
+            lambda file: np.zeros(2000).tofile(file),
+        ):
+            with (
+                pytest.raises(InputError, match=r'score\.json: cannot be written: \w+'),
+                replace_when_done(path) as unfinished,
+                open(unfinished, 'wb') as file,
+            ):
                 write(file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -71,8 +76,10 @@ def test_a_full_disk_is_bad_input_and_leaves_the_old_file(tmp_path):
 
 def test_a_directory_that_cannot_be_is_bad_input(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match='score.json: cannot be written'), \
-            replace_when_done(tmp_path / 'file' / 'score.json'):
+    with (
+        pytest.raises(InputError, match='score.json: cannot be written'),
+        replace_when_done(tmp_path / 'file' / 'score.json'),
+    ):
         pass
 
 

@@ -19,8 +19,7 @@ def test_an_input_error_is_one_line_and_status_2(capsys):
     assert exit_.value.code == 2
     output = capsys.readouterr()
     assert output.out == ''
-    assert output.err == (
-        'error: boxes.csv line 3: no column XMin, expected a number in [0, 1]\n')
+    assert output.err == ('error: boxes.csv line 3: no column XMin, expected a number in [0, 1]\n')
 
 
 def test_a_bug_keeps_its_traceback():
@@ -30,7 +29,9 @@ def test_a_bug_keeps_its_traceback():
 
 def test_an_input_error_on_one_rank_ends_all(mpiexec):
     # Without this, rank 0 would wait at the barrier until the time limit.
-    result = mpiexec(2, '''
+    result = mpiexec(
+        2,
+        """
         from pfdet.errors import InputError, run_command
 
         def main():
@@ -40,14 +41,17 @@ def test_an_input_error_on_one_rank_ends_all(mpiexec):
             MPI.COMM_WORLD.Barrier()
 
         run_command(main)
-    ''', check=False, timeout=600)
+    """,
+        check=False,
+        timeout=600,
+    )
     assert result.returncode == 2
     assert 'error: images/x.jpg: truncated, expected a JPEG' in result.stderr
     assert 'Traceback' not in result.stderr
 
 
 def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
-    program = '''
+    program = """
         import time
         from mpi4py import MPI
         from pfdet.errors import end_all_ranks_on_exception
@@ -55,7 +59,7 @@ def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
         if MPI.COMM_WORLD.rank == 1:
             raise RuntimeError('of rank 1')
         time.sleep(3600)
-    '''
+    """
     done = mpiexec(2, program, timeout=600, check=False)
     assert done.returncode == 1
     assert 'Traceback' in done.stderr and 'RuntimeError: of rank 1' in done.stderr
@@ -64,7 +68,9 @@ def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
 def test_what_is_wrong_on_all_ranks_is_said_once(mpiexec):
     """Also before anything has started MPI."""
     for start in '', 'import mpi4py.MPI':
-        result = mpiexec(3, f'''
+        result = mpiexec(
+            3,
+            f"""
             from pfdet.errors import InputError, run_command
 
             def main():
@@ -72,13 +78,18 @@ def test_what_is_wrong_on_all_ranks_is_said_once(mpiexec):
                 raise InputError('--recipe none: no such recipe')
 
             run_command(main)
-        ''', check=False, timeout=600)
+        """,
+            check=False,
+            timeout=600,
+        )
         assert result.returncode == 2
         assert result.stderr.count('error: ') == 1, result.stderr
 
 
 def test_rank_that_fails_before_mpi_starts_ends_those_that_start_it(mpiexec):
-    result = mpiexec(2, '''
+    result = mpiexec(
+        2,
+        """
         import os
         from pfdet.errors import run_command
 
@@ -89,6 +100,9 @@ def test_rank_that_fails_before_mpi_starts_ends_those_that_start_it(mpiexec):
             mpi4py.MPI.COMM_WORLD.Barrier()
 
         run_command(main)
-    ''', check=False, timeout=600)
+    """,
+        check=False,
+        timeout=600,
+    )
     assert result.returncode == 1
     assert 'Traceback' in result.stderr and 'ImportError: of rank 1' in result.stderr

@@ -27,12 +27,12 @@ def message_sizes(algorithm: str, n_rank: int, n_byte: float) -> np.ndarray:
     if algorithm == 'ring':
         return np.full(2 * (n_rank - 1), n_byte / n_rank)
     n_step = int(math.log2(n_rank))
-    if 2 ** n_step != n_rank:
+    if 2**n_step != n_rank:
         raise ValueError(f'{algorithm} is for powers of two, not {n_rank} ranks')
     if algorithm == 'recursive_doubling':
         return np.full(n_step, float(n_byte))
     if algorithm == 'reduce_scatter_allgather':
-        halves = n_byte / 2. ** np.arange(1, n_step + 1)
+        halves = n_byte / 2.0 ** np.arange(1, n_step + 1)
         return np.concatenate([halves, halves[::-1]])
     raise ValueError(f'no such algorithm: {algorithm}')
 
@@ -65,7 +65,7 @@ def ring(network: Network, n_gpu: int, n_byte: float) -> float:
     NCCL. The slowest link, where the ring leaves a node, sets the bandwidth.
     """
     if n_gpu == 1:
-        return 0.
+        return 0.0
     n_node = node_count(network, n_gpu)
     bandwidth = _slowest_link(network, n_node)
     n_net = 2 * (n_node - 1)
@@ -80,13 +80,13 @@ def hierarchical(network: Network, n_gpu: int, n_byte: float) -> float:
     they share the node's ports.
     """
     if n_gpu == 1:
-        return 0.
+        return 0.0
     n_node = node_count(network, n_gpu)
     n_own = n_gpu // n_node
     seconds = network.base + 2 * (n_own - 1) * (
-        network.node_hop + n_byte / n_own / network.node_bandwidth)
-    return seconds + 2 * (n_node - 1) * (
-        network.net_hop + n_byte / n_node / network.port_bandwidth)
+        network.node_hop + n_byte / n_own / network.node_bandwidth
+    )
+    return seconds + 2 * (n_node - 1) * (network.net_hop + n_byte / n_node / network.port_bandwidth)
 
 
 def tree(network: Network, n_gpu: int, n_byte: float) -> float:
@@ -95,7 +95,7 @@ def tree(network: Network, n_gpu: int, n_byte: float) -> float:
     Every byte goes up and down once, at the bandwidth of the slowest link.
     """
     if n_gpu == 1:
-        return 0.
+        return 0.0
     n_node = node_count(network, n_gpu)
     bandwidth = _slowest_link(network, n_node)
     depth = math.ceil(math.log2(n_node))

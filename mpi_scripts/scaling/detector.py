@@ -67,8 +67,15 @@ def count_detector(name: str | None = None) -> Detector:
     size = network.stride, network.stride
     maps = detector_flops(network, size, 0)
     return Detector(
-        recipe.name, n_parameter(network),
-        tuple(link.avg_mean.size for link in network.links()
-              if isinstance(link, L.BatchNormalization)),
-        maps / size[0] / size[1], float(detector_flops(network, size, recipe.n_roi) - maps),
-        network.stride, recipe.min_size, recipe.max_size, recipe.epochs)
+        recipe.name,
+        n_parameter(network),
+        tuple(
+            link.avg_mean.size for link in network.links() if isinstance(link, L.BatchNormalization)
+        ),
+        maps / size[0] / size[1],
+        float(detector_flops(network, size, recipe.n_roi) - maps),
+        network.stride,
+        recipe.min_size,
+        recipe.max_size,
+        recipe.epochs,
+    )

@@ -8,10 +8,10 @@ from scipy.special import ndtr
 
 # Longer over shorter edge of photographs and how many have it. Assumed: cameras make 4:3 and 3:2,
 # screens and croppers the rest. Upright and lying images cost the same.
-ASPECT_RATIOS = {4 / 3: 0.42, 3 / 2: 0.43, 16 / 9: 0.08, 1.: 0.07}
+ASPECT_RATIOS = {4 / 3: 0.42, 3 / 2: 0.43, 16 / 9: 0.08, 1.0: 0.07}
 DRAWS = ('each', 'edge', 'all')
 _N_POINT = 2001
-_N_DEVIATION = 6.
+_N_DEVIATION = 6.0
 
 
 class Costs(NamedTuple):
@@ -26,8 +26,13 @@ class Costs(NamedTuple):
     weight: np.ndarray
 
 
-def image_costs(cost: Callable[[np.ndarray], np.ndarray], min_size: tuple[int, int], max_size: int,
-                stride: int, aspect_ratios: Mapping[float, float] = ASPECT_RATIOS) -> Costs:
+def image_costs(
+    cost: Callable[[np.ndarray], np.ndarray],
+    min_size: tuple[int, int],
+    max_size: int,
+    stride: int,
+    aspect_ratios: Mapping[float, float] = ASPECT_RATIOS,
+) -> Costs:
     """The costs of images whose shorter edge is drawn from a range.
 
     Args:
@@ -46,7 +51,7 @@ def image_costs(cost: Callable[[np.ndarray], np.ndarray], min_size: tuple[int, i
     return Costs(cost(pixels), weight / weight.sum())
 
 
-def expected_step(costs: Costs, n_gpu: int, draw: str, jitter: float = 0.) -> float:
+def expected_step(costs: Costs, n_gpu: int, draw: str, jitter: float = 0.0) -> float:
     """The expected cost of the slowest of many GPUs with an image each.
 
     Args:
@@ -65,17 +70,19 @@ def expected_step(costs: Costs, n_gpu: int, draw: str, jitter: float = 0.) -> fl
     """
     if draw == 'each':
         return expected_maximum(
-            costs.seconds.ravel(), np.tile(costs.weight, len(costs.seconds)), n_gpu, jitter)
+            costs.seconds.ravel(), np.tile(costs.weight, len(costs.seconds)), n_gpu, jitter
+        )
     if draw == 'edge':
-        return float(np.mean([
-            expected_maximum(row, costs.weight, n_gpu, jitter) for row in costs.seconds]))
+        return float(
+            np.mean([expected_maximum(row, costs.weight, n_gpu, jitter) for row in costs.seconds])
+        )
     if draw == 'all':
         mean = float((costs.seconds @ costs.weight).mean())
         return mean * expected_maximum(np.ones(1), np.ones(1), n_gpu, jitter)
     raise ValueError(f'draw={draw!r}: expected one of {", ".join(DRAWS)}')
 
 
-def expected_maximum(values: np.ndarray, weight: np.ndarray, n: int, jitter: float = 0.) -> float:
+def expected_maximum(values: np.ndarray, weight: np.ndarray, n: int, jitter: float = 0.0) -> float:
     """The expected largest of ``n`` draws of a value, each times ``1 + jitter`` times a normal.
 
     Args:
@@ -87,14 +94,15 @@ def expected_maximum(values: np.ndarray, weight: np.ndarray, n: int, jitter: flo
     order = np.argsort(values)
     values, share = values[order], weight[order] / weight.sum()
     if jitter == 0:
-        below = np.concatenate([[0.], np.cumsum(share)])
-        below[-1] = 1.
-        return float(values @ np.diff(below ** n))
+        below = np.concatenate([[0.0], np.cumsum(share)])
+        below[-1] = 1.0
+        return float(values @ np.diff(below**n))
     # Few values, many times over, make long sums: like ones are put together.
     values, where = np.unique(values, return_inverse=True)
     share = np.bincount(where.ravel(), share)
-    x = np.linspace(values[0] * (1 - _N_DEVIATION * jitter),
-                    values[-1] * (1 + _N_DEVIATION * jitter), _N_POINT)
+    x = np.linspace(
+        values[0] * (1 - _N_DEVIATION * jitter), values[-1] * (1 + _N_DEVIATION * jitter), _N_POINT
+    )
     below = ndtr((x[:, None] / values - 1) / jitter) @ share
     above = 1 - np.clip(below, 0, 1) ** n
     return float(x[0] + np.sum((above[1:] + above[:-1]) / 2) * (x[1] - x[0]))

@@ -17,12 +17,19 @@ from scaling.step import (
 )
 
 # The paper does not say whether GPUs drew image sizes each for itself or together.
-READINGS = {'sizes drawn by each GPU': Setting(draw='each'),
-            'edge length shared': Setting(draw='edge'),
-            'sizes shared': Setting(draw='all')}
+READINGS = {
+    'sizes drawn by each GPU': Setting(draw='each'),
+    'edge length shared': Setting(draw='edge'),
+    'sizes shared': Setting(draw='all'),
+}
 # NCCL's cost table of 2019: on several nodes, every step of a ring costs as one between nodes.
-EARLY_TABLE = {'node_hop': 0.4, 'node_hop_factor': 0.9 / 0.4, 'net_hop': 0.9,
-               'large_node_hop': 6.6, 'large_net_hop': 6.6}
+EARLY_TABLE = {
+    'node_hop': 0.4,
+    'node_hop_factor': 0.9 / 0.4,
+    'net_hop': 0.9,
+    'large_node_hop': 6.6,
+    'large_net_hop': 6.6,
+}
 
 
 class Variation(NamedTuple):
@@ -50,12 +57,17 @@ def variations(detector: Detector) -> Iterator[Variation]:
                 inputs = dataclasses.replace(Inputs(), **{name: value})
                 if inputs == Inputs():
                     continue
-                yield Variation(f'{reading}, {name} {value:g}', inputs, setting,
-                                fit_to_paper(detector, inputs, setting))
+                yield Variation(
+                    f'{reading}, {name} {value:g}',
+                    inputs,
+                    setting,
+                    fit_to_paper(detector, inputs, setting),
+                )
 
 
-def efficiency_ranges(detector: Detector, gpus: Sequence[int]
-                      ) -> dict[str, list[tuple[float, float]]]:
+def efficiency_ranges(
+    detector: Detector, gpus: Sequence[int]
+) -> dict[str, list[tuple[float, float]]]:
     """The lowest and highest efficiency of every option over all possible variations.
 
     Returns:
@@ -65,8 +77,13 @@ def efficiency_ranges(detector: Detector, gpus: Sequence[int]
     possible = [v for v in variations(detector) if v.fit.hop_factor >= 0]
     ranges = {}
     for option in OPTIONS:
-        values = [[efficiency(detector, v.inputs, v.fit, with_option(v.setting, option), n,
-                              v.setting) for n in gpus] for v in possible]
+        values = [
+            [
+                efficiency(detector, v.inputs, v.fit, with_option(v.setting, option), n, v.setting)
+                for n in gpus
+            ]
+            for v in possible
+        ]
         ranges[option] = [(min(column), max(column)) for column in zip(*values, strict=True)]
     return ranges
 

@@ -69,6 +69,7 @@ class Parts(NamedTuple):
 
 def costs(detector: Detector, passes: float = Inputs.passes) -> Costs:
     """Operations in 1e12 of a training step for an image, by its size."""
+
     def cost(pixels: np.ndarray) -> np.ndarray:
         forward = detector.flops_per_pixel * pixels + detector.flops_per_image
         return passes * forward / 1e12
@@ -84,24 +85,29 @@ def operations(detector: Detector, passes: float, n_gpu: int, draw: str, jitter:
 
 def step_parts(detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int) -> Parts:
     """The parts of the time of a step, an image a GPU."""
-    average = operations(detector, inputs.passes, 1, 'all', 0.)
+    average = operations(detector, inputs.passes, 1, 'all', 0.0)
     slowest = operations(detector, inputs.passes, n_gpu, setting.draw, inputs.jitter)
     gradients = gradient_seconds(detector, inputs, fit.hop_factor, setting, n_gpu)
     if setting.overlap:
-        gradients = max(0., gradients - _BACKWARD * slowest / fit.tflops)
+        gradients = max(0.0, gradients - _BACKWARD * slowest / fit.tflops)
     return Parts(
-        average / fit.tflops, (slowest - average) / fit.tflops,
-        batch_statistics_seconds(detector, inputs, fit.hop_factor, setting, n_gpu), gradients)
+        average / fit.tflops,
+        (slowest - average) / fit.tflops,
+        batch_statistics_seconds(detector, inputs, fit.hop_factor, setting, n_gpu),
+        gradients,
+    )
 
 
-def step_seconds(detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int
-                 ) -> float:
+def step_seconds(
+    detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int
+) -> float:
     """Seconds of a step."""
     return sum(step_parts(detector, inputs, fit, setting, n_gpu))
 
 
-def batch_statistics_seconds(detector: Detector, inputs: Inputs, hop_factor: float,
-                             setting: Setting, n_gpu: int) -> float:
+def batch_statistics_seconds(
+    detector: Detector, inputs: Inputs, hop_factor: float, setting: Setting, n_gpu: int
+) -> float:
     """Seconds of the all-reduces of all batch normalizations.
 
     Every layer waits for one of two numbers a channel forward (mean and mean square), and for
@@ -110,12 +116,15 @@ def batch_statistics_seconds(detector: Detector, inputs: Inputs, hop_factor: flo
     n_shared = min(n_gpu, setting.bn_group or n_gpu)
     own = network(inputs, hop_factor, n_gpu=n_shared, small=True)
     reduce = ALGORITHMS[setting.algorithm]
-    return sum(n_layer * 2 * reduce(own, n_shared, 2 * 4 * n_channel)
-               for n_channel, n_layer in Counter(detector.bn_channels).items())
+    return sum(
+        n_layer * 2 * reduce(own, n_shared, 2 * 4 * n_channel)
+        for n_channel, n_layer in Counter(detector.bn_channels).items()
+    )
 
 
-def gradient_seconds(detector: Detector, inputs: Inputs, hop_factor: float, setting: Setting,
-                     n_gpu: int) -> float:
+def gradient_seconds(
+    detector: Detector, inputs: Inputs, hop_factor: float, setting: Setting, n_gpu: int
+) -> float:
     """Seconds of the all-reduce of the gradients, all in one message."""
     own = network(inputs, hop_factor, n_gpu=n_gpu, small=False)
     return ALGORITHMS[setting.algorithm](own, n_gpu, setting.gradient_bytes * detector.n_parameter)
@@ -123,16 +132,20 @@ def gradient_seconds(detector: Detector, inputs: Inputs, hop_factor: float, sett
 
 def network(inputs: Inputs, hop_factor: float, n_gpu: int, small: bool) -> Network:
     """What connects so many GPUs, for messages for which latency or bandwidth counts."""
-    share = inputs.small_bandwidth if small else 1.
+    share = inputs.small_bandwidth if small else 1.0
     alone = n_gpu <= inputs.gpus_per_node
     node_hop, net_hop = inputs.large_node_hop, inputs.large_net_hop
     if small:
         node_hop = inputs.node_hop * (1 if alone else inputs.node_hop_factor)
         net_hop = inputs.net_hop
     return Network(
-        int(inputs.gpus_per_node), 1e9 * share * inputs.node_bandwidth,
+        int(inputs.gpus_per_node),
+        1e9 * share * inputs.node_bandwidth,
         1e9 * share * inputs.ports * inputs.port_bandwidth * inputs.port_efficiency,
-        1e-6 * inputs.base, 1e-6 * hop_factor * node_hop, 1e-6 * hop_factor * net_hop)
+        1e-6 * inputs.base,
+        1e-6 * hop_factor * node_hop,
+        1e-6 * hop_factor * net_hop,
+    )
 
 
 def fit_to_paper(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
@@ -144,11 +157,17 @@ def fit_to_paper(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
     """
     ends = BASELINE_GPUS, PAPER_GPUS
     slowest = [operations(detector, inputs.passes, n, setting.draw, inputs.jitter) for n in ends]
-    without, once = (np.array([
-        batch_statistics_seconds(detector, inputs, factor, setting, n)
-        + gradient_seconds(detector, inputs, factor, setting, n) for n in ends])
-        for factor in (0., 1.))
-    wanted = paper_step(detector, inputs) * np.array([inputs.efficiency, 1.])
+    without, once = (
+        np.array(
+            [
+                batch_statistics_seconds(detector, inputs, factor, setting, n)
+                + gradient_seconds(detector, inputs, factor, setting, n)
+                for n in ends
+            ]
+        )
+        for factor in (0.0, 1.0)
+    )
+    wanted = paper_step(detector, inputs) * np.array([inputs.efficiency, 1.0])
     matrix = np.stack([slowest, once - without], axis=1)
     seconds, factor = np.linalg.solve(matrix, wanted - without)
     return Fit(float(1 / seconds), float(factor))
@@ -156,10 +175,11 @@ def fit_to_paper(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
 
 def fit_hours_only(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
     """The rate that gives the paper's hours, with the latencies as the inputs have them."""
-    communication = (batch_statistics_seconds(detector, inputs, 1., setting, PAPER_GPUS)
-                     + gradient_seconds(detector, inputs, 1., setting, PAPER_GPUS))
+    communication = batch_statistics_seconds(
+        detector, inputs, 1.0, setting, PAPER_GPUS
+    ) + gradient_seconds(detector, inputs, 1.0, setting, PAPER_GPUS)
     slowest = operations(detector, inputs.passes, PAPER_GPUS, setting.draw, inputs.jitter)
-    return Fit(slowest / (paper_step(detector, inputs) - communication), 1.)
+    return Fit(slowest / (paper_step(detector, inputs) - communication), 1.0)
 
 
 def paper_step(detector: Detector, inputs: Inputs) -> float:
@@ -167,8 +187,14 @@ def paper_step(detector: Detector, inputs: Inputs) -> float:
     return inputs.hours * 3600 / (detector.epochs * inputs.n_image / inputs.batch_size)
 
 
-def efficiency(detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int,
-               against: Setting | None = None) -> float:
+def efficiency(
+    detector: Detector,
+    inputs: Inputs,
+    fit: Fit,
+    setting: Setting,
+    n_gpu: int,
+    against: Setting | None = None,
+) -> float:
     """Images a second and GPU, as a share of those on one node.
 
     Args:

@@ -28,9 +28,11 @@ class Point(NamedTuple):
 
 def read_sweep(path: Path = SWEEP, statistic: str = STATISTIC) -> list[Point]:
     """The points of a file of ``measure_allreduce.py``."""
-    return [Point(run['algorithm'], run['ranks'], run['cores'], n_byte, seconds)
-            for run in json.loads(path.read_text())['runs']
-            for n_byte, seconds in zip(run['bytes'], run[statistic], strict=True)]
+    return [
+        Point(run['algorithm'], run['ranks'], run['cores'], n_byte, seconds)
+        for run in json.loads(path.read_text())['runs']
+        for n_byte, seconds in zip(run['bytes'], run[statistic], strict=True)
+    ]
 
 
 def terms(point: Point) -> np.ndarray:
@@ -44,9 +46,10 @@ def terms(point: Point) -> np.ndarray:
     """
     sizes = message_sizes(point.algorithm, point.n_rank, point.n_byte)
     n_turn = np.where(sizes < _HANDSHAKE, 1, 2).sum()
-    on_core = max(1., point.n_rank / point.n_core)
+    on_core = max(1.0, point.n_rank / point.n_core)
     return np.array(
-        [n_turn, sizes.sum(), sizes.sum() * on_core, n_turn * (on_core ** 2 if on_core > 1 else 0)])
+        [n_turn, sizes.sum(), sizes.sum() * on_core, n_turn * (on_core**2 if on_core > 1 else 0)]
+    )
 
 
 def fit(points: Sequence[Point]) -> dict[str, np.ndarray]:
@@ -72,8 +75,11 @@ def error_factors(coefficients: dict[str, np.ndarray], points: Sequence[Point]) 
     return np.maximum(ratio, 1 / ratio)
 
 
-def split(points: Sequence[Point], fitted_ranks: Sequence[int] = (2, 8, 32)
-          ) -> tuple[list[Point], list[Point]]:
+def split(
+    points: Sequence[Point], fitted_ranks: Sequence[int] = (2, 8, 32)
+) -> tuple[list[Point], list[Point]]:
     """Points to fit the form to, and points of other numbers of ranks that it must predict."""
-    return ([p for p in points if p.n_rank in fitted_ranks],
-            [p for p in points if p.n_rank not in fitted_ranks])
+    return (
+        [p for p in points if p.n_rank in fitted_ranks],
+        [p for p in points if p.n_rank not in fitted_ranks],
+    )

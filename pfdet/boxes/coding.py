@@ -22,8 +22,7 @@ def encode(bbox, base, std: tuple[float, float] = (1.0, 1.0)):
     base_size = base[..., 2:] - base[..., :2]
     size = bbox[..., 2:] - bbox[..., :2]
     shift = (bbox[..., :2] + bbox[..., 2:] - base[..., :2] - base[..., 2:]) / 2
-    return xp.concatenate(
-        [shift / base_size / std[0], xp.log(size / base_size) / std[1]], axis=-1)
+    return xp.concatenate([shift / base_size / std[0], xp.log(size / base_size) / std[1]], axis=-1)
 
 
 def decode(offset, base, std: tuple[float, float] = (1.0, 1.0)):
@@ -38,8 +37,9 @@ def decode(offset, base, std: tuple[float, float] = (1.0, 1.0)):
         array: Boxes :math:`(..., 4)`.
     """
     xp = cuda.get_array_module(offset)
-    bbox = xp.empty(np.broadcast_shapes(offset.shape, base.shape),
-                    np.result_type(offset.dtype, base.dtype))
+    bbox = xp.empty(
+        np.broadcast_shapes(offset.shape, base.shape), np.result_type(offset.dtype, base.dtype)
+    )
     # Coordinate by coordinate: NumPy is several times as fast as along an axis of two.
     for low, high in (0, 2), (1, 3):
         base_size = base[..., high] - base[..., low]

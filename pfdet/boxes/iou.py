@@ -9,12 +9,9 @@ from pfdet.boxes.pairs import array_module
 
 
 def area(bbox):
-    """Areas of boxes :math:`(..., 4)`, shape :math:`(...)`; 0 where a maximum is below a minimum.
-
-    """
+    """Areas of boxes :math:`(..., 4)`; 0 where a maximum is below its minimum."""
     xp = array_module(bbox)
-    return (xp.maximum(bbox[..., 2] - bbox[..., 0], 0)
-            * xp.maximum(bbox[..., 3] - bbox[..., 1], 0))
+    return xp.maximum(bbox[..., 2] - bbox[..., 0], 0) * xp.maximum(bbox[..., 3] - bbox[..., 1], 0)
 
 
 def matched_intersection(a, b):

@@ -16,7 +16,7 @@ from pfdet.boxes.pairs import array_module, blocks, rows_of_pairs, score_keys
 # Left edges are sorted as integers of at most so many bits.
 _EDGE_BITS = 24
 # The bits of a rank that are an index.
-_INDEX = 0xffffffff
+_INDEX = 0xFFFFFFFF
 
 
 def non_maximum_suppression(bbox, score, label, iou_thresh: float = 0.5) -> tuple:
@@ -83,7 +83,8 @@ def overlapping_pairs(bbox, rank, label, iou_thresh: float) -> tuple:
     tiny = kind(np.finfo(kind).tiny / slack)
     more, less = kind(1 + slack), kind(1 - slack)
     y_min, x_min, y_max, x_max = xp.ascontiguousarray(
-        bbox.take(order, axis=0).astype(kind, copy=False).T)
+        bbox.take(order, axis=0).astype(kind, copy=False).T
+    )
     # IoU is at most the overlap in y by the height of either, so this much overlap is needed.
     least_height = (y_max - y_min) * kind(iou_thresh) * less - tiny
     # IoU > t is the same as intersection * (1 + t) > t * (sum of both areas).
@@ -111,9 +112,15 @@ def overlapping_pairs(bbox, rank, label, iou_thresh: float) -> tuple:
         unsure = xp.flatnonzero(inter * less - tiny <= share)
         if len(unsure):
             above = xp.ones(len(near), bool)
-            above[unsure] = matched_iou(*(
-                bbox.take(order.take(i.take(unsure)), axis=0).astype(np.float64)
-                for i in (a, b))) > iou_thresh
+            above[unsure] = (
+                matched_iou(
+                    *(
+                        bbox.take(order.take(i.take(unsure)), axis=0).astype(np.float64)
+                        for i in (a, b)
+                    )
+                )
+                > iou_thresh
+            )
             above = xp.flatnonzero(above)
             a, b = a.take(above), b.take(above)
         a, b = sweep_rank.take(a), sweep_rank.take(b)
@@ -144,7 +151,7 @@ def _sweep(x_min, x_max, label, iou_thresh: float) -> tuple:
     x_min, x_max = x_min.astype(np.float64), x_max.astype(np.float64)
     left = x_min.min()
     # Rounding down keeps the order of what differs, whatever the scale.
-    scale = (2 ** edge_bits - 2) / xp.maximum(xp.maximum(x_min.max(), x_max.max()) - left, 1e-30)
+    scale = (2**edge_bits - 2) / xp.maximum(xp.maximum(x_min.max(), x_max.max()) - left, 1e-30)
     edge = ((x_min - left) * scale).astype(np.int64)
     # One more for the rounding of what is computed here.
     reach = ((x_max - iou_thresh * (x_max - x_min) - left) * scale).astype(np.int64) + 1

@@ -8,7 +8,8 @@ from pfdet.boxes.pairs import array_module
 
 
 def non_maximum_weighted(
-        bbox, score, label, iou_thresh: float = 0.5, join: str = 'highest') -> tuple:
+    bbox, score, label, iou_thresh: float = 0.5, join: str = 'highest'
+) -> tuple:
     """Non-maximum weighted within each class (PFDet, section 2.5; Zhou et al., CAD, 2017).
 
     Leaders are those of :func:`~pfdet.boxes.nms.non_maximum_suppression`. The boxes that a leader
@@ -48,8 +49,7 @@ def non_maximum_weighted(
 
     pair = xp.flatnonzero(leads.take(source))
     source, target = _chosen_pairs(bbox, rank, source.take(pair), target.take(pair), join)
-    source_bbox, target_bbox = (
-        bbox.take(i, axis=0).astype(np.float64) for i in (source, target))
+    source_bbox, target_bbox = (bbox.take(i, axis=0).astype(np.float64) for i in (source, target))
     weight = score.take(target).astype(np.float64) * matched_iou(source_bbox, target_bbox)
     place = xp.empty(len(rank), np.int64)
     place[leader] = xp.arange(len(leader))
@@ -57,8 +57,7 @@ def non_maximum_weighted(
     total = result[1] + xp.bincount(source, weight, len(leader))
     # Summing differences from the leader keeps a leader that nobody joined exactly as it was.
     change = (target_bbox - source_bbox) * weight[:, None]
-    shift = xp.stack(
-        [xp.bincount(source, change[:, k], len(leader)) for k in range(4)], axis=1)
+    shift = xp.stack([xp.bincount(source, change[:, k], len(leader)) for k in range(4)], axis=1)
     shift /= xp.where(total > 0, total, 1)[:, None]
     return (result[0] + shift).astype(bbox.dtype), *result[1:]
 

@@ -19,6 +19,7 @@ def array_module(array) -> ModuleType:
     if type(array) is np.ndarray:
         return np
     from chainer.backends import cuda
+
     return cuda.get_array_module(array)
 
 
@@ -82,7 +83,7 @@ def score_keys(score):
     # The bits of positive floats ascend as they do, those of negative ones descend; adding 0
     # makes -0 and 0 equal.
     bits = (score.astype(np.float32) + np.float32(0)).view(np.int32)
-    return (bits ^ ((bits >> 31) & 0x7fffffff)).astype(np.int64)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
 
 
 def order_by(key: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def suppress_sorted(bbox, valid, thresh: float):
     step = max(1, min(_PASS_ENTRIES // max(1, K * K), -(-G // n_thread())))
 
     def suppress(i: int) -> None:
-        keep[i:i + step] = _suppress(bbox[i:i + step], valid[i:i + step], thresh)
+        keep[i : i + step] = _suppress(bbox[i : i + step], valid[i : i + step], thresh)
 
     for_each(suppress, range(0, G, step))
     return keep
@@ -53,5 +53,5 @@ def _suppress(bbox: np.ndarray, valid: np.ndarray, thresh: float) -> np.ndarray:
     keep = valid.copy()
     # A box whose turn it is, if still kept, drops all later boxes that overlap it.
     for k in range(keep.shape[1] - 1):
-        keep[:, k + 1:] &= ~(over[:, k, k + 1:] & keep[:, k:k + 1])
+        keep[:, k + 1 :] &= ~(over[:, k, k + 1 :] & keep[:, k : k + 1])
     return keep

@@ -12,7 +12,7 @@ _WORD = 64
 # Words of a list that the second kernel holds in shared memory: 65,536 boxes.
 _MOST_WORDS = 1024
 
-_OVERLAPS = r'''
+_OVERLAPS = r"""
 extern "C" __global__
 void overlaps(const float* bbox, unsigned long long* over, int n_box, int n_word, float thresh) {
     // Block (x, y, z): do the boxes of word y overlap those of word x, in list z?
@@ -36,9 +36,9 @@ void overlaps(const float* bbox, unsigned long long* over, int n_box, int n_word
     }
     over[(list * n_box + i) * n_word + blockIdx.x] = bits;
 }
-'''
+"""
 
-_CHOOSE = r'''
+_CHOOSE = r"""
 extern "C" __global__
 void choose(const bool* valid, const unsigned long long* over, bool* keep, int n_box, int n_word) {
     // One block a list. A bit is set in out once its box is known not to be kept.
@@ -65,7 +65,7 @@ void choose(const bool* valid, const unsigned long long* over, bool* keep, int n
     for (int j = threadIdx.x; j < n_box; j += blockDim.x)
         keep[list * n_box + j] = !((out[j / 64] >> (j % 64)) & 1ULL);
 }
-'''
+"""
 
 
 def suppress_on_gpu(bbox, valid, thresh: float):
@@ -96,7 +96,8 @@ def suppress_on_gpu(bbox, valid, thresh: float):
     over = cupy.empty((G, K, n_word), dtype='uint64')
     n = cupy.int32(K), cupy.int32(n_word)
     cuda.raw(_OVERLAPS, 'overlaps')(
-        (n_word, n_word, G), (_WORD,), (bbox, over, *n, cupy.float32(thresh)))
+        (n_word, n_word, G), (_WORD,), (bbox, over, *n, cupy.float32(thresh))
+    )
     # One warp a list: its threads go in step, and up to 2048 boxes are a word for each of them.
     cuda.raw(_CHOOSE, 'choose')((G,), (32,), (valid, over, keep, *n))
     return keep

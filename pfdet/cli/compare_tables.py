@@ -45,8 +45,16 @@ def main() -> None:
             errors = class_samples(index, found, shown.score)
         else:
             print(f'{detections}: no such file, so the page shows no images', file=sys.stderr)
-    write_comparison(args.out, compared, others, shown, examples=images, errors=errors,
-                     frequency=frequency, unfinished=unfinished)
+    write_comparison(
+        args.out,
+        compared,
+        others,
+        shown,
+        examples=images,
+        errors=errors,
+        frequency=frequency,
+        unfinished=unfinished,
+    )
     if args.markdown is not None:
         with replace_when_done(args.markdown) as path:
             path.write_text(markdown(compared, others), encoding='utf-8')
@@ -68,26 +76,52 @@ def _to_show(args: argparse.Namespace, runs: list[Run]) -> Run:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add('--runs', type=Path, nargs='+', required=True, metavar='DIR',
-        help='directories of runs, or directories that have runs below them')
+    add(
+        '--runs',
+        type=Path,
+        nargs='+',
+        required=True,
+        metavar='DIR',
+        help='directories of runs, or directories that have runs below them',
+    )
     add('--out', type=Path, required=True, metavar='report.html')
     add('--markdown', type=Path, metavar='FILE', help='write the tables as Markdown, too')
-    add('--train-index', type=Path, metavar='INDEX',
+    add(
+        '--train-index',
+        type=Path,
+        metavar='INDEX',
         help='ranks classes by their training images, for figure 5 and Table 4; without it, by '
-             'their validation boxes')
-    add('--index', type=Path, metavar='INDEX',
-        help='the validation set, to show images with detections and the worst errors of a run')
-    add('--show', type=Path, metavar='DIR',
+        'their validation boxes',
+    )
+    add(
+        '--index',
+        type=Path,
+        metavar='INDEX',
+        help='the validation set, to show images with detections and the worst errors of a run',
+    )
+    add(
+        '--show',
+        type=Path,
+        metavar='DIR',
         help='the run to show them of (default: of those with detections the one with the highest '
-             'mAP)')
-    add('--score', default='score.json', metavar='NAME',
-        help="a run's score, in its directory (default: %(default)s)")
-    add('--detections', default='detections.parquet', metavar='NAME',
-        help="a run's detections, in its directory (default: %(default)s)")
-    add('--images', type=int, default=12, metavar='N',
-        help='images to show (default: %(default)s)')
+        'mAP)',
+    )
+    add(
+        '--score',
+        default='score.json',
+        metavar='NAME',
+        help="a run's score, in its directory (default: %(default)s)",
+    )
+    add(
+        '--detections',
+        default='detections.parquet',
+        metavar='NAME',
+        help="a run's detections, in its directory (default: %(default)s)",
+    )
+    add('--images', type=int, default=12, metavar='N', help='images to show (default: %(default)s)')
     args = parser.parse_args()
     if args.images < 0:
         parser.error(f'--images is {args.images}; expected 0 or more')

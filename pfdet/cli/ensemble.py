@@ -37,65 +37,115 @@ def main() -> None:
     told = [told_classes(path) for path in args.detections]
     classes = label_space(args.classes, told)
     weight = model_weights(args.detections, told, args.scores, classes, args.alpha)
-    weight *= np.array(args.weights or [1.] * len(weight))[:, None]
+    weight *= np.array(args.weights or [1.0] * len(weight))[:, None]
 
     n_detection, seen = 0, set()
-    with detections_writer(args.out, classes) as write, tempfile.TemporaryDirectory(
-            dir=args.out.parent, prefix=f'.{args.out.stem}-') as copies:
+    with (
+        detections_writer(args.out, classes) as write,
+        tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.stem}-') as copies,
+    ):
         paths = []
         for k, path in enumerate(args.detections):
             (Path(copies) / str(k)).mkdir()
             paths.append(sorted_by_image(path, classes, Path(copies) / str(k)))
         with tqdm(desc='ensemble', unit='image', disable=None) as bar:
-            for block in ensemble(paths, classes, weight, args.suppression, args.iou_thresh,
-                                  args.score_thresh, args.max_per_image):
+            for block in ensemble(
+                paths,
+                classes,
+                weight,
+                args.suppression,
+                args.iou_thresh,
+                args.score_thresh,
+                args.max_per_image,
+            ):
                 write(block)
                 seen.update(block.image_ids)
                 n_detection += len(block)
                 bar.update(len(block.image_ids))
         empty = set().union(*map(images_without_detections, paths)) - seen
-        write(Detections(
-            sorted(empty), np.zeros(0, np.int32), np.zeros(0, np.int32),
-            np.zeros(0, np.float32), np.zeros((0, 4), np.float32)))
-    print(f'{n_detection} detections in {len(seen) + len(empty)} images from {len(paths)} models '
-          f'in {time.perf_counter() - started:.1f} s: {args.out}')
+        write(
+            Detections(
+                sorted(empty),
+                np.zeros(0, np.int32),
+                np.zeros(0, np.int32),
+                np.zeros(0, np.float32),
+                np.zeros((0, 4), np.float32),
+            )
+        )
+    print(
+        f'{n_detection} detections in {len(seen) + len(empty)} images from {len(paths)} models '
+        f'in {time.perf_counter() - started:.1f} s: {args.out}'
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line, with impossible values refused."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add('--detections', type=Path, nargs='+', required=True, metavar='FILE',
-        help='of each model, .parquet or .csv')
-    add('--scores', type=Path, nargs='+', metavar='JSON',
+    add(
+        '--detections',
+        type=Path,
+        nargs='+',
+        required=True,
+        metavar='FILE',
+        help='of each model, .parquet or .csv',
+    )
+    add(
+        '--scores',
+        type=Path,
+        nargs='+',
+        metavar='JSON',
         help="of each model's validation, as evaluate/score.py writes them; without, all models "
-             'count alike')
-    add('--alpha', type=float, default=0.5,
-        help='weight of a model below the mean AP of a class (default: %(default)s)')
+        'count alike',
+    )
+    add(
+        '--alpha',
+        type=float,
+        default=0.5,
+        help='weight of a model below the mean AP of a class (default: %(default)s)',
+    )
     add('--weights', type=float, nargs='+', metavar='W', help='of each model, to multiply by')
     add('--out', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
-    add('--classes', type=Path, metavar='CSV',
-        help='mid,name without header; those the detections tell by default')
+    add(
+        '--classes',
+        type=Path,
+        metavar='CSV',
+        help='mid,name without header; those the detections tell by default',
+    )
     add('--suppression', choices=SUPPRESSIONS, default='nmw', help='(default: %(default)s)')
-    add('--iou-thresh', type=float, default=0.5, metavar='IOU',
-        help='above it, boxes of a class are taken for one object (default: %(default)s)')
-    add('--score-thresh', type=float, default=0., metavar='S',
-        help='least score, after weighting (default: %(default)s)')
+    add(
+        '--iou-thresh',
+        type=float,
+        default=0.5,
+        metavar='IOU',
+        help='above it, boxes of a class are taken for one object (default: %(default)s)',
+    )
+    add(
+        '--score-thresh',
+        type=float,
+        default=0.0,
+        metavar='S',
+        help='least score, after weighting (default: %(default)s)',
+    )
     add('--max-per-image', type=int, default=300, metavar='N', help='(default: %(default)s)')
     args = parser.parse_args()
     n = len(args.detections)
     for name in 'scores', 'weights':
         given = getattr(args, name)
         if given is not None and len(given) != n:
-            raise InputError(f'--{name}: {len(given)} for {n} files of detections; expected one '
-                             'of each, in the same order')
+            raise InputError(
+                f'--{name}: {len(given)} for {n} files of detections; expected one '
+                'of each, in the same order'
+            )
     if args.weights and not all(0 < w < math.inf for w in args.weights):
         raise InputError(f'--weights {min(args.weights)}: expected numbers above 0')
     for name in 'alpha', 'iou_thresh', 'score_thresh':
         if not 0 <= getattr(args, name) <= 1:
-            raise InputError(f'--{name.replace("_", "-")} {getattr(args, name)}: expected a number '
-                             'from 0 to 1')
+            raise InputError(
+                f'--{name.replace("_", "-")} {getattr(args, name)}: expected a number from 0 to 1'
+            )
     if args.max_per_image < 1:
         raise InputError(f'--max-per-image {args.max_per_image}: expected a number from 1')
     if args.out.suffix not in ('.parquet', '.csv'):

@@ -1,7 +1,7 @@
 """The command ``pfdet``: one name for all commands of the package.
 
-    pfdet COMMAND [ARGUMENT ...]
-    mpiexec -n 8 pfdet train --recipe NAME --train-index INDEX --out DIR
+pfdet COMMAND [ARGUMENT ...]
+mpiexec -n 8 pfdet train --recipe NAME --train-index INDEX --out DIR
 """
 
 import importlib
@@ -51,9 +51,15 @@ def usage() -> str:
     """The commands, one per line."""
     width = max(map(len, COMMANDS))
     lines = [f'  {name:<{width}}  {about}' for name, (_, about) in COMMANDS.items()]
-    return '\n'.join([
-        'usage: pfdet COMMAND [ARGUMENT ...]', '', *lines, '',
-        "'pfdet COMMAND --help' describes a command's arguments."])
+    return '\n'.join(
+        [
+            'usage: pfdet COMMAND [ARGUMENT ...]',
+            '',
+            *lines,
+            '',
+            "'pfdet COMMAND --help' describes a command's arguments.",
+        ]
+    )
 
 
 def console() -> None:

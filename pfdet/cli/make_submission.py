@@ -21,33 +21,52 @@ def main() -> None:
     classes = challenge_classes() if args.classes is None else read_classes(args.classes)
     detections = read_detections(args.detections, classes)
     counts = write_submission(
-        args.out, detections, classes, args.max_per_image, args.digits, args.min_score,
-        args.score_digits)
+        args.out,
+        detections,
+        classes,
+        args.max_per_image,
+        args.digits,
+        args.min_score,
+        args.score_digits,
+    )
     size = args.out.stat().st_size / 1e6
-    print(f'{args.out}: {counts["images"]} images, {counts["empty"]} of them without detections, '
-          f'{counts["detections"]} of {len(detections)} detections, {size:.1f} MB')
+    print(
+        f'{args.out}: {counts["images"]} images, {counts["empty"]} of them without detections, '
+        f'{counts["detections"]} of {len(detections)} detections, {size:.1f} MB'
+    )
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
+        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='submission.csv')
     parser.add_argument(
-        '--classes', type=Path, metavar='CSV',
-        help="mid,name without header; the challenge's 500 by default")
+        '--classes',
+        type=Path,
+        metavar='CSV',
+        help="mid,name without header; the challenge's 500 by default",
+    )
     parser.add_argument(
-        '--max-per-image', type=int, default=300, metavar='N',
-        help='the best scored of each image to write; default 300')
+        '--max-per-image',
+        type=int,
+        default=300,
+        metavar='N',
+        help='the best scored of each image to write; default 300',
+    )
     parser.add_argument(
-        '--digits', type=int, default=5, metavar='N',
-        help='decimals of coordinates; default 5')
+        '--digits', type=int, default=5, metavar='N', help='decimals of coordinates; default 5'
+    )
     parser.add_argument(
-        '--score-digits', type=int, metavar='N',
-        help='significant digits of scores; by default as many as --digits')
-    parser.add_argument(
-        '--min-score', type=float, default=0., metavar='S', help='default 0')
+        '--score-digits',
+        type=int,
+        metavar='N',
+        help='significant digits of scores; by default as many as --digits',
+    )
+    parser.add_argument('--min-score', type=float, default=0.0, metavar='S', help='default 0')
     args = parser.parse_args()
     for name in 'max_per_image', 'digits', 'score_digits':
         value = getattr(args, name)

@@ -36,13 +36,20 @@ def main() -> None:
     settings = model_directory.predict_settings(model.recipe)
     if args.suppression == 'none':
         settings = dataclasses.replace(
-            settings, max_per_image=_BOXES_AN_OBJECT * settings.max_per_image)
+            settings, max_per_image=_BOXES_AN_OBJECT * settings.max_per_image
+        )
     given = {
-        'sizes': tuple(args.sizes or ()), 'max_size': args.max_size, 'flip': args.flip,
-        'score_thresh': args.score_thresh, 'suppression': args.suppression,
-        'nmw_thresh': args.nmw_thresh, 'max_per_image': args.max_per_image}
+        'sizes': tuple(args.sizes or ()),
+        'max_size': args.max_size,
+        'flip': args.flip,
+        'score_thresh': args.score_thresh,
+        'suppression': args.suppression,
+        'nmw_thresh': args.nmw_thresh,
+        'max_per_image': args.max_per_image,
+    }
     settings = dataclasses.replace(
-        settings, **{name: value for name, value in given.items() if value not in (None, ())})
+        settings, **{name: value for name, value in given.items() if value not in (None, ())}
+    )
     index = AnnotationIndex.open(args.index)
     comm, device = communicator()
     if device >= 0:
@@ -51,15 +58,26 @@ def main() -> None:
     about = {}
     if comm.rank == 0:
         about = {
-            'model.npz': file_checksum(args.model / 'model.npz'), 'recipe': to_dict(model.recipe),
+            'model.npz': file_checksum(args.model / 'model.npz'),
+            'recipe': to_dict(model.recipe),
             'classes': model.classes.mids,
-            'rates': None if model.rates is None else model.rates.tolist()}
+            'rates': None if model.rates is None else model.rates.tolist(),
+        }
     corrupt = CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None
     done = predict_to_file(
-        model.network, OpenImagesDataset(index), args.out, model.classes, settings, about, comm,
-        lambda batches: tqdm(batches, 'predict', unit='batch',
-                             disable=None if comm.rank == 0 else True),
-        corrupt, args.restart)
+        model.network,
+        OpenImagesDataset(index),
+        args.out,
+        model.classes,
+        settings,
+        about,
+        comm,
+        lambda batches: tqdm(
+            batches, 'predict', unit='batch', disable=None if comm.rank == 0 else True
+        ),
+        corrupt,
+        args.restart,
+    )
     if done is not None:
         if done['corrupt'] is not None and done['corrupt'].n_corrupt:
             print(f'{done["corrupt"]}; they have no detections')
@@ -70,46 +88,98 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """The command line, with impossible values refused."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('--model', type=Path, required=True, help='--out directory of a training run')
     add('--index', type=Path, required=True, help='annotation index of the images')
     add('--out', type=Path, required=True, help='.parquet or .csv')
-    add('--sizes', type=int, nargs='+', metavar='PIXELS',
-        help="shorter edge's lengths (default: the recipe's, one)")
-    add('--max-size', type=int, metavar='PIXELS',
-        help="limit of the longer edge, at all sizes (default: the recipe's)")
+    add(
+        '--sizes',
+        type=int,
+        nargs='+',
+        metavar='PIXELS',
+        help="shorter edge's lengths (default: the recipe's, one)",
+    )
+    add(
+        '--max-size',
+        type=int,
+        metavar='PIXELS',
+        help="limit of the longer edge, at all sizes (default: the recipe's)",
+    )
     add('--flip', action='store_true', help='look at the mirror images, too')
     add('--score-thresh', type=float, metavar='S', help="least score (default: the recipe's)")
-    add('--max-per-image', type=int, metavar='N',
-        help="detections an image (default: the recipe's; ten times as many without suppression)")
-    add('--suppression', choices=('nmw', 'nms', 'none'), default='nmw',
+    add(
+        '--max-per-image',
+        type=int,
+        metavar='N',
+        help="detections an image (default: the recipe's; ten times as many without suppression)",
+    )
+    add(
+        '--suppression',
+        choices=('nmw', 'nms', 'none'),
+        default='nmw',
         help='what becomes of several boxes on an object: one weighted by score, the best scored, '
-             'or all (default: %(default)s)')
-    add('--no-suppression', dest='suppression', action='store_const', const='none',
-        help='the same as --suppression none')
-    add('--nmw-thresh', type=float, metavar='IOU',
-        help="IoU from which boxes are taken for one object, in NMS, too (default: the recipe's)")
-    add('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-        help='change what else of the recipe concerns the test, such as score=concurrent_softmax')
-    add('--rates', type=Path, metavar='FILE',
+        'or all (default: %(default)s)',
+    )
+    add(
+        '--no-suppression',
+        dest='suppression',
+        action='store_const',
+        const='none',
+        help='the same as --suppression none',
+    )
+    add(
+        '--nmw-thresh',
+        type=float,
+        metavar='IOU',
+        help="IoU from which boxes are taken for one object, in NMS, too (default: the recipe's)",
+    )
+    add(
+        '--set',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change what else of the recipe concerns the test, such as score=concurrent_softmax',
+    )
+    add(
+        '--rates',
+        type=Path,
+        metavar='FILE',
         help="concurrent rates for such a score, where the model has none: the training set's "
-             "index, statistics' concurrent_rates.npz, or another model's rates.npy")
-    add('--corrupt', choices=('raise', 'skip'), default='raise',
+        "index, statistics' concurrent_rates.npz, or another model's rates.npy",
+    )
+    add(
+        '--corrupt',
+        choices=('raise', 'skip'),
+        default='raise',
         help='end at the first image that cannot be read, or go on without detections in it '
-             '(default: %(default)s)')
-    add('--max-corrupt-share', type=float, default=0.01, metavar='SHARE',
+        '(default: %(default)s)',
+    )
+    add(
+        '--max-corrupt-share',
+        type=float,
+        default=0.01,
+        metavar='SHARE',
         help='with --corrupt skip, end when at least 20 images and more than this share of those '
-             'read by a rank cannot be read (default: %(default)s)')
+        'read by a rank cannot be read (default: %(default)s)',
+    )
     add('--restart', action='store_true', help='do not go on from what a killed run has left')
     args = parser.parse_args()
     for name, low, high in (
-            ('max_corrupt_share', 0, 1), ('score_thresh', 0, 1), ('nmw_thresh', 0, 1),
-            ('max_per_image', 1, None), ('max_size', 1, None)):
+        ('max_corrupt_share', 0, 1),
+        ('score_thresh', 0, 1),
+        ('nmw_thresh', 0, 1),
+        ('max_per_image', 1, None),
+        ('max_size', 1, None),
+    ):
         value = getattr(args, name)
         if value is not None and not (low <= value and (high is None or value <= high)):
-            raise InputError(f'--{name.replace("_", "-")} {value}: expected a number from {low}'
-                             + (f' to {high}' if high else ''))
+            raise InputError(
+                f'--{name.replace("_", "-")} {value}: expected a number from {low}'
+                + (f' to {high}' if high else '')
+            )
     if args.sizes and min(args.sizes) < 1:
         raise InputError(f'--sizes {min(args.sizes)}: expected pixels')
     if args.out.suffix not in ('.parquet', '.csv'):

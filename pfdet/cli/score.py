@@ -52,53 +52,75 @@ def main() -> None:
     else:
         truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
     result = average_precision(
-        detections, truth, len(classes), args.iou_thresh, args.group_of_weight)
+        detections, truth, len(classes), args.iou_thresh, args.group_of_weight
+    )
 
     score = score_dict(result, classes, hierarchy)
     unknown = sorted(set(detections.image_ids).difference(truth.image_ids))
     missing = len(set(truth.image_ids).difference(detections.image_ids))
     score.update(
-        n_image=len(truth.image_ids), n_image_predicted=len(detections.image_ids),
-        n_image_unknown=len(unknown), iou_thresh=args.iou_thresh,
+        n_image=len(truth.image_ids),
+        n_image_predicted=len(detections.image_ids),
+        n_image_unknown=len(unknown),
+        iou_thresh=args.iou_thresh,
         group_of_weight=args.group_of_weight,
-        groups=mean_by_group(result['ap'], class_groups(classes, images, hierarchy)))
+        groups=mean_by_group(result['ap'], class_groups(classes, images, hierarchy)),
+    )
     with replace_when_done(args.out) as unfinished:
         unfinished.write_text(json.dumps(score, indent=1), encoding='utf-8')
 
     if unknown:
-        print(f'{args.detections}: ignored {len(unknown)} images ({unknown[0]!r}, ...) with '
-              f'{result["n_ignored"]["unknown image"]} detections that the ground truth does '
-              'not know', file=sys.stderr)
+        print(
+            f'{args.detections}: ignored {len(unknown)} images ({unknown[0]!r}, ...) with '
+            f'{result["n_ignored"]["unknown image"]} detections that the ground truth does '
+            'not know',
+            file=sys.stderr,
+        )
     if missing:
-        print(f'{args.detections}: has nothing on {missing} of the {len(truth.image_ids)} images '
-              'of the ground truth, which count as images without detections', file=sys.stderr)
+        print(
+            f'{args.detections}: has nothing on {missing} of the {len(truth.image_ids)} images '
+            'of the ground truth, which count as images without detections',
+            file=sys.stderr,
+        )
     _print_summary(score)
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--boxes', type=Path, nargs='+', metavar='CSV')
     parser.add_argument('--labels', type=Path, nargs='+', metavar='CSV')
     parser.add_argument('--classes', type=Path, metavar='CSV')
     parser.add_argument('--hierarchy', type=Path, metavar='JSON')
     parser.add_argument(
-        '--index', type=Path, metavar='INDEX', help='annotation index, instead of these four')
+        '--index', type=Path, metavar='INDEX', help='annotation index, instead of these four'
+    )
     parser.add_argument(
-        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
+        '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
+    )
     parser.add_argument('--out', type=Path, required=True, metavar='score.json')
     counts = parser.add_mutually_exclusive_group()
     counts.add_argument(
-        '--train-index', type=Path, metavar='INDEX',
-        help='the training split, to rank classes by their images')
+        '--train-index',
+        type=Path,
+        metavar='INDEX',
+        help='the training split, to rank classes by their images',
+    )
     counts.add_argument(
-        '--counts', type=Path, metavar='CSV',
-        help='the same from classes.csv, as pfdet.openimages.statistics writes it')
+        '--counts',
+        type=Path,
+        metavar='CSV',
+        help='the same from classes.csv, as pfdet.openimages.statistics writes it',
+    )
+    parser.add_argument('--iou-thresh', type=float, default=0.5, metavar='IOU', help='default 0.5')
     parser.add_argument(
-        '--iou-thresh', type=float, default=.5, metavar='IOU', help='default 0.5')
-    parser.add_argument(
-        '--group-of-weight', type=float, default=1., metavar='W',
-        help="1, the challenge's, by default; 0 ignores group-of boxes")
+        '--group-of-weight',
+        type=float,
+        default=1.0,
+        metavar='W',
+        help="1, the challenge's, by default; 0 ignores group-of boxes",
+    )
     args = parser.parse_args()
     files = [args.boxes, args.labels, args.classes]
     if args.index is None and None in files:
@@ -132,5 +154,7 @@ def _print_summary(score: dict, n_shown: int = 5) -> None:
         if group['n_class'] < group['n_all']:
             scored += f'/{group["n_all"]}'
         print(f'{mean} {scored:>7}  {name}')
-    print(f'mAP {score["mAP"]:.4f} over {score["n_class"]} classes with ground truth, '
-          f'{score["n_image"]} images')
+    print(
+        f'mAP {score["mAP"]:.4f} over {score["n_class"]} classes with ground truth, '
+        f'{score["n_image"]} images'
+    )

@@ -22,8 +22,10 @@ def main() -> int:
     args = parse_arguments()
     recipe = recipes.find(args.recipe, args.scale)
     if not recipe.name.startswith('expert-'):
-        raise InputError(f'--recipe {args.recipe}: not one of experts; expected one of '
-                         + ', '.join(r for r in recipes.RECIPES if r.startswith('expert-')))
+        raise InputError(
+            f'--recipe {args.recipe}: not one of experts; expected one of '
+            + ', '.join(r for r in recipes.RECIPES if r.startswith('expert-'))
+        )
     if args.train_index is None:
         raise InputError('no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX')
     first, last = rank_range(args.range)
@@ -38,11 +40,24 @@ def main() -> int:
     stop_request.listen()
     comm, device = communicator(args.communicator)
     finished = train_experts(
-        recipe, AnnotationIndex.open(args.train_index), args.init, args.out, comm,
-        settings=args.set, first=first, last=last, images_seen=args.images_seen,
-        ranks_per_expert=args.ranks_per_expert, seed=args.seed, device=device,
-        n_thread=args.threads, iterations=args.iterations, log_interval=args.log_interval,
-        snapshot_interval=args.snapshot_interval, stop_request=stop_request)
+        recipe,
+        AnnotationIndex.open(args.train_index),
+        args.init,
+        args.out,
+        comm,
+        settings=args.set,
+        first=first,
+        last=last,
+        images_seen=args.images_seen,
+        ranks_per_expert=args.ranks_per_expert,
+        seed=args.seed,
+        device=device,
+        n_thread=args.threads,
+        iterations=args.iterations,
+        log_interval=args.log_interval,
+        snapshot_interval=args.snapshot_interval,
+        stop_request=stop_request,
+    )
     return 0 if finished else preemption.STATUS
 
 
@@ -58,23 +73,48 @@ def rank_range(text: str | None) -> tuple[int, int | None]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('--recipe', default='expert-class10', help='default: %(default)s')
     add('--scale', choices=('full', 'mini'), help="default: the recipe's own")
-    add('--init', type=Path, required=True, metavar='MODEL.npz',
-        help='the full model; the recipe.json beside it says what network it is')
-    add('--train-index', type=Path, default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)')
+    add(
+        '--init',
+        type=Path,
+        required=True,
+        metavar='MODEL.npz',
+        help='the full model; the recipe.json beside it says what network it is',
+    )
+    add(
+        '--train-index',
+        type=Path,
+        default=os.environ.get('PFDET_TRAIN_INDEX'),
+        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
+    )
     add('--out', type=Path, required=True, help='directory of the experts')
     add('--range', metavar='FIRST-LAST', help='classes by rank, rarest first (default: all)')
-    add('--images-seen', type=int, metavar='N',
-        help="train each expert on N images in all, counted as often as they come, and all equally "
-             "long (default: for the recipe's epochs of the expert's own images)")
-    add('--ranks-per-expert', type=int, default=1, metavar='N',
-        help='ranks that train an expert together (default: %(default)s)')
-    add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',
-        help='replace fields of the recipe, such as expert_head=cut')
+    add(
+        '--images-seen',
+        type=int,
+        metavar='N',
+        help='train each expert on N images in all, counted as often as they come, and all equally '
+        "long (default: for the recipe's epochs of the expert's own images)",
+    )
+    add(
+        '--ranks-per-expert',
+        type=int,
+        default=1,
+        metavar='N',
+        help='ranks that train an expert together (default: %(default)s)',
+    )
+    add(
+        '--set',
+        nargs='*',
+        default=[],
+        action='extend',
+        metavar='KEY=VALUE',
+        help='replace fields of the recipe, such as expert_head=cut',
+    )
     add('--seed', type=int, default=0)
     add('--iterations', type=int, help='stop each expert after so many')
     add('--threads', type=int, default=1, help='threads a rank that load images')

@@ -17,8 +17,7 @@ from pfdet.errors import InputError
 def main() -> None:
     args = parse_arguments()
     if args.table not in recipes.TABLES:
-        raise InputError(
-            f'--table {args.table}: expected one of {", ".join(recipes.TABLES)}')
+        raise InputError(f'--table {args.table}: expected one of {", ".join(recipes.TABLES)}')
     names = [recipe.name for recipe in recipes.TABLES[args.table].rows]
     for name in args.rows or ():
         if name not in names:
@@ -31,29 +30,50 @@ def main() -> None:
     from pfdet.subprocesses import run_python
     from pfdet.training.table_runs import Rows
 
-    rows = Rows(args.out, args.train_index, args.val_index, args.scale, args.ranks,
-                tuple(args.set))
+    rows = Rows(args.out, args.train_index, args.val_index, args.scale, args.ranks, tuple(args.set))
     for seed in args.seeds:
         for name in args.rows or names:
             rows.run(name, seed)
-    run_python('-m', 'pfdet', 'compare-tables', '--runs', args.out,
-               '--out', args.out / f'{args.table}.html')
+    run_python(
+        '-m',
+        'pfdet',
+        'compare-tables',
+        '--runs',
+        args.out,
+        '--out',
+        args.out / f'{args.table}.html',
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add('--table', required=True, metavar='KEY', help=f'one of {", ".join(recipes.TABLES)}')
     add('--rows', nargs='+', metavar='RECIPE', help='some of its rows (default: all)')
     add('--scale', choices=('full', 'mini'), default='full', help='default: %(default)s')
-    add('--train-index', type=Path, default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)')
-    add('--val-index', type=Path, default=os.environ.get('PFDET_VAL_INDEX'),
-        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)')
+    add(
+        '--train-index',
+        type=Path,
+        default=os.environ.get('PFDET_TRAIN_INDEX'),
+        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
+    )
+    add(
+        '--val-index',
+        type=Path,
+        default=os.environ.get('PFDET_VAL_INDEX'),
+        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)',
+    )
     add('--out', type=Path, required=True, help='the runs go to OUT/RECIPE/seedS')
     add('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     add('--ranks', type=int, default=2, help='MPI ranks on this machine (default: %(default)s)')
-    add('--set', nargs='*', default=[], action='extend', metavar='KEY=VALUE',
-        help='replace fields of all rows, such as epochs=2')
+    add(
+        '--set',
+        nargs='*',
+        default=[],
+        action='extend',
+        metavar='KEY=VALUE',
+        help='replace fields of all rows, such as epochs=2',
+    )
     return parser.parse_args()

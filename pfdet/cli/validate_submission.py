@@ -1,6 +1,6 @@
 """Say whether a file is a submission that Kaggle will take, and if not, what is wrong where.
 
-    python evaluate/validate_submission.py submission.csv --images sample_submission.csv
+python evaluate/validate_submission.py submission.csv --images sample_submission.csv
 """
 
 import argparse
@@ -15,16 +15,23 @@ from pfdet.openimages.classes import challenge_classes, read_classes
 def main() -> None:
     """Check one file, and say what it holds."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('submission', type=Path)
     parser.add_argument(
-        '--classes', type=Path, metavar='CSV',
-        help="mid,name without header; the challenge's 500 by default")
+        '--classes',
+        type=Path,
+        metavar='CSV',
+        help="mid,name without header; the challenge's 500 by default",
+    )
     parser.add_argument('--index', type=Path, help='of the images that must each have a row')
     parser.add_argument(
-        '--images', type=Path, metavar='FILE',
+        '--images',
+        type=Path,
+        metavar='FILE',
         help="the same as a list: an id at the beginning of each line, such as the competition's "
-             'sample_submission.csv')
+        'sample_submission.csv',
+    )
     args = parser.parse_args()
     classes = challenge_classes() if args.classes is None else read_classes(args.classes)
     image_ids = None
@@ -37,9 +44,11 @@ def main() -> None:
         image_ids = [index.image_id(i) for i in range(len(index))]
     counts = validate_submission(args.submission, classes, image_ids)
     size = args.submission.stat().st_size / 1e6
-    print(f'{args.submission}: sound; {counts["images"]} images, {counts["empty"]} of them without '
-          f'detections, {counts["detections"]} detections, at most {counts["most"]} in an image, '
-          f'{size:.1f} MB')
+    print(
+        f'{args.submission}: sound; {counts["images"]} images, {counts["empty"]} of them without '
+        f'detections, {counts["detections"]} detections, at most {counts["most"]} in an image, '
+        f'{size:.1f} MB'
+    )
 
 
 def read_image_ids(path: Path) -> list[str]:

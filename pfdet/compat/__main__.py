@@ -16,8 +16,12 @@ import chainermn  # noqa: F401
 from pfdet.cpu.install import REPLACED
 
 PACKAGES = {
-    'NumPy': ['numpy'], 'SciPy': ['scipy'], 'Chainer': ['chainer'], 'ChainerCV': ['chainercv'],
-    'mpi4py': ['mpi4py']}
+    'NumPy': ['numpy'],
+    'SciPy': ['scipy'],
+    'Chainer': ['chainer'],
+    'ChainerCV': ['chainercv'],
+    'mpi4py': ['mpi4py'],
+}
 
 
 def versions() -> dict[str, str]:
@@ -27,6 +31,7 @@ def versions() -> dict[str, str]:
         found[name] = ' '.join(filter(None, map(_version, packages))) or 'not installed'
     try:
         from mpi4py import MPI
+
         found['MPI'] = ' '.join(MPI.Get_library_version().rstrip('\0').splitlines()[0].split())
     except (ImportError, RuntimeError) as e:
         found['MPI'] = f'not found ({e})'
@@ -64,8 +69,11 @@ def _backend() -> str:
 
     if not cuda.available:
         return 'the CPU'
-    return 'the GPU, cuDNN for convolutions' if cuda.cudnn_enabled else (
-        'the GPU, im2col and cuBLAS for convolutions')
+    return (
+        'the GPU, cuDNN for convolutions'
+        if cuda.cudnn_enabled
+        else ('the GPU, im2col and cuBLAS for convolutions')
+    )
 
 
 def main() -> None:

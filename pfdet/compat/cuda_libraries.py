@@ -16,10 +16,21 @@ from typing import NamedTuple
 # What CuPy 13 for CUDA 12 opens by name, each after those that it needs itself; cuDNN 8, the only
 # one that CuPy 13 and so Chainer can use, in its parts.
 SONAMES = (
-    'libcudart.so.12', 'libnvJitLink.so.12', 'libnvrtc.so.12', 'libcublasLt.so.12',
-    'libcublas.so.12', 'libcufft.so.11', 'libcurand.so.10', 'libcusparse.so.12',
-    'libcusolver.so.11', 'libcudnn.so.8', 'libcudnn_ops_infer.so.8', 'libcudnn_ops_train.so.8',
-    'libcudnn_cnn_infer.so.8', 'libcudnn_cnn_train.so.8')
+    'libcudart.so.12',
+    'libnvJitLink.so.12',
+    'libnvrtc.so.12',
+    'libcublasLt.so.12',
+    'libcublas.so.12',
+    'libcufft.so.11',
+    'libcurand.so.10',
+    'libcusparse.so.12',
+    'libcusolver.so.11',
+    'libcudnn.so.8',
+    'libcudnn_ops_infer.so.8',
+    'libcudnn_ops_train.so.8',
+    'libcudnn_cnn_infer.so.8',
+    'libcudnn_cnn_train.so.8',
+)
 
 
 class Finding(NamedTuple):
@@ -82,24 +93,49 @@ def findings() -> list[Finding]:
         try:
             import cupy
         except Exception as e:
-            return [Finding('CuPy', '', _first_line(e) if importlib.util.find_spec('cupy') else (
-                'not installed: this environment trains on the CPU; for GPUs, '
-                'make setup EXTRAS=dev,cuda12 (or cuda13)'))]
+            return [
+                Finding(
+                    'CuPy',
+                    '',
+                    _first_line(e)
+                    if importlib.util.find_spec('cupy')
+                    else (
+                        'not installed: this environment trains on the CPU; for GPUs, '
+                        'make setup EXTRAS=dev,cuda12 (or cuda13)'
+                    ),
+                )
+            ]
         return [Finding('CuPy', cupy.__version__), *_cuda(cupy), _cudnn(cupy), _nccl()]
 
 
 def _cuda(cupy) -> Iterable[Finding]:
     runtime = cupy.cuda.runtime
     driver = runtime.driverGetVersion()
-    yield Finding('CUDA driver', _dotted(driver), '' if driver else (
-        'none is loaded: there is no NVIDIA GPU, or its driver is not installed'))
+    yield Finding(
+        'CUDA driver',
+        _dotted(driver),
+        ''
+        if driver
+        else ('none is loaded: there is no NVIDIA GPU, or its driver is not installed'),
+    )
     built = runtime.runtimeGetVersion()
     short = driver and driver // 1000 < built // 1000
-    yield Finding('CUDA runtime', _dotted(built), (
-        f'newer than the driver, which is for CUDA {driver // 1000}: update the driver, or '
-        f'install the extra cuda{driver // 1000}') if short else '')
-    for name, module in (('cuBLAS', 'cublas'), ('cuRAND', 'curand'), ('cuSOLVER', 'cusolver'),
-                         ('cuSPARSE', 'cusparse')):
+    yield Finding(
+        'CUDA runtime',
+        _dotted(built),
+        (
+            f'newer than the driver, which is for CUDA {driver // 1000}: update the driver, or '
+            f'install the extra cuda{driver // 1000}'
+        )
+        if short
+        else '',
+    )
+    for name, module in (
+        ('cuBLAS', 'cublas'),
+        ('cuRAND', 'curand'),
+        ('cuSOLVER', 'cusolver'),
+        ('cuSPARSE', 'cusparse'),
+    ):
         try:
             # CuPy opens the library when it is asked for the attribute.
             getattr(cupy.cuda, module)
@@ -117,8 +153,11 @@ def _cuda(cupy) -> Iterable[Finding]:
         yield Finding('GPUs', '', f'{_first_line(e)}: Chainer works on the CPU')
         return
     names = {runtime.getDeviceProperties(i)['name'].decode() for i in range(n)}
-    yield Finding('GPUs', f'{n}: {", ".join(sorted(names))}' if n else '',
-                  '' if n else 'none is visible: Chainer works on the CPU')
+    yield Finding(
+        'GPUs',
+        f'{n}: {", ".join(sorted(names))}' if n else '',
+        '' if n else 'none is visible: Chainer works on the CPU',
+    )
 
 
 def _cudnn(cupy) -> Finding:
@@ -129,8 +168,12 @@ def _cudnn(cupy) -> Finding:
         importlib.import_module('cupy.cudnn')
         version = importlib.import_module('cupy.cuda.cudnn').getVersion()
     except Exception as e:
-        return Finding('cuDNN', '', f'{_first_line(e)}: {without}. CuPy 13 needs cuDNN 8: '
-                       "pip install 'nvidia-cudnn-cu12<9'")
+        return Finding(
+            'cuDNN',
+            '',
+            f'{_first_line(e)}: {without}. CuPy 13 needs cuDNN 8: '
+            "pip install 'nvidia-cudnn-cu12<9'",
+        )
     return Finding('cuDNN', f'{version // 1000}.{version % 1000 // 100}.{version % 100}')
 
 
@@ -145,8 +188,12 @@ def _nccl() -> Finding:
         reason = 'libnccl.so.2 was not found'
     except ImportError as e:
         reason = _first_line(e)
-    return Finding('NCCL', '', f'{reason}: the communicator pure_nccl, for several GPUs, is '
-                   'missing: install the extra cuda12 or cuda13')
+    return Finding(
+        'NCCL',
+        '',
+        f'{reason}: the communicator pure_nccl, for several GPUs, is '
+        'missing: install the extra cuda12 or cuda13',
+    )
 
 
 def _dotted(version: int) -> str:

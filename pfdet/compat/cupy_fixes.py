@@ -32,22 +32,29 @@ def gpu_is_there(source: str) -> str:
     (:mod:`pfdet.compat.cuda_libraries`). Without cuDNN, Chainer says to install CuPy again.
     """
     source = _replace(
-        source, 'try:\n    import cupy\n    from cupy import cuda  # NOQA\n',
+        source,
+        'try:\n    import cupy\n    from cupy import cuda  # NOQA\n',
         'try:\n    from pfdet.compat import cuda_libraries as _cuda_libraries\n'
         f'    _cuda_libraries.preload({_sonames()})\n'
         '    import cupy\n    from cupy import cuda  # NOQA\n'
         '    if cuda.runtime.getDeviceCount() < 1:\n'
-        "        raise RuntimeError('CUDA sees no GPU')\n")
+        "        raise RuntimeError('CUDA sees no GPU')\n",
+    )
     return _replace(
         source,
         "'Please reinstall CuPy after you install cudnn\\n'\n"
         "            '(see https://docs-cupy.chainer.org/en/stable/install.html'\n"
         "            '#install-cudnn).')",
-        "'python -m pfdet.compat says why, and what it means.')")
+        "'python -m pfdet.compat says why, and what it means.')",
+    )
 
 
 @fix('chainermn.communicators._memory_utility', since='CuPy 14', needed=has_cupy)
 def half_in_nccl_kernels(source: str) -> str:
     """Include CUDA's ``half`` in the kernels that pack gradients for NCCL; CuPy no longer does."""
-    return _replace(source, '#include <cupy/carray.cuh>',
-                    '#include <cuda_fp16.h>\n#include <cupy/carray.cuh>', 2)
+    return _replace(
+        source,
+        '#include <cupy/carray.cuh>',
+        '#include <cuda_fp16.h>\n#include <cupy/carray.cuh>',
+        2,
+    )

@@ -65,21 +65,23 @@ def numpy_float(source: str) -> str:
     return _replace(source, 'dtype=numpy.float)', 'dtype=float)', 6)
 
 
-@fix('chainercv.datasets.coco.coco_instances_base_dataset',
-     'chainercv.datasets.cub.cub_keypoint_dataset',
-     'chainercv.datasets.voc.voc_bbox_dataset',
-     'chainercv.datasets.voc.voc_utils',
-     'chainercv.experimental.links.model.fcis.fcis',
-     'chainercv.experimental.links.model.fcis.fcis_train_chain',
-     'chainercv.experimental.links.model.fcis.utils.proposal_target_creator',
-     'chainercv.links.model.fpn.mask_head',
-     'chainercv.links.model.fpn.mask_utils',
-     'chainercv.utils.mask.scale_mask',
-     'chainercv.utils.testing.assertions.assert_is_instance_segmentation_dataset',
-     'chainercv.utils.testing.assertions.assert_is_instance_segmentation_link',
-     'chainercv.utils.testing.assertions.assert_is_point',
-     'chainercv.visualizations.vis_point',
-     since='NumPy 1.20 warns, 1.24 fails')
+@fix(
+    'chainercv.datasets.coco.coco_instances_base_dataset',
+    'chainercv.datasets.cub.cub_keypoint_dataset',
+    'chainercv.datasets.voc.voc_bbox_dataset',
+    'chainercv.datasets.voc.voc_utils',
+    'chainercv.experimental.links.model.fcis.fcis',
+    'chainercv.experimental.links.model.fcis.fcis_train_chain',
+    'chainercv.experimental.links.model.fcis.utils.proposal_target_creator',
+    'chainercv.links.model.fpn.mask_head',
+    'chainercv.links.model.fpn.mask_utils',
+    'chainercv.utils.mask.scale_mask',
+    'chainercv.utils.testing.assertions.assert_is_instance_segmentation_dataset',
+    'chainercv.utils.testing.assertions.assert_is_instance_segmentation_link',
+    'chainercv.utils.testing.assertions.assert_is_point',
+    'chainercv.visualizations.vis_point',
+    since='NumPy 1.20 warns, 1.24 fails',
+)
 def numpy_bool_and_int(source: str) -> str:
     """Say ``bool`` and ``int`` for ``np.bool`` and ``np.int``; 1.24 removed both, 2.0 has one."""
     source, count = re.subn(r'\bnp\.(bool|int)\b', r'\1', source)
@@ -88,16 +90,22 @@ def numpy_bool_and_int(source: str) -> str:
     return source
 
 
-@fix('chainercv.links.model.fpn.bbox_head', 'chainercv.links.model.fpn.mask_head',
-     since='NumPy 1.16 warns, 1.24 fails')
+@fix(
+    'chainercv.links.model.fpn.bbox_head',
+    'chainercv.links.model.fpn.mask_head',
+    since='NumPy 1.16 warns, 1.24 fails',
+)
 def hstack_of_generator(source: str) -> str:
     """Give ``hstack`` a list in the FPN heads' losses: NumPy no longer takes a generator."""
     levels = 'xp.array((l,) * len(rois[l])) for l in range(n_level)'
     return _replace(source, f'xp.hstack(\n        {levels})', f'xp.hstack(\n        [{levels}])')
 
 
-@fix('chainermn.iterators.multi_node_iterator', since='NumPy 1.25 warns, 2.4 fails',
-     needed=_since('numpy', 1, 25))
+@fix(
+    'chainermn.iterators.multi_node_iterator',
+    since='NumPy 1.25 warns, 2.4 fails',
+    needed=_since('numpy', 1, 25),
+)
 def int_of_array(source: str) -> str:
     """Take the number out of the array in the multi-node iterator before ``int()`` sees it."""
     return _replace(source, 'int(_size)', 'int(_size[0])')
@@ -119,26 +127,36 @@ def environment_check(source: str) -> str:
 def chainercv_version(source: str) -> str:
     """Read ChainerCV's own version by ``importlib.metadata`` instead of ``pkg_resources``."""
     source = _replace(source, 'import pkg_resources\n', '')
-    return _replace(source, "__version__ = pkg_resources.get_distribution('chainercv').version",
-                    'from pfdet.compat.replacements import CHAINERCV_VERSION as __version__')
+    return _replace(
+        source,
+        "__version__ = pkg_resources.get_distribution('chainercv').version",
+        'from pfdet.compat.replacements import CHAINERCV_VERSION as __version__',
+    )
 
 
 @fix('chainer.testing.helper', 'chainer.testing.doctest_helper', since='setuptools 82')
 def testing_requirements(source: str) -> str:
     """Look up installed packages without ``pkg_resources``; ChainerCV imports these helpers."""
     return _replace(
-        source, 'import pkg_resources', 'from pfdet.compat import replacements as pkg_resources')
+        source, 'import pkg_resources', 'from pfdet.compat import replacements as pkg_resources'
+    )
 
 
 @fix('chainercv.utils.download', since='Python 3.12, 3.10 warns')
 def distutils_strtobool(source: str) -> str:
     """Read a switch of the environment without ``distutils``, which Python has removed."""
-    return _replace(source, 'from distutils.util import strtobool',
-                    'from pfdet.compat.replacements import strtobool')
+    return _replace(
+        source,
+        'from distutils.util import strtobool',
+        'from pfdet.compat.replacements import strtobool',
+    )
 
 
-@fix('chainercv.utils.bbox._nms_gpu_post', since='Python 3.11, or set up without compiling it',
-     needed=_no_nms_extension)
+@fix(
+    'chainercv.utils.bbox._nms_gpu_post',
+    since='Python 3.11, or set up without compiling it',
+    needed=_no_nms_extension,
+)
 def nms_gpu_post(source: str) -> str:
     """Stand in for ChainerCV's C extension, which current Python does not compile."""
     return 'from pfdet.compat.replacements import select_by_mask as _nms_gpu_post  # NOQA\n'
@@ -148,9 +166,11 @@ def nms_gpu_post(source: str) -> str:
 def overriding_warning(source: str) -> str:
     """Keep ``DeprecationWarning: Overriding method 'to_cpu'`` for classes outside ChainerCV."""
     return _replace(
-        source, "if hasattr(f, '__override_action'):",
+        source,
+        "if hasattr(f, '__override_action'):",
         "if (hasattr(f, '__override_action')\n"
-        "                        and not d.get('__module__', '').startswith('chainercv.')):")
+        "                        and not d.get('__module__', '').startswith('chainercv.')):",
+    )
 
 
 @fix('chainer.iterators.multiprocess_iterator', since='Python 3.10 warns')

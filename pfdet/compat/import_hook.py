@@ -44,9 +44,11 @@ FIXES: list[Fix] = []
 
 def fix(*modules: str, since: str, needed: Callable[[], bool] = lambda: True) -> Callable:
     """Register the decorated function as the fix of ``modules``; see :class:`Fix`."""
+
     def register(repair: Callable[[str], str]) -> Callable[[str], str]:
         FIXES.append(Fix(repair.__name__, modules, since, functools.cache(needed), repair))
         return repair
+
     return register
 
 
@@ -62,7 +64,8 @@ def install() -> None:
     early = [m for f in FIXES for m in f.modules if m in sys.modules and f.needed()]
     if early:
         raise ImportError(
-            f'import pfdet before chainer, chainermn and chainercv: {early[0]} is loaded already')
+            f'import pfdet before chainer, chainermn and chainercv: {early[0]} is loaded already'
+        )
     sys.meta_path.insert(0, _RepairingFinder())
 
 
@@ -71,8 +74,9 @@ class _RepairingFinder:
 
     # No subclass of importlib.abc's, which would load two megabytes into every process.
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         fixes = [f for f in FIXES if fullname in f.modules and f.needed()]
         if not fixes:
             return None
@@ -105,7 +109,8 @@ class _RepairingLoader(importlib.machinery.SourceFileLoader):
                 package = fullname.split('.')[0]
                 raise ImportError(
                     f'pfdet.compat cannot repair {fullname} ({fix.name}: {e}): '
-                    f'it knows {package} {KNOWN[package]}') from e
+                    f'it knows {package} {KNOWN[package]}'
+                ) from e
             fix.applied.add(fullname)
         with warnings.catch_warnings():
             # Python 3.12 warns of the backslashes in ChainerCV's docstrings when compiling them,

@@ -17,69 +17,103 @@ from pfdet.compat.import_hook import fix
 
 # What an __init__ may consist of: imports a line, comments, a docstring.
 _IMPORT = re.compile(
-    r'^from ((?:chainer|pfdet)[\w.]*) import (\w+)(?: as (\w+))?[ \t]*(?:#.*)?\n', re.M)
+    r'^from ((?:chainer|pfdet)[\w.]*) import (\w+)(?: as (\w+))?[ \t]*(?:#.*)?\n', re.M
+)
 _EMPTY = re.compile(r'\s*(?:"""(?:[^"]|"(?!""))*""")?\s*(?:#.*\s*)*\Z')
 
 
-@fix('chainer.dataset',
-     'chainer.dataset.tabular',
-     'chainer.datasets',
-     'chainer.distributions',
-     'chainer.function_hooks',
-     'chainer.functions',
-     *(f'chainer.functions.{part}' for part in (
-         'activation', 'array', 'connection', 'evaluation', 'loss', 'math', 'noise',
-         'normalization', 'pooling', 'rnn', 'theano', 'util')),
-     'chainer.iterators',
-     'chainer.link_hooks',
-     'chainer.links',
-     *(f'chainer.links.{part}' for part in (
-         'activation', 'connection', 'loss', 'model', 'normalization', 'rnn', 'theano')),
-     'chainer.optimizer_hooks',
-     'chainer.optimizers',
-     'chainer.serializers',
-     'chainer.training',
-     'chainer.training.extensions',
-     'chainer.training.triggers',
-     'chainer.training.updaters',
-     'chainercv.chainer_experimental',
-     'chainercv.chainer_experimental.datasets',
-     'chainercv.chainer_experimental.datasets.sliceable',
-     'chainercv.chainer_experimental.training',
-     'chainercv.chainer_experimental.training.extensions',
-     'chainercv.datasets',
-     'chainercv.evaluations',
-     'chainercv.experimental',
-     'chainercv.experimental.links',
-     'chainercv.experimental.links.model.fcis',
-     'chainercv.experimental.links.model.pspnet',
-     'chainercv.experimental.links.model.yolo',
-     'chainercv.extensions',
-     'chainercv.functions',
-     'chainercv.links',
-     'chainercv.links.connection',
-     *(f'chainercv.links.model.{part}' for part in (
-         'deeplab', 'faster_rcnn', 'fpn', 'resnet', 'segnet', 'senet', 'ssd', 'vgg', 'yolo')),
-     'chainercv.transforms',
-     'chainercv.utils',
-     'chainercv.utils.bbox',
-     'chainercv.utils.image',
-     'chainercv.utils.iterator',
-     'chainercv.utils.mask',
-     'chainercv.visualizations',
-     'chainermn.extensions',
-     'chainermn.functions',
-     'chainermn.iterators',
-     'chainermn.links',
-     since='ever')
+@fix(
+    'chainer.dataset',
+    'chainer.dataset.tabular',
+    'chainer.datasets',
+    'chainer.distributions',
+    'chainer.function_hooks',
+    'chainer.functions',
+    *(
+        f'chainer.functions.{part}'
+        for part in (
+            'activation',
+            'array',
+            'connection',
+            'evaluation',
+            'loss',
+            'math',
+            'noise',
+            'normalization',
+            'pooling',
+            'rnn',
+            'theano',
+            'util',
+        )
+    ),
+    'chainer.iterators',
+    'chainer.link_hooks',
+    'chainer.links',
+    *(
+        f'chainer.links.{part}'
+        for part in ('activation', 'connection', 'loss', 'model', 'normalization', 'rnn', 'theano')
+    ),
+    'chainer.optimizer_hooks',
+    'chainer.optimizers',
+    'chainer.serializers',
+    'chainer.training',
+    'chainer.training.extensions',
+    'chainer.training.triggers',
+    'chainer.training.updaters',
+    'chainercv.chainer_experimental',
+    'chainercv.chainer_experimental.datasets',
+    'chainercv.chainer_experimental.datasets.sliceable',
+    'chainercv.chainer_experimental.training',
+    'chainercv.chainer_experimental.training.extensions',
+    'chainercv.datasets',
+    'chainercv.evaluations',
+    'chainercv.experimental',
+    'chainercv.experimental.links',
+    'chainercv.experimental.links.model.fcis',
+    'chainercv.experimental.links.model.pspnet',
+    'chainercv.experimental.links.model.yolo',
+    'chainercv.extensions',
+    'chainercv.functions',
+    'chainercv.links',
+    'chainercv.links.connection',
+    *(
+        f'chainercv.links.model.{part}'
+        for part in (
+            'deeplab',
+            'faster_rcnn',
+            'fpn',
+            'resnet',
+            'segnet',
+            'senet',
+            'ssd',
+            'vgg',
+            'yolo',
+        )
+    ),
+    'chainercv.transforms',
+    'chainercv.utils',
+    'chainercv.utils.bbox',
+    'chainercv.utils.image',
+    'chainercv.utils.iterator',
+    'chainercv.utils.mask',
+    'chainercv.visualizations',
+    'chainermn.extensions',
+    'chainermn.functions',
+    'chainermn.iterators',
+    'chainermn.links',
+    since='ever',
+)
 def names_when_asked_for(source: str) -> str:
     """Import what a package offers when it is first used, not when the package is imported."""
     if not _EMPTY.match(_IMPORT.sub('', source)):
         raise ValueError('expected nothing but imports, found other statements')
-    names = ''.join(f'{module} {name} {alias or name}\n'
-                    for module, name, alias in _IMPORT.findall(source))
-    return ('from pfdet.compat.lazy_packages import lookup\n'
-            f"lookup(__name__, '''{names}''')\ndel lookup\n")
+    names = ''.join(
+        f'{module} {name} {alias or name}\n' for module, name, alias in _IMPORT.findall(source)
+    )
+    return (
+        'from pfdet.compat.lazy_packages import lookup\n'
+        f"lookup(__name__, '''{names}''')\ndel lookup\n"
+    )
 
 
 @fix('chainercv', since='ever')
@@ -107,8 +141,11 @@ def lookup(package: str, names: str) -> None:
     def find(name: str) -> object:
         if name in table:
             module, there = table[name]
-            value = (importlib.import_module(f'{package}.{name}') if module == package
-                     else getattr(importlib.import_module(module), there))
+            value = (
+                importlib.import_module(f'{package}.{name}')
+                if module == package
+                else getattr(importlib.import_module(module), there)
+            )
         elif not name.startswith('__') and importlib.util.find_spec(f'{package}.{name}'):
             # A module that the package used to import along with its names.
             value = importlib.import_module(f'{package}.{name}')

@@ -44,8 +44,9 @@ def strtobool(value: str) -> int:
     raise ValueError(f'{value!r}, expected yes or no')
 
 
-def select_by_mask(mask: 'np.ndarray', n_bbox: int, threads_per_block: int,
-                   col_blocks: int) -> 'tuple[np.ndarray, int]':
+def select_by_mask(
+    mask: 'np.ndarray', n_bbox: int, threads_per_block: int, col_blocks: int
+) -> 'tuple[np.ndarray, int]':
     """Choose boxes greedily, given which boxes each of them suppresses.
 
     The second half of ChainerCV's non-maximum suppression on GPU, whose kernel compares all pairs

@@ -33,11 +33,12 @@ def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
     """
     n = x.shape[0] * x.shape[1]
     mean, square = _mean_over_ranks(_sums(x, x) / n, comm)
-    return mean, np.maximum(square - mean ** 2, 0)
+    return mean, np.maximum(square - mean**2, 0)
 
 
-def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray,
-              beta: np.ndarray) -> np.ndarray:
+def normalize(
+    x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray
+) -> np.ndarray:
     """``gamma * (x - mean) * inv_std + beta`` of :math:`(N, P, C)` by the channels' vectors."""
     scale = gamma * inv_std
     shift = (beta - mean * scale).astype(x.dtype)
@@ -52,8 +53,14 @@ def normalize(x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.nd
     return y
 
 
-def gradients(x: np.ndarray, gy: np.ndarray, mean: np.ndarray, inv_std: np.ndarray,
-              gamma: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def gradients(
+    x: np.ndarray,
+    gy: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    gamma: np.ndarray,
+    comm=None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of :func:`normalize` with the moments of the same ``x``.
 
     Args:
@@ -92,12 +99,14 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     def add(i: int) -> None:
         x_i, y_i = x[pieces[i]], y[pieces[i]]
         n = len(x_i) // _PLACES
-        whole = x_i[:n * _PLACES].reshape(n, _PLACES, x.shape[2])
-        parts[i, 0] = (whole.sum(axis=1).sum(axis=0, dtype=np.float64)
-                       + x_i[n * _PLACES:].sum(axis=0))
-        products = np.einsum('kpc,kpc->kc', whole, y_i[:n * _PLACES].reshape(whole.shape))
-        parts[i, 1] = (products.sum(axis=0, dtype=np.float64) + np.einsum(
-            'pc,pc->c', x_i[n * _PLACES:], y_i[n * _PLACES:]))
+        whole = x_i[: n * _PLACES].reshape(n, _PLACES, x.shape[2])
+        parts[i, 0] = whole.sum(axis=1).sum(axis=0, dtype=np.float64) + x_i[n * _PLACES :].sum(
+            axis=0
+        )
+        products = np.einsum('kpc,kpc->kc', whole, y_i[: n * _PLACES].reshape(whole.shape))
+        parts[i, 1] = products.sum(axis=0, dtype=np.float64) + np.einsum(
+            'pc,pc->c', x_i[n * _PLACES :], y_i[n * _PLACES :]
+        )
 
     for_each(add, range(len(pieces)))
     return parts.sum(axis=0)
@@ -151,16 +160,32 @@ def install() -> None:
 
     def supported(axis, *arrays: np.ndarray) -> bool:
         ndim = arrays[0].ndim
-        return (tuple(axis) == ((0,) if ndim == 2 else (0, 2, 3))
-                and all(type(a) is np.ndarray and a.dtype == arrays[0].dtype for a in arrays)
-                and arrays[0].dtype in (np.float32, np.float64) and arrays[0].size > 0)
+        return (
+            tuple(axis) == ((0,) if ndim == 2 else (0, 2, 3))
+            and all(type(a) is np.ndarray and a.dtype == arrays[0].dtype for a in arrays)
+            and arrays[0].dtype in (np.float32, np.float64)
+            and arrays[0].size > 0
+        )
 
     @functools.wraps(chainer_forward)
-    def forward(self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay,
-                running_mean, running_var):
+    def forward(
+        self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay, running_mean, running_var
+    ):
         if not supported(axis, x, gamma, beta) or x_layout is not None:
-            return chainer_forward(self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay,
-                                   running_mean, running_var)
+            return chainer_forward(
+                self,
+                axis,
+                gamma,
+                x,
+                x_layout,
+                xp,
+                expander,
+                beta,
+                eps,
+                decay,
+                running_mean,
+                running_var,
+            )
         places = _channels_last(x)
         comm = getattr(self, 'comm', None)
         mean, var = moments(places, comm)
@@ -175,16 +200,29 @@ def install() -> None:
         return y, x_layout, running_mean, running_var, mean, var, inv_std, None
 
     @functools.wraps(chainer_backward)
-    def backward(self, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, eps, var,
-                 forward_data):
+    def backward(
+        self, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, eps, var, forward_data
+    ):
         if not supported(axis, x, gamma, gy) or x_layout is not None:
-            return chainer_backward(self, axis, gamma, gy, x, x_layout, xp, expander, mean,
-                                    inv_std, eps, var, forward_data)
+            return chainer_backward(
+                self,
+                axis,
+                gamma,
+                gy,
+                x,
+                x_layout,
+                xp,
+                expander,
+                mean,
+                inv_std,
+                eps,
+                var,
+                forward_data,
+            )
         gx, ggamma, gbeta = gradients(
-            _channels_last(x), _channels_last(gy), mean, inv_std, gamma,
-            getattr(self, 'comm', None))
-        return (_like(gx, x.shape), None,
-                ggamma.astype(gamma.dtype), gbeta.astype(gamma.dtype))
+            _channels_last(x), _channels_last(gy), mean, inv_std, gamma, getattr(self, 'comm', None)
+        )
+        return (_like(gx, x.shape), None, ggamma.astype(gamma.dtype), gbeta.astype(gamma.dtype))
 
     cls.forward = forward
     cls.backward = backward

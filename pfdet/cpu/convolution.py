@@ -25,8 +25,15 @@ _LEAST_BYTES = 1 << 19
 BLOCK_CHANNELS = 32
 
 
-def convolution(x: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tuple[int, int],
-                dilate: tuple[int, int], groups: int, out_size: tuple[int, int]) -> np.ndarray:
+def convolution(
+    x: np.ndarray,
+    W: np.ndarray,
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilate: tuple[int, int],
+    groups: int,
+    out_size: tuple[int, int],
+) -> np.ndarray:
     """Convolve without bias.
 
     Args:
@@ -51,7 +58,7 @@ def convolution(x: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tupl
         n, rows = piece
         for b in range(n_block):
             patches = _patches(xp, n, rows, b, n_block, W.shape[2:], stride, dilate, out_size[1])
-            out = y[n, rows, :, b * width:(b + 1) * width]
+            out = y[n, rows, :, b * width : (b + 1) * width]
             if n_block == 1:
                 np.matmul(patches, filters[b], out=out.reshape(len(patches), O))
             else:
@@ -61,9 +68,15 @@ def convolution(x: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tupl
     return y.transpose(0, 3, 1, 2)
 
 
-def filter_gradient(x: np.ndarray, gy: np.ndarray, W_shape: tuple[int, ...],
-                    stride: tuple[int, int], pad: tuple[int, int], dilate: tuple[int, int],
-                    groups: int) -> np.ndarray:
+def filter_gradient(
+    x: np.ndarray,
+    gy: np.ndarray,
+    W_shape: tuple[int, ...],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilate: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
     """Gradient of :func:`convolution` with respect to its filters.
 
     Args:
@@ -83,23 +96,29 @@ def filter_gradient(x: np.ndarray, gy: np.ndarray, W_shape: tuple[int, ...],
     width = O // n_block
     pieces = list(_pieces(gy.shape, depth * x.itemsize))
     # A sum a thread, over pieces that do not depend on which thread is faster.
-    shares = [pieces[i::n_thread()] for i in range(min(n_thread(), len(pieces)))]
+    shares = [pieces[i :: n_thread()] for i in range(min(n_thread(), len(pieces)))]
     g = np.zeros((len(shares), n_block, depth, width), x.dtype)
 
     def accumulate(i: int) -> None:
         for n, rows in shares[i]:
             for b in range(n_block):
-                patches = _patches(
-                    xp, n, rows, b, n_block, (kh, kw), stride, dilate, gy.shape[2])
-                part = gy[n, rows, :, b * width:(b + 1) * width].reshape(len(patches), width)
+                patches = _patches(xp, n, rows, b, n_block, (kh, kw), stride, dilate, gy.shape[2])
+                part = gy[n, rows, :, b * width : (b + 1) * width].reshape(len(patches), width)
                 g[i, b] += patches.T @ part
 
     for_each(accumulate, range(len(shares)))
     return _unblock_filters(g[0] if len(g) == 1 else g.sum(axis=0), W_shape, groups)
 
 
-def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: tuple[int, int],
-                   dilate: tuple[int, int], groups: int, in_size: tuple[int, int]) -> np.ndarray:
+def input_gradient(
+    gy: np.ndarray,
+    W: np.ndarray,
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilate: tuple[int, int],
+    groups: int,
+    in_size: tuple[int, int],
+) -> np.ndarray:
     """Gradient of :func:`convolution` with respect to its input (a transposed convolution).
 
     Args:
@@ -127,13 +146,15 @@ def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: 
     N, oh, ow, O = gy.shape
     width, C = O // n_block, W.shape[1] * groups
     Cb = C // n_block
-    padded = (max(in_size[0] + pad[0], reach[0] + stride[0] * (oh - 1) + 1),
-              max(in_size[1] + pad[1], reach[1] + stride[1] * (ow - 1) + 1))
+    padded = (
+        max(in_size[0] + pad[0], reach[0] + stride[0] * (oh - 1) + 1),
+        max(in_size[1] + pad[1], reach[1] + stride[1] * (ow - 1) + 1),
+    )
     gx = np.zeros((N, *padded, C), gy.dtype)
 
     def scatter(piece: tuple[slice, slice], b: int) -> None:
         n, rows = piece
-        part = gy[n, rows, :, b * width:(b + 1) * width]
+        part = gy[n, rows, :, b * width : (b + 1) * width]
         g = part.reshape(-1, width) @ filters[b].T
         g = g.reshape(*part.shape[:3], kh, kw, Cb)
         for i in range(kh):
@@ -142,8 +163,9 @@ def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: 
             for j in range(kw):
                 left = j * dilate[1]
                 right = left + stride[1] * (ow - 1) + 1
-                gx[n, top:bottom:stride[0], left:right:stride[1],
-                   b * Cb:(b + 1) * Cb] += g[:, :, :, i, j]
+                gx[
+                    n, top : bottom : stride[0], left : right : stride[1], b * Cb : (b + 1) * Cb
+                ] += g[:, :, :, i, j]
 
     def scatter_image(i: int) -> None:
         # Pieces of one image overlap, so they stay in one thread.
@@ -152,21 +174,28 @@ def input_gradient(gy: np.ndarray, W: np.ndarray, stride: tuple[int, int], pad: 
                 scatter((slice(i, i + 1), rows), b)
 
     for_each(scatter_image, range(N))
-    gx = gx[:, pad[0]:pad[0] + in_size[0], pad[1]:pad[1] + in_size[1]]
+    gx = gx[:, pad[0] : pad[0] + in_size[0], pad[1] : pad[1] + in_size[1]]
     return np.ascontiguousarray(gx).transpose(0, 3, 1, 2)
 
 
-def _pad(x: np.ndarray, pad: tuple[int, int], stride: tuple[int, int], dilate: tuple[int, int],
-         ksize: tuple[int, int], out_size: tuple[int, int]) -> np.ndarray:
+def _pad(
+    x: np.ndarray,
+    pad: tuple[int, int],
+    stride: tuple[int, int],
+    dilate: tuple[int, int],
+    ksize: tuple[int, int],
+    out_size: tuple[int, int],
+) -> np.ndarray:
     """Zero-pad ``(N, H, W, C)`` to what the patches of the whole output reach."""
-    need = [d * (k - 1) + s * (o - 1) + 1
-            for d, k, s, o in zip(dilate, ksize, stride, out_size, strict=True)]
+    need = [
+        d * (k - 1) + s * (o - 1) + 1
+        for d, k, s, o in zip(dilate, ksize, stride, out_size, strict=True)
+    ]
     H, W = x.shape[1:3]
     if pad == (0, 0) and need[0] <= H and need[1] <= W:
         return x
-    xp = np.zeros((len(x), max(need[0], H + pad[0]), max(need[1], W + pad[1]), x.shape[3]),
-                  x.dtype)
-    xp[:, pad[0]:pad[0] + H, pad[1]:pad[1] + W] = x
+    xp = np.zeros((len(x), max(need[0], H + pad[0]), max(need[1], W + pad[1]), x.shape[3]), x.dtype)
+    xp[:, pad[0] : pad[0] + H, pad[1] : pad[1] + W] = x
     return xp
 
 
@@ -186,32 +215,46 @@ def _pieces(shape: tuple[int, ...], bytes_a_place: int) -> Iterator[tuple[slice,
             yield slice(i, i + 1), slice(j, min(j + r, H))
 
 
-def _patches(xp: np.ndarray, n: slice, rows: slice, block: int, n_block: int,
-             ksize: tuple[int, int], stride: tuple[int, int], dilate: tuple[int, int],
-             out_width: int) -> np.ndarray:
+def _patches(
+    xp: np.ndarray,
+    n: slice,
+    rows: slice,
+    block: int,
+    n_block: int,
+    ksize: tuple[int, int],
+    stride: tuple[int, int],
+    dilate: tuple[int, int],
+    out_width: int,
+) -> np.ndarray:
     """The patch matrix ``(places, k_h * k_w * channels)`` of a piece and a block of channels."""
     Cb = xp.shape[3] // n_block
-    x = xp[n, :, :, block * Cb:(block + 1) * Cb]
+    x = xp[n, :, :, block * Cb : (block + 1) * Cb]
     h = rows.stop - rows.start
     top = rows.start * stride[0]
     if ksize == (1, 1):
-        x = x[:, top:top + stride[0] * (h - 1) + 1:stride[0],
-              :stride[1] * (out_width - 1) + 1:stride[1]]
+        x = x[
+            :,
+            top : top + stride[0] * (h - 1) + 1 : stride[0],
+            : stride[1] * (out_width - 1) + 1 : stride[1],
+        ]
         return x.reshape(-1, Cb)
     sn, sh, sw, sc = x.strides
     x = x[:, top:]
     windows = np.lib.stride_tricks.as_strided(
-        x, (len(x), h, out_width, *ksize, Cb),
+        x,
+        (len(x), h, out_width, *ksize, Cb),
         (sn, sh * stride[0], sw * stride[1], sh * dilate[0], sw * dilate[1], sc),
-        writeable=False)
+        writeable=False,
+    )
     return windows.reshape(len(x) * h * out_width, -1)
 
 
 def _block_shape(W_shape: tuple[int, ...], groups: int) -> tuple[int, int]:
     """Number of blocks the groups are joined to, and rows of a block's filter matrix."""
     _, Cg, kh, kw = W_shape
-    joined = max(q for q in range(1, groups + 1)
-                 if groups % q == 0 and (q == 1 or q * Cg <= BLOCK_CHANNELS))
+    joined = max(
+        q for q in range(1, groups + 1) if groups % q == 0 and (q == 1 or q * Cg <= BLOCK_CHANNELS)
+    )
     return groups // joined, kh * kw * Cg * joined
 
 
@@ -268,26 +311,47 @@ def install() -> None:
 
     def convolution_forward(self, inputs):
         x, W = inputs[:2]
-        y = convolution(x, W, (self.sy, self.sx), (self.ph, self.pw), (self.dy, self.dx),
-                        self.groups, self._get_out_size(x.shape, W.shape))
+        y = convolution(
+            x,
+            W,
+            (self.sy, self.sx),
+            (self.ph, self.pw),
+            (self.dy, self.dx),
+            self.groups,
+            self._get_out_size(x.shape, W.shape),
+        )
         if len(inputs) == 3:
             y += inputs[2][:, None, None]
-        return y,
+        return (y,)
 
     def filter_forward(self, inputs):
         x, gy = inputs
-        gW = filter_gradient(x, gy, self.W_shape, (self.sy, self.sx), (self.ph, self.pw),
-                             (self.dy, self.dx), self.groups)
-        return gW.astype(self.W_dtype, copy=False),
+        gW = filter_gradient(
+            x,
+            gy,
+            self.W_shape,
+            (self.sy, self.sx),
+            (self.ph, self.pw),
+            (self.dy, self.dx),
+            self.groups,
+        )
+        return (gW.astype(self.W_dtype, copy=False),)
 
     def deconvolution_forward(self, inputs):
         x, W = inputs[:2]
         self._calc_out_size(x.shape, W.shape)
-        y = input_gradient(x, W, (self.sy, self.sx), (self.ph, self.pw), (self.dy, self.dx),
-                           self.groups, (self.outh, self.outw))
+        y = input_gradient(
+            x,
+            W,
+            (self.sy, self.sx),
+            (self.ph, self.pw),
+            (self.dy, self.dx),
+            self.groups,
+            (self.outh, self.outw),
+        )
         if len(inputs) == 3:
             y += inputs[2][:, None, None]
-        return y,
+        return (y,)
 
     wrap(Convolution, convolution_forward)
     wrap(GradW, filter_forward)

@@ -27,9 +27,14 @@ def apply(work: Callable, *arrays: np.ndarray) -> np.ndarray | None:
         pay or the arrays do not lie alike in memory.
     """
     first = arrays[0]
-    if n_thread() == 1 or first.nbytes < LEAST_BYTES or any(
+    if (
+        n_thread() == 1
+        or first.nbytes < LEAST_BYTES
+        or any(
             type(a) is not np.ndarray or a.shape != first.shape or a.dtype != first.dtype
-            for a in arrays):
+            for a in arrays
+        )
+    ):
         return None
     # Axes by descending stride: flat where this makes the array contiguous.
     order = sorted(range(first.ndim), key=lambda i: -first.strides[i])
@@ -39,7 +44,7 @@ def apply(work: Callable, *arrays: np.ndarray) -> np.ndarray | None:
     out = np.empty_like(laid[0])
     flat = [a.reshape(-1) for a in (*laid, out)]
     step = -(-first.size // n_thread())
-    for_each(lambda i: work(*(a[i:i + step] for a in flat)), range(0, first.size, step))
+    for_each(lambda i: work(*(a[i : i + step] for a in flat)), range(0, first.size, step))
     return out.transpose(np.argsort(order))
 
 
@@ -76,7 +81,7 @@ def install() -> None:
         if y is None:
             return chainer_relu(self, inputs)
         self.retain_outputs((0,))
-        return y,
+        return (y,)
 
     @functools.wraps(chainer_gradient)
     def relu_gradient(self, inputs):

@@ -16,8 +16,13 @@ import numpy as np
 from pfdet.cpu.threads import for_each
 
 
-def max_pooling(x: np.ndarray, ksize: tuple[int, int], stride: tuple[int, int],
-                pad: tuple[int, int], out_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def max_pooling(
+    x: np.ndarray,
+    ksize: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    out_size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
     """The largest value of each window, and where in the window it is.
 
     Args:
@@ -44,9 +49,14 @@ def max_pooling(x: np.ndarray, ksize: tuple[int, int], stride: tuple[int, int],
     return y.transpose(0, 3, 1, 2), where.transpose(0, 3, 1, 2)
 
 
-def max_pooling_gradient(gy: np.ndarray, where: np.ndarray, ksize: tuple[int, int],
-                         stride: tuple[int, int], pad: tuple[int, int],
-                         in_size: tuple[int, int]) -> np.ndarray:
+def max_pooling_gradient(
+    gy: np.ndarray,
+    where: np.ndarray,
+    ksize: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    in_size: tuple[int, int],
+) -> np.ndarray:
     """Gradient of :func:`max_pooling` with respect to its input.
 
     Args:
@@ -100,24 +110,38 @@ def install() -> None:
 
     @functools.wraps(chainer_forward)
     def forward_cpu(self, inputs):
-        x, = inputs
-        if (self.ndim != 2 or type(x) is not np.ndarray or self.return_indices
-                or x.dtype not in (np.float32, np.float64) or np.prod(self.ksize) > 256):
+        (x,) = inputs
+        if (
+            self.ndim != 2
+            or type(x) is not np.ndarray
+            or self.return_indices
+            or x.dtype not in (np.float32, np.float64)
+            or np.prod(self.ksize) > 256
+        ):
             return chainer_forward(self, inputs)
         out_size = tuple(
             conv.get_conv_outsize(n, k, s, p, self.cover_all)
-            for n, k, s, p in zip(x.shape[2:], self.ksize, self.stride, self.pad))
+            for n, k, s, p in zip(x.shape[2:], self.ksize, self.stride, self.pad)
+        )
         self._in_shape, self._in_dtype = x.shape, x.dtype
         y, self._where = max_pooling(x, self.ksize, self.stride, self.pad, out_size)
-        return y,
+        return (y,)
 
     @functools.wraps(chainer_gradient)
     def gradient_cpu(self, gy):
         where = getattr(self.func, '_where', None)
         if where is None:
             return chainer_gradient(self, gy)
-        return max_pooling_gradient(gy[0], where, self.func.ksize, self.func.stride,
-                                    self.func.pad, self.func._in_shape[2:]),
+        return (
+            max_pooling_gradient(
+                gy[0],
+                where,
+                self.func.ksize,
+                self.func.stride,
+                self.func.pad,
+                self.func._in_shape[2:],
+            ),
+        )
 
     cls.forward_cpu = forward_cpu
     grad.forward_cpu = gradient_cpu

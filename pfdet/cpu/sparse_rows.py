@@ -42,8 +42,14 @@ class SparseRows(NamedTuple):
         starts = np.arange(0, n_row * n_entry + 1, n_entry, dtype=self.places.dtype)
         y = np.zeros((shape[0], dense.shape[1]), self.weights.dtype)
         getattr(_kernels(), kernel)(
-            *shape, dense.shape[1], starts, self.places.ravel(), self.weights.ravel(),
-            np.ascontiguousarray(dense, y.dtype).ravel(), y.ravel())
+            *shape,
+            dense.shape[1],
+            starts,
+            self.places.ravel(),
+            self.weights.ravel(),
+            np.ascontiguousarray(dense, y.dtype).ravel(),
+            y.ravel(),
+        )
         return y
 
 

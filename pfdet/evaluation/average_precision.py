@@ -21,8 +21,12 @@ from pfdet.openimages.hierarchy import Hierarchy
 
 
 def average_precision(
-        detections: Detections, ground_truth: GroundTruth, n_class: int,
-        iou_thresh: float = 0.5, group_of_weight: float = 1.) -> dict:
+    detections: Detections,
+    ground_truth: GroundTruth,
+    n_class: int,
+    iou_thresh: float = 0.5,
+    group_of_weight: float = 1.0,
+) -> dict:
     """Average precision of every class, and its mean.
 
     For every class and every image:
@@ -89,8 +93,7 @@ def average_precision(
     normal = np.flatnonzero(~ground_truth.group_of)
     group_of = np.flatnonzero(ground_truth.group_of)
 
-    hit, box, _ = best_matches(
-        bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh)
+    hit, box, _ = best_matches(bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh)
     # The best scored of each box, the later detection if equal.
     best = np.full(len(normal), np.iinfo(np.int64).min)
     best_key = (score_keys(score[hit]) << 32) + hit
@@ -99,7 +102,8 @@ def average_precision(
     true_positive[hit[best[box] == best_key]] = True
 
     absorbed, group, _ = best_matches(
-        bbox, key, ground_truth.bbox[group_of], gt_key[group_of], iou_thresh, matched_ioa)
+        bbox, key, ground_truth.bbox[group_of], gt_key[group_of], iou_thresh, matched_ioa
+    )
     rest = ~true_positive[absorbed]
     absorbed, group = absorbed[rest], group[rest]
     group_score = np.zeros(len(group_of), score.dtype)
@@ -114,13 +118,14 @@ def average_precision(
     # In an image group-of boxes come first, the last of them first, then detections.
     key = np.concatenate((gt_key[group_of[detected]], key[kept]))
     score = np.concatenate((group_score[detected], score[kept]))
-    weight = np.concatenate((
-        np.full(len(detected), group_of_weight, float), true_positive[kept].astype(float)))
+    weight = np.concatenate(
+        (np.full(len(detected), group_of_weight, float), true_positive[kept].astype(float))
+    )
     order = order_by(key)
 
-    n_ground_truth = (
-        np.bincount(ground_truth.label[normal], minlength=n_class)
-        + group_of_weight * np.bincount(ground_truth.label[group_of], minlength=n_class))
+    n_ground_truth = np.bincount(
+        ground_truth.label[normal], minlength=n_class
+    ) + group_of_weight * np.bincount(ground_truth.label[group_of], minlength=n_class)
     ends = np.searchsorted(key[order], np.arange(n_class + 1) * n_image)
     result = _curves(ends, score[order], weight[order], n_ground_truth)
     result['n_ignored'] = n_ignored
@@ -128,7 +133,8 @@ def average_precision(
 
 
 def score_dict(
-        result: dict, classes: Classes, hierarchy: Hierarchy | None = None) -> dict[str, Any]:
+    result: dict, classes: Classes, hierarchy: Hierarchy | None = None
+) -> dict[str, Any]:
     """Turn a result of :func:`average_precision` into what ``score.json`` holds.
 
     Args:
@@ -166,9 +172,11 @@ def score_dict(
         'n_ignored': result['n_ignored'],
         'precision': {
             classes.mids[c]: _sampled_precision(result['precision'][c], result['recall'][c])
-            for c in scored},
-        'parents': [] if hierarchy is None else [
-            classes.mids[c] for c in np.flatnonzero(~hierarchy.is_leaf)],
+            for c in scored
+        },
+        'parents': []
+        if hierarchy is None
+        else [classes.mids[c] for c in np.flatnonzero(~hierarchy.is_leaf)],
     }
 
 
@@ -187,17 +195,19 @@ def _rank_by_id(image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
 
 
 def _select_detections(
-        detections: Detections, ground_truth: GroundTruth,
-        n_class: int) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    detections: Detections, ground_truth: GroundTruth, n_class: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     # The image (an index into ground_truth) and the index of each detection that counts.
     index = {image_id: i for i, image_id in enumerate(ground_truth.image_ids)}
     to_ground_truth = np.array(
-        [index.get(image_id, -1) for image_id in detections.image_ids], np.int64)
+        [index.get(image_id, -1) for image_id in detections.image_ids], np.int64
+    )
     evaluable = ground_truth.verified.copy()
     if evaluable.shape != (len(index), n_class):
         raise ValueError(
             f'ground_truth.verified has shape {evaluable.shape}, expected '
-            f'{(len(index), n_class)}, for as many unique images and classes')
+            f'{(len(index), n_class)}, for as many unique images and classes'
+        )
     evaluable[ground_truth.image, ground_truth.label] = True
 
     n_ignored = {}
@@ -220,8 +230,8 @@ def _keys(label: np.ndarray, image_rank: np.ndarray, n_image: int) -> np.ndarray
 
 
 def _curves(
-        ends: np.ndarray, score: np.ndarray, weight: np.ndarray,
-        n_ground_truth: np.ndarray) -> dict:
+    ends: np.ndarray, score: np.ndarray, weight: np.ndarray, n_ground_truth: np.ndarray
+) -> dict:
     # Curves and AP from entries by class, in the order that equal scores come in.
     n_class = len(n_ground_truth)
     ap = np.full(n_class, np.nan)
@@ -231,7 +241,7 @@ def _curves(
         # Keys and places in one number: they sort by descending score, equal ones as they come.
         by_score = (~score_keys(score[entries]) << 32) + np.arange(ends[c + 1] - ends[c])
         by_score.sort()
-        by_score &= 0xffffffff
+        by_score &= 0xFFFFFFFF
         of_class, scores[c] = weight[entries].take(by_score), score[entries].take(by_score)
         true_positives = np.cumsum(of_class)
         false_positives = np.cumsum(of_class <= 0)

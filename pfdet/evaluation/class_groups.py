@@ -22,15 +22,19 @@ from pfdet.openimages.index import AnnotationIndex
 
 #: First and last rank of 500, the class with the fewest training images being the first.
 RANKS = {
-    'rank 11-100': (11, 100), 'rank 101-250': (101, 250), 'rank 251-350': (251, 350),
-    'least frequent 100': (1, 100), 'most frequent 100': (401, 500)}
+    'rank 11-100': (11, 100),
+    'rank 101-250': (101, 250),
+    'rank 251-350': (251, 350),
+    'least frequent 100': (1, 100),
+    'most frequent 100': (401, 500),
+}
 #: Classes that the papers rank, all of the challenge.
 N_RANKED = 500
 
 
 def class_groups(
-        classes: Classes, images: np.ndarray | None = None,
-        hierarchy: Hierarchy | None = None) -> dict[str, np.ndarray]:
+    classes: Classes, images: np.ndarray | None = None, hierarchy: Hierarchy | None = None
+) -> dict[str, np.ndarray]:
     """The classes of each group.
 
     Args:
@@ -92,8 +96,10 @@ def mean_by_group(ap: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str,
     for name, ids in groups.items():
         some = ap[ids][~np.isnan(ap[ids])]
         means[name] = {
-            'mAP': float(some.mean()) if len(some) else None, 'n_class': len(some),
-            'n_all': len(ids)}
+            'mAP': float(some.mean()) if len(some) else None,
+            'n_class': len(some),
+            'n_all': len(ids),
+        }
     return means
 
 
@@ -121,16 +127,19 @@ def read_training_images(path: str | os.PathLike, classes: Classes) -> np.ndarra
                 if column not in (rows.fieldnames or ()):
                     raise InputError(
                         f'{path}, line 1: no column {column}; expected {" and ".join(columns)}, '
-                        'as pfdet.openimages.statistics writes classes.csv')
+                        'as pfdet.openimages.statistics writes classes.csv'
+                    )
             for row in rows:
                 mid, text = (row[column] or '' for column in columns)
                 where = f'{path}, line {rows.line_num}'
                 if mid in found:
                     raise InputError(
-                        f'{where}: {mid[:60]!r} for the second time; expected a row a class')
+                        f'{where}: {mid[:60]!r} for the second time; expected a row a class'
+                    )
                 if not (text.isascii() and text.isdecimal() and len(text) < 19):
                     raise InputError(
-                        f'{where}: ImagesExpanded is {text[:60]!r}; expected a number of images')
+                        f'{where}: ImagesExpanded is {text[:60]!r}; expected a number of images'
+                    )
                 found[mid] = int(text)
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else e
@@ -139,7 +148,8 @@ def read_training_images(path: str | os.PathLike, classes: Classes) -> np.ndarra
     if missing:
         raise InputError(
             f'{path}: no row of {missing[0]} and {len(missing) - 1} other classes; expected one '
-            'for each class')
+            'for each class'
+        )
     return np.array([found[mid] for mid in classes.mids], np.int64)
 
 
@@ -169,6 +179,7 @@ def training_images_of_index(path: str | os.PathLike, classes: Classes) -> np.nd
     if missing:
         raise InputError(
             f'{path}: does not know {missing[0]} and {len(missing) - 1} other classes; expected an '
-            'index of the classes that are scored')
+            'index of the classes that are scored'
+        )
     images = training_images(index)
     return np.array([images[mid] for mid in classes.mids], np.int64)

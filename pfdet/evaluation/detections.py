@@ -30,8 +30,7 @@ from pfdet.evaluation.detections_table import (
 from pfdet.evaluation.prediction_strings import is_submission, read_submission
 from pfdet.openimages.classes import Classes
 
-_SCHEMA = pa.schema([
-    (name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
+_SCHEMA = pa.schema([(name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
 # Rows of a Parquet file that are written and read at once: some 4 MB.
 ROW_GROUP = 1 << 17
 # Coordinates this far out of [0, 1] are rounding, and are clipped.
@@ -61,8 +60,7 @@ class Detections:
         return len(self.image)
 
 
-def write_detections(
-        path: str | os.PathLike, detections: Detections, classes: Classes) -> None:
+def write_detections(path: str | os.PathLike, detections: Detections, classes: Classes) -> None:
     """Write detections to a file: :func:`detections_writer` in one go.
 
     Args:
@@ -80,7 +78,8 @@ def write_detections(
 
 @contextlib.contextmanager
 def detections_writer(
-        path: str | os.PathLike, classes: Classes) -> Iterator[Callable[[Detections], None]]:
+    path: str | os.PathLike, classes: Classes
+) -> Iterator[Callable[[Detections], None]]:
     """Write detections block by block to a file that pandas, polars and duckdb read.
 
     The columns are ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. Images without
@@ -124,7 +123,8 @@ class _Rows:
 
     def write(self, detections: Detections) -> None:
         for column, wrong in _wrong_rows(
-                detections.score, detections.bbox, np.ones(len(detections), bool)):
+            detections.score, detections.bbox, np.ones(len(detections), bool)
+        ):
             raise ValueError(f'detection {wrong[0]}: {column}')
         empty = np.ones(len(detections.image_ids), bool)
         empty[detections.image] = False
@@ -133,11 +133,15 @@ class _Rows:
         for begin in range(0, len(detections), ROW_GROUP):
             rows = slice(begin, begin + ROW_GROUP)
             bbox = np.clip(detections.bbox[rows], 0, 1).astype(np.float32)
-            block = pa.table([
-                ids.take(pa.array(detections.image[rows])),
-                self.mids.take(pa.array(detections.label[rows])),
-                detections.score[rows].astype(np.float32),
-                *(np.ascontiguousarray(bbox[:, k]) for k in (1, 3, 0, 2))], schema=_SCHEMA)
+            block = pa.table(
+                [
+                    ids.take(pa.array(detections.image[rows])),
+                    self.mids.take(pa.array(detections.label[rows])),
+                    detections.score[rows].astype(np.float32),
+                    *(np.ascontiguousarray(bbox[:, k]) for k in (1, 3, 0, 2)),
+                ],
+                schema=_SCHEMA,
+            )
             self.waiting = pa.concat_tables([self.waiting, block])
             if self.waiting.num_rows >= ROW_GROUP:
                 self.write_group(self.waiting.slice(0, ROW_GROUP).combine_chunks())
@@ -149,7 +153,6 @@ class _Rows:
 
 
 class _ParquetRows(_Rows):
-
     def __init__(self, path: Path, classes: Classes):
         super().__init__(path, classes)
         self.metadata = {CLASSES_KEY: json.dumps(list(classes.mids))}
@@ -158,14 +161,25 @@ class _ParquetRows(_Rows):
     def _open(self, path: Path) -> pq.ParquetWriter:
         # Strings that repeat are to be read as categories: they take far less memory.
         category = pa.dictionary(pa.int32(), pa.string())
-        return pq.ParquetWriter(path, pa.schema([
-            (f.name, category if f.type == pa.string() else f.type) for f in _SCHEMA],
-            self.metadata), compression='zstd')
+        return pq.ParquetWriter(
+            path,
+            pa.schema(
+                [(f.name, category if f.type == pa.string() else f.type) for f in _SCHEMA],
+                self.metadata,
+            ),
+            compression='zstd',
+        )
 
     def write_group(self, rows: pa.Table) -> None:
-        self.file.write_table(pa.table(
-            [pc.dictionary_encode(column) if column.type == pa.string() else column
-             for column in rows.columns], schema=self.file.schema))
+        self.file.write_table(
+            pa.table(
+                [
+                    pc.dictionary_encode(column) if column.type == pa.string() else column
+                    for column in rows.columns
+                ],
+                schema=self.file.schema,
+            )
+        )
 
     def finish(self) -> None:
         super().finish()
@@ -189,7 +203,6 @@ class _ParquetRows(_Rows):
 
 
 class _CSVRows(_Rows):
-
     def __init__(self, path: Path, classes: Classes):
         super().__init__(path, classes)
         self.file = pa.csv.CSVWriter(path, _SCHEMA)
@@ -200,10 +213,13 @@ class _CSVRows(_Rows):
     def finish(self) -> None:
         super().finish()
         if self.empty_ids:
-            self.write_group(pa.table(
-                [pa.array(self.empty_ids, pa.string())]
-                + [pa.nulls(len(self.empty_ids), f.type) for f in list(_SCHEMA)[1:]],
-                schema=_SCHEMA))
+            self.write_group(
+                pa.table(
+                    [pa.array(self.empty_ids, pa.string())]
+                    + [pa.nulls(len(self.empty_ids), f.type) for f in list(_SCHEMA)[1:]],
+                    schema=_SCHEMA,
+                )
+            )
 
     def close(self) -> None:
         self.file.close()
@@ -246,12 +262,17 @@ def read_detections(path: str | os.PathLike, classes: Classes) -> Detections:
     to_place[used] = [place[rows.image_ids[i]] for i in used]
     detected = np.flatnonzero(rows.label >= 0)
     return Detections(
-        image_ids=image_ids, image=to_place[rows.image[detected]], label=rows.label[detected],
-        score=rows.score[detected], bbox=rows.bbox[detected])
+        image_ids=image_ids,
+        image=to_place[rows.image[detected]],
+        label=rows.label[detected],
+        score=rows.score[detected],
+        bbox=rows.bbox[detected],
+    )
 
 
-def check_rows(path: str | os.PathLike, table: pa.Table, classes: Classes,
-               first_row: int = 0) -> Detections:
+def check_rows(
+    path: str | os.PathLike, table: pa.Table, classes: Classes, first_row: int = 0
+) -> Detections:
     """Check rows of a file, and make arrays of them.
 
     Args:
@@ -274,7 +295,8 @@ def check_rows(path: str | os.PathLike, table: pa.Table, classes: Classes,
     bad = np.flatnonzero((image < 0) | np.array([not i for i in ids] + [False])[image])
     if len(bad):
         raise InputError(
-            f'{where(path, first_row + bad[0])}: no ImageID; expected the id of an image')
+            f'{where(path, first_row + bad[0])}: no ImageID; expected the id of an image'
+        )
     says_nothing = label < 0
     for values in numbers.values():
         says_nothing &= np.isnan(values)
@@ -284,7 +306,8 @@ def check_rows(path: str | os.PathLike, table: pa.Table, classes: Classes,
         mid = mids[label[bad[0]]] if label[bad[0]] >= 0 else ''
         raise InputError(
             f'{where(path, first_row + bad[0])}: LabelName {mid!r} is not one of the '
-            f'{len(classes)} classes; expected one such as {classes.mids[0]}')
+            f'{len(classes)} classes; expected one such as {classes.mids[0]}'
+        )
     bbox = np.stack([numbers[name] for name in CORNERS], axis=1)
     for what, wrong in _wrong_rows(numbers['Score'], bbox, ~says_nothing):
         raise InputError(f'{where(path, first_row + wrong[0])}: {what}')
@@ -292,8 +315,8 @@ def check_rows(path: str | os.PathLike, table: pa.Table, classes: Classes,
 
 
 def _wrong_rows(
-        score: np.ndarray, bbox: np.ndarray,
-        judged: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    score: np.ndarray, bbox: np.ndarray, judged: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
     # What is wrong, in words for the first row, and all the rows where it is.
     def problem(wrong: np.ndarray, what: str) -> Iterator[tuple[str, np.ndarray]]:
         rows = np.flatnonzero(wrong & judged)
@@ -323,5 +346,3 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
 
 def _to_float(column: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(column.cast(pa.float32(), safe=False), np.nan).to_numpy()
-
-

@@ -62,9 +62,17 @@ def sorted_by_image(path: Path, classes: Classes, directory: Path) -> Path:
     detections = read_detections(path, classes)
     order = np.argsort(detections.image, kind='stable')
     copy = directory / f'{path.stem}.parquet'
-    write_detections(copy, Detections(
-        detections.image_ids, detections.image[order], detections.label[order],
-        detections.score[order], detections.bbox[order]), classes)
+    write_detections(
+        copy,
+        Detections(
+            detections.image_ids,
+            detections.image[order],
+            detections.label[order],
+            detections.score[order],
+            detections.bbox[order],
+        ),
+        classes,
+    )
     return copy
 
 
@@ -83,14 +91,13 @@ def _is_sorted(path: Path) -> bool:
             runs = [last, *(names[c] for c in code[is_first(code)].tolist())]
             # An image may go on in the next batch.
             first = 1 if runs[1:2] == [last] else 0
-            if any(a >= b for a, b in zip(runs[first:], runs[first + 1:])):
+            if any(a >= b for a, b in zip(runs[first:], runs[first + 1 :])):
                 return False
             last = runs[-1]
     return True
 
 
-def blocks_of_images(
-        path: str | os.PathLike, classes: Classes, n_row: int) -> Iterator[Detections]:
+def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> Iterator[Detections]:
     """Read a file block by block, each block of whole images.
 
     Args:
@@ -115,7 +122,11 @@ def blocks_of_images(
             first = is_first(rows.image)
             block = Detections(
                 [rows.image_ids[c] for c in rows.image[first].tolist()],
-                (np.cumsum(first) - 1).astype(np.int32), rows.label, rows.score, rows.bbox)
+                (np.cumsum(first) - 1).astype(np.int32),
+                rows.label,
+                rows.score,
+                rows.bbox,
+            )
             block = block if rest is None else _joined(rest, block)
             n_whole = len(block.image_ids) - 1
             if n_whole > 0:
@@ -126,8 +137,7 @@ def blocks_of_images(
         yield _silent_dropped(rest)
 
 
-def side_by_side(
-        streams: Sequence[Iterator[Detections]]) -> Iterator[list[Detections | None]]:
+def side_by_side(streams: Sequence[Iterator[Detections]]) -> Iterator[list[Detections | None]]:
     """Read several files so that what they say of an image comes together.
 
     Args:
@@ -148,8 +158,9 @@ def side_by_side(
             n = bisect.bisect_right(block.image_ids, bound)
             if n:
                 taken[k] = part_of_images(block, 0, n)
-                blocks[k] = (part_of_images(block, n, n_image) if n < n_image
-                             else next(streams[k], None))
+                blocks[k] = (
+                    part_of_images(block, n, n_image) if n < n_image else next(streams[k], None)
+                )
         yield taken
 
 
@@ -162,8 +173,12 @@ def part_of_images(detections: Detections, begin: int, end: int) -> Detections:
     """
     low, high = np.searchsorted(detections.image, [begin, end])
     return Detections(
-        detections.image_ids[begin:end], detections.image[low:high] - np.int32(begin),
-        detections.label[low:high], detections.score[low:high], detections.bbox[low:high])
+        detections.image_ids[begin:end],
+        detections.image[low:high] - np.int32(begin),
+        detections.label[low:high],
+        detections.score[low:high],
+        detections.bbox[low:high],
+    )
 
 
 def _joined(a: Detections, b: Detections) -> Detections:
@@ -173,8 +188,11 @@ def _joined(a: Detections, b: Detections) -> Detections:
     return Detections(
         [*a.image_ids, *b.image_ids[shared:]],
         np.concatenate([a.image, b.image + np.int32(shift)]),
-        *(np.concatenate([getattr(a, name), getattr(b, name)])
-          for name in ('label', 'score', 'bbox')))
+        *(
+            np.concatenate([getattr(a, name), getattr(b, name)])
+            for name in ('label', 'score', 'bbox')
+        ),
+    )
 
 
 def _silent_dropped(rows: Detections) -> Detections:
@@ -182,5 +200,6 @@ def _silent_dropped(rows: Detections) -> Detections:
     keep = rows.label >= 0
     if keep.all():
         return rows
-    return Detections(rows.image_ids, rows.image[keep], rows.label[keep], rows.score[keep],
-                      rows.bbox[keep])
+    return Detections(
+        rows.image_ids, rows.image[keep], rows.label[keep], rows.score[keep], rows.bbox[keep]
+    )

@@ -55,15 +55,18 @@ def open_parquet(path: str | os.PathLike, piecemeal: bool = False) -> Iterator[p
         # pyarrow would take the name for that of a partitioned data set.
         with open(path, 'rb') as f:
             file = pq.ParquetFile(
-                f, read_dictionary=['ImageID', 'LabelName'], pre_buffer=not piecemeal,
-                buffer_size=_BUFFER if piecemeal else 0)
+                f,
+                read_dictionary=['ImageID', 'LabelName'],
+                pre_buffer=not piecemeal,
+                buffer_size=_BUFFER if piecemeal else 0,
+            )
             check_columns(path, file.schema_arrow.names)
             _check_types(path, file.schema_arrow)
             yield file
     except (pa.ArrowException, OSError, ValueError) as e:
         raise InputError(
-            f'{path}: cannot read the detections: {reason(e)}; expected a whole Parquet '
-            'file') from e
+            f'{path}: cannot read the detections: {reason(e)}; expected a whole Parquet file'
+        ) from e
 
 
 def _check_types(path: str | os.PathLike, schema: pa.Schema) -> None:
@@ -110,8 +113,9 @@ def read_csv(path: str | os.PathLike) -> pa.Table:
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:
             check_columns(path, next(csv.reader(f), []))
-        return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(
-            column_types=types, **convert))
+        return pa.csv.read_csv(
+            path, convert_options=pa.csv.ConvertOptions(column_types=types, **convert)
+        )
     except pa.ArrowException as e:
         _blame_csv(path)
         raise InputError(f'{path}: cannot read the detections: {reason(e)}') from e
@@ -124,15 +128,16 @@ def _blame_csv(path: str | os.PathLike) -> None:
     for number, row, header in _csv_rows(path):
         if len(row) != len(header):
             raise InputError(
-                f'{path}, line {number}: {len(row)} fields; expected {len(header)} as in the '
-                'header')
+                f'{path}, line {number}: {len(row)} fields; expected {len(header)} as in the header'
+            )
         for name in NUMBERS:
             value = row[header.index(name)]
             try:
                 float(value or 'nan')
             except ValueError as e:
                 raise InputError(
-                    f'{path}, line {number}: {name} is {value[:60]!r}; expected a number') from e
+                    f'{path}, line {number}: {name} is {value[:60]!r}; expected a number'
+                ) from e
 
 
 def _csv_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str], list[str]]]:
@@ -163,7 +168,8 @@ def check_columns(path: str | os.PathLike, names: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f'{path}: no column {", ".join(missing)}; expected {",".join(COLUMNS)}, found '
-            f'{",".join(names)[:120]}')
+            f'{",".join(names)[:120]}'
+        )
     twice = [name for name in COLUMNS if list(names).count(name) > 1]
     if twice:
         raise InputError(f'{path}: column {twice[0]} occurs twice; expected every column once')

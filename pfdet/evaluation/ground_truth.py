@@ -40,8 +40,8 @@ class GroundTruth:
 
 
 def read_ground_truth(
-        boxes: Paths, labels: Paths, classes: Classes,
-        hierarchy: Hierarchy | None = None) -> GroundTruth:
+    boxes: Paths, labels: Paths, classes: Classes, hierarchy: Hierarchy | None = None
+) -> GroundTruth:
     """Read the ground truth of a split from its two annotation files.
 
     With a hierarchy, rows are first repeated as the challenge's expansion script does: a box
@@ -70,9 +70,16 @@ def read_ground_truth(
     if hierarchy is None:
         hierarchy = flat_hierarchy(len(classes))
     return _expand(
-        image_ids, box_place[box_table.image], box_table.label, box_table.bbox,
-        box_table.flags & GROUP_OF != 0, label_place[label_table.image], label_table.label,
-        label_table.positive, hierarchy)
+        image_ids,
+        box_place[box_table.image],
+        box_table.label,
+        box_table.bbox,
+        box_table.flags & GROUP_OF != 0,
+        label_place[label_table.image],
+        label_table.label,
+        label_table.positive,
+        hierarchy,
+    )
 
 
 def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
@@ -94,21 +101,33 @@ def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
     verified_image, verified_label, positive = [], [], []
     for name, value in (('positive', True), ('negative', False)):
         label = columns[name]
-        verified_image.append(
-            np.repeat(np.arange(len(index)), np.diff(columns[f'{name}_offsets'])))
+        verified_image.append(np.repeat(np.arange(len(index)), np.diff(columns[f'{name}_offsets'])))
         verified_label.append(label)
         positive.append(np.full(len(label), value))
     return _expand(
-        [index.image_id(i) for i in range(len(index))], image, columns['label'],
-        columns['bbox'][box], columns['flags'][box] & GROUP_OF != 0,
-        np.concatenate(verified_image), np.concatenate(verified_label),
-        np.concatenate(positive), index.hierarchy)
+        [index.image_id(i) for i in range(len(index))],
+        image,
+        columns['label'],
+        columns['bbox'][box],
+        columns['flags'][box] & GROUP_OF != 0,
+        np.concatenate(verified_image),
+        np.concatenate(verified_label),
+        np.concatenate(positive),
+        index.hierarchy,
+    )
 
 
 def _expand(
-        image_ids: Sequence[str], image: np.ndarray, label: np.ndarray, bbox: np.ndarray,
-        group_of: np.ndarray, label_image: np.ndarray, label_label: np.ndarray,
-        positive: np.ndarray, hierarchy: Hierarchy) -> GroundTruth:
+    image_ids: Sequence[str],
+    image: np.ndarray,
+    label: np.ndarray,
+    bbox: np.ndarray,
+    group_of: np.ndarray,
+    label_image: np.ndarray,
+    label_label: np.ndarray,
+    positive: np.ndarray,
+    hierarchy: Hierarchy,
+) -> GroundTruth:
     row, expanded = _repeat_for_related(label, hierarchy.closure)
     verified = np.zeros((len(image_ids), hierarchy.n_class), bool)
     for value, related in ((True, hierarchy.closure), (False, hierarchy.closure.T)):
@@ -116,13 +135,16 @@ def _expand(
         label_row, label_expanded = _repeat_for_related(label_label[chosen], related)
         verified[label_image[chosen[label_row]], label_expanded] = True
     return GroundTruth(
-        image_ids=list(image_ids), image=image[row].astype(np.int32),
-        label=expanded.astype(np.int32), bbox=bbox[row].astype(np.float32),
-        group_of=group_of[row].astype(bool), verified=verified)
+        image_ids=list(image_ids),
+        image=image[row].astype(np.int32),
+        label=expanded.astype(np.int32),
+        bbox=bbox[row].astype(np.float32),
+        group_of=group_of[row].astype(bool),
+        verified=verified,
+    )
 
 
-def _repeat_for_related(
-        label: np.ndarray, related: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _repeat_for_related(label: np.ndarray, related: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Each row once per class related to its label: the row's index and that class.
     n_related = related.sum(axis=1)
     of_class = np.nonzero(related)[1]

@@ -8,9 +8,14 @@ from pfdet.boxes.iou import matched_ioa, matched_iou
 from pfdet.boxes.pairs import blocks, is_first, order_by, rows_of_pairs
 
 
-def best_matches(bbox: np.ndarray, key: np.ndarray, gt_bbox: np.ndarray, gt_key: np.ndarray,
-                 thresh: float, overlap: Callable = matched_iou
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def best_matches(
+    bbox: np.ndarray,
+    key: np.ndarray,
+    gt_bbox: np.ndarray,
+    gt_key: np.ndarray,
+    thresh: float,
+    overlap: Callable = matched_iou,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ground truth box of the greatest overlap with each detection, of the same key.
 
     Args:
@@ -63,8 +68,8 @@ def best_matches(bbox: np.ndarray, key: np.ndarray, gt_bbox: np.ndarray, gt_key:
 
 
 def _may_overlap(
-        a: np.ndarray, b: np.ndarray, i: np.ndarray, j: np.ndarray, thresh: float,
-        over_union: bool) -> np.ndarray:
+    a: np.ndarray, b: np.ndarray, i: np.ndarray, j: np.ndarray, thresh: float, over_union: bool
+) -> np.ndarray:
     # Which of the pairs may overlap by thresh, some too many but none too few. Most do not, and
     # to say so takes neither double precision nor a division.
     kind = np.result_type(a, b, np.float32)

@@ -28,14 +28,15 @@ def is_submission(path: str | os.PathLike) -> bool:
     try:
         with open(path, 'rb') as f:
             return f.readline(100).strip().removeprefix(b'\xef\xbb\xbf') == b','.join(
-                name.encode() for name in HEADER)
+                name.encode() for name in HEADER
+            )
     except OSError:
         return False
 
 
 def submission_rows(
-        path: str | os.PathLike,
-        classes: Classes | None = None) -> Iterator[tuple[list[int], list[str], pa.Table]]:
+    path: str | os.PathLike, classes: Classes | None = None
+) -> Iterator[tuple[list[int], list[str], pa.Table]]:
     """Read a submission by batches of rows.
 
     Args:
@@ -57,7 +58,8 @@ def submission_rows(
             if before != line:
                 raise InputError(
                     f'{path}, line {line}: image {image_id!r} for the second time, after line '
-                    f'{before}; expected one row per image')
+                    f'{before}; expected one row per image'
+                )
         try:
             yield lines, ids, _parse(strings, classes)
         except (pa.ArrowInvalid, _WrongStringError):
@@ -65,7 +67,8 @@ def submission_rows(
                 _blame(f'{path}, line {line}', string, classes)
             raise InputError(
                 f'{path}, lines {lines[0]} to {lines[-1]}: a number is not written in plain '
-                'decimal or exponent form; expected such as 0.5 or 5e-1') from None
+                'decimal or exponent form; expected such as 0.5 or 5e-1'
+            ) from None
 
 
 def read_submission(path: str | os.PathLike, classes: Classes) -> pa.Table:
@@ -87,14 +90,19 @@ def read_submission(path: str | os.PathLike, classes: Classes) -> pa.Table:
         ids = pa.array(image_ids, pa.string())
         row = table['row'].to_numpy()
         empty = ids.take(pa.array(np.setdiff1d(np.arange(len(ids)), row)))
-        numbers = {name: table['score' if name == 'Score' else name].cast(pa.float32(), safe=False)
-                   for name in ('Score', 'XMin', 'XMax', 'YMin', 'YMax')}
-        detected = pa.table({
-            'ImageID': pa.DictionaryArray.from_arrays(pa.array(row), ids),
-            'LabelName': table['MID'].dictionary_encode(), **numbers})
+        numbers = {
+            name: table['score' if name == 'Score' else name].cast(pa.float32(), safe=False)
+            for name in ('Score', 'XMin', 'XMax', 'YMin', 'YMax')
+        }
+        detected = pa.table(
+            {
+                'ImageID': pa.DictionaryArray.from_arrays(pa.array(row), ids),
+                'LabelName': table['MID'].dictionary_encode(),
+                **numbers,
+            }
+        )
         silent = [pa.nulls(len(empty), f.type) for f in list(detected.schema)[1:]]
-        tables += [detected, pa.table(
-            [empty.dictionary_encode(), *silent], schema=detected.schema)]
+        tables += [detected, pa.table([empty.dictionary_encode(), *silent], schema=detected.schema)]
     return pa.concat_tables(tables)
 
 
@@ -112,13 +120,15 @@ def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], li
             if tuple(header) != HEADER:
                 raise InputError(
                     f'{path}, line 1: {",".join(header)[:80]!r}; expected the header '
-                    f'{",".join(HEADER)}')
+                    f'{",".join(HEADER)}'
+                )
             lines, ids, strings = [], [], []
             for row in reader:
                 if len(row) != 2 or not row[0].strip():
                     raise InputError(
                         f'{path}, line {reader.line_num}: {len(row)} fields beginning with '
-                        f'{",".join(row)[:40]!r}; expected ImageId,PredictionString')
+                        f'{",".join(row)[:40]!r}; expected ImageId,PredictionString'
+                    )
                 lines.append(reader.line_num)
                 ids.append(row[0])
                 strings.append(row[1])
@@ -129,8 +139,9 @@ def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], li
     except csv.Error as e:
         raise InputError(f'{path}, line {reader.line_num}: {e}') from e
     except UnicodeDecodeError as e:
-        raise InputError(f'{path}, line {_line_not_utf8(path)}: expected UTF-8 text, but {e}'
-                         ) from e
+        raise InputError(
+            f'{path}, line {_line_not_utf8(path)}: expected UTF-8 text, but {e}'
+        ) from e
     except OSError as e:
         raise InputError(f'{path}: cannot read the submission: {e.strerror or e}') from e
 
@@ -147,8 +158,9 @@ def _line_not_utf8(path: str | os.PathLike) -> int:
 
 def _parse(strings: list[str], classes: Classes | None) -> pa.Table:
     filled = np.flatnonzero([bool(string.strip()) for string in strings])
-    fields = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(
-        pa.array([strings[k] for k in filled], pa.string())))
+    fields = pc.utf8_split_whitespace(
+        pc.utf8_trim_whitespace(pa.array([strings[k] for k in filled], pa.string()))
+    )
     count = pc.list_value_length(fields).to_numpy()
     if (count % len(FIELDS)).any():
         raise _WrongStringError
@@ -174,14 +186,16 @@ def _blame(where: str, string: str, classes: Classes | None) -> None:
     if len(fields) % len(FIELDS):
         raise InputError(
             f'{where}: {len(fields)} fields in PredictionString; expected six for each '
-            f'detection, {" ".join(FIELDS)}')
+            f'detection, {" ".join(FIELDS)}'
+        )
     for k in range(0, len(fields), len(FIELDS)):
-        mid, *numbers = fields[k:k + len(FIELDS)]
+        mid, *numbers = fields[k : k + len(FIELDS)]
         which = f'{where}, detection {k // len(FIELDS) + 1}'
         if classes is not None and mid not in classes.ids:
             raise InputError(
                 f'{which}: MID {mid[:60]!r} is not one of the {len(classes)} classes; expected '
-                f'one such as {classes.mids[0]}')
+                f'one such as {classes.mids[0]}'
+            )
         for name, text in zip(FIELDS[1:], numbers):
             try:
                 value = float(text)
@@ -193,4 +207,5 @@ def _blame(where: str, string: str, classes: Classes | None) -> None:
         _, x_min, y_min, x_max, y_max = map(float, numbers)
         if x_min > x_max or y_min > y_max:
             raise InputError(
-                f'{which}: box {" ".join(numbers[1:])}; expected XMin <= XMax and YMin <= YMax')
+                f'{which}: box {" ".join(numbers[1:])}; expected XMin <= XMax and YMin <= YMax'
+            )

@@ -52,8 +52,9 @@ class Run:
         return iteration * batch / images if images and batch else None
 
 
-def find_runs(directories: Sequence[str | os.PathLike],
-              score_name: str = 'score.json') -> tuple[list[Run], list[Path]]:
+def find_runs(
+    directories: Sequence[str | os.PathLike], score_name: str = 'score.json'
+) -> tuple[list[Run], list[Path]]:
     """Read runs.
 
     Args:
@@ -79,7 +80,8 @@ def find_runs(directories: Sequence[str | os.PathLike],
             below = sorted(path.parent for path in given.rglob('recipe.json'))
             if not below:
                 raise InputError(
-                    f'{given}: no recipe.json in it or below; expected the --out of a training run')
+                    f'{given}: no recipe.json in it or below; expected the --out of a training run'
+                )
         for path in below:
             if path.resolve() in seen:
                 continue
@@ -105,19 +107,25 @@ def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Ru
     said = _read_json(directory / 'recipe.json', 'written by a training run')
     recipe = said.get('recipe') if isinstance(said, dict) else None
     facts = said.get('run', {}) if isinstance(said, dict) else None
-    if not isinstance(recipe, dict) or not isinstance(recipe.get('name'), str) \
-            or not isinstance(facts, dict):
+    if (
+        not isinstance(recipe, dict)
+        or not isinstance(recipe.get('name'), str)
+        or not isinstance(facts, dict)
+    ):
         raise InputError(
-            f'{directory / "recipe.json"}: expected an object with a recipe that has a name')
-    score = _read_json(directory / score_name, 'written by evaluate/score.py, or by training with '
-                                               '--val-index')
+            f'{directory / "recipe.json"}: expected an object with a recipe that has a name'
+        )
+    score = _read_json(
+        directory / score_name, 'written by evaluate/score.py, or by training with --val-index'
+    )
     _check_score(score, directory / score_name)
     log = []
     if (directory / 'log').exists():
         log = _read_json(directory / 'log', "Chainer's LogReport")
         if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
-            raise InputError(f"{directory / 'log'}: expected Chainer's LogReport, a list of "
-                             'objects')
+            raise InputError(
+                f"{directory / 'log'}: expected Chainer's LogReport, a list of objects"
+            )
     return Run(directory, recipe, facts, score, log)
 
 

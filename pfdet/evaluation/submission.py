@@ -19,9 +19,14 @@ _IMAGES_PER_BLOCK = 1000
 
 
 def write_submission(
-        path: str | os.PathLike, detections: Detections, classes: Classes,
-        max_per_image: int | None = 300, digits: int = 5, min_score: float = 0.,
-        score_digits: int | None = None) -> dict[str, int]:
+    path: str | os.PathLike,
+    detections: Detections,
+    classes: Classes,
+    max_per_image: int | None = 300,
+    digits: int = 5,
+    min_score: float = 0.0,
+    score_digits: int | None = None,
+) -> dict[str, int]:
     """Write a submission, check it as :func:`validate_submission` does, and put it in place.
 
     One row per image, ``ImageId,PredictionString``; the string is a space-separated run of
@@ -56,16 +61,22 @@ def write_submission(
         with open(unfinished, 'w', encoding='utf-8', newline='') as f:
             writer = csv.writer(f, lineterminator='\n')
             writer.writerow(HEADER)
-            for begin in tqdm(range(0, n_image, _IMAGES_PER_BLOCK), desc='writing',
-                              unit=f' x {_IMAGES_PER_BLOCK} images', disable=None):
+            for begin in tqdm(
+                range(0, n_image, _IMAGES_PER_BLOCK),
+                desc='writing',
+                unit=f' x {_IMAGES_PER_BLOCK} images',
+                disable=None,
+            ):
                 end = min(begin + _IMAGES_PER_BLOCK, n_image)
-                rows = chosen[ends[begin]:ends[end]]
+                rows = chosen[ends[begin] : ends[end]]
                 corners = np.clip(detections.bbox[rows].astype(np.float64), 0, 1)
                 words = pc.binary_join_element_wise(
                     mids.take(pa.array(detections.label[rows])),
                     _text(_round_significant(score[rows], score_digits or digits)),
-                    *(_text(np.round(corners[:, k], digits)) for k in (1, 0, 3, 2)), ' ')
-                offsets = pa.array((ends[begin:end + 1] - ends[begin]).astype(np.int32))
+                    *(_text(np.round(corners[:, k], digits)) for k in (1, 0, 3, 2)),
+                    ' ',
+                )
+                offsets = pa.array((ends[begin : end + 1] - ends[begin]).astype(np.int32))
                 strings = pc.binary_join(pa.ListArray.from_arrays(offsets, words), ' ')
                 writer.writerows(zip(detections.image_ids[begin:end], strings.to_pylist()))
         try:
@@ -77,20 +88,22 @@ def write_submission(
 def _round_significant(values: np.ndarray, digits: int) -> np.ndarray:
     exponent = np.floor(np.log10(np.where(values == 0, 1, np.abs(values))))
     # By powers of ten that are whole numbers, so that 0.3 does not become 0.30000000000000004.
-    up = 10. ** np.maximum(digits - 1 - exponent, 0)
-    down = 10. ** np.maximum(exponent + 1 - digits, 0)
+    up = 10.0 ** np.maximum(digits - 1 - exponent, 0)
+    down = 10.0 ** np.maximum(exponent + 1 - digits, 0)
     return np.round(values / down * up) / up * down
 
 
 def _text(values: np.ndarray) -> pa.Array:
     # The shortest text of each that reads as the same number; 0 for -0.
-    text = pa.array(values + 0.).cast(pa.string())
+    text = pa.array(values + 0.0).cast(pa.string())
     return pc.replace_substring_regex(text, r'\.0$', '')
 
 
 def validate_submission(
-        path: str | os.PathLike, classes: Classes | None = None,
-        image_ids: Collection[str] | None = None) -> dict[str, int]:
+    path: str | os.PathLike,
+    classes: Classes | None = None,
+    image_ids: Collection[str] | None = None,
+) -> dict[str, int]:
     """Check that a file is a submission that Kaggle will read.
 
     Args:
@@ -118,7 +131,8 @@ def validate_submission(
                 if image_id not in expected:
                     raise InputError(
                         f'{path}, line {line}: image {image_id!r} is none of the '
-                        f'{len(expected):,} images; expected a row for each and no other')
+                        f'{len(expected):,} images; expected a row for each and no other'
+                    )
             missing.difference_update(ids)
         count = np.bincount(table['row'].to_numpy(), minlength=len(ids))
         counts['images'] += len(ids)
@@ -129,5 +143,6 @@ def validate_submission(
         more = f' and {len(missing) - 1:,} others' if len(missing) > 1 else ''
         raise InputError(
             f'{path}: no row for image {min(missing)!r}{more}; expected a row for each of the '
-            f'{len(expected):,} images, with an empty PredictionString where nothing was found')
+            f'{len(expected):,} images, with an empty PredictionString where nothing was found'
+        )
     return counts

@@ -35,17 +35,18 @@ class ClosedFormLoss(chainer.FunctionNode):
         self._value_and_gradient = value_and_gradient
 
     def forward(self, inputs):
-        x, = inputs
+        (x,) = inputs
         loss, self._gradient = self._value_and_gradient(x)
-        return cuda.get_array_module(x).asarray(loss, dtype=x.dtype),
+        return (cuda.get_array_module(x).asarray(loss, dtype=x.dtype),)
 
     def backward(self, indexes, grad_outputs):
-        gy, = grad_outputs
-        return chainer.functions.broadcast_to(gy, self._gradient.shape) * self._gradient,
+        (gy,) = grad_outputs
+        return (chainer.functions.broadcast_to(gy, self._gradient.shape) * self._gradient,)
 
 
-def closed_form_loss(x, t, function: Callable, normalize: str, weight=None,
-                     background: bool = False) -> chainer.Variable:
+def closed_form_loss(
+    x, t, function: Callable, normalize: str, weight=None, background: bool = False
+) -> chainer.Variable:
     """Apply a sum of terms, divided by a count.
 
     Args:
@@ -67,8 +68,10 @@ def closed_form_loss(x, t, function: Callable, normalize: str, weight=None,
     R, C = t.shape
     expected = R, C + background
     if x.shape != expected:
-        raise ValueError(f'logits have shape {x.shape}; expected {expected} for targets {t.shape}'
-                         + (' and a background column' if background else ''))
+        raise ValueError(
+            f'logits have shape {x.shape}; expected {expected} for targets {t.shape}'
+            + (' and a background column' if background else '')
+        )
     if weight is not None and weight.shape != (C,):
         raise ValueError(f'weight has shape {weight.shape}; expected {(C,)}')
     count = divisor(t, normalize, terms_are_elements=not background)
@@ -80,7 +83,7 @@ def closed_form_loss(x, t, function: Callable, normalize: str, weight=None,
             w = xp.asarray(w, dtype=x.dtype)
             if background:
                 w = xp.concatenate([w, xp.ones(1, x.dtype)])
-        loss, gradient = 0., xp.empty_like(x)
+        loss, gradient = 0.0, xp.empty_like(x)
         for s in row_blocks(xp, R):
             part, gradient[s] = function(x[s], t[s], w)
             loss = loss + part

@@ -15,8 +15,9 @@ from chainer.backends import cuda
 from pfdet.functions.closed_form import closed_form_loss, row_blocks, with_background
 
 
-def concurrent_softmax_cross_entropy(x, t, rates, normalize: str = 'roi', weight=None
-                                     ) -> chainer.Variable:
+def concurrent_softmax_cross_entropy(
+    x, t, rates, normalize: str = 'roi', weight=None
+) -> chainer.Variable:
     """Concurrent softmax loss (Peng et al., equation 3).
 
     .. math:: L = -\\sum_{t_{ri} = 1} \\log \\sigma^*_{ri}, \\quad
@@ -49,7 +50,8 @@ def concurrent_softmax_cross_entropy(x, t, rates, normalize: str = 'roi', weight
     _check(rates, t.shape[1])
     counts = _counts(cuda.get_array_module(x), rates, x.dtype)
     return closed_form_loss(
-        x, t, partial(_cross_entropy, counts=counts), normalize, weight, background=True)
+        x, t, partial(_cross_entropy, counts=counts), normalize, weight, background=True
+    )
 
 
 def concurrent_softmax_score(x, rates):

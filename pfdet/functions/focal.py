@@ -9,8 +9,9 @@ from pfdet.functions.closed_form import closed_form_loss
 from pfdet.functions.sigmoid import sigmoid_and_softplus
 
 
-def focal_loss(x, t, normalize: str = 'roi', weight=None, alpha: float | None = 0.25,
-               gamma: float = 2.0) -> chainer.Variable:
+def focal_loss(
+    x, t, normalize: str = 'roi', weight=None, alpha: float | None = 0.25, gamma: float = 2.0
+) -> chainer.Variable:
     """Focal loss of each class separately (Lin et al., Focal Loss, equation 5).
 
     With :math:`p_t` the probability of what is true, :math:`\\sigma(x)` or

@@ -57,7 +57,8 @@ LOSSES = {
     # In training alone it is scored by softmax (Concurrent softmax, Tables 1 and 2); the score of
     # its equation 5 is asked for by name.
     'concurrent_softmax': LossForm(
-        concurrent_softmax_cross_entropy, True, rates=True, score='softmax'),
+        concurrent_softmax_cross_entropy, True, rates=True, score='softmax'
+    ),
 }
 
 SCORES = {

@@ -19,8 +19,15 @@ class PyramidROIAlign(chainer.FunctionNode):
     with the gradient. No gradient goes to the boxes.
     """
 
-    def __init__(self, rois, roi_indices, level, outsize: tuple[int, int],
-                 spatial_scales: Sequence[float], sampling_ratio: tuple[int, int]):
+    def __init__(
+        self,
+        rois,
+        roi_indices,
+        level,
+        outsize: tuple[int, int],
+        spatial_scales: Sequence[float],
+        sampling_ratio: tuple[int, int],
+    ):
         self.rois = rois
         self.roi_indices = roi_indices
         self.level = level
@@ -36,12 +43,18 @@ class PyramidROIAlign(chainer.FunctionNode):
             N, _, H, W = x.shape
             index = np.flatnonzero(self.level == i)
             weights = _sampling_matrix(
-                self.rois[index], self.roi_indices[index], (N, H, W), self.outsize, scale,
-                self.sampling_ratio, dtype)
+                self.rois[index],
+                self.roi_indices[index],
+                (N, H, W),
+                self.outsize,
+                scale,
+                self.sampling_ratio,
+                dtype,
+            )
             places = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
             y[index] = weights.product(places).reshape(-1, *self.outsize, C)
             self.maps.append((index, weights, x.shape))
-        return y.transpose(0, 3, 1, 2),
+        return (y.transpose(0, 3, 1, 2),)
 
     def backward(self, indexes, grad_outputs):
         return PyramidROIAlignGrad(self.maps).apply(grad_outputs)
@@ -62,8 +75,14 @@ class PyramidROIAlignGrad(chainer.FunctionNode):
         return tuple(gxs)
 
 
-def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
-                         spatial_scale: float, sampling_ratio: int | tuple[int, int] = 2):
+def roi_average_align_2d(
+    x,
+    rois,
+    roi_indices,
+    outsize: int | tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int | tuple[int, int] = 2,
+):
     """Average RoIAlign (He et al., Mask R-CNN, section 3).
 
     On the GPU this is :func:`chainer.functions.roi_average_align_2d`, which computes in single
@@ -85,13 +104,20 @@ def roi_average_align_2d(x, rois, roi_indices, outsize: int | tuple[int, int],
     if cuda.get_array_module(x) is not np:
         return _on_gpu(x, rois, roi_indices, outsize, spatial_scale, sampling_ratio)
     level = np.zeros(len(rois), np.int32)
-    return pyramid_roi_align([x], rois, roi_indices, level, outsize, [spatial_scale],
-                             sampling_ratio)
+    return pyramid_roi_align(
+        [x], rois, roi_indices, level, outsize, [spatial_scale], sampling_ratio
+    )
 
 
-def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tuple[int, int],
-                      spatial_scales: Sequence[float],
-                      sampling_ratio: int | tuple[int, int] = 2):
+def pyramid_roi_align(
+    xs: Sequence,
+    rois,
+    roi_indices,
+    level,
+    outsize: int | tuple[int, int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int | tuple[int, int] = 2,
+):
     """:func:`roi_average_align_2d` with a choice of the feature map for each box.
 
     Args:
@@ -105,8 +131,9 @@ def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tup
     """
     xp = cuda.get_array_module(rois)
     if xp is np:
-        node = PyramidROIAlign(rois, roi_indices, level, _pair(outsize), tuple(spatial_scales),
-                               _pair(sampling_ratio))
+        node = PyramidROIAlign(
+            rois, roi_indices, level, _pair(outsize), tuple(spatial_scales), _pair(sampling_ratio)
+        )
         return node.apply(xs)[0]
     # By level; how many a level has is all that the host asks for.
     order = xp.argsort(level)
@@ -115,7 +142,10 @@ def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tup
     pooled = [
         _on_gpu(x, rois[index], roi_indices[index], outsize, scale, sampling_ratio)
         for x, scale, index in zip(
-            xs, spatial_scales, (order[b:e] for b, e in zip([0, *ends], ends))) if len(index)]
+            xs, spatial_scales, (order[b:e] for b, e in zip([0, *ends], ends))
+        )
+        if len(index)
+    ]
     if len(pooled) == 1:
         # The order is that of the only level: ties keep theirs.
         return pooled[0]
@@ -125,8 +155,13 @@ def pyramid_roi_align(xs: Sequence, rois, roi_indices, level, outsize: int | tup
 def _on_gpu(x, rois, roi_indices, outsize, scale: float, sampling_ratio):
     # Chainer's kernel is of single precision only.
     y = F.roi_average_align_2d(
-        F.cast(x, np.float32), rois.astype(np.float32, copy=False), roi_indices, outsize, scale,
-        sampling_ratio)
+        F.cast(x, np.float32),
+        rois.astype(np.float32, copy=False),
+        roi_indices,
+        outsize,
+        scale,
+        sampling_ratio,
+    )
     return F.cast(y, x.dtype)
 
 
@@ -141,14 +176,18 @@ def _sampling_matrix(rois, roi_indices, shape, outsize, scale, ratio, dtype):
     cols, col_weights = _axis_samples(rois[:, 1], rois[:, 3], W, outsize[1], scale, ratio[1])
     start = roi_indices.astype(np.int64) * (H * W)
     # axes: RoI, bin row, bin column, sample row, sample column
-    index = (start[:, None, None, None, None] + rows[:, :, None, :, None] * W
-             + cols[:, None, :, None, :])
+    index = (
+        start[:, None, None, None, None] + rows[:, :, None, :, None] * W + cols[:, None, :, None, :]
+    )
     weight = row_weights[:, :, None, :, None] * col_weights[:, None, :, None, :]
     n_sample = index.shape[3] * index.shape[4]
     n_bin = len(rois) * outsize[0] * outsize[1]
-    index_type = np.int32 if N * H * W < 2 ** 31 else np.int64
-    return SparseRows(weight.astype(dtype).reshape(n_bin, n_sample),
-                      index.astype(index_type).reshape(n_bin, n_sample), N * H * W)
+    index_type = np.int32 if N * H * W < 2**31 else np.int64
+    return SparseRows(
+        weight.astype(dtype).reshape(n_bin, n_sample),
+        index.astype(index_type).reshape(n_bin, n_sample),
+        N * H * W,
+    )
 
 
 def _axis_samples(low, high, limit: int, n_bin: int, scale: float, ratio: int):

@@ -37,7 +37,8 @@ def softmax_cross_entropy(x, t, normalize: str = 'roi', weight=None) -> chainer.
         ValueError: Shapes do not fit or ``normalize`` is none of these.
     """
     return closed_form_loss(
-        x, t, partial(_cross_entropy, share=False), normalize, weight, background=True)
+        x, t, partial(_cross_entropy, share=False), normalize, weight, background=True
+    )
 
 
 def dist_cross_entropy(x, t, normalize: str = 'roi', weight=None) -> chainer.Variable:
@@ -49,7 +50,8 @@ def dist_cross_entropy(x, t, normalize: str = 'roi', weight=None) -> chainer.Var
     Args, returns and raises as :func:`softmax_cross_entropy`.
     """
     return closed_form_loss(
-        x, t, partial(_cross_entropy, share=True), normalize, weight, background=True)
+        x, t, partial(_cross_entropy, share=True), normalize, weight, background=True
+    )
 
 
 def softmax_score(x):

@@ -25,8 +25,8 @@ def flip_bbox(bbox: np.ndarray) -> np.ndarray:
 
 
 def augmented_outputs(
-        detector, imgs: Sequence[Sequence[np.ndarray]], flip: bool,
-        score_thresh: float = 0.) -> list[tuple[np.ndarray, np.ndarray]]:
+    detector, imgs: Sequence[Sequence[np.ndarray]], flip: bool, score_thresh: float = 0.0
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """A detector's outputs for images in several sizes, concatenated.
 
     Args:

@@ -22,10 +22,16 @@ _ROWS_AT_ONCE = 1 << 16
 _ROWS_OF_A_FILE = 1 << 10
 
 
-def ensemble(paths: Sequence[Path], classes: Classes, weight: np.ndarray,
-             suppression: str = 'nmw', iou_thresh: float = 0.5, score_thresh: float = 0.,
-             max_per_image: int | None = 300, rows_at_once: int = _ROWS_AT_ONCE
-             ) -> Iterator[Detections]:
+def ensemble(
+    paths: Sequence[Path],
+    classes: Classes,
+    weight: np.ndarray,
+    suppression: str = 'nmw',
+    iou_thresh: float = 0.5,
+    score_thresh: float = 0.0,
+    max_per_image: int | None = 300,
+    rows_at_once: int = _ROWS_AT_ONCE,
+) -> Iterator[Detections]:
     """Put the detections of several models together and suppress duplicates once.
 
     In memory are some images at a time, whatever the number of images and models.
@@ -54,8 +60,11 @@ def ensemble(paths: Sequence[Path], classes: Classes, weight: np.ndarray,
     for blocks in side_by_side(streams):
         both = _concatenated(blocks, weight, score_thresh)
         bbox, score, key = suppress(
-            both.bbox, both.score, both.image.astype(np.int64) * len(classes) + both.label,
-            iou_thresh)
+            both.bbox,
+            both.score,
+            both.image.astype(np.int64) * len(classes) + both.label,
+            iou_thresh,
+        )
         # By descending score already.
         order = np.argsort(key // len(classes), kind='stable')
         image, label = np.divmod(key[order], len(classes))
@@ -63,12 +72,18 @@ def ensemble(paths: Sequence[Path], classes: Classes, weight: np.ndarray,
             place = np.arange(len(image)) - np.searchsorted(image, image)
             keep = place < max_per_image
             order, image, label = order[keep], image[keep], label[keep]
-        yield Detections(both.image_ids, image.astype(np.int32), label.astype(np.int32),
-                         score[order], bbox[order])
+        yield Detections(
+            both.image_ids,
+            image.astype(np.int32),
+            label.astype(np.int32),
+            score[order],
+            bbox[order],
+        )
 
 
-def _concatenated(blocks: Sequence[Detections | None], weight: np.ndarray,
-                  score_thresh: float) -> Detections:
+def _concatenated(
+    blocks: Sequence[Detections | None], weight: np.ndarray, score_thresh: float
+) -> Detections:
     # The same images in different files become one, with weighted scores.
     image_ids = sorted(set().union(*(block.image_ids for block in blocks if block is not None)))
     place = {image_id: k for k, image_id in enumerate(image_ids)}
@@ -80,7 +95,8 @@ def _concatenated(blocks: Sequence[Detections | None], weight: np.ndarray,
         weight_of = weight_of[block.label]
         score = (block.score * weight_of).astype(np.float32)
         keep = (weight_of > 0) & (score >= score_thresh)
-        columns.append((to_place[block.image[keep]], block.label[keep], score[keep],
-                        block.bbox[keep]))
+        columns.append(
+            (to_place[block.image[keep]], block.label[keep], score[keep], block.bbox[keep])
+        )
     image, label, score, bbox = (np.concatenate(c) for c in zip(*columns, strict=True))
     return Detections(image_ids, image, label, score, bbox)

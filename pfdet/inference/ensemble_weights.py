@@ -41,16 +41,16 @@ def class_weights(ap: np.ndarray, has: np.ndarray, alpha: float) -> np.ndarray:
     if len(mixed):
         raise ValueError(f'class {mixed[0]} has a score for some models but not for all')
     n = np.maximum(known.sum(axis=0), 1)
-    score = np.where(known, ap, 0.)
+    score = np.where(known, ap, 0.0)
     best = np.where(known, ap, -np.inf).max(axis=0)
     # The mean of equal scores may be off by rounding.
     worst = np.where(known, ap, np.inf).min(axis=0)
     equal = ~(best > worst)
     mean = score.sum(axis=0) / n
-    span = np.where(equal, 1., best - mean)
-    share = np.where(equal, 1., (score - mean) / span)
+    span = np.where(equal, 1.0, best - mean)
+    share = np.where(equal, 1.0, (score - mean) / span)
     weight = np.where(share < 0, alpha, share + alpha * (1 - share))
-    return np.where(has, weight, 0.)
+    return np.where(has, weight, 0.0)
 
 
 def label_space(path: Path | None, told: Sequence[Sequence[str] | None]) -> Classes:
@@ -73,8 +73,12 @@ def label_space(path: Path | None, told: Sequence[Sequence[str] | None]) -> Clas
 
 
 def model_weights(
-        detections: Sequence[Path], told: Sequence[Sequence[str] | None],
-        scores: Sequence[Path] | None, classes: Classes, alpha: float) -> np.ndarray:
+    detections: Sequence[Path],
+    told: Sequence[Sequence[str] | None],
+    scores: Sequence[Path] | None,
+    classes: Classes,
+    alpha: float,
+) -> np.ndarray:
     """The weights of classes for each model, from files.
 
     A model's classes are those that its detections tell; where they do not, as in CSV, those of
@@ -105,14 +109,18 @@ def model_weights(
             continue
         unknown = [mid for mid in mids if mid not in classes.ids]
         if unknown:
-            raise InputError(f'{detections[m]}: its model knows {unknown[0]!r}, which is not one '
-                             f'of the {len(classes)} classes')
+            raise InputError(
+                f'{detections[m]}: its model knows {unknown[0]!r}, which is not one '
+                f'of the {len(classes)} classes'
+            )
         has[m] = False
         has[m, [classes.ids[mid] for mid in mids]] = True
         for mid in mids if aps else ():
             if mid not in aps[m]:
-                raise InputError(f'{scores[m]}: no AP of {mid}, which {detections[m]} may hold; '
-                                 "expected the same model's score.json")
+                raise InputError(
+                    f'{scores[m]}: no AP of {mid}, which {detections[m]} may hold; '
+                    "expected the same model's score.json"
+                )
             ap[m, classes.ids[mid]] = aps[m][mid]
     if not aps:
         return has.astype(np.float64)
@@ -122,7 +130,8 @@ def model_weights(
             other = int(np.flatnonzero(has[:, c] & ~np.isnan(ap[:, c]))[0])
             raise InputError(
                 f'{scores[lacking[0]]}: AP of {classes.mids[c]} is null, but a number in '
-                f'{scores[other]}; expected scores on the same images')
+                f'{scores[other]}; expected scores on the same images'
+            )
     return class_weights(ap, has, alpha)
 
 
@@ -138,11 +147,15 @@ def read_scores(path: Path) -> dict[str, float]:
     except OSError as e:
         raise InputError(f'{path}: cannot read the scores: {e.strerror or e}') from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise InputError(f'{path}: expected scores as evaluate/score.py writes them, a JSON object '
-                         f'with AP by class, but {type(e).__name__}: {e}') from e
+        raise InputError(
+            f'{path}: expected scores as evaluate/score.py writes them, a JSON object '
+            f'with AP by class, but {type(e).__name__}: {e}'
+        ) from e
     for mid, value in items:
         if value is not None and not (
-                type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1):
-            raise InputError(f'{path}: AP of {mid} is {value!r}; expected a number from 0 to 1, '
-                             'or null')
+            type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1
+        ):
+            raise InputError(
+                f'{path}: AP of {mid} is {value!r}; expected a number from 0 to 1, or null'
+            )
     return {mid: math.nan if value is None else float(value) for mid, value in items}

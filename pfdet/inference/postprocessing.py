@@ -29,6 +29,9 @@ def select(bbox, score, score_thresh: float, nmw_thresh: float, max_per_image: i
     label = (chosen - place * n_class).astype('int32')
     which_box = place if bbox.shape[1] == 1 else chosen
     detected = non_maximum_weighted(
-        bbox.reshape(-1, 4).take(which_box, axis=0), score.reshape(-1).take(chosen), label,
-        nmw_thresh)
+        bbox.reshape(-1, 4).take(which_box, axis=0),
+        score.reshape(-1).take(chosen),
+        label,
+        nmw_thresh,
+    )
     return tuple(a[:max_per_image] for a in detected)

@@ -49,9 +49,14 @@ class PredictSettings:
     batch_size: int = 4
 
 
-def predict(detector, dataset: OpenImagesDataset, images: Sequence[int],
-            settings: PredictSettings, progress: Callable[[Iterable], Iterable] = iter,
-            corrupt: CorruptImages | None = None) -> Detections:
+def predict(
+    detector,
+    dataset: OpenImagesDataset,
+    images: Sequence[int],
+    settings: PredictSettings,
+    progress: Callable[[Iterable], Iterable] = iter,
+    corrupt: CorruptImages | None = None,
+) -> Detections:
     """Detect the objects of some images of a data set, and keep all in memory.
 
     Args:
@@ -73,15 +78,22 @@ def predict(detector, dataset: OpenImagesDataset, images: Sequence[int],
     shapes = padded_shapes(detector, dataset, images, settings, corrupt is not None)
     batches = batches_alike(shapes, settings.batch_size)
     found = {}
-    for batch in detect(detector, dataset, [images[b] for b in batches], settings, progress,
-                        corrupt):
+    for batch in detect(
+        detector, dataset, [images[b] for b in batches], settings, progress, corrupt
+    ):
         found.update(batch)
-    return as_detections([dataset.index.image_id(i) for i in images],
-                         [found.get(int(i)) for i in images])
+    return as_detections(
+        [dataset.index.image_id(i) for i in images], [found.get(int(i)) for i in images]
+    )
 
 
-def padded_shapes(detector, dataset: OpenImagesDataset, images: np.ndarray,
-                  settings: PredictSettings, may_be_corrupt: bool = False) -> np.ndarray:
+def padded_shapes(
+    detector,
+    dataset: OpenImagesDataset,
+    images: np.ndarray,
+    settings: PredictSettings,
+    may_be_corrupt: bool = False,
+) -> np.ndarray:
     """The heights and widths that images are padded to.
 
     Args:
@@ -110,8 +122,12 @@ def padded_shapes(detector, dataset: OpenImagesDataset, images: np.ndarray,
     shapes = np.full((len(distinct), 2 * len(settings.sizes)), sys.maxsize)
     for k, size in enumerate(distinct.tolist()):
         if size != [0, 0]:
-            shapes[k] = np.ravel([detector.padded_size(resized_size(
-                size, shorter, settings.max_size)) for shorter in settings.sizes])
+            shapes[k] = np.ravel(
+                [
+                    detector.padded_size(resized_size(size, shorter, settings.max_size))
+                    for shorter in settings.sizes
+                ]
+            )
     return shapes[which.reshape(-1)]
 
 
@@ -127,13 +143,21 @@ def batches_alike(shapes: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """
     order = np.lexsort((np.arange(len(shapes)), *shapes.T[::-1]))
     changes = np.flatnonzero((shapes[order[1:]] != shapes[order[:-1]]).any(axis=1)) + 1
-    return [alike[k:k + batch_size] for alike in np.split(order, changes)
-            for k in range(0, len(alike), batch_size)]
+    return [
+        alike[k : k + batch_size]
+        for alike in np.split(order, changes)
+        for k in range(0, len(alike), batch_size)
+    ]
 
 
-def detect(detector, dataset: OpenImagesDataset, batches: Sequence[Sequence[int]],
-           settings: PredictSettings, progress: Callable[[Iterable], Iterable] = iter,
-           corrupt: CorruptImages | None = None) -> Iterator[dict[int, Found]]:
+def detect(
+    detector,
+    dataset: OpenImagesDataset,
+    batches: Sequence[Sequence[int]],
+    settings: PredictSettings,
+    progress: Callable[[Iterable], Iterable] = iter,
+    corrupt: CorruptImages | None = None,
+) -> Iterator[dict[int, Found]]:
     """Detect the objects of batches of images.
 
     While the network looks at a batch, a thread loads the next.
@@ -149,12 +173,15 @@ def detect(detector, dataset: OpenImagesDataset, batches: Sequence[Sequence[int]
     Raises:
         InputError: An image cannot be read, or too many cannot.
     """
+
     def load(batch: Sequence[int]) -> dict[int, list[np.ndarray]]:
         imgs = {}
         for i in map(int, batch):
             try:
-                imgs[i] = [dataset.get_resized(i, size, settings.max_size).transpose(2, 0, 1)
-                           for size in settings.sizes]
+                imgs[i] = [
+                    dataset.get_resized(i, size, settings.max_size).transpose(2, 0, 1)
+                    for size in settings.sizes
+                ]
             except InputError as e:
                 if corrupt is None:
                     raise
@@ -170,23 +197,33 @@ def detect(detector, dataset: OpenImagesDataset, batches: Sequence[Sequence[int]
             imgs = loading.pop().result()
             if n + 1 < len(batches):
                 loading.append(pool.submit(load, batches[n + 1]))
-            outputs = augmented_outputs(
-                detector, list(imgs.values()), settings.flip,
-                settings.score_thresh) if imgs else []
-            yield {i: _select(bbox, score, settings)
-                   for i, (bbox, score) in zip(imgs, outputs, strict=True)}
+            outputs = (
+                augmented_outputs(
+                    detector, list(imgs.values()), settings.flip, settings.score_thresh
+                )
+                if imgs
+                else []
+            )
+            yield {
+                i: _select(bbox, score, settings)
+                for i, (bbox, score) in zip(imgs, outputs, strict=True)
+            }
 
 
 def _select(bbox: np.ndarray, score: np.ndarray, settings: PredictSettings) -> Found:
     if settings.suppression == 'nmw':
-        return select(bbox, score, settings.score_thresh, settings.nmw_thresh,
-                      settings.max_per_image)
+        return select(
+            bbox, score, settings.score_thresh, settings.nmw_thresh, settings.max_per_image
+        )
     place, label = np.nonzero(score >= settings.score_thresh)
-    found = (bbox[place, label if bbox.shape[1] > 1 else 0], score[place, label],
-             label.astype(np.int32))
+    found = (
+        bbox[place, label if bbox.shape[1] > 1 else 0],
+        score[place, label],
+        label.astype(np.int32),
+    )
     if settings.suppression == 'nms':
         found = non_maximum_suppression(*found, settings.nmw_thresh)
-    order = np.argsort(-found[1], kind='stable')[:settings.max_per_image]
+    order = np.argsort(-found[1], kind='stable')[: settings.max_per_image]
     return tuple(column[order] for column in found)
 
 
@@ -200,13 +237,21 @@ def as_detections(image_ids: list[str], found: Sequence[Found | None]) -> Detect
     """
     filled = [(k, *each) for k, each in enumerate(found) if each is not None]
     if not filled:
-        return Detections(image_ids, np.zeros(0, np.int32), np.zeros(0, np.int32),
-                          np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+        return Detections(
+            image_ids,
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+            np.zeros((0, 4), np.float32),
+        )
     image, bbox, score, label = zip(*filled, strict=True)
     return Detections(
-        image_ids, np.repeat(np.array(image, np.int32), [len(s) for s in score]),
-        np.concatenate(label).astype(np.int32), np.concatenate(score).astype(np.float32),
-        np.concatenate(bbox).astype(np.float32))
+        image_ids,
+        np.repeat(np.array(image, np.int32), [len(s) for s in score]),
+        np.concatenate(label).astype(np.int32),
+        np.concatenate(score).astype(np.float32),
+        np.concatenate(bbox).astype(np.float32),
+    )
 
 
 def concatenate(parts: Sequence[Detections]) -> Detections:
@@ -228,5 +273,6 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     order = np.argsort(image, kind='stable')
     label, score, bbox = (
         np.concatenate([getattr(part, name) for part in parts])[order]
-        for name in ('label', 'score', 'bbox'))
+        for name in ('label', 'score', 'bbox')
+    )
     return Detections([image_ids[k] for k in by_id], image[order], label, score, bbox)

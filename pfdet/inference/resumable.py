@@ -76,7 +76,7 @@ def plan_parts(shapes: np.ndarray, batch_size: int, window: int = _WINDOW) -> li
     parts = []
     for begin in range(0, len(shapes), window):
         waiting, n = [], 0
-        for batch in batches_alike(shapes[begin:begin + window], batch_size):
+        for batch in batches_alike(shapes[begin : begin + window], batch_size):
             waiting.append(batch + begin)
             n += len(batch)
             if n >= size:
@@ -88,10 +88,17 @@ def plan_parts(shapes: np.ndarray, batch_size: int, window: int = _WINDOW) -> li
 
 
 def predict_to_file(
-        detector, dataset: OpenImagesDataset, out: Path, classes: Classes,
-        settings: PredictSettings, about: dict[str, Any], comm,
-        progress: Callable[[Iterable], Iterable] = iter, corrupt: CorruptImages | None = None,
-        restart: bool = False) -> dict[str, Any] | None:
+    detector,
+    dataset: OpenImagesDataset,
+    out: Path,
+    classes: Classes,
+    settings: PredictSettings,
+    about: dict[str, Any],
+    comm,
+    progress: Callable[[Iterable], Iterable] = iter,
+    corrupt: CorruptImages | None = None,
+    restart: bool = False,
+) -> dict[str, Any] | None:
     """Detect the objects of a data set and write them to a file; every rank calls this.
 
     Until the file is there, ``out`` with ``.parts`` appended is a directory of what was done.
@@ -121,20 +128,26 @@ def predict_to_file(
         about = {**about, 'images': index_checksum(dataset.index), 'settings': vars(settings)}
         _begin(directory, json.loads(json.dumps(about)), restart)
         remove_unfinished(out.parent, out.name)
-        parts = plan_parts(padded_shapes(
-            detector, dataset, np.arange(n_image), settings, corrupt is not None),
-            settings.batch_size)
+        parts = plan_parts(
+            padded_shapes(detector, dataset, np.arange(n_image), settings, corrupt is not None),
+            settings.batch_size,
+        )
     parts = comm.mpi_comm.bcast(parts)
     mine = range(comm.rank, len(parts), comm.size)
     done = [k for k in mine if _read_part(directory, k, parts[k], corrupt is not None)]
     done = sorted(sum(comm.mpi_comm.allgather(done), []))
-    open_ = sorted(set(range(len(parts))).difference(done))[comm.rank::comm.size]
+    open_ = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
 
     batches = [batch for k in open_ for batch in parts[k].batches]
     found = detect(detector, dataset, batches, settings, progress, corrupt)
     for k in open_:
-        _write_part(directory, k, parts[k], {
-            i: each for _ in parts[k].batches for i, each in next(found).items()}, corrupt)
+        _write_part(
+            directory,
+            k,
+            parts[k],
+            {i: each for _ in parts[k].batches for i, each in next(found).items()},
+            corrupt,
+        )
     # To its end, for the progress bar's sake.
     for _ in found:
         pass
@@ -179,13 +192,17 @@ def _begin(directory: Path, about: dict[str, Any], restart: bool) -> None:
     if differing:
         raise InputError(
             f'{directory} has parts of another prediction ({"; ".join(differing[:3])}); give '
-            '--restart to drop them, or another --out')
+            '--restart to drop them, or another --out'
+        )
 
 
 def _differing(a: Any, b: Any, name: str = '') -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
-        return [line for key in sorted(a.keys() | b.keys()) for line in _differing(
-            a.get(key), b.get(key), f'{name}.{key}' if name else key)]
+        return [
+            line
+            for key in sorted(a.keys() | b.keys())
+            for line in _differing(a.get(key), b.get(key), f'{name}.{key}' if name else key)
+        ]
     return [] if a == b else [f'{name} was {str(a)[:40]}, now {str(b)[:40]}']
 
 
@@ -193,21 +210,30 @@ def _part_path(directory: Path, k: int) -> Path:
     return directory / f'{k:06}.part'
 
 
-def _write_part(directory: Path, k: int, part: Part, found: dict[int, Found],
-                corrupt: CorruptImages | None) -> None:
+def _write_part(
+    directory: Path, k: int, part: Part, found: dict[int, Found], corrupt: CorruptImages | None
+) -> None:
     images = part.images
     each = as_detections([''] * len(images), [found.get(i) for i in images.tolist()])
     unread = sorted(set(images.tolist()).difference(found))
     messages = dict(corrupt.first) if corrupt is not None else {}
-    write_columns(_part_path(directory, k), _KIND, {
-        'image': images.astype(np.int32), 'count': np.bincount(
-            each.image, minlength=len(images)).astype(np.int32),
-        'label': each.label, 'score': each.score, 'bbox': each.bbox,
-    }, {'corrupt': [[i, messages.get(i, '')] for i in unread]})
+    write_columns(
+        _part_path(directory, k),
+        _KIND,
+        {
+            'image': images.astype(np.int32),
+            'count': np.bincount(each.image, minlength=len(images)).astype(np.int32),
+            'label': each.label,
+            'score': each.score,
+            'bbox': each.bbox,
+        },
+        {'corrupt': [[i, messages.get(i, '')] for i in unread]},
+    )
 
 
-def _read_part(directory: Path, k: int, part: Part,
-               may_be_corrupt: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def _read_part(
+    directory: Path, k: int, part: Part, may_be_corrupt: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     # None where it must be predicted: it is missing, damaged, of other images, or without images
     # that could not be read when that was allowed.
     path = _part_path(directory, k)
@@ -217,13 +243,20 @@ def _read_part(directory: Path, k: int, part: Part,
     except InputError:
         return None
     if not np.array_equal(columns['image'], part.images) or (
-            header['corrupt'] and not may_be_corrupt):
+        header['corrupt'] and not may_be_corrupt
+    ):
         return None
     return columns, header
 
 
-def _merge(directory: Path, parts: list[Part], index: AnnotationIndex, out: Path,
-           classes: Classes, corrupt: CorruptImages | None) -> dict[str, Any]:
+def _merge(
+    directory: Path,
+    parts: list[Part],
+    index: AnnotationIndex,
+    out: Path,
+    classes: Classes,
+    corrupt: CorruptImages | None,
+) -> dict[str, Any]:
     total = None
     if corrupt is not None:
         total = CorruptImages(corrupt.max_share, corrupt.least, corrupt.n_first)
@@ -237,8 +270,9 @@ def _merge(directory: Path, parts: list[Part], index: AnnotationIndex, out: Path
     return {'images': len(index), 'detections': n_detection, 'corrupt': total}
 
 
-def _windows(directory: Path, parts: list[Part], index: AnnotationIndex,
-             total: CorruptImages | None) -> Iterator[Detections]:
+def _windows(
+    directory: Path, parts: list[Part], index: AnnotationIndex, total: CorruptImages | None
+) -> Iterator[Detections]:
     window_of = np.array([part.window for part in parts], np.int64)
     for window in range(int(window_of.max(initial=-1)) + 1):
         read = []
@@ -247,19 +281,28 @@ def _windows(directory: Path, parts: list[Part], index: AnnotationIndex,
             if part is None:
                 raise InputError(
                     f'{_part_path(directory, k)}: missing or damaged; expected --out on a file '
-                    'system that all ranks share')
+                    'system that all ranks share'
+                )
             columns, header = part
             read.append(columns)
             if total is not None:
-                total.merge(len(columns['image']), len(header['corrupt']), [
-                    (i, message) for i, message in header['corrupt'] if message])
+                total.merge(
+                    len(columns['image']),
+                    len(header['corrupt']),
+                    [(i, message) for i, message in header['corrupt'] if message],
+                )
         image, count, label, score, bbox = (
             np.concatenate([columns[name] for columns in read])
-            for name in ('image', 'count', 'label', 'score', 'bbox'))
+            for name in ('image', 'count', 'label', 'score', 'bbox')
+        )
         row_image = np.repeat(image, count)
         order = np.argsort(row_image, kind='stable')
         # A window's images follow one another in the index, which is sorted by id.
         first = int(image.min())
         yield Detections(
             [index.image_id(i) for i in range(first, first + len(image))],
-            (row_image[order] - first).astype(np.int32), label[order], score[order], bbox[order])
+            (row_image[order] - first).astype(np.int32),
+            label[order],
+            score[order],
+            bbox[order],
+        )

@@ -43,11 +43,12 @@ class Runs:
         start[pieces] = np.cumsum(sizes[pieces]) - sizes[pieces]
         self._start = start.tolist()
         # Where the runs that are shorter begin.
-        self._short = (np.cumsum(sizes) - sizes)[self._n_whole:].tolist()
+        self._short = (np.cumsum(sizes) - sizes)[self._n_whole :].tolist()
 
-        mixed = (np.searchsorted(ends, start, 'right')
-                 != np.searchsorted(ends, start + sizes - 1, 'right'))
-        whole = np.flatnonzero(mixed[:self._n_whole])
+        mixed = np.searchsorted(ends, start, 'right') != np.searchsorted(
+            ends, start + sizes - 1, 'right'
+        )
+        whole = np.flatnonzero(mixed[: self._n_whole])
         orders = [*_halves_changed(len(whole), chunk, rng)]
         short = [k for k in range(self._n_whole, len(sizes)) if mixed[k]]
         orders += [_halves_changed(1, int(sizes[k]), rng)[0] for k in short]
@@ -104,7 +105,7 @@ def sort_by_group(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pair: The images, int32 :math:`(n,)`, ascending in a group, and where each group ends.
     """
     number, n_group = number_groups(group)
-    pieces = [number[k:k + _PIECE] for k in range(0, len(number), _PIECE)]
+    pieces = [number[k : k + _PIECE] for k in range(0, len(number), _PIECE)]
     counts = [np.bincount(piece, minlength=n_group) for piece in pieces]
     ends = np.cumsum(sum(counts))
     images, cursor = np.empty(len(group), np.int32), np.append(0, ends[:-1])

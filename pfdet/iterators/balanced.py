@@ -121,8 +121,10 @@ def shared_class_images(index: AnnotationIndex, expand: bool = False) -> ClassIm
     path = Path(f'{index.path}.class-images{"-expanded" if expand else ""}')
     # The checksums in the index's header tell whether the file is of this index.
     _, header = map_columns(index.path, 'annotation index')
-    made_of = {name: header['columns'][name]['crc32']
-               for name in ('object_offsets', 'label_offsets', 'label')}
+    made_of = {
+        name: header['columns'][name]['crc32']
+        for name in ('object_offsets', 'label_offsets', 'label')
+    }
     if expand:
         made_of['ancestors'] = header['ancestors']
     try:
@@ -130,8 +132,12 @@ def shared_class_images(index: AnnotationIndex, expand: bool = False) -> ClassIm
     except InputError:
         found = class_images(index, expand)
     try:
-        write_columns(path, _KIND, {'offsets': found.offsets, 'images': found.images},
-                      {'n_image': found.n_image, 'made_of': made_of})
+        write_columns(
+            path,
+            _KIND,
+            {'offsets': found.offsets, 'images': found.images},
+            {'n_image': found.n_image, 'made_of': made_of},
+        )
     except OSError:
         return found
     return _open(path, made_of)
@@ -196,8 +202,14 @@ class SoftBalanceSampler:
         chunk (int): Positions of one group in a row.
     """
 
-    def __init__(self, classes: ClassImages, lam: float, seed: int,
-                 group: np.ndarray | None = None, chunk: int = 1):
+    def __init__(
+        self,
+        classes: ClassImages,
+        lam: float,
+        seed: int,
+        group: np.ndarray | None = None,
+        chunk: int = 1,
+    ):
         if chunk < 1:
             raise ValueError(f'chunk must be at least 1, not {chunk}')
         self.classes = classes
@@ -220,7 +232,8 @@ class SoftBalanceSampler:
             self._group, n_group = number_groups(group)
         # In one array, as pieces of the heap would be left over.
         dealt = np.empty(
-            sum(self._deals), np.uint32 if n_group <= 1 << 32 - self._n_bit else np.uint64)
+            sum(self._deals), np.uint32 if n_group <= 1 << 32 - self._n_bit else np.uint64
+        )
         self._dealt = np.split(dealt, np.cumsum(self._deals)[:-1])
         self._dealt_number = [-1] * len(self._deals)
         # Prefetching crosses the border between blocks, back and forth.
@@ -241,7 +254,8 @@ class SoftBalanceSampler:
         label = int(block.label[place])
         cell = place // _CELL
         nth = int(block.before[cell, label]) + np.count_nonzero(
-            block.label[cell * _CELL:place] == label)
+            block.label[cell * _CELL : place] == label
+        )
         deal, k = divmod(nth, self._deals[label])
         return int(self._deal(label, deal)[k])
 
@@ -288,8 +302,7 @@ class SoftBalanceSampler:
         """How often each class comes in a block, and the generator that the rest is drawn from."""
         rng = np.random.default_rng((self.seed, 0, number))
         count = np.zeros(len(self.probability), np.int64)
-        count[self._present] = rng.multinomial(
-            self._block_size, self.probability[self._present])
+        count[self._present] = rng.multinomial(self._block_size, self.probability[self._present])
         return count, rng
 
     def _count_before(self, number: int) -> np.ndarray:
@@ -304,7 +317,7 @@ class SoftBalanceSampler:
     def _add_images(self, parts: list[np.ndarray], label: int, first: int, n: int) -> None:
         """Append the images of ``n`` occurrences of a class from the ``first`` on, in parts."""
         deal, k = divmod(first, self._deals[label])
-        images = self._deal(label, deal)[k:k + n]
+        images = self._deal(label, deal)[k : k + n]
         while len(images) < n:
             # The next deal takes the place of this one.
             parts.append(images.copy())
@@ -317,7 +330,7 @@ class SoftBalanceSampler:
         dealt = self._dealt[label]
         if self._dealt_number[label] != number:
             rng = np.random.default_rng((self.seed, 1, label, number))
-            images = self.classes.images[self._offsets[label]:self._offsets[label + 1]]
+            images = self.classes.images[self._offsets[label] : self._offsets[label + 1]]
             numbers = images.astype(dealt.dtype)
             if self._group is not None:
                 numbers |= self._group.take(images).astype(dealt.dtype) << self._n_bit
@@ -360,9 +373,10 @@ class ClassAwareSampler(SoftBalanceSampler):
         classes, seed, group, chunk: See :class:`SoftBalanceSampler`.
     """
 
-    def __init__(self, classes: ClassImages, seed: int, group: np.ndarray | None = None,
-                 chunk: int = 1):
-        super().__init__(classes, 1., seed, group, chunk)
+    def __init__(
+        self, classes: ClassImages, seed: int, group: np.ndarray | None = None, chunk: int = 1
+    ):
+        super().__init__(classes, 1.0, seed, group, chunk)
 
     def __reduce__(self) -> tuple:
         return ClassAwareSampler, (self.classes, self.seed, self._group, self.chunk)

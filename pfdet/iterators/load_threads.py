@@ -28,8 +28,10 @@ class LoadThreads:
         self._timeout = timeout
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         # Daemons: a thread that hangs in a read must not keep a failed process from ending.
-        self._threads = [threading.Thread(target=self._work, name=f'load_{i}', daemon=True)
-                         for i in range(n_thread)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f'load_{i}', daemon=True)
+            for i in range(n_thread)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -50,16 +52,19 @@ class LoadThreads:
             RuntimeError: A thread has died, or the result has not come in time.
             Exception: What ``load`` raised.
         """
-        waited = 0.
+        waited = 0.0
         while not concurrent.futures.wait([future], _SECONDS).done:
             waited += _SECONDS
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead:
-                raise RuntimeError(f'{what}: thread {", ".join(dead)}, which loads images, has '
-                                   'died')
+                raise RuntimeError(
+                    f'{what}: thread {", ".join(dead)}, which loads images, has died'
+                )
             if waited >= self._timeout:
-                raise RuntimeError(f'{what}: not loaded within {self._timeout:g} seconds; is its '
-                                   'file system stuck?')
+                raise RuntimeError(
+                    f'{what}: not loaded within {self._timeout:g} seconds; is its '
+                    'file system stuck?'
+                )
         return future.result()
 
     def stop(self) -> None:

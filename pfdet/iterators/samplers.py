@@ -129,6 +129,6 @@ def aspect_groups(sizes: np.ndarray, step: float = 0.05) -> np.ndarray:
     """
     groups = np.empty(len(sizes), np.int16)
     for k in range(0, len(sizes), _PIECE):
-        height, width = np.maximum(sizes[k:k + _PIECE], 1).T
-        groups[k:k + _PIECE] = np.round(np.log2(width / height) / step)
+        height, width = np.maximum(sizes[k : k + _PIECE], 1).T
+        groups[k : k + _PIECE] = np.round(np.log2(width / height) / step)
     return groups

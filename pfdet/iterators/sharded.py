@@ -37,9 +37,18 @@ class ShardedIterator(chainer.dataset.Iterator):
 
     repeat = True
 
-    def __init__(self, sampler: Sequence[int], load: Callable[[int, int, int], Any],
-                 batch_size: int, rank: int = 0, n_rank: int = 1, n_thread: int = 1,
-                 n_ahead: int = 2, corrupt: CorruptImages | None = None, timeout: float = 900.):
+    def __init__(
+        self,
+        sampler: Sequence[int],
+        load: Callable[[int, int, int], Any],
+        batch_size: int,
+        rank: int = 0,
+        n_rank: int = 1,
+        n_thread: int = 1,
+        n_ahead: int = 2,
+        corrupt: CorruptImages | None = None,
+        timeout: float = 900.0,
+    ):
         if batch_size < 1:
             raise ValueError(f'batch size must be at least 1, not {batch_size}')
         if not 0 <= rank < n_rank:
@@ -69,12 +78,19 @@ class ShardedIterator(chainer.dataset.Iterator):
     def __next__(self) -> list:
         while len(self._batches) <= self.n_ahead:
             iteration = self._requested // self.global_batch_size
-            self._batches.append([
-                self._threads.submit(self.sampler[p], p, iteration)
-                for p in self.positions(self._requested)])
+            self._batches.append(
+                [
+                    self._threads.submit(self.sampler[p], p, iteration)
+                    for p in self.positions(self._requested)
+                ]
+            )
             self._requested += self.global_batch_size
-        batch = [self._sample(future, p) for future, p in zip(
-            self._batches.popleft(), self.positions(self.position), strict=True)]
+        batch = [
+            self._sample(future, p)
+            for future, p in zip(
+                self._batches.popleft(), self.positions(self.position), strict=True
+            )
+        ]
         self._previous = self.position
         self.position += self.global_batch_size
         return batch

@@ -34,7 +34,7 @@ class Conventions:
     """
 
     mean: tuple[float, float, float]
-    std: tuple[float, float, float] = (1., 1., 1.)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     channel_order: str = 'RGB'
     bn_eps: float = 1e-5
     pool_pad: int | None = None
@@ -50,7 +50,8 @@ class Conventions:
             'mean': np.array(self.mean, np.float64),
             'std': np.array(self.std, np.float64),
             'bgr': np.array(self.channel_order == 'BGR'),
-            'bn_eps': np.array(self.bn_eps, np.float64)}
+            'bn_eps': np.array(self.bn_eps, np.float64),
+        }
         if self.pool_pad is not None:
             arrays['pool_pad'] = np.array(self.pool_pad, np.int64)
         return arrays
@@ -59,9 +60,12 @@ class Conventions:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> 'Conventions':
         """The inverse of :meth:`to_arrays`."""
         return cls(
-            tuple(arrays['mean'].tolist()), tuple(arrays['std'].tolist()),
-            'BGR' if arrays['bgr'] else 'RGB', float(arrays['bn_eps']),
-            int(arrays['pool_pad']) if 'pool_pad' in arrays else None)
+            tuple(arrays['mean'].tolist()),
+            tuple(arrays['std'].tolist()),
+            'BGR' if arrays['bgr'] else 'RGB',
+            float(arrays['bn_eps']),
+            int(arrays['pool_pad']) if 'pool_pad' in arrays else None,
+        )
 
 
 # Of the networks that ChainerCV defines. The mean is that of ResNet's authors.
@@ -158,7 +162,7 @@ def global_average(x: chainer.Variable) -> chainer.Variable:
 
 def conv_initializer() -> initializers.HeNormal:
     """The random weights of convolutions in ChainerCV's residual networks."""
-    return initializers.HeNormal(scale=1., fan_option='fan_out')
+    return initializers.HeNormal(scale=1.0, fan_option='fan_out')
 
 
 def stem_7x7(initialW) -> Conv2DBNActiv:

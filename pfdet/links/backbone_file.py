@@ -22,8 +22,7 @@ def arrays_of(backbone: Backbone) -> dict[str, np.ndarray]:
     return {key: np.asarray(value) for key, value in serializer.target.items()}
 
 
-def write_backbone(path: Path, arrays: dict[str, np.ndarray],
-                   left_out: Iterable[str] = ()) -> None:
+def write_backbone(path: Path, arrays: dict[str, np.ndarray], left_out: Iterable[str] = ()) -> None:
     """Write a backbone's file.
 
     Args:
@@ -68,17 +67,30 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     """
     arrays = read_npz(path)
     if _LEFT_OUT not in arrays:
-        raise InputError(f'{path}: not the weights of a backbone alone; expected a file that '
-                         'python -m pfdet.links.convert wrote')
+        raise InputError(
+            f'{path}: not the weights of a backbone alone; expected a file that '
+            'python -m pfdet.links.convert wrote'
+        )
     left_out = set(arrays.pop(_LEFT_OUT).tolist())
     expected = arrays_of(backbone)
     missing = expected.keys() - arrays.keys() - left_out
-    surplus = {key for key in arrays.keys() - expected.keys()
-               if not is_classifier(key) and not is_convention(key)}
-    misshaped = {key for key in arrays.keys() & expected.keys()
-                 if arrays[key].shape != expected[key].shape}
-    wrong = [f'{len(keys)} parameters {how}, such as {min(keys)}' for how, keys in [
-        ('missing', missing), ('too many', surplus), ('of another shape', misshaped)] if keys]
+    surplus = {
+        key
+        for key in arrays.keys() - expected.keys()
+        if not is_classifier(key) and not is_convention(key)
+    }
+    misshaped = {
+        key for key in arrays.keys() & expected.keys() if arrays[key].shape != expected[key].shape
+    }
+    wrong = [
+        f'{len(keys)} parameters {how}, such as {min(keys)}'
+        for how, keys in [
+            ('missing', missing),
+            ('too many', surplus),
+            ('of another shape', misshaped),
+        ]
+        if keys
+    ]
     if wrong:
         raise InputError(f'{path}: weights of another network: {"; ".join(wrong)}')
     chainer.serializers.NpzDeserializer(arrays, strict=False).load(backbone)

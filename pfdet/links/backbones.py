@@ -44,5 +44,6 @@ def backbone_name(name: str) -> str:
     name = ALIASES.get(name, name)
     if name not in BACKBONES:
         raise InputError(
-            f'backbone {name}: no such network; expected one of {", ".join(BACKBONES)}')
+            f'backbone {name}: no such network; expected one of {", ".join(BACKBONES)}'
+        )
     return name

@@ -44,11 +44,22 @@ class BboxHead(chainer.Chain):
     # Divisors of the box offsets, as in ChainerCV and Detectron.
     std = (0.1, 0.2)
 
-    def __init__(self, n_class: int, scales: Sequence[float], in_channel: int = 256,
-                 background: bool = False, score: Callable = sigmoid_score, n_unit: int = 1024,
-                 bn: bool = True, context: bool = False, class_agnostic: bool = True,
-                 canonical_size: float = 224, roi_size: int = 7, sampling_ratio: int = 2,
-                 prior: float = 0.01):
+    def __init__(
+        self,
+        n_class: int,
+        scales: Sequence[float],
+        in_channel: int = 256,
+        background: bool = False,
+        score: Callable = sigmoid_score,
+        n_unit: int = 1024,
+        bn: bool = True,
+        context: bool = False,
+        class_agnostic: bool = True,
+        canonical_size: float = 224,
+        roi_size: int = 7,
+        sampling_ratio: int = 2,
+        prior: float = 0.01,
+    ):
         super().__init__()
         self.n_class = n_class
         self.scales = tuple(scales)
@@ -59,16 +70,18 @@ class BboxHead(chainer.Chain):
         self.n_box = 1 if class_agnostic else n_class
         init = {'initialW': initializers.HeNormal(), 'nobias': bn}
         with self.init_scope():
-            self.fc1 = L.Linear(
-                in_channel * (1 + context) * roi_size ** 2, n_unit, **init)
+            self.fc1 = L.Linear(in_channel * (1 + context) * roi_size**2, n_unit, **init)
             self.fc2 = L.Linear(n_unit, n_unit, **init)
             if bn:
                 self.bn1 = L.BatchNormalization(n_unit)
                 self.bn2 = L.BatchNormalization(n_unit)
             self.loc = L.Linear(n_unit, self.n_box * 4, initialW=initializers.Normal(0.001))
             self.conf = L.Linear(
-                n_unit, n_class + background, initialW=initializers.Normal(0.01),
-                initial_bias=0. if background else np.log(prior / (1 - prior)))
+                n_unit,
+                n_class + background,
+                initialW=initializers.Normal(0.01),
+                initial_bias=0.0 if background else np.log(prior / (1 - prior)),
+            )
         self.bn = bn
         self._score = score
 
@@ -110,8 +123,14 @@ class BboxHead(chainer.Chain):
     def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
         """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""
         return pyramid_roi_align(
-            hs[:len(self.scales)], rois, roi_indices, self.level_of(rois), self.roi_size,
-            self.scales, self.sampling_ratio)
+            hs[: len(self.scales)],
+            rois,
+            roi_indices,
+            self.level_of(rois),
+            self.roi_size,
+            self.scales,
+            self.sampling_ratio,
+        )
 
     def level_of(self, rois):
         """The level of each box (Feature Pyramid Networks, equation 1), int array :math:`(R,)`."""
@@ -122,6 +141,6 @@ class BboxHead(chainer.Chain):
 
 def twice_the_area(bbox):
     """Boxes of twice the area about the same centres, :math:`(R, 4)`."""
-    grown = (bbox[:, 2:] - bbox[:, :2]) * ((2 ** 0.5 - 1) / 2)
+    grown = (bbox[:, 2:] - bbox[:, :2]) * ((2**0.5 - 1) / 2)
     xp = chainer.backends.cuda.get_array_module(bbox)
     return xp.concatenate([bbox[:, :2] - grown, bbox[:, 2:] + grown], axis=1).astype(bbox.dtype)

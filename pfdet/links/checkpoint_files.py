@@ -11,8 +11,17 @@ import numpy as np
 from pfdet.errors import InputError
 
 _SAFETENSORS_DTYPES = {
-    'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'BF16': '<u2', 'I64': '<i8', 'I32': '<i4',
-    'I16': '<i2', 'I8': '|i1', 'U8': '|u1', 'BOOL': '|b1'}
+    'F64': '<f8',
+    'F32': '<f4',
+    'F16': '<f2',
+    'BF16': '<u2',
+    'I64': '<i8',
+    'I32': '<i4',
+    'I16': '<i2',
+    'I8': '|i1',
+    'U8': '|u1',
+    'BOOL': '|b1',
+}
 # The limit of the format's own reader.
 _MAX_HEADER = 100_000_000
 
@@ -31,8 +40,13 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         InputError: The file cannot be read.
     """
     path = Path(path)
-    readers = {'.pth': _read_pth, '.pt': _read_pth, '.bin': _read_pth,
-               '.safetensors': read_safetensors, '.npz': read_npz}
+    readers = {
+        '.pth': _read_pth,
+        '.pt': _read_pth,
+        '.bin': _read_pth,
+        '.safetensors': read_safetensors,
+        '.npz': read_npz,
+    }
     if path.suffix not in readers:
         raise InputError(f'{path}: expected a file named .pth, .safetensors or .npz')
     arrays = readers[path.suffix](path)
@@ -61,13 +75,13 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     if len(content) < 8 or size > min(_MAX_HEADER, len(content) - 8):
         raise InputError(f'{path}: not a safetensors file: its header does not fit into it')
     try:
-        header = json.loads(content[8:8 + size].tobytes().decode('utf-8'))
+        header = json.loads(content[8 : 8 + size].tobytes().decode('utf-8'))
     except (UnicodeDecodeError, ValueError, RecursionError) as e:
         raise InputError(f'{path}: not a safetensors file: its header is not JSON: {e}') from e
     if not isinstance(header, dict):
         raise InputError(f'{path}: not a safetensors file: its header is not a JSON object')
     header.pop('__metadata__', None)
-    data = content[8 + size:]
+    data = content[8 + size :]
     return {name: _tensor(path, name, entry, data) for name, entry in header.items()}
 
 
@@ -81,15 +95,19 @@ def _tensor(path: Path, name: str, entry: object, data: np.ndarray) -> np.ndarra
     if not valid:
         raise InputError(f'{path}: tensor {name}: expected dtype, shape and data_offsets')
     if dtype not in _SAFETENSORS_DTYPES:
-        raise InputError(f'{path}: tensor {name}: dtype {dtype} is none of '
-                         f'{", ".join(_SAFETENSORS_DTYPES)}')
+        raise InputError(
+            f'{path}: tensor {name}: dtype {dtype} is none of {", ".join(_SAFETENSORS_DTYPES)}'
+        )
     as_stored = np.dtype(_SAFETENSORS_DTYPES[dtype])
     if not begin <= end <= len(data):
-        raise InputError(f'{path}: tensor {name}: bytes {begin} to {end} of {len(data)}: '
-                         'the file is cut short or damaged')
+        raise InputError(
+            f'{path}: tensor {name}: bytes {begin} to {end} of {len(data)}: '
+            'the file is cut short or damaged'
+        )
     if end - begin != math.prod(shape) * as_stored.itemsize:
-        raise InputError(f'{path}: tensor {name}: {end - begin} bytes for shape {tuple(shape)} '
-                         f'of {dtype}')
+        raise InputError(
+            f'{path}: tensor {name}: {end - begin} bytes for shape {tuple(shape)} of {dtype}'
+        )
     array = data[begin:end].view(as_stored).reshape(shape)
     if dtype == 'BF16':
         # The upper half of a float32.
@@ -111,8 +129,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except OSError as e:
         raise InputError(f'{path}: {e.strerror or e}') from e
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError,
-            zipfile.BadZipFile) as e:
+    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as e:
         # TypeError or, from old NumPy, AttributeError: a single array (.npy) under another name.
         raise InputError(f'{path}: not a .npz file of arrays: {e}') from e
 
@@ -123,15 +140,23 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
     except ImportError as e:
         raise InputError(
             f'{path}: only PyTorch can read {path.suffix}, and it is not installed: install it '
-            '(pip install torch), or give the weights as .safetensors') from e
+            '(pip install torch), or give the weights as .safetensors'
+        ) from e
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except OSError as e:
         raise InputError(f'{path}: {e.strerror or e}') from e
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError,
-            pickle.UnpicklingError) as e:
+    except (
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as e:
         raise InputError(
-            f'{path}: not a file of tensors that PyTorch reads: {str(e).splitlines()[0]}') from e
+            f'{path}: not a file of tensors that PyTorch reads: {str(e).splitlines()[0]}'
+        ) from e
     # Training scripts put the state dict beside the optimizer's.
     for key in 'state_dict', 'model':
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -140,4 +165,6 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f'{path}: expected a state dict, which maps names to tensors')
     return {
         name: (t.float() if t.is_floating_point() else t).detach().numpy()
-        for name, t in content.items() if isinstance(t, torch.Tensor)}
+        for name, t in content.items()
+        if isinstance(t, torch.Tensor)
+    }

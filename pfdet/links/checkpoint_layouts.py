@@ -26,18 +26,37 @@ class Layout:
     conventions: Conventions | None = None
 
 
-_LEAF = {'W': 'weight', 'b': 'bias', 'gamma': 'weight', 'beta': 'bias',
-         'avg_mean': 'running_mean', 'avg_var': 'running_var'}
+_LEAF = {
+    'W': 'weight',
+    'b': 'bias',
+    'gamma': 'weight',
+    'beta': 'bias',
+    'avg_mean': 'running_mean',
+    'avg_var': 'running_var',
+}
 _BOTTLENECK = {
-    'conv1/conv': 'conv1', 'conv1/bn': 'bn1', 'conv2/conv': 'conv2', 'conv2/bn': 'bn2',
-    'conv3/conv': 'conv3', 'conv3/bn': 'bn3',
-    'residual_conv/conv': 'downsample.0', 'residual_conv/bn': 'downsample.1',
-    'se/down': 'se_module.fc1', 'se/up': 'se_module.fc2'}
+    'conv1/conv': 'conv1',
+    'conv1/bn': 'bn1',
+    'conv2/conv': 'conv2',
+    'conv2/bn': 'bn2',
+    'conv3/conv': 'conv3',
+    'conv3/bn': 'bn3',
+    'residual_conv/conv': 'downsample.0',
+    'residual_conv/bn': 'downsample.1',
+    'se/down': 'se_module.fc1',
+    'se/up': 'se_module.fc2',
+}
 # Nested as by the program that carried these over from Torch 7.
 _NESTED_BOTTLENECK = {
-    'conv1/conv': '0.0.0.0', 'conv1/bn': '0.0.0.1', 'conv2/conv': '0.0.0.3',
-    'conv2/bn': '0.0.0.4', 'conv3/conv': '0.0.1', 'conv3/bn': '0.0.2',
-    'residual_conv/conv': '0.1.0', 'residual_conv/bn': '0.1.1'}
+    'conv1/conv': '0.0.0.0',
+    'conv1/bn': '0.0.0.1',
+    'conv2/conv': '0.0.0.3',
+    'conv2/bn': '0.0.0.4',
+    'conv3/conv': '0.0.1',
+    'conv3/bn': '0.0.2',
+    'residual_conv/conv': '0.1.0',
+    'residual_conv/bn': '0.1.1',
+}
 
 
 def residual_name(key: str, stem: str, classifier: str) -> str:
@@ -100,7 +119,7 @@ def efficientnet_name(key: str, depth: float) -> str:
 
     block, part, last = rest
     stage, index, expand = _efficientnet_blocks(depth)[first][int(block[1:]) - 1]
-    parts = ['expand', 'depthwise', 'se', 'project'][expand == 1:]
+    parts = ['expand', 'depthwise', 'se', 'project'][expand == 1 :]
     return f'features.{stage}.{index}.block.{parts.index(part)}.{_CONV_BN[last]}.{_LEAF[leaf]}'
 
 
@@ -121,9 +140,11 @@ def _efficientnet_blocks(depth: float) -> dict[str, list[tuple[int, int, int]]]:
 
 _RESNET = Layout('torchvision', partial(residual_name, stem='', classifier='fc'), TORCHVISION)
 _RESNEXT = Layout('pretrainedmodels', nested_resnext_name, TORCHVISION)
-_SENET = Layout('pretrainedmodels', partial(residual_name, stem='layer0.',
-                                            classifier='last_linear'),
-                replace(TORCHVISION, pool_pad=0))
+_SENET = Layout(
+    'pretrainedmodels',
+    partial(residual_name, stem='layer0.', classifier='last_linear'),
+    replace(TORCHVISION, pool_pad=0),
+)
 _CHAINERCV = Layout('ChainerCV', str, CHAINERCV)
 _OWN = Layout('pfdet', str)
 
@@ -136,7 +157,6 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     'se_resnext50': (_SENET, _CHAINERCV),
     'se_resnext101': (_SENET, _CHAINERCV),
     'senet154': (_SENET, _OWN),
-    'efficientnet_b7': (
-        Layout('torchvision', partial(efficientnet_name, depth=3.1)), _OWN),
+    'efficientnet_b7': (Layout('torchvision', partial(efficientnet_name, depth=3.1)), _OWN),
     'mini_se_resnext': (replace(_SENET, conventions=None), _OWN),
 }

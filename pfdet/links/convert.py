@@ -56,8 +56,11 @@ _IN_DETECTOR = 'extractor/base/'
 
 def backbone_of_detector(checkpoint: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays of a detector's backbone; those of anything else as they are."""
-    inner = {key.removeprefix(_IN_DETECTOR): array for key, array in checkpoint.items()
-             if key.startswith(_IN_DETECTOR)}
+    inner = {
+        key.removeprefix(_IN_DETECTOR): array
+        for key, array in checkpoint.items()
+        if key.startswith(_IN_DETECTOR)
+    }
     return inner or checkpoint
 
 
@@ -76,10 +79,12 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
     arch = backbone_name(arch)
     # What the network's random values are does not matter, and drawing them takes seconds.
     network = BACKBONES[arch](
-        n_class=_n_class(checkpoint, LAYOUTS[arch]), initialW=initializers.Zero())
+        n_class=_n_class(checkpoint, LAYOUTS[arch]), initialW=initializers.Zero()
+    )
     keys = [key for key in arrays_of(network) if not _is_counter(key) and not is_convention(key)]
-    layout = max(LAYOUTS[arch], key=lambda layout: sum(
-        layout.rename(key) in checkpoint for key in keys))
+    layout = max(
+        LAYOUTS[arch], key=lambda layout: sum(layout.rename(key) in checkpoint for key in keys)
+    )
     network.use(_stored_conventions(checkpoint) or layout.conventions or network.conventions)
 
     result = Conversion(arrays_of(network), layout, network.conventions)
@@ -103,9 +108,13 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
             classifier[key] = name, wrong
     known = {layout.rename(key) for key in keys}
     result.surplus = [
-        f'{name} of shape {array.shape}' for name, array in checkpoint.items()
-        if name not in known and not _is_counter(name) and not is_convention(name)
-        and name != 'left_out']
+        f'{name} of shape {array.shape}'
+        for name, array in checkpoint.items()
+        if name not in known
+        and not _is_counter(name)
+        and not is_convention(name)
+        and name != 'left_out'
+    ]
     _leave_out_classifier(result, classifier)
     return result
 
@@ -159,8 +168,12 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
         InputError: A parameter is surplus, of another shape, not finite, or missing without
             ``allow_missing``.
     """
-    problems = {'surplus': result.surplus, 'misshaped': result.misshaped,
-                'not finite': result.not_finite, 'missing': list(result.missing.values())}
+    problems = {
+        'surplus': result.surplus,
+        'misshaped': result.misshaped,
+        'not finite': result.not_finite,
+        'missing': list(result.missing.values()),
+    }
     if allow_missing:
         for text in problems.pop('missing'):
             print(f'left out: {text}')
@@ -173,7 +186,8 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
         listed = ', '.join(f'{n} {kind}' for kind, n in counts.items())
         raise InputError(
             f'{path}: parameters do not fit the names and shapes of {result.layout.source}: '
-            f'{listed}, listed above{hint}')
+            f'{listed}, listed above{hint}'
+        )
     for text in result.no_classifier:
         print(f'left out of the classifier: {text}')
 
@@ -189,16 +203,28 @@ def main() -> None:
     result = convert(arch, backbone_of_detector(read_checkpoint(args.weights)))
     report(result, args.allow_missing, args.weights)
 
-    given = {key: value for key, value in [
-        ('mean', args.mean), ('std', args.std), ('channel_order', args.channel_order)] if value}
+    given = {
+        key: value
+        for key, value in [
+            ('mean', args.mean),
+            ('std', args.std),
+            ('channel_order', args.channel_order),
+        ]
+        if value
+    }
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     conventions = replace(result.conventions, **given)
     write_backbone(args.out, {**result.arrays, **conventions.to_arrays()}, result.missing)
-    n_value = sum(a.size for key, a in result.arrays.items()
-                  if not _is_counter(key) and not is_convention(key) and key not in result.missing)
-    print(f'{args.out}: {arch}, {n_value / 1e6:.1f} M values, named as by {result.layout.source}; '
-          f'{conventions.channel_order} images, mean {_list(conventions.mean)}, '
-          f'divided by {_list(conventions.std)}')
+    n_value = sum(
+        a.size
+        for key, a in result.arrays.items()
+        if not _is_counter(key) and not is_convention(key) and key not in result.missing
+    )
+    print(
+        f'{args.out}: {arch}, {n_value / 1e6:.1f} M values, named as by {result.layout.source}; '
+        f'{conventions.channel_order} images, mean {_list(conventions.mean)}, '
+        f'divided by {_list(conventions.std)}'
+    )
 
 
 def _list(values: Sequence[float]) -> str:
@@ -208,20 +234,42 @@ def _list(values: Sequence[float]) -> str:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--arch', required=True, metavar='NAME',
-        help=f'{", ".join(BACKBONES)}; or {", ".join(ALIASES)}')
-    parser.add_argument('--weights', required=True, type=Path, metavar='FILE',
-                        help='.pth (needs PyTorch), .safetensors, a .npz of ChainerCV, or the '
-                             'model.npz of a training run')
+        '--arch',
+        required=True,
+        metavar='NAME',
+        help=f'{", ".join(BACKBONES)}; or {", ".join(ALIASES)}',
+    )
+    parser.add_argument(
+        '--weights',
+        required=True,
+        type=Path,
+        metavar='FILE',
+        help='.pth (needs PyTorch), .safetensors, a .npz of ChainerCV, or the '
+        'model.npz of a training run',
+    )
     parser.add_argument('--out', required=True, type=Path, metavar='FILE.npz')
-    parser.add_argument('--allow-missing', action='store_true',
-                        help='leave out parameters that the checkpoint lacks')
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='leave out parameters that the checkpoint lacks',
+    )
     conventions = parser.add_argument_group(
-        'preprocessing', 'of the images; by default that of the public checkpoints')
-    conventions.add_argument('--mean', type=float, nargs=3, metavar=('R', 'G', 'B'),
-                             help='subtracted from channels in [0, 255]')
-    conventions.add_argument('--std', type=float, nargs=3, metavar=('R', 'G', 'B'),
-                             help='what the channels are then divided by')
+        'preprocessing', 'of the images; by default that of the public checkpoints'
+    )
+    conventions.add_argument(
+        '--mean',
+        type=float,
+        nargs=3,
+        metavar=('R', 'G', 'B'),
+        help='subtracted from channels in [0, 255]',
+    )
+    conventions.add_argument(
+        '--std',
+        type=float,
+        nargs=3,
+        metavar=('R', 'G', 'B'),
+        help='what the channels are then divided by',
+    )
     conventions.add_argument('--channel-order', choices=('RGB', 'BGR'))
     return parser.parse_args()
 

@@ -35,7 +35,8 @@ STAGES = {
     'res2': (Stage(1, 3, 1, 16, 1), Stage(6, 3, 2, 24, 2)),
     'res3': (Stage(6, 5, 2, 40, 2),),
     'res4': (Stage(6, 3, 2, 80, 3), Stage(6, 5, 1, 112, 3)),
-    'res5': (Stage(6, 5, 2, 192, 4), Stage(6, 3, 1, 320, 1))}
+    'res5': (Stage(6, 5, 2, 192, 4), Stage(6, 3, 1, 320, 1)),
+}
 
 # torchvision's momentum of 0.01 and eps of B5 to B7.
 _BN = {'eps': 1e-3, 'decay': 0.99}
@@ -56,30 +57,33 @@ class EfficientNet(Backbone):
         initialW (initializer): Of the convolutions.
     """
 
-    def __init__(self, width: float = 2.0, depth: float = 3.1, n_class: int | None = None,
-                 initialW=None):
+    def __init__(
+        self, width: float = 2.0, depth: float = 3.1, n_class: int | None = None, initialW=None
+    ):
         super().__init__()
         if initialW is None:
             initialW = conv_initializer()
         channels = scale_channels(32, width)
         self.out_channels = tuple(
-            scale_channels(STAGES[name][-1].channels, width) for name in FEATURES)
+            scale_channels(STAGES[name][-1].channels, width) for name in FEATURES
+        )
         with self.init_scope():
             self.conv1 = _conv(3, channels, 3, 2, initialW=initialW)
             for name in FEATURES:
                 chain = PickableSequentialChain()
                 with chain.init_scope():
                     for i, (expand, ksize, stride, out) in enumerate(
-                            blocks(STAGES[name], width, depth), 1):
-                        setattr(chain, f'b{i}',
-                                MBConv(channels, out, expand, ksize, stride, initialW))
+                        blocks(STAGES[name], width, depth), 1
+                    ):
+                        setattr(
+                            chain, f'b{i}', MBConv(channels, out, expand, ksize, stride, initialW)
+                        )
                         channels = out
                 setattr(self, name, chain)
             if n_class is not None:
                 self.conv6 = _conv(channels, 4 * channels, initialW=initialW)
                 self.pool5 = global_average
-                self.fc6 = L.Linear(
-                    4 * channels, n_class, initialW=initializers.Normal(scale=0.01))
+                self.fc6 = L.Linear(4 * channels, n_class, initialW=initializers.Normal(scale=0.01))
         self.pick = FEATURES
         self.use(replace(TORCHVISION, bn_eps=_BN['eps'], pool_pad=None))
 
@@ -96,8 +100,9 @@ class MBConv(chainer.Chain):
         initialW (initializer): Of the convolutions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, expand: int, ksize: int, stride: int,
-                 initialW):
+    def __init__(
+        self, in_channels: int, out_channels: int, expand: int, ksize: int, stride: int, initialW
+    ):
         super().__init__()
         mid = in_channels * expand
         self.shortcut = stride == 1 and in_channels == out_channels
@@ -140,10 +145,26 @@ def swish(x) -> chainer.Variable:
     return x * F.sigmoid(x)
 
 
-def _conv(in_channels: int, out_channels: int, ksize: int = 1, stride: int = 1, groups: int = 1,
-          initialW=None, activ=swish) -> Conv2DBNActiv:
-    return Conv2DBNActiv(in_channels, out_channels, ksize, stride, ksize // 2, groups=groups,
-                         initialW=initialW, activ=activ, bn_kwargs=_BN)
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    ksize: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    initialW=None,
+    activ=swish,
+) -> Conv2DBNActiv:
+    return Conv2DBNActiv(
+        in_channels,
+        out_channels,
+        ksize,
+        stride,
+        ksize // 2,
+        groups=groups,
+        initialW=initialW,
+        activ=activ,
+        bn_kwargs=_BN,
+    )
 
 
 def scale_channels(channels: int, width: float) -> int:
@@ -153,13 +174,18 @@ def scale_channels(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def blocks(stages: tuple[Stage, ...], width: float, depth: float
-           ) -> Iterator[tuple[int, int, int, int]]:
+def blocks(
+    stages: tuple[Stage, ...], width: float, depth: float
+) -> Iterator[tuple[int, int, int, int]]:
     """Expansion, kernel size, stride and channels of each block of scaled stages."""
     for stage in stages:
         for i in range(math.ceil(stage.n_layer * depth)):
-            yield (stage.expand, stage.ksize, stage.stride if i == 0 else 1,
-                   scale_channels(stage.channels, width))
+            yield (
+                stage.expand,
+                stage.ksize,
+                stage.stride if i == 0 else 1,
+                scale_channels(stage.channels, width),
+            )
 
 
 def efficientnet_b7(n_class: int | None = None, initialW=None) -> EfficientNet:

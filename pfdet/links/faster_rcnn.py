@@ -45,7 +45,8 @@ class FasterRCNN(chainer.Chain):
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The multiples of the stride that a height and a width are padded to."""
         return -(-int(size[0]) // self.stride) * self.stride, (
-            -(-int(size[1]) // self.stride) * self.stride)
+            -(-int(size[1]) // self.stride) * self.stride
+        )
 
     def prepare(self, imgs: Sequence[np.ndarray], size: tuple[int, int] | None = None):
         """Make a batch of images of different sizes.
@@ -63,23 +64,23 @@ class FasterRCNN(chainer.Chain):
             return self._prepare_on_gpu(imgs, H, W)
         x = np.zeros((len(imgs), H, W, 3), self.dtype)
         for i, img in enumerate(imgs):
-            x[i, :img.shape[1], :img.shape[2]] = (
-                self.extractor.preprocess(img).transpose(1, 2, 0))
+            x[i, : img.shape[1], : img.shape[2]] = self.extractor.preprocess(img).transpose(1, 2, 0)
         return x.transpose(0, 3, 1, 2)
 
     def _prepare_on_gpu(self, imgs: Sequence[np.ndarray], H: int, W: int):
         # The images travel as they are, a byte a colour, and are normalized there.
         raw = np.zeros((len(imgs), H, W, 3), np.result_type(*imgs))
         for i, img in enumerate(imgs):
-            raw[i, :img.shape[1], :img.shape[2]] = img.transpose(1, 2, 0)
+            raw[i, : img.shape[1], : img.shape[2]] = img.transpose(1, 2, 0)
         raw = self.xp.asarray(raw)
         x = self.xp.zeros((len(imgs), 3, H, W), self.dtype)
         for i, (_, h, w) in enumerate(img.shape for img in imgs):
             x[i, :, :h, :w] = self.extractor.preprocess(raw[i, :h, :w].transpose(2, 0, 1))
         return x
 
-    def predict(self, imgs: Sequence[np.ndarray],
-                score_thresh: float = 0.) -> list[tuple[np.ndarray, np.ndarray]]:
+    def predict(
+        self, imgs: Sequence[np.ndarray], score_thresh: float = 0.0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Boxes and class scores of images, before any threshold or suppression.
 
         Args:
@@ -98,13 +99,16 @@ class FasterRCNN(chainer.Chain):
             hs = self.extractor(x)
             locs, confs, n_anchors = self.rpn(hs)
             anchors = self.rpn.anchors([h.shape[2:] for h in hs])
-            proposals = self.rpn.decode(
-                locs.array, confs.array, anchors, n_anchors, x.shape[2:])
+            proposals = self.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
             image, place = self.xp.nonzero(proposals.valid)
             rois = proposals.bbox[image, place]
             if len(rois) == 0:
-                return [(np.zeros((0, self.head.n_box, 4), self.dtype),
-                         np.zeros((0, self.n_class), self.dtype))] * len(imgs)
+                return [
+                    (
+                        np.zeros((0, self.head.n_box, 4), self.dtype),
+                        np.zeros((0, self.n_class), self.dtype),
+                    )
+                ] * len(imgs)
             offset, conf = self.head(hs, rois, image.astype(np.int32))
             score = self.head.score(conf)
         size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image][:, None]
@@ -113,7 +117,9 @@ class FasterRCNN(chainer.Chain):
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
         # The proposals of an image follow those of the image before.
         ends = np.searchsorted(image, np.arange(len(imgs) + 1))
-        return [(bbox[ends[i]:ends[i + 1]], score[ends[i]:ends[i + 1]]) for i in range(len(imgs))]
+        return [
+            (bbox[ends[i] : ends[i + 1]], score[ends[i] : ends[i + 1]]) for i in range(len(imgs))
+        ]
 
 
 def relative_boxes(offset, rois, size, std: tuple[float, float], chosen=None):
@@ -135,8 +141,11 @@ def relative_boxes(offset, rois, size, std: tuple[float, float], chosen=None):
         row = place // offset.shape[1]
         bbox = xp.zeros(offset.shape, offset.dtype)
         bbox.reshape(-1, 4)[place] = relative_boxes(
-            offset.reshape(-1, 4).take(place, axis=0), rois[:, 0].take(row, axis=0),
-            size[:, 0].take(row, axis=0), std)
+            offset.reshape(-1, 4).take(place, axis=0),
+            rois[:, 0].take(row, axis=0),
+            size[:, 0].take(row, axis=0),
+            std,
+        )
         return bbox
     bbox = coding.clip(coding.decode(offset, rois, std), size)
     bbox /= xp.concatenate([size, size], axis=-1)

@@ -35,8 +35,14 @@ class FPN(chainer.Chain):
         stride (int): Heights and widths must be multiples of this.
     """
 
-    def __init__(self, base: chainer.Link, n_channel: int = 256, n_scale: int = 4,
-                 bn: bool = True, psp: bool = False):
+    def __init__(
+        self,
+        base: chainer.Link,
+        n_channel: int = 256,
+        n_scale: int = 4,
+        bn: bool = True,
+        psp: bool = False,
+    ):
         super().__init__()
         if n_scale not in (4, 5):
             raise ValueError(f'n_scale must be 4 or 5, not {n_scale}')
@@ -62,7 +68,8 @@ class FPN(chainer.Chain):
                 in_channels[3] = self.psp.out_channel
             self.inner = chainer.ChainList(*[conv(c, n_channel, 1) for c in in_channels])
             self.outer = chainer.ChainList(
-                *[conv(n_channel, n_channel, 3, pad=1) for _ in in_channels])
+                *[conv(n_channel, n_channel, 3, pad=1) for _ in in_channels]
+            )
 
     def preprocess(self, img):
         """An image as the base expects it.
@@ -73,8 +80,10 @@ class FPN(chainer.Chain):
         Returns:
             array: Channels in the base's order, its mean subtracted and divided by its scale.
         """
-        mean, std = (get_array_module(img).asarray(a, dtype=np.float32)
-                     for a in (self.base.mean, getattr(self.base, 'std', 1)))
+        mean, std = (
+            get_array_module(img).asarray(a, dtype=np.float32)
+            for a in (self.base.mean, getattr(self.base, 'std', 1))
+        )
         img = (img - mean) / std
         return img[::-1] if getattr(self.base, 'channel_order', 'RGB') == 'BGR' else img
 

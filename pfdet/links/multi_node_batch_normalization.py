@@ -28,8 +28,9 @@ def group_of_ranks(comm, size: int = 0):
     if size == 0 or size == comm.size:
         return comm
     if size < 0 or comm.size % size:
-        raise InputError(f'--bn-group-size {size}: expected 0, or a divisor of the number of '
-                         f'ranks, {comm.size}')
+        raise InputError(
+            f'--bn-group-size {size}: expected 0, or a divisor of the number of ranks, {comm.size}'
+        )
     return comm.split(comm.rank // size, comm.rank)
 
 
@@ -55,9 +56,14 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
                 # "experimental" since 2017
                 warnings.simplefilter('ignore', FutureWarning)
                 new = MultiNodeBatchNormalization(
-                    child.avg_mean.shape, comm, decay=child.decay, eps=child.eps,
+                    child.avg_mean.shape,
+                    comm,
+                    decay=child.decay,
+                    eps=child.eps,
                     dtype=child.avg_mean.dtype,
-                    use_gamma=hasattr(child, 'gamma'), use_beta=hasattr(child, 'beta'))
+                    use_gamma=hasattr(child, 'gamma'),
+                    use_beta=hasattr(child, 'beta'),
+                )
             new.copyparams(child)
             # A sequential chain runs its layers in the order of registration.
             order = list(getattr(chain, 'layer_names', ()))

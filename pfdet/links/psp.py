@@ -27,7 +27,8 @@ class PyramidSpatialPooling(chainer.Chain):
         self.out_channel = 2 * in_channel
         with self.init_scope():
             self.convs = chainer.ChainList(
-                *[Conv2DBNActiv(in_channel, in_channel // len(bins), 1) for _ in bins])
+                *[Conv2DBNActiv(in_channel, in_channel // len(bins), 1) for _ in bins]
+            )
 
     def forward(self, x) -> chainer.Variable:
         """The map with its context.

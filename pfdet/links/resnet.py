@@ -37,9 +37,16 @@ class ResNet(Backbone):
         initialW (initializer): Of the convolutions.
     """
 
-    def __init__(self, n_layer: Sequence[int], width: int = 64, groups: int = 1, se: bool = False,
-                 conventions: Conventions = TORCHVISION, n_class: int | None = None,
-                 initialW=None):
+    def __init__(
+        self,
+        n_layer: Sequence[int],
+        width: int = 64,
+        groups: int = 1,
+        se: bool = False,
+        conventions: Conventions = TORCHVISION,
+        n_class: int | None = None,
+        initialW=None,
+    ):
         super().__init__()
         if initialW is None:
             initialW = conv_initializer()

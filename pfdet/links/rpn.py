@@ -46,10 +46,16 @@ class RPN(chainer.Chain):
             an image after it.
     """
 
-    def __init__(self, scales: Sequence[float], anchor_ratios: Sequence[float] = (0.5, 1, 2),
-                 anchor_size: float = 32, n_channel: int = 256, nms_thresh: float = 0.7,
-                 train_limits: tuple[int, int] = (2000, 2000),
-                 test_limits: tuple[int, int] = (1000, 1000)):
+    def __init__(
+        self,
+        scales: Sequence[float],
+        anchor_ratios: Sequence[float] = (0.5, 1, 2),
+        anchor_size: float = 32,
+        n_channel: int = 256,
+        nms_thresh: float = 0.7,
+        train_limits: tuple[int, int] = (2000, 2000),
+        test_limits: tuple[int, int] = (1000, 1000),
+    ):
         super().__init__()
         self.scales = tuple(scales)
         self.anchor_ratios = tuple(anchor_ratios)
@@ -95,16 +101,15 @@ class RPN(chainer.Chain):
         anchors = []
         for scale, (H, W) in zip(self.scales, sizes, strict=True):
             side = self.anchor_size / (4 * scale)
-            half = xp.asarray(
-                np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], axis=1) / 2)
+            half = xp.asarray(np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], axis=1) / 2)
             y, x = xp.meshgrid(xp.arange(H) + 0.5, xp.arange(W) + 0.5, indexing='ij')
             centre = xp.stack([y, x], axis=2)[:, :, None] / scale
-            anchors.append(
-                xp.concatenate([centre - half, centre + half], axis=3).reshape(-1, 4))
+            anchors.append(xp.concatenate([centre - half, centre + half], axis=3).reshape(-1, 4))
         return xp.concatenate(anchors).astype(np.float32)
 
-    def decode(self, locs, confs, anchors, n_anchors: Sequence[int],
-               size: tuple[int, int]) -> Proposals:
+    def decode(
+        self, locs, confs, anchors, n_anchors: Sequence[int], size: tuple[int, int]
+    ) -> Proposals:
         """Turn the network's output into proposals, without gradient.
 
         By level, the best are decoded and clipped; suppression runs over all levels of all images
@@ -128,10 +133,10 @@ class RPN(chainer.Chain):
         anchor = xp.zeros((N, len(n_anchors), k_max), np.int64)
         start = 0
         for level, n in enumerate(n_anchors):
-            conf = confs[:, start:start + n]
+            conf = confs[:, start : start + n]
             order = _best(xp, conf, min(before, n))
-            score[:, level, :order.shape[1]] = xp.take_along_axis(conf, order, axis=1)
-            anchor[:, level, :order.shape[1]] = order + start
+            score[:, level, : order.shape[1]] = xp.take_along_axis(conf, order, axis=1)
+            anchor[:, level, : order.shape[1]] = order + start
             start += n
 
         offset = locs[xp.arange(N)[:, None, None], anchor]
@@ -145,18 +150,20 @@ class RPN(chainer.Chain):
         order = _best(xp, score, min(after, score.shape[1]))
         if xp is np:
             # On the GPU, to know would be to wait for it.
-            order = order[:, :max(1, int((score > -np.inf).sum(axis=1).max()))]
+            order = order[:, : max(1, int((score > -np.inf).sum(axis=1).max()))]
         rows = xp.arange(N)[:, None]
         return Proposals(
             bbox.reshape(N, -1, 4)[rows, order],
-            xp.isfinite(score[rows, order]), anchor.reshape(N, -1)[rows, order])
+            xp.isfinite(score[rows, order]),
+            anchor.reshape(N, -1)[rows, order],
+        )
 
 
 def _best(xp, score, k: int):
     """Indices of the ``k`` largest of each row, in descending order; ties by place."""
     if xp is np and k < score.shape[1]:
         # A stable sort of everything costs more than finding the k-th value and sorting above it.
-        least = -np.partition(-score, k - 1, axis=1)[:, k - 1:k]
+        least = -np.partition(-score, k - 1, axis=1)[:, k - 1 : k]
         order = np.empty((len(score), k), np.int64)
         for i, row in enumerate(score):
             above = np.flatnonzero(row >= least[i])

@@ -47,13 +47,19 @@ class MiniSEResNeXt(Backbone):
         initialW (initializer): Of the convolutions.
     """
 
-    def __init__(self, n_layer: Sequence[int] = (1, 1, 1, 1), width: int = 32, groups: int = 4,
-                 n_class: int | None = None, initialW=None):
+    def __init__(
+        self,
+        n_layer: Sequence[int] = (1, 1, 1, 1),
+        width: int = 32,
+        groups: int = 4,
+        n_class: int | None = None,
+        initialW=None,
+    ):
         super().__init__()
         if initialW is None:
             initialW = conv_initializer()
         kwargs = {'groups': groups, 'add_seblock': True, 'initialW': initialW}
-        mid = [width * 2 ** i for i in range(4)]
+        mid = [width * 2**i for i in range(4)]
         self.out_channels = tuple(2 * m for m in mid)
         with self.init_scope():
             self.conv1 = Conv2DBNActiv(3, width, 5, 2, 2, initialW=initialW)

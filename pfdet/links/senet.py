@@ -36,13 +36,19 @@ class SENet(Backbone):
         initialW (initializer): Of the convolutions.
     """
 
-    def __init__(self, n_layer: Sequence[int] = N_LAYER[152], groups: int = 64,
-                 width: int = 256, n_class: int | None = None, initialW=None):
+    def __init__(
+        self,
+        n_layer: Sequence[int] = N_LAYER[152],
+        groups: int = 64,
+        width: int = 256,
+        n_class: int | None = None,
+        initialW=None,
+    ):
         super().__init__()
         if initialW is None:
             initialW = conv_initializer()
         conventions = replace(TORCHVISION, pool_pad=0)
-        self.out_channels = out = tuple(width * 2 ** i for i in range(4))
+        self.out_channels = out = tuple(width * 2**i for i in range(4))
         with self.init_scope():
             self.conv1 = Conv2DBNActiv(3, 64, 3, 2, 1, initialW=initialW)
             self.conv2 = Conv2DBNActiv(64, 64, 3, 1, 1, initialW=initialW)
@@ -59,15 +65,19 @@ class SENet(Backbone):
         self.use(conventions)
 
 
-def _stage(n_layer: int, in_channels: int, out_channels: int, stride: int, groups: int,
-           initialW) -> PickableSequentialChain:
+def _stage(
+    n_layer: int, in_channels: int, out_channels: int, stride: int, groups: int, initialW
+) -> PickableSequentialChain:
     """Bottlenecks in a row, named as those of ChainerCV's ``ResBlock``."""
     stage = PickableSequentialChain()
     with stage.init_scope():
         stage.a = SENetBottleneck(in_channels, out_channels, stride, groups, initialW, True)
         for i in range(1, n_layer):
-            setattr(stage, f'b{i}',
-                    SENetBottleneck(out_channels, out_channels, 1, groups, initialW, False))
+            setattr(
+                stage,
+                f'b{i}',
+                SENetBottleneck(out_channels, out_channels, 1, groups, initialW, False),
+            )
     return stage
 
 
@@ -83,21 +93,34 @@ class SENetBottleneck(chainer.Chain):
         residual_conv (bool): A convolution in the shortcut: 1x1, or 3x3 where it strides.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, groups: int, initialW,
-                 residual_conv: bool):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        groups: int,
+        initialW,
+        residual_conv: bool,
+    ):
         super().__init__()
         with self.init_scope():
             self.conv1 = Conv2DBNActiv(in_channels, out_channels // 2, 1, initialW=initialW)
-            self.conv2 = Conv2DBNActiv(out_channels // 2, out_channels, 3, stride, 1,
-                                       groups=groups, initialW=initialW)
-            self.conv3 = Conv2DBNActiv(out_channels, out_channels, 1, initialW=initialW,
-                                       activ=None)
+            self.conv2 = Conv2DBNActiv(
+                out_channels // 2, out_channels, 3, stride, 1, groups=groups, initialW=initialW
+            )
+            self.conv3 = Conv2DBNActiv(out_channels, out_channels, 1, initialW=initialW, activ=None)
             self.se = SEBlock(out_channels)
             if residual_conv:
                 ksize = 1 if stride == 1 else 3
                 self.residual_conv = Conv2DBNActiv(
-                    in_channels, out_channels, ksize, stride, ksize // 2, initialW=initialW,
-                    activ=None)
+                    in_channels,
+                    out_channels,
+                    ksize,
+                    stride,
+                    ksize // 2,
+                    initialW=initialW,
+                    activ=None,
+                )
 
     def forward(self, x) -> chainer.Variable:
         """Map :math:`(N, C, H, W)` to :math:`(N, C', H / stride, W / stride)`."""

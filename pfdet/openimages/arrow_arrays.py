@@ -22,7 +22,7 @@ def numbers(column: pa.Array) -> np.ndarray:
     dtype = _DTYPES[column.type]
     if not len(column):
         return np.zeros(0, dtype)
-    return np.frombuffer(column.buffers()[1], dtype)[column.offset:column.offset + len(column)]
+    return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def from_numbers(values: np.ndarray) -> pa.Array:
@@ -46,7 +46,8 @@ def from_strings(strings: list[str]) -> pa.Array:
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
     return pa.LargeStringArray.from_buffers(
-        len(encoded), pa.py_buffer(offsets), pa.py_buffer(b''.join(encoded)))
+        len(encoded), pa.py_buffer(offsets), pa.py_buffer(b''.join(encoded))
+    )
 
 
 def string_buffers(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +63,10 @@ def string_buffers(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     if not len(strings):
         return np.zeros(1, dtype), np.zeros(0, np.uint8)
     _, offsets, text = strings.buffers()
-    offsets = np.frombuffer(offsets, dtype)[strings.offset:strings.offset + len(strings) + 1]
-    text = (np.zeros(0, np.uint8) if text is None
-            else np.frombuffer(text, np.uint8)[offsets[0]:offsets[-1]])
+    offsets = np.frombuffer(offsets, dtype)[strings.offset : strings.offset + len(strings) + 1]
+    text = (
+        np.zeros(0, np.uint8)
+        if text is None
+        else np.frombuffer(text, np.uint8)[offsets[0] : offsets[-1]]
+    )
     return offsets - offsets[0], text

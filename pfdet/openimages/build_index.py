@@ -75,9 +75,15 @@ class BuildReport:
 
 
 def build_index(
-        boxes: Paths, labels: Paths, classes: str | os.PathLike, hierarchy: str | os.PathLike,
-        images: str | os.PathLike, out: str | os.PathLike, keep_missing: bool = False,
-        n_thread: int = 8) -> BuildReport:
+    boxes: Paths,
+    labels: Paths,
+    classes: str | os.PathLike,
+    hierarchy: str | os.PathLike,
+    images: str | os.PathLike,
+    out: str | os.PathLike,
+    keep_missing: bool = False,
+    n_thread: int = 8,
+) -> BuildReport:
     """Compile annotation files to an index file.
 
     The index has every image id of the box and label tables that has a readable file.
@@ -101,37 +107,47 @@ def build_index(
     """
     label_space = read_classes(classes)
     if len(label_space) > np.iinfo(np.int16).max:
-        raise InputError(f'{classes}: {len(label_space)} classes; expected at most '
-                         f'{np.iinfo(np.int16).max}')
+        raise InputError(
+            f'{classes}: {len(label_space)} classes; expected at most {np.iinfo(np.int16).max}'
+        )
     tree = read_hierarchy(hierarchy, label_space)
     box_table = read_boxes(boxes, label_space)
     label_table = read_image_labels(labels, label_space)
     if not len(box_table.image):
-        raise InputError(f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
-                         'XMin < XMax and YMin < YMax in [0, 1]')
+        raise InputError(
+            f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
+            'XMin < XMax and YMin < YMax in [0, 1]'
+        )
     ids, (of_boxes, of_labels) = arrow_union_of_ids([box_table, label_table])
     image_ids = ids.to_pylist()
     files = find_image_files(images, image_ids, n_thread)
     found = files.size[:, 0] > 0
     if not found.any() and not keep_missing:
-        raise InputError(f'{images}: no image of the {len(image_ids)} in the tables was found; '
-                         f'expected files such as {image_ids[0]}.jpg')
+        raise InputError(
+            f'{images}: no image of the {len(image_ids)} in the tables was found; '
+            f'expected files such as {image_ids[0]}.jpg'
+        )
     kept = np.ones_like(found) if keep_missing else found
     box_table.image = of_boxes[box_table.image]
     label_table.image = of_labels[label_table.image]
-    columns, contradictory = annotation_columns(
-        box_table, label_table, kept, len(label_space))
+    columns, contradictory = annotation_columns(box_table, label_table, kept, len(label_space))
     if not kept.all():
         ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
     columns.update(id_columns(ids))
     columns['image_size'] = files.size[kept]
     columns['image_suffix'] = files.suffix[kept]
-    counts = {'images': int(kept.sum()), 'objects': len(columns['bbox']),
-              'labels': len(columns['label']), 'positive': len(columns['positive']),
-              'negative': len(columns['negative']), 'contradictory': contradictory,
-              'missing': len(files.missing), 'unreadable': len(files.unreadable),
-              **{f'box_{name}': n for name, n in box_table.counts.items()},
-              **{f'image_label_{name}': n for name, n in label_table.counts.items()}}
+    counts = {
+        'images': int(kept.sum()),
+        'objects': len(columns['bbox']),
+        'labels': len(columns['label']),
+        'positive': len(columns['positive']),
+        'negative': len(columns['negative']),
+        'contradictory': contradictory,
+        'missing': len(files.missing),
+        'unreadable': len(files.unreadable),
+        **{f'box_{name}': n for name, n in box_table.counts.items()},
+        **{f'image_label_{name}': n for name, n in label_table.counts.items()},
+    }
     try:
         size = write_index(out, columns, label_space, tree, images, SUFFIXES, counts)
     except OSError as e:
@@ -142,8 +158,9 @@ def build_index(
     return BuildReport(counts, unknown, files, size)
 
 
-def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray,
-                       n_class: int) -> tuple[dict[str, np.ndarray], int]:
+def annotation_columns(
+    boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray, n_class: int
+) -> tuple[dict[str, np.ndarray], int]:
     """Group the rows of the tables by image and object.
 
     Boxes of an image with the same coordinates, as float32, are one object: its labels are
@@ -168,9 +185,14 @@ def annotation_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarra
         return {**objects.result(), **verified}, contradictory
 
 
-def _verified_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray,
-                      number: np.ndarray, n_image: int,
-                      n_class: int) -> tuple[dict[str, np.ndarray], int]:
+def _verified_columns(
+    boxes: BoxTable,
+    labels: ImageLabelTable,
+    kept: np.ndarray,
+    number: np.ndarray,
+    n_image: int,
+    n_class: int,
+) -> tuple[dict[str, np.ndarray], int]:
     # An image and a class as one number, of boxes and of both kinds of verification.
     columns = {}
     boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
@@ -189,24 +211,30 @@ def _verified_columns(boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray
     return columns, int(clash.sum())
 
 
-def _object_columns(boxes: BoxTable, kept: np.ndarray, number: np.ndarray,
-                    n_image: int) -> dict[str, np.ndarray]:
+def _object_columns(
+    boxes: BoxTable, kept: np.ndarray, number: np.ndarray, n_image: int
+) -> dict[str, np.ndarray]:
     order, new_object, new_label = _group_boxes(boxes)
     if not kept.all():
         # All rows of an image stay or go, so those that begin an object or a label still do.
         stay = kept[boxes.image[order]]
         order, new_object, new_label = order[stay], new_object[stay], new_label[stay]
     first = np.flatnonzero(new_object)
-    n_label = np.bincount((np.cumsum(new_object, dtype=np.int32) - 1)[new_label],
-                          minlength=len(first))
-    flags = (np.bitwise_or.reduceat(boxes.flags[order], first) if len(first)
-             else np.zeros(0, np.uint8))
+    n_label = np.bincount(
+        (np.cumsum(new_object, dtype=np.int32) - 1)[new_label], minlength=len(first)
+    )
+    flags = (
+        np.bitwise_or.reduceat(boxes.flags[order], first) if len(first) else np.zeros(0, np.uint8)
+    )
     rows = order[first]
     image = number[boxes.image[rows]]
-    return {'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
-            'bbox': boxes.bbox.take(rows, axis=0), 'flags': flags,
-            'label_offsets': _offsets(n_label),
-            'label': boxes.label[order[new_label]].astype(np.int16)}
+    return {
+        'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
+        'bbox': boxes.bbox.take(rows, axis=0),
+        'flags': flags,
+        'label_offsets': _offsets(n_label),
+        'label': boxes.label[order[new_label]].astype(np.int16),
+    }
 
 
 def _group_boxes(boxes: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -261,8 +289,9 @@ def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
     return {'id_offsets': _narrow(offsets), 'id_bytes': text}
 
 
-def find_image_files(root: str | os.PathLike, image_ids: Sequence[str],
-                     n_thread: int = 8) -> ImageFiles:
+def find_image_files(
+    root: str | os.PathLike, image_ids: Sequence[str], n_thread: int = 8
+) -> ImageFiles:
     """Find the file of every image and read its size from its head.
 
     Args:
@@ -273,18 +302,21 @@ def find_image_files(root: str | os.PathLike, image_ids: Sequence[str],
     Returns:
         ImageFiles: Sizes, suffixes, and what is not there.
     """
-    files = ImageFiles(np.zeros((len(image_ids), 2), np.int32),
-                       np.zeros(len(image_ids), np.uint8))
+    files = ImageFiles(np.zeros((len(image_ids), 2), np.int32), np.zeros(len(image_ids), np.uint8))
     try:
         names = set(os.listdir(root)) if len(image_ids) else set()
     except OSError:
         files.missing = list(image_ids)
         return files
     chunks = list(_chunks(len(image_ids), 512))
-    with (ThreadPoolExecutor(n_thread) as pool,
-          tqdm(total=len(image_ids), desc='image sizes', unit='image', disable=None) as bar):
-        for chunk, (missing, unreadable) in zip(chunks, pool.map(
-                lambda chunk: _find_chunk(Path(root), names, image_ids, chunk, files), chunks)):
+    with (
+        ThreadPoolExecutor(n_thread) as pool,
+        tqdm(total=len(image_ids), desc='image sizes', unit='image', disable=None) as bar,
+    ):
+        for chunk, (missing, unreadable) in zip(
+            chunks,
+            pool.map(lambda chunk: _find_chunk(Path(root), names, image_ids, chunk, files), chunks),
+        ):
             files.missing += missing
             files.unreadable += unreadable
             bar.update(len(chunk))
@@ -296,8 +328,9 @@ def _chunks(n: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, n))
 
 
-def _find_chunk(root: Path, names: set[str], image_ids: Sequence[str], chunk: range,
-                files: ImageFiles) -> tuple[list[str], list[str]]:
+def _find_chunk(
+    root: Path, names: set[str], image_ids: Sequence[str], chunk: range, files: ImageFiles
+) -> tuple[list[str], list[str]]:
     missing, unreadable = [], []
     prefix = os.path.join(root, '')
     for i in chunk:
@@ -321,28 +354,56 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; ``--help`` says what it takes."""
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.build_index',
-        description='Compile Open Images annotation files to an annotation index.')
-    parser.add_argument('--boxes', nargs='+', required=True, metavar='CSV',
-                        help='box annotations, plain or gzip')
-    parser.add_argument('--labels', nargs='+', required=True, metavar='CSV',
-                        help='image-level labels verified by people, plain or gzip')
-    parser.add_argument('--classes', required=True, metavar='CSV',
-                        help='class descriptions: mid,name')
+        description='Compile Open Images annotation files to an annotation index.',
+    )
+    parser.add_argument(
+        '--boxes', nargs='+', required=True, metavar='CSV', help='box annotations, plain or gzip'
+    )
+    parser.add_argument(
+        '--labels',
+        nargs='+',
+        required=True,
+        metavar='CSV',
+        help='image-level labels verified by people, plain or gzip',
+    )
+    parser.add_argument(
+        '--classes', required=True, metavar='CSV', help='class descriptions: mid,name'
+    )
     parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
-    parser.add_argument('--images', required=True, metavar='DIR',
-                        help='directory of the image files, named by image id')
+    parser.add_argument(
+        '--images',
+        required=True,
+        metavar='DIR',
+        help='directory of the image files, named by image id',
+    )
     parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
-    parser.add_argument('--keep-missing', action='store_true',
-                        help='keep images without a readable file, with size 0')
-    parser.add_argument('--threads', type=int, default=8, metavar='N',
-                        help='threads that read image sizes; more hide the latency of a slow disk '
-                             '(default: %(default)s)')
+    parser.add_argument(
+        '--keep-missing',
+        action='store_true',
+        help='keep images without a readable file, with size 0',
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=8,
+        metavar='N',
+        help='threads that read image sizes; more hide the latency of a slow disk '
+        '(default: %(default)s)',
+    )
     args = parser.parse_args(argv)
     if args.threads < 1:
         raise InputError(f'--threads {args.threads}: expected 1 or more')
     start = time.perf_counter()
-    report = build_index(args.boxes, args.labels, args.classes, args.hierarchy, args.images,
-                         args.out, args.keep_missing, args.threads)
+    report = build_index(
+        args.boxes,
+        args.labels,
+        args.classes,
+        args.hierarchy,
+        args.images,
+        args.out,
+        args.keep_missing,
+        args.threads,
+    )
     for line in describe_report(report, args.keep_missing):
         print(line)
     print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')
@@ -360,15 +421,17 @@ def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str
         f'{c["box_degenerate"]:,}; of unknown classes, skipped: {c["box_unknown_class"]:,}',
         f'image labels of unknown classes, skipped: {c["image_label_unknown_class"]:,}; '
         f'unverified, skipped: {c["image_label_unverified"]:,}; contradictory, taken as '
-        f'positive: {c["contradictory"]:,}']
+        f'positive: {c["contradictory"]:,}',
+    ]
     if report.unknown:
         lines.append(f'unknown classes: {describe_unknown(report.unknown)}')
     fate = 'kept' if keep_missing else 'left out'
     missing, unreadable = report.files.missing, report.files.unreadable
     lines.append(f'images without a file, {fate}: {len(missing):,}{_first(missing)}')
     if unreadable:
-        lines.append(f'image files that cannot be read, {fate}: {len(unreadable):,}'
-                     f'{_first(unreadable)}')
+        lines.append(
+            f'image files that cannot be read, {fate}: {len(unreadable):,}{_first(unreadable)}'
+        )
     return lines
 
 

@@ -88,12 +88,14 @@ def read_classes(path: str | os.PathLike) -> Classes:
                     continue
                 if len(row) != 2 or not all(field.strip() for field in row):
                     raise InputError(
-                        f'{path}, line {number}: expected mid,name, got {line.rstrip()[:80]!r}')
+                        f'{path}, line {number}: expected mid,name, got {line.rstrip()[:80]!r}'
+                    )
                 mid, name = row
                 if mid in mids:
                     raise InputError(
                         f'{path}, line {number}: class {mid!r} was already given in '
-                        f'line {mids[mid]}; expected every mid once')
+                        f'line {mids[mid]}; expected every mid once'
+                    )
                 mids[mid] = number
                 names.append(name)
     except (csv.Error, StopIteration) as e:
@@ -101,8 +103,7 @@ def read_classes(path: str | os.PathLike) -> Classes:
     except UnicodeDecodeError as e:
         raise InputError(f'{path}: expected UTF-8 text of lines mid,name, but {e}') from e
     except OSError as e:
-        raise InputError(
-            f'{path}: cannot read the class descriptions: {e.strerror or e}') from e
+        raise InputError(f'{path}: cannot read the class descriptions: {e.strerror or e}') from e
     if not mids:
         raise InputError(f'{path}: no classes; expected lines of mid,name')
     return Classes(tuple(mids), tuple(names))

@@ -130,15 +130,23 @@ def decide(categories: Sequence[str], classes: Classes) -> tuple[Decision, ...]:
         else:
             liked = CHOSEN.get(coco.casefold())
             chosen, how = liked if liked in names else names[0], CHOSEN_HERE
-        decisions.append(Decision(coco, -1 if chosen is None else ids[chosen], how,
-                                  tuple(ids[name] for name in names)))
+        decisions.append(
+            Decision(
+                coco, -1 if chosen is None else ids[chosen], how, tuple(ids[name] for name in names)
+            )
+        )
     return tuple(decisions)
 
 
 def build_coco_index(
-        annotations: str | os.PathLike, images: str | os.PathLike, out: str | os.PathLike,
-        classes: Classes | None = None, hierarchy: Hierarchy | None = None,
-        negatives: bool = True, keep_missing: bool = False) -> CocoReport:
+    annotations: str | os.PathLike,
+    images: str | os.PathLike,
+    out: str | os.PathLike,
+    classes: Classes | None = None,
+    hierarchy: Hierarchy | None = None,
+    negatives: bool = True,
+    keep_missing: bool = False,
+) -> CocoReport:
     """Compile a COCO annotation file to an index.
 
     Images are named by ``file_name``, without suffix, and their sizes are the JSON's.
@@ -166,31 +174,42 @@ def build_coco_index(
     decisions = decide(found.categories, classes)
     class_of = np.array([d.class_id for d in decisions], np.int32)
     if not (class_of[found.category] >= 0).any():
-        raise InputError(f'{annotations}: no annotation of a COCO class that is among the '
-                         f'{len(classes)} classes; expected categories such as "person" and "car"')
+        raise InputError(
+            f'{annotations}: no annotation of a COCO class that is among the '
+            f'{len(classes)} classes; expected categories such as "person" and "car"'
+        )
     kept = _with_file(images, found.file_names)
     missing = int((~kept).sum())
     if keep_missing:
         kept[:] = True
     elif not kept.any():
-        raise InputError(f'{images}: no image of the {len(kept)} in {annotations} was found; '
-                         f'expected files such as {found.file_names[0]}')
+        raise InputError(
+            f'{images}: no image of the {len(kept)} in {annotations} was found; '
+            f'expected files such as {found.file_names[0]}'
+        )
     boxes = _boxes(found, class_of)
     labels = _verified(found, decisions, class_of, hierarchy, negatives)
     columns, _ = annotation_columns(boxes, labels, kept, len(classes))
     columns.update(id_columns([i for i, keep in zip(found.image_ids, kept) if keep]))
     columns['image_size'] = found.size[kept]
     columns['image_suffix'] = found.suffix[kept]
-    counts = {'images': int(kept.sum()), 'objects': len(columns['bbox']),
-              'labels': len(columns['label']), 'positive': len(columns['positive']),
-              'negative': len(columns['negative']), **boxes.counts, 'missing': missing}
+    counts = {
+        'images': int(kept.sum()),
+        'objects': len(columns['bbox']),
+        'labels': len(columns['label']),
+        'positive': len(columns['positive']),
+        'negative': len(columns['negative']),
+        **boxes.counts,
+        'missing': missing,
+    }
     try:
         size = write_index(out, columns, classes, hierarchy, images, found.suffixes, counts)
     except OSError as e:
         raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
     number = Counter(found.category.tolist())
-    return CocoReport(counts, decisions,
-                      {name: number[k] for k, name in enumerate(found.categories)}, size)
+    return CocoReport(
+        counts, decisions, {name: number[k] for k, name in enumerate(found.categories)}, size
+    )
 
 
 def _boxes(found: Instances, class_of: np.ndarray) -> BoxTable:
@@ -203,17 +222,34 @@ def _boxes(found: Instances, class_of: np.ndarray) -> BoxTable:
     solid = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
     keep = (label >= 0) & solid
     # COCO rounds to hundredths of a pixel: as little beyond the border is no error.
-    outside = (np.abs(np.clip(bbox, 0, 1) - bbox) * np.tile(size, 2) > .011).any(axis=1)
-    counts = {'annotations': len(label), 'boxes': int(keep.sum()),
-              'unmapped': int((label < 0).sum()), 'degenerate': int((~solid & (label >= 0)).sum()),
-              'clipped': int(outside[keep].sum()), 'crowd': int(found.crowd[keep].sum())}
+    outside = (np.abs(np.clip(bbox, 0, 1) - bbox) * np.tile(size, 2) > 0.011).any(axis=1)
+    counts = {
+        'annotations': len(label),
+        'boxes': int(keep.sum()),
+        'unmapped': int((label < 0).sum()),
+        'degenerate': int((~solid & (label >= 0)).sum()),
+        'clipped': int(outside[keep].sum()),
+        'crowd': int(found.crowd[keep].sum()),
+    }
     flags = np.where(found.crowd[keep], GROUP_OF, 0).astype(np.uint8)
-    return BoxTable(from_strings(found.image_ids.tolist()), found.image[keep], label[keep],
-                    clipped[keep], flags, counts, {})
+    return BoxTable(
+        from_strings(found.image_ids.tolist()),
+        found.image[keep],
+        label[keep],
+        clipped[keep],
+        flags,
+        counts,
+        {},
+    )
 
 
-def _verified(found: Instances, decisions: Sequence[Decision], class_of: np.ndarray,
-              hierarchy: Hierarchy, negatives: bool) -> ImageLabelTable:
+def _verified(
+    found: Instances,
+    decisions: Sequence[Decision],
+    class_of: np.ndarray,
+    hierarchy: Hierarchy,
+    negatives: bool,
+) -> ImageLabelTable:
     mapped = np.flatnonzero(class_of >= 0)
     place = np.full(len(class_of), -1)
     place[mapped] = np.arange(len(mapped))
@@ -224,13 +260,20 @@ def _verified(found: Instances, decisions: Sequence[Decision], class_of: np.ndar
     positive = np.ones(len(image), bool)
     if negatives:
         # What an object of a COCO class may be of all classes that others become.
-        may_be = np.array([hierarchy.closure[list(decisions[k].candidates)].any(axis=0)
-                           for k in mapped])[:, class_of[mapped]]
+        may_be = np.array(
+            [hierarchy.closure[list(decisions[k].candidates)].any(axis=0) for k in mapped]
+        )[:, class_of[mapped]]
         absent = np.nonzero(present.astype(np.float32) @ may_be.astype(np.float32) == 0)
         positive = np.concatenate([positive, np.zeros(len(absent[0]), bool)])
         image, at = np.concatenate([image, absent[0]]), np.concatenate([at, absent[1]])
-    return ImageLabelTable(from_strings(found.image_ids.tolist()), image.astype(np.int32),
-                           class_of[mapped][at], positive, {}, {})
+    return ImageLabelTable(
+        from_strings(found.image_ids.tolist()),
+        image.astype(np.int32),
+        class_of[mapped][at],
+        positive,
+        {},
+        {},
+    )
 
 
 def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
@@ -239,12 +282,18 @@ def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray
     except OSError:
         names = set()
     # A name with a slash is of a subdirectory, which the listing does not have.
-    return np.array([name in names or '/' in name and os.path.exists(os.path.join(root, name))
-                     for name in file_names], bool)
+    return np.array(
+        [
+            name in names or '/' in name and os.path.exists(os.path.join(root, name))
+            for name in file_names
+        ],
+        bool,
+    )
 
 
-def table_rows(decisions: Sequence[Decision], classes: Classes,
-               annotations: dict[str, int] | None = None) -> list[list[str]]:
+def table_rows(
+    decisions: Sequence[Decision], classes: Classes, annotations: dict[str, int] | None = None
+) -> list[list[str]]:
     """Return the table of decisions, the header first.
 
     Args:
@@ -254,10 +303,18 @@ def table_rows(decisions: Sequence[Decision], classes: Classes,
     """
     rows = [['CocoClass', 'LabelName', 'DisplayName', 'How', 'OtherCandidates']]
     for d in decisions:
-        mid, name = ((classes.mids[d.class_id], classes.names[d.class_id]) if d.class_id >= 0
-                     else ('', ''))
-        rows.append([d.coco, mid, name, d.how, '; '.join(
-            classes.names[c] for c in d.candidates if c != d.class_id)])
+        mid, name = (
+            (classes.mids[d.class_id], classes.names[d.class_id]) if d.class_id >= 0 else ('', '')
+        )
+        rows.append(
+            [
+                d.coco,
+                mid,
+                name,
+                d.how,
+                '; '.join(classes.names[c] for c in d.candidates if c != d.class_id),
+            ]
+        )
     if annotations is not None:
         for row, last in zip(rows, ['Annotations', *(annotations[d.coco] for d in decisions)]):
             row.append(str(last))
@@ -271,8 +328,10 @@ def _write_table(where: str, rows: list[list[str]]) -> None:
             print('  '.join(field.ljust(width) for field, width in zip(row, widths)).rstrip())
         return
     try:
-        with (replace_when_done(where) as unfinished,
-              open(unfinished, 'w', newline='', encoding='utf-8') as f):
+        with (
+            replace_when_done(where) as unfinished,
+            open(unfinished, 'w', newline='', encoding='utf-8') as f,
+        ):
             csv.writer(f, lineterminator='\n').writerows(rows)
     except OSError as e:
         raise InputError(f'--table {where}: cannot write it: {e.strerror or e}') from e
@@ -290,7 +349,8 @@ def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = F
         f'extent, dropped: {c["degenerate"]:,}; of categories without a class, skipped: '
         f'{c["unmapped"]:,}',
         f'verified classes: {c["positive"]:,} positive, {c["negative"]:,} negative',
-        f'categories: {len(report.decisions)}; {"; ".join(f"{n} {what}" for what, n in how)}']
+        f'categories: {len(report.decisions)}; {"; ".join(f"{n} {what}" for what, n in how)}',
+    ]
     for what in (ABSENT, FOREIGN):
         names = [d.coco for d in report.decisions if d.how == what]
         if names:
@@ -302,26 +362,39 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.coco',
         description="Compile COCO's instances_*.json to an annotation index with Open Images' "
-        'classes.')
+        'classes.',
+    )
     parser.add_argument('--annotations', metavar='JSON', help='such as instances_train2017.json')
     parser.add_argument('--images', metavar='DIR', help='directory of the image files')
     parser.add_argument('--out', metavar='INDEX', help='the index to write')
-    parser.add_argument('--table', nargs='?', const='-', metavar='FILE.csv',
-                        help='write which class each COCO class becomes, and why; without FILE, '
-                        'print it; without --annotations, do nothing else')
-    parser.add_argument('--classes', metavar='CSV',
-                        help="class descriptions, mid,name (default: the challenge's 500)")
+    parser.add_argument(
+        '--table',
+        nargs='?',
+        const='-',
+        metavar='FILE.csv',
+        help='write which class each COCO class becomes, and why; without FILE, '
+        'print it; without --annotations, do nothing else',
+    )
+    parser.add_argument(
+        '--classes',
+        metavar='CSV',
+        help="class descriptions, mid,name (default: the challenge's 500)",
+    )
     parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy that belongs to them')
-    parser.add_argument('--no-negatives', action='store_true',
-                        help='verify only classes that are annotated in an image')
+    parser.add_argument(
+        '--no-negatives',
+        action='store_true',
+        help='verify only classes that are annotated in an image',
+    )
     parser.add_argument('--keep-missing', action='store_true', help='keep images without a file')
     args = parser.parse_args(argv)
     if bool(args.classes) != bool(args.hierarchy):
         raise InputError('--classes and --hierarchy belong together: expected both or neither')
     wanted = [name for name in ('annotations', 'images', 'out') if getattr(args, name) is None]
     if wanted and (args.table is None or len(wanted) < 3):
-        raise InputError(f'--{wanted[0]}: missing; expected --annotations, --images and --out, or '
-                         '--table alone')
+        raise InputError(
+            f'--{wanted[0]}: missing; expected --annotations, --images and --out, or --table alone'
+        )
     return args
 
 
@@ -336,8 +409,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.annotations is None:
         _write_table(args.table, table_rows(decide(list(read_mapping()), classes), classes))
         return
-    report = build_coco_index(args.annotations, args.images, args.out, classes, hierarchy,
-                              not args.no_negatives, args.keep_missing)
+    report = build_coco_index(
+        args.annotations,
+        args.images,
+        args.out,
+        classes,
+        hierarchy,
+        not args.no_negatives,
+        args.keep_missing,
+    )
     for line in describe_report(report, classes, args.keep_missing):
         print(line)
     if args.table is not None:

@@ -43,12 +43,13 @@ def _aligned(size: int) -> int:
 def _crc32(data: memoryview) -> int:
     crc = 0
     for at in range(0, len(data), _CRC_BLOCK):
-        crc = zlib.crc32(data[at:at + _CRC_BLOCK], crc)
+        crc = zlib.crc32(data[at : at + _CRC_BLOCK], crc)
     return crc
 
 
-def write_columns(path: str | os.PathLike, kind: str, columns: Mapping[str, np.ndarray],
-                  header: Mapping[str, Any]) -> int:
+def write_columns(
+    path: str | os.PathLike, kind: str, columns: Mapping[str, np.ndarray], header: Mapping[str, Any]
+) -> int:
     """Write columns to a file that appears only when it is complete.
 
     Args:
@@ -69,8 +70,12 @@ def write_columns(path: str | os.PathLike, kind: str, columns: Mapping[str, np.n
         if array.dtype.str not in _DTYPES:
             raise ValueError(f'column {name}: {array.dtype} is none of {_DTYPES}')
         blob = memoryview(array.reshape(-1).view(np.uint8))
-        entries[name] = {'dtype': array.dtype.str, 'shape': array.shape, 'offset': at,
-                         'crc32': _crc32(blob)}
+        entries[name] = {
+            'dtype': array.dtype.str,
+            'shape': array.shape,
+            'offset': at,
+            'crc32': _crc32(blob),
+        }
         blobs.append((at, blob))
         at = _aligned(at + len(blob))
     text = json.dumps({**header, 'kind': kind, 'data_size': at, 'columns': entries}).encode()
@@ -84,8 +89,7 @@ def write_columns(path: str | os.PathLike, kind: str, columns: Mapping[str, np.n
     return start + at
 
 
-def map_columns(path: str | os.PathLike,
-                kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Map a file of columns, without reading the columns.
 
     Args:
@@ -111,8 +115,10 @@ def map_columns(path: str | os.PathLike,
                 raise InputError(f'{path}: truncated; {expected}')
             _, version, length, crc, reserved = _START.unpack(start)
             if version != _VERSION:
-                raise InputError(f'{path}: has format version {version}, and this pfdet reads '
-                                 f'version {_VERSION}; build the file again')
+                raise InputError(
+                    f'{path}: has format version {version}, and this pfdet reads '
+                    f'version {_VERSION}; build the file again'
+                )
             text = f.read(min(length, size))
             if len(text) < length:
                 raise InputError(f'{path}: truncated; {expected}')
@@ -123,17 +129,20 @@ def map_columns(path: str | os.PathLike,
                 raise InputError(f'{path}: its kind is {header["kind"]!r}; {expected}')
             data = _aligned(_START.size + length)
             if size != data + header['data_size']:
-                raise InputError(f'{path}: has {size} bytes instead of '
-                                 f'{data + header["data_size"]}; {expected}')
+                raise InputError(
+                    f'{path}: has {size} bytes instead of {data + header["data_size"]}; {expected}'
+                )
             mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        return {name: _column(mapped, data, entry)
-                for name, entry in header['columns'].items()}, header
+        return {
+            name: _column(mapped, data, entry) for name, entry in header['columns'].items()
+        }, header
     except OSError as e:
         raise InputError(f'{path}: cannot read the {kind}: {e.strerror or e}') from e
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
         # The checksum is right: some other program wrote it.
-        raise InputError(f'{path}: the header is not as pfdet writes it ({type(e).__name__}: {e}); '
-                         f'{expected}') from e
+        raise InputError(
+            f'{path}: the header is not as pfdet writes it ({type(e).__name__}: {e}); {expected}'
+        ) from e
 
 
 def _column(mapped: mmap.mmap, data: int, entry: Mapping[str, Any]) -> np.ndarray:
@@ -152,8 +161,9 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return array
 
 
-def verify_columns(path: str | os.PathLike, columns: Mapping[str, np.ndarray],
-                   header: Mapping[str, Any]) -> None:
+def verify_columns(
+    path: str | os.PathLike, columns: Mapping[str, np.ndarray], header: Mapping[str, Any]
+) -> None:
     """Read all columns once and compare their checksums.
 
     Args:
@@ -167,8 +177,10 @@ def verify_columns(path: str | os.PathLike, columns: Mapping[str, np.ndarray],
     for name, array in columns.items():
         blob = memoryview(array.reshape(-1).view(np.uint8))
         if _crc32(blob) != header['columns'][name]['crc32']:
-            raise InputError(f'{path}: column {name} is damaged (its checksum differs); '
-                             f'build the {header["kind"]} again')
+            raise InputError(
+                f'{path}: column {name} is damaged (its checksum differs); '
+                f'build the {header["kind"]} again'
+            )
 
 
 def relative_root(root: str | os.PathLike, path: str | os.PathLike) -> dict[str, str | None]:

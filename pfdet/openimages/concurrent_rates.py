@@ -92,8 +92,9 @@ class ConfusedPair(NamedTuple):
     count: int
 
 
-def concurrent_rates(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False,
-                     expanded: bool = False) -> ConcurrentRates:
+def concurrent_rates(
+    index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, expanded: bool = False
+) -> ConcurrentRates:
     """Count over a whole index which labels objects have together.
 
     Args:
@@ -115,7 +116,7 @@ def concurrent_rates(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: 
     return ConcurrentRates(count, both, iou_thresh, group_of, expanded)
 
 
-def with_hierarchy(rates: np.ndarray, hierarchy: Hierarchy, rate: float = 1.) -> np.ndarray:
+def with_hierarchy(rates: np.ndarray, hierarchy: Hierarchy, rate: float = 1.0) -> np.ndarray:
     """Set the rates between classes of which one is a kind of the other.
 
     Section 4.1.1 says both that :math:`r_{ij}` is set to 0 for those and that "scores of
@@ -142,8 +143,12 @@ def with_hierarchy(rates: np.ndarray, hierarchy: Hierarchy, rate: float = 1.) ->
     return rates
 
 
-def confused_pairs(rates: ConcurrentRates, threshold: float = 0.1,
-                   among: np.ndarray | None = None, min_count: int = 1) -> list[ConfusedPair]:
+def confused_pairs(
+    rates: ConcurrentRates,
+    threshold: float = 0.1,
+    among: np.ndarray | None = None,
+    min_count: int = 1,
+) -> list[ConfusedPair]:
     """List the ordered pairs of classes that are confused, as in figure 3a of the paper.
 
     Args:
@@ -162,13 +167,22 @@ def confused_pairs(rates: ConcurrentRates, threshold: float = 0.1,
         chosen &= among[:, None] & among[None, :]
     i, j = np.nonzero(chosen)
     order = np.lexsort((j, i, -rates.both[i, j], -rates.rates[i, j]))
-    return [ConfusedPair(a, b, float(rates.rates[a, b]), float(rates.rates[b, a]),
-                         int(rates.both[a, b]), int(rates.count[a]))
-            for a, b in zip(i[order].tolist(), j[order].tolist())]
+    return [
+        ConfusedPair(
+            a,
+            b,
+            float(rates.rates[a, b]),
+            float(rates.rates[b, a]),
+            int(rates.both[a, b]),
+            int(rates.count[a]),
+        )
+        for a, b in zip(i[order].tolist(), j[order].tolist())
+    ]
 
 
-def label_sets(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False,
-               block: int = 1_000_000) -> Iterator[sp.csr_array]:
+def label_sets(
+    index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, block: int = 1_000_000
+) -> Iterator[sp.csr_array]:
     """Iterate over the label sets of all objects of an index, a block of images at a time.
 
     Args:
@@ -192,15 +206,14 @@ def label_sets(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool =
     # The images at which blocks begin: one more image than fits ends a block.
     cuts = np.searchsorted(first_of, np.arange(block, n_object, block), side='right') - 1
     bounds = np.unique(np.concatenate([[0], cuts, [len(index)]]))
-    with tqdm(total=n_object, desc='objects', unit=' boxes', unit_scale=True,
-              disable=None) as bar:
+    with tqdm(total=n_object, desc='objects', unit=' boxes', unit_scale=True, disable=None) as bar:
         for low, high in zip(bounds[:-1], bounds[1:]):
-            offsets = first_of[low:high + 1].astype(np.int64)
+            offsets = first_of[low : high + 1].astype(np.int64)
             first, last = offsets[0], offsets[-1]
             image = np.repeat(np.arange(high - low), np.diff(offsets))
             bbox = columns['bbox'][first:last]
-            of_label = columns['label_offsets'][first:last + 1]
-            label = columns['label'][of_label[0]:of_label[-1]]
+            of_label = columns['label_offsets'][first : last + 1]
+            label = columns['label'][of_label[0] : of_label[-1]]
             row = np.repeat(np.arange(last - first), np.diff(of_label))
             if not group_of:
                 single = (columns['flags'][first:last] & GROUP_OF) == 0
@@ -208,8 +221,9 @@ def label_sets(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool =
                 image, bbox = image[single], bbox[single]
             group = group_boxes(bbox, image, iou_thresh)
             n_group = int(group.max(initial=-1)) + 1
-            sets = sp.coo_array((np.ones(len(label), np.int32), (group[row], label)),
-                                (n_group, len(index.classes))).tocsr()
+            sets = sp.coo_array(
+                (np.ones(len(label), np.int32), (group[row], label)), (n_group, len(index.classes))
+            ).tocsr()
             sets.data[:] = 1  # a label that several boxes of a group have was summed
             yield sets
             bar.update(int(last - first))
@@ -288,7 +302,7 @@ def _overlapping_pairs(bbox: np.ndarray, image: np.ndarray, iou_thresh: float) -
     step = 0
     while len(here):
         step += 1
-        here = here[:np.searchsorted(here, len(order) - step)]
+        here = here[: np.searchsorted(here, len(order) - step)]
         there = here + step
         near = (image[here] == image[there]) & (area[here] >= least[there])
         here, there = here[near], there[near]
@@ -297,8 +311,9 @@ def _overlapping_pairs(bbox: np.ndarray, image: np.ndarray, iou_thresh: float) -
     return np.concatenate(found, axis=1)
 
 
-def write_concurrent_rates(path: str | os.PathLike, rates: ConcurrentRates,
-                           classes: Classes) -> None:
+def write_concurrent_rates(
+    path: str | os.PathLike, rates: ConcurrentRates, classes: Classes
+) -> None:
     """Write rates to a ``.npz`` file, which needs nothing of pfdet to be read.
 
     It has ``rates`` float32 ``(C, C)``, ``count`` and ``both`` int64, ``mids`` and ``names``,
@@ -314,9 +329,16 @@ def write_concurrent_rates(path: str | os.PathLike, rates: ConcurrentRates,
     """
     with replace_when_done(path) as unfinished, open(unfinished, 'wb') as f:
         np.savez_compressed(
-            f, rates=rates.rates, count=rates.count, both=rates.both,
-            mids=np.array(classes.mids), names=np.array(classes.names),
-            iou_thresh=rates.iou_thresh, group_of=rates.group_of, expanded=rates.expanded)
+            f,
+            rates=rates.rates,
+            count=rates.count,
+            both=rates.both,
+            mids=np.array(classes.mids),
+            names=np.array(classes.names),
+            iou_thresh=rates.iou_thresh,
+            group_of=rates.group_of,
+            expanded=rates.expanded,
+        )
 
 
 def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> ConcurrentRates:
@@ -347,18 +369,21 @@ def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> Concurre
     except OSError as e:
         raise InputError(f'{path}: cannot read concurrent rates: {e.strerror or e}') from e
     except _DAMAGED as e:
-        raise InputError(f'{path}: expected the concurrent rates that pfdet.openimages.statistics '
-                         f'writes, but {e}') from e
+        raise InputError(
+            f'{path}: expected the concurrent rates that pfdet.openimages.statistics '
+            f'writes, but {e}'
+        ) from e
     missing = [mid for mid in classes.mids if mid not in at]
     if missing:
-        raise InputError(f'{path}: has no rates of {len(missing)} of the {len(classes)} classes, '
-                         f'such as {missing[0]}; expected the rates of the training index')
+        raise InputError(
+            f'{path}: has no rates of {len(missing)} of the {len(classes)} classes, '
+            f'such as {missing[0]}; expected the rates of the training index'
+        )
     chosen = [at[mid] for mid in classes.mids]
     return ConcurrentRates(count[chosen], both[np.ix_(chosen, chosen)], *options)
 
 
-def write_pairs_csv(path: str | os.PathLike, pairs: list[ConfusedPair],
-                    classes: Classes) -> None:
+def write_pairs_csv(path: str | os.PathLike, pairs: list[ConfusedPair], classes: Classes) -> None:
     """Write pairs of classes as CSV, one ordered pair a line.
 
     Args:
@@ -369,12 +394,33 @@ def write_pairs_csv(path: str | os.PathLike, pairs: list[ConfusedPair],
     Raises:
         OSError: If the file cannot be written.
     """
-    with (replace_when_done(path) as unfinished,
-          open(unfinished, 'w', newline='', encoding='utf-8') as f):
+    with (
+        replace_when_done(path) as unfinished,
+        open(unfinished, 'w', newline='', encoding='utf-8') as f,
+    ):
         writer = csv.writer(f, lineterminator='\n')
-        writer.writerow(['LabelName', 'DisplayName', 'AsLabelName', 'AsDisplayName', 'Rate',
-                         'ReverseRate', 'ObjectsWithBoth', 'Objects'])
+        writer.writerow(
+            [
+                'LabelName',
+                'DisplayName',
+                'AsLabelName',
+                'AsDisplayName',
+                'Rate',
+                'ReverseRate',
+                'ObjectsWithBoth',
+                'Objects',
+            ]
+        )
         for p in pairs:
-            writer.writerow([classes.mids[p.i], classes.names[p.i], classes.mids[p.j],
-                             classes.names[p.j], f'{p.rate:.6f}', f'{p.reverse:.6f}', p.both,
-                             p.count])
+            writer.writerow(
+                [
+                    classes.mids[p.i],
+                    classes.names[p.i],
+                    classes.mids[p.j],
+                    classes.names[p.j],
+                    f'{p.rate:.6f}',
+                    f'{p.reverse:.6f}',
+                    p.both,
+                    p.count,
+                ]
+            )

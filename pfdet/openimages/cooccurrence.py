@@ -13,8 +13,9 @@ from pfdet.openimages.classes import Classes
 _COLUMNS = ('SubjectMID', 'PartMID')
 
 
-def read_pairs(classes: Classes, path: str | os.PathLike | None = None
-               ) -> tuple[np.ndarray, np.ndarray]:
+def read_pairs(
+    classes: Classes, path: str | os.PathLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The pairs whose two classes are both in a label space.
 
     Args:
@@ -47,21 +48,26 @@ def read_pairs(classes: Classes, path: str | os.PathLike | None = None
         missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
         if missing:
             raise InputError(
-                f'{path}, line 1: no column {missing[0]}; expected {", ".join(_COLUMNS)}')
+                f'{path}, line 1: no column {missing[0]}; expected {", ".join(_COLUMNS)}'
+            )
         for row in rows:
             n_row += 1
             subject, part = mids = [(row[c] or '').strip() for c in _COLUMNS]
             if not all(mids):
                 raise InputError(f'{path}, line {rows.line_num}: expected two class ids')
             if subject == part:
-                raise InputError(f'{path}, line {rows.line_num}: {subject} is paired with itself; '
-                                 f'expected a class and a part or possession of it')
+                raise InputError(
+                    f'{path}, line {rows.line_num}: {subject} is paired with itself; '
+                    f'expected a class and a part or possession of it'
+                )
             if subject in classes.ids and part in classes.ids:
                 pairs[classes.id_of(subject), classes.id_of(part)] = None
     except csv.Error as e:
         raise InputError(f'{path}, line {rows.line_num + 1}: expected CSV, but {e}') from e
     if source is not None and not pairs:
-        raise InputError(f'{path}: expected pairs of classes of the label space, but of its '
-                         f'{n_row} pairs none is; a class is given as {classes.mids[0]!r}')
+        raise InputError(
+            f'{path}: expected pairs of classes of the label space, but of its '
+            f'{n_row} pairs none is; a class is given as {classes.mids[0]!r}'
+        )
     subject, part = np.array(list(pairs), np.int64).reshape(-1, 2).T
     return subject, part

@@ -47,7 +47,7 @@ class CorruptImages:
         self._remember([(place, str(error))])
 
     def _remember(self, more: Sequence[tuple[int, str]]) -> None:
-        self.first = sorted(self.first + list(more))[:self.n_first]
+        self.first = sorted(self.first + list(more))[: self.n_first]
 
     def merge(self, n_image: int, n_corrupt: int, first: Sequence[tuple[int, str]]) -> None:
         """Add what others have counted."""
@@ -73,7 +73,7 @@ class CorruptImages:
     def __str__(self) -> str:
         """One line; ``'0 of 5 images cannot be read (0 %)'``, and the first of them."""
         share = 100 * self.n_corrupt / max(1, self.n_image)
-        text = (f'{self.n_corrupt:,} of {self.n_image:,} images cannot be read ({share:.2g} %)')
+        text = f'{self.n_corrupt:,} of {self.n_image:,} images cannot be read ({share:.2g} %)'
         shown = '; '.join(message for _, message in self.first)
         more = '; ...' if self.n_corrupt > len(self.first) else ''
         return f'{text}: {shown}{more}' if self.first else text

@@ -54,8 +54,13 @@ class _Kind:
 _KINDS = {
     'id': _Kind(_DICTIONARY, _TEXT, 'an image id'),
     'class': _Kind(_DICTIONARY, _TEXT, 'a class id such as /m/014j1m'),
-    'coordinate': _Kind(pa.float32(), _NUMBER, 'a number',
-                        -float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)),
+    'coordinate': _Kind(
+        pa.float32(),
+        _NUMBER,
+        'a number',
+        -float(np.finfo(np.float32).max),
+        float(np.finfo(np.float32).max),
+    ),
     'flag': _Kind(pa.int8(), re.compile('-?[0-9]+'), '0, 1 or -1', -1, 1),
     'confidence': _Kind(pa.float32(), _NUMBER, 'a number from 0 to 1', 0, 1),
 }
@@ -71,9 +76,13 @@ def as_paths(paths: Paths) -> list[str | os.PathLike]:
 
 
 def map_batches(
-        function: Callable[[pa.RecordBatch], Part], paths: Paths, required: Mapping[str, str],
-        optional: Mapping[str, str], block_size: int = 1 << 23,
-        n_thread: int | None = None) -> Iterator[Part]:
+    function: Callable[[pa.RecordBatch], Part],
+    paths: Paths,
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+    block_size: int = 1 << 23,
+    n_thread: int | None = None,
+) -> Iterator[Part]:
     """Read columns of CSV files and apply a function to every batch of rows, in parallel.
 
     A field may stand in quotes, but only as a whole and without a line end in it: a stray quote,
@@ -103,8 +112,11 @@ def map_batches(
     with ThreadPoolExecutor(n_thread) as pool:
         for path in as_paths(paths):
             header = _read_header(path, required, optional)
-            kinds = {name: _KINDS[kind] for name, kind in {**required, **optional}.items()
-                     if name in header}
+            kinds = {
+                name: _KINDS[kind]
+                for name, kind in {**required, **optional}.items()
+                if name in header
+            }
             work = functools.partial(_work, function, path, header, kinds)
             n_row = 0
             for n_done, part in _map_in_order(pool, work, _blocks(path, block_size), n_thread):
@@ -115,8 +127,9 @@ def map_batches(
                 raise InputError(f'{path}: no rows after the header; expected at least one')
 
 
-def _map_in_order(pool: ThreadPoolExecutor, work: Callable, items: Iterable,
-                  n_ahead: int) -> Iterator:
+def _map_in_order(
+    pool: ThreadPoolExecutor, work: Callable, items: Iterable, n_ahead: int
+) -> Iterator:
     # Executor.map would read the whole file at once.
     waiting = deque()
     try:
@@ -131,12 +144,16 @@ def _map_in_order(pool: ThreadPoolExecutor, work: Callable, items: Iterable,
             future.cancel()
 
 
-def _work(function: Callable[[pa.RecordBatch], Part], path: str | os.PathLike,
-          header: list[str], kinds: Mapping[str, _Kind],
-          block: tuple[int, bytes]) -> tuple[int, Part | None]:
+def _work(
+    function: Callable[[pa.RecordBatch], Part],
+    path: str | os.PathLike,
+    header: list[str],
+    kinds: Mapping[str, _Kind],
+    block: tuple[int, bytes],
+) -> tuple[int, Part | None]:
     start, data = block
     if start == 0:
-        data = data[re.match(rb'[^\r\n]*(\r\n|\r|\n|$)', data).end():]
+        data = data[re.match(rb'[^\r\n]*(\r\n|\r|\n|$)', data).end() :]
     # Looking from the left, so that this costs nothing unless a block begins with empty lines.
     if not data.lstrip(_LINE_ENDS):
         return 0, None
@@ -152,9 +169,17 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
     """Cut a file into blocks of whole lines; yield where each begins, and its bytes."""
     start = 0
     try:
-        with (open(path, 'rb') as raw, _open_bytes(path, raw) as file,
-              tqdm(total=os.fstat(raw.fileno()).st_size, desc=os.path.basename(path), unit='B',
-                   unit_scale=True, disable=None) as bar):
+        with (
+            open(path, 'rb') as raw,
+            _open_bytes(path, raw) as file,
+            tqdm(
+                total=os.fstat(raw.fileno()).st_size,
+                desc=os.path.basename(path),
+                unit='B',
+                unit_scale=True,
+                disable=None,
+            ) as bar,
+        ):
             rest = b''
             while chunk := file.read(block_size):
                 bar.update(raw.tell() - bar.n)
@@ -165,7 +190,8 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
                     if len(rest) > _LONGEST_LINE:
                         raise InputError(
                             f'{path}, line {_line_number(path, start)}: longer than '
-                            f'{_LONGEST_LINE} bytes; expected a CSV file')
+                            f'{_LONGEST_LINE} bytes; expected a CSV file'
+                        )
                     continue
                 block, rest = rest + chunk[:cut], chunk[cut:]
                 yield start, block
@@ -173,8 +199,10 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
             if rest:
                 yield start, rest
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise InputError(f'{path}: damaged gzip file after line '
-                         f'{_line_number(path, start)}: {e}; expected a whole one') from e
+        raise InputError(
+            f'{path}: damaged gzip file after line '
+            f'{_line_number(path, start)}: {e}; expected a whole one'
+        ) from e
     except OSError as e:
         raise InputError(f'{path}: cannot read the table: {e.strerror or e}') from e
 
@@ -206,17 +234,22 @@ def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.Rec
     places = {str(header.index(name)): kind for name, kind in kinds.items()}
     # Not read_csv, which starts a thread of its own every time.
     with pa.csv.open_csv(
-            pa.BufferReader(data),
-            pa.csv.ReadOptions(use_threads=False, block_size=len(data) + 64,
-                               column_names=[str(i) for i in range(len(header))]),
-            pa.csv.ParseOptions(quote_char='"' if quoted else False),
-            pa.csv.ConvertOptions(
-                column_types={place: kind.type for place, kind in places.items()},
-                include_columns=list(places), null_values=[],
-                strings_can_be_null=False)) as reader:
+        pa.BufferReader(data),
+        pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(data) + 64,
+            column_names=[str(i) for i in range(len(header))],
+        ),
+        pa.csv.ParseOptions(quote_char='"' if quoted else False),
+        pa.csv.ConvertOptions(
+            column_types={place: kind.type for place, kind in places.items()},
+            include_columns=list(places),
+            null_values=[],
+            strings_can_be_null=False,
+        ),
+    ) as reader:
         batches = [batch for batch in reader if batch.num_rows]
-    columns = [pa.concat_arrays([batch.column(k) for batch in batches])
-               for k in range(len(kinds))]
+    columns = [pa.concat_arrays([batch.column(k) for batch in batches]) for k in range(len(kinds))]
     for column, (name, kind) in zip(columns, kinds.items()):
         if not _is_sound(column, kind):
             raise _MalformedError(f'{name} is malformed')
@@ -228,7 +261,7 @@ def _is_sound(column: pa.Array, kind: _Kind) -> bool:
         return False
     if pa.types.is_dictionary(column.type):
         offsets, text = string_buffers(column.dictionary)
-        control = (text < 0x20) | (text == 0x7f)
+        control = (text < 0x20) | (text == 0x7F)
         return not control.any() and bool((offsets[1:] > offsets[:-1]).all())
     values = numbers(column)
     # A comparison with NaN is false, so NaN is not sound.
@@ -249,8 +282,9 @@ def _as_lines(file: BinaryIO, encoding: str = 'utf-8') -> io.TextIOWrapper:
     return io.TextIOWrapper(file, encoding, errors='surrogateescape', newline='')
 
 
-def _read_header(path: str | os.PathLike, required: Mapping[str, str],
-                 optional: Mapping[str, str]) -> list[str]:
+def _read_header(
+    path: str | os.PathLike, required: Mapping[str, str], optional: Mapping[str, str]
+) -> list[str]:
     expected = f'expected a header with the columns {",".join(required)}'
     try:
         with open(path, 'rb') as raw, _as_lines(_open_bytes(path, raw), 'utf-8-sig') as f:
@@ -272,8 +306,14 @@ def _read_header(path: str | os.PathLike, required: Mapping[str, str],
     return header
 
 
-def _blame(path: str | os.PathLike, header: list[str], kinds: Mapping[str, _Kind], data: bytes,
-           number: int, reason: str) -> InputError:
+def _blame(
+    path: str | os.PathLike,
+    header: list[str],
+    kinds: Mapping[str, _Kind],
+    data: bytes,
+    number: int,
+    reason: str,
+) -> InputError:
     """Find the first malformed row of a block that begins with line ``number``."""
     first = number
     columns = [(header.index(name), name, kind) for name, kind in kinds.items()]
@@ -283,20 +323,29 @@ def _blame(path: str | os.PathLike, header: list[str], kinds: Mapping[str, _Kind
             continue
         where = f'{path}, line {number}'
         if b'"' in _QUOTED.sub(b'', text.encode('utf-8', 'surrogateescape')):
-            return InputError(f'{where}: a stray quote; expected {len(header)} fields in one '
-                              'line, each in quotes as a whole or not at all')
+            return InputError(
+                f'{where}: a stray quote; expected {len(header)} fields in one '
+                'line, each in quotes as a whole or not at all'
+            )
         # Not by the csv module, which refuses a NUL before Python 3.11, read or not.
-        row = [quoted[1:-1].replace('""', '"') if quoted else plain
-               for quoted, plain in _FIELD.findall(text)]
+        row = [
+            quoted[1:-1].replace('""', '"') if quoted else plain
+            for quoted, plain in _FIELD.findall(text)
+        ]
         if len(row) != len(header):
-            return InputError(f'{where}: expected {len(header)} fields as in the header, got '
-                              f'{len(row)}')
+            return InputError(
+                f'{where}: expected {len(header)} fields as in the header, got {len(row)}'
+            )
         for at, name, kind in columns:
             value = row[at].strip(' \t') if kind.low > -np.inf else row[at]
             if not kind.pattern.fullmatch(value) or not (
-                    kind.low == -np.inf or kind.low <= float(value) <= kind.high):
-                return InputError(f'{where}: expected {name} to be {kind.expected}, '
-                                  f'got {value[:60]!r}')
-    return InputError(f'{path}, in the block of lines that begins with line {first}: '
-                      f'expected {len(header)} columns of CSV, but '
-                      f'{" ".join(reason.split())[:200]}')
+                kind.low == -np.inf or kind.low <= float(value) <= kind.high
+            ):
+                return InputError(
+                    f'{where}: expected {name} to be {kind.expected}, got {value[:60]!r}'
+                )
+    return InputError(
+        f'{path}, in the block of lines that begins with line {first}: '
+        f'expected {len(header)} columns of CSV, but '
+        f'{" ".join(reason.split())[:200]}'
+    )

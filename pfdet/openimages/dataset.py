@@ -85,7 +85,8 @@ class OpenImagesDataset(GetterDataset):
         if expected not in ((0, 0), size):
             raise InputError(
                 f'{path}: is {size[0]} x {size[1]} pixels, but was {expected[0]} x '
-                f'{expected[1]} when {self.index.path} was built; build the index again')
+                f'{expected[1]} when {self.index.path} was built; build the index again'
+            )
         return img
 
     def get_size(self, i: int) -> tuple[int, int]:

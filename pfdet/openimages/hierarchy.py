@@ -143,7 +143,8 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
         raise InputError(f'{path}: cannot read the hierarchy: {e.strerror or e}') from e
     except json.JSONDecodeError as e:
         raise InputError(
-            f'{path}, line {e.lineno}: expected the hierarchy as JSON, but {e.msg}') from e
+            f'{path}, line {e.lineno}: expected the hierarchy as JSON, but {e.msg}'
+        ) from e
     except UnicodeDecodeError as e:
         raise InputError(f'{path}: expected the hierarchy as JSON in UTF-8, but {e}') from e
     except ValueError as e:  # a number of too many digits
@@ -164,7 +165,8 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
     if not seen & classes.ids.keys():
         raise InputError(
             f'{path}: names none of the {len(classes)} classes; expected the hierarchy that '
-            f'belongs to the class descriptions, with LabelName such as {classes.mids[0]!r}')
+            f'belongs to the class descriptions, with LabelName such as {classes.mids[0]!r}'
+        )
     try:
         return hierarchy_from_edges(edges, classes)
     except ValueError as e:
@@ -177,15 +179,15 @@ def _name_of(node: Any, parent: str | None, path: str | os.PathLike) -> str:
         where = f'a node under {parent!r}' if parent else 'a node'
         raise InputError(
             f'{path}: expected every node to be an object with a LabelName, '
-            f'but {where} is {str(node)[:60]!r}')
+            f'but {where} is {str(node)[:60]!r}'
+        )
     return name
 
 
 def _nodes(node: dict, key: str, path: str | os.PathLike) -> list:
     nodes = node.get(key, [])
     if not isinstance(nodes, list):
-        raise InputError(
-            f'{path}: expected {key} of {node["LabelName"]!r} to be a list of nodes')
+        raise InputError(f'{path}: expected {key} of {node["LabelName"]!r} to be a list of nodes')
     return nodes
 
 

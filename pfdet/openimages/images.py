@@ -28,8 +28,12 @@ MAX_PIXEL = 178_956_970
 _JPEG_START = b'\xff\xd8'
 _JPEG_END = b'\xff\xd9'
 _PNG_START = b'\x89PNG'
-_DECODE_FLAGS = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2,
-                 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_DECODE_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -68,8 +72,9 @@ def read_image_uint8(path: str | os.PathLike) -> np.ndarray:
     return read_reduced(path, None)[0]
 
 
-def read_reduced(path: str | os.PathLike, least_size: tuple[int, int] | None
-                 ) -> tuple[np.ndarray, tuple[int, int]]:
+def read_reduced(
+    path: str | os.PathLike, least_size: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image file in reduced size, where that is less work.
 
     A JPEG can be decoded at a half, a quarter or an eighth of its height and width by leaving out
@@ -97,18 +102,21 @@ def read_reduced(path: str | os.PathLike, least_size: tuple[int, int] | None
     # Of other formats OpenCV decodes all, and then resizes without need.
     factor = _reduction(size, least_size) if data.startswith(_JPEG_START) else 1
     try:
-        img = cv2.imdecode(np.frombuffer(data, np.uint8),
-                           _DECODE_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION)
+        img = cv2.imdecode(
+            np.frombuffer(data, np.uint8), _DECODE_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error:
         img = None
     if img is not None and img.shape[:2] == (-(-size[0] // factor), -(-size[1] // factor)):
         # What was rounded up is an edge of blocks that the image does not fill.
-        img = img[:round(size[0] / factor), :round(size[1] / factor)]
+        img = img[: round(size[0] / factor), : round(size[1] / factor)]
         return cv2.cvtColor(img, cv2.COLOR_BGR2RGB), size
     img = _decode_by_pillow(data, path)
     if img.shape[:2] != size:
-        raise InputError(f'{path}: expected {size[0]} x {size[1]} pixels, as the head of the file '
-                         f'says, but it holds {img.shape[0]} x {img.shape[1]}')
+        raise InputError(
+            f'{path}: expected {size[0]} x {size[1]} pixels, as the head of the file '
+            f'says, but it holds {img.shape[0]} x {img.shape[1]}'
+        )
     return img, size
 
 
@@ -116,9 +124,11 @@ def _reduction(size: tuple[int, int], least_size: tuple[int, int] | None) -> int
     """The greatest reduction that leaves at least a size, and everything in its place."""
     if least_size is not None:
         for factor in 8, 4, 2:
-            if all(stored >= factor * least
-                   and abs(round(stored / factor) * factor - stored) * least <= stored / 4
-                   for stored, least in zip(size, least_size, strict=True)):
+            if all(
+                stored >= factor * least
+                and abs(round(stored / factor) * factor - stored) * least <= stored / 4
+                for stored, least in zip(size, least_size, strict=True)
+            ):
                 return factor
     return 1
 
@@ -129,7 +139,8 @@ def _read_bytes(path: str | os.PathLike, at_most: int = -1) -> bytes:
             return f.readall() if at_most < 0 else f.read(at_most)
     except (OSError, ValueError) as e:
         raise InputError(
-            f'{path}: cannot read the image: {getattr(e, "strerror", None) or e}') from e
+            f'{path}: cannot read the image: {getattr(e, "strerror", None) or e}'
+        ) from e
 
 
 def _has_end(data: bytes) -> bool:
@@ -195,8 +206,10 @@ def _stored_size(data: bytes, path: str | os.PathLike) -> tuple[int, int]:
         except Exception as e:
             raise InputError(f'{path}: expected an image, but {_reason(e)}') from e
     if not 0 < size[0] * size[1] <= MAX_PIXEL:
-        raise InputError(f'{path}: expected at most {MAX_PIXEL:,} pixels, but the head of the file '
-                         f'says {size[0]} x {size[1]}')
+        raise InputError(
+            f'{path}: expected at most {MAX_PIXEL:,} pixels, but the head of the file '
+            f'says {size[0]} x {size[1]}'
+        )
     return size
 
 

@@ -49,9 +49,13 @@ _KIND = 'annotation index'
 
 
 # Which column each column of offsets divides, and which column it has an entry for every row of.
-_OFFSETS = {'id_offsets': ('id_bytes', 'image_size'), 'object_offsets': ('bbox', 'image_size'),
-            'label_offsets': ('label', 'bbox'), 'positive_offsets': ('positive', 'image_size'),
-            'negative_offsets': ('negative', 'image_size')}
+_OFFSETS = {
+    'id_offsets': ('id_bytes', 'image_size'),
+    'object_offsets': ('bbox', 'image_size'),
+    'label_offsets': ('label', 'bbox'),
+    'positive_offsets': ('positive', 'image_size'),
+    'negative_offsets': ('negative', 'image_size'),
+}
 
 
 class Annotation(NamedTuple):
@@ -86,8 +90,13 @@ class AnnotationIndex:
         counts (mapping): The counts of the build's report.
     """
 
-    def __init__(self, path: Path, images: Path | None, columns: dict[str, np.ndarray],
-                 header: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        images: Path | None,
+        columns: dict[str, np.ndarray],
+        header: Mapping[str, Any],
+    ) -> None:
         self.path = path
         self.images = images if images is not None else find_root(header['images'], path)
         self.classes = Classes(tuple(header['mids']), tuple(header['names']))
@@ -112,8 +121,9 @@ class AnnotationIndex:
         return Hierarchy(ancestors)
 
     @classmethod
-    def open(cls, path: str | os.PathLike,
-             images: str | os.PathLike | None = None) -> 'AnnotationIndex':
+    def open(
+        cls, path: str | os.PathLike, images: str | os.PathLike | None = None
+    ) -> 'AnnotationIndex':
         """Open an index.
 
         Args:
@@ -131,8 +141,10 @@ class AnnotationIndex:
             _check(columns)
             return cls(path, None if images is None else Path(images), columns, header)
         except (KeyError, TypeError, ValueError) as e:
-            raise InputError(f'{path}: the columns do not fit together ({type(e).__name__}: {e}); '
-                             f'expected a complete {_KIND} of pfdet') from e
+            raise InputError(
+                f'{path}: the columns do not fit together ({type(e).__name__}: {e}); '
+                f'expected a complete {_KIND} of pfdet'
+            ) from e
 
     def __reduce__(self) -> tuple:
         return AnnotationIndex.open, (self.path, self._images)
@@ -157,7 +169,7 @@ class AnnotationIndex:
     def image_id(self, i: int) -> str:
         """Return the id of image ``i``."""
         i = self._position(i)
-        return self._id_bytes[self._id_offsets[i]:self._id_offsets[i + 1]].tobytes().decode()
+        return self._id_bytes[self._id_offsets[i] : self._id_offsets[i + 1]].tobytes().decode()
 
     def find(self, image_id: str) -> int:
         """Return the position of an image id.
@@ -169,8 +181,8 @@ class AnnotationIndex:
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            at = self._id_offsets[middle:middle + 2]
-            if self._id_bytes[at[0]:at[1]].tobytes() < wanted:
+            at = self._id_offsets[middle : middle + 2]
+            if self._id_bytes[at[0] : at[1]].tobytes() < wanted:
                 low = middle + 1
             else:
                 high = middle
@@ -196,19 +208,24 @@ class AnnotationIndex:
         """
         i = self._position(i)
         first, last = self._object_offsets[i], self._object_offsets[i + 1]
-        bounds = self._label_offsets[first:last + 1]
+        bounds = self._label_offsets[first : last + 1]
         n_object = int(last - first)
         label = np.zeros((n_object, len(self.classes)), bool)
         if n_object:
             row = np.repeat(np.arange(n_object), bounds[1:] - bounds[:-1])
-            label[row, self._label[bounds[0]:bounds[-1]]] = True
-        return Annotation(self._bbox[first:last].copy(), label, self._flags[first:last].copy(),
-                          self._verified('positive', i), self._verified('negative', i))
+            label[row, self._label[bounds[0] : bounds[-1]]] = True
+        return Annotation(
+            self._bbox[first:last].copy(),
+            label,
+            self._flags[first:last].copy(),
+            self._verified('positive', i),
+            self._verified('negative', i),
+        )
 
     def _verified(self, name: str, i: int) -> np.ndarray:
         offsets = self.columns[name + '_offsets']
         verified = np.zeros(len(self.classes), bool)
-        verified[self.columns[name][offsets[i]:offsets[i + 1]]] = True
+        verified[self.columns[name][offsets[i] : offsets[i + 1]]] = True
         return verified
 
     def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -248,9 +265,15 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return values[new]
 
 
-def write_index(path: str | os.PathLike, columns: Mapping[str, np.ndarray], classes: Classes,
-                hierarchy: Hierarchy, images: str | os.PathLike, suffixes: list[str],
-                counts: Mapping[str, int]) -> int:
+def write_index(
+    path: str | os.PathLike,
+    columns: Mapping[str, np.ndarray],
+    classes: Classes,
+    hierarchy: Hierarchy,
+    images: str | os.PathLike,
+    suffixes: list[str],
+    counts: Mapping[str, int],
+) -> int:
     """Write an index; the file appears when it is complete.
 
     Args:
@@ -268,8 +291,12 @@ def write_index(path: str | os.PathLike, columns: Mapping[str, np.ndarray], clas
     Raises:
         OSError: If the file cannot be written.
     """
-    header = {'mids': classes.mids, 'names': classes.names,
-              'ancestors': np.argwhere(hierarchy.ancestors).tolist(),
-              'images': relative_root(images, path), 'suffixes': suffixes,
-              'counts': dict(counts)}
+    header = {
+        'mids': classes.mids,
+        'names': classes.names,
+        'ancestors': np.argwhere(hierarchy.ancestors).tolist(),
+        'images': relative_root(images, path),
+        'suffixes': suffixes,
+        'counts': dict(counts),
+    }
     return write_columns(path, _KIND, columns, header)

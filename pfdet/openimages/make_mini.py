@@ -35,8 +35,21 @@ from pfdet.openimages.mini.scene import SeenObject, compose
 from pfdet.openimages.mini.world import Plan, deal
 
 SPLITS = ('train', 'validation')
-BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
-               'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+BOX_COLUMNS = (
+    'ImageID',
+    'Source',
+    'LabelName',
+    'Confidence',
+    'XMin',
+    'XMax',
+    'YMin',
+    'YMax',
+    'IsOccluded',
+    'IsTruncated',
+    'IsGroupOf',
+    'IsDepiction',
+    'IsInside',
+)
 LABEL_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence')
 
 
@@ -50,8 +63,9 @@ def survey(knobs: Knobs, split: str) -> list[list[SeenObject]]:
     return [compose(plan, knobs).seen for plan in deal(knobs, split)]
 
 
-def make_mini(out: str | os.PathLike, knobs: Knobs, force: bool = False,
-              workers: int | None = None) -> None:
+def make_mini(
+    out: str | os.PathLike, knobs: Knobs, force: bool = False, workers: int | None = None
+) -> None:
     """Make the data set.
 
     Args:
@@ -67,18 +81,26 @@ def make_mini(out: str | os.PathLike, knobs: Knobs, force: bool = False,
     with _directory_when_done(Path(out), force) as unfinished:
         with open(unfinished / 'class-descriptions.csv', 'w', newline='', encoding='utf-8') as f:
             csv.writer(f, lineterminator='\n').writerows(
-                (mid, name) for name, mid in mini_classes().items())
+                (mid, name) for name, mid in mini_classes().items()
+            )
         (unfinished / 'hierarchy.json').write_text(
-            json.dumps(mini_hierarchy(), indent=1) + '\n', encoding='utf-8')
+            json.dumps(mini_hierarchy(), indent=1) + '\n', encoding='utf-8'
+        )
         for split in SPLITS:
             (unfinished / split).mkdir()
             scenes = _paint_all(unfinished / split, knobs, split, workers)
             boxes, labels = annotate(scenes, knobs, split)
             ids = [image_id(knobs, split, i) for i in range(len(scenes))]
-            _write_csv(unfinished / f'{split}-annotations-bbox.csv', BOX_COLUMNS,
-                       (_box_fields(row, ids) for row in boxes))
-            _write_csv(unfinished / f'{split}-annotations-human-imagelabels.csv', LABEL_COLUMNS,
-                       (_label_fields(row, ids) for row in labels))
+            _write_csv(
+                unfinished / f'{split}-annotations-bbox.csv',
+                BOX_COLUMNS,
+                (_box_fields(row, ids) for row in boxes),
+            )
+            _write_csv(
+                unfinished / f'{split}-annotations-human-imagelabels.csv',
+                LABEL_COLUMNS,
+                (_label_fields(row, ids) for row in labels),
+            )
 
 
 def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> None:
@@ -115,11 +137,14 @@ def _check_preview(path: str | os.PathLike) -> None:
         raise InputError(f'--preview {path}: expected a name that ends in .png or .jpg')
 
 
-def _paint_all(directory: Path, knobs: Knobs, split: str,
-               workers: int | None) -> list[list[SeenObject]]:
+def _paint_all(
+    directory: Path, knobs: Knobs, split: str, workers: int | None
+) -> list[list[SeenObject]]:
     plans = deal(knobs, split)
-    tasks = [(plan, knobs, str(directory / f'{image_id(knobs, split, plan.number)}.jpg'))
-             for plan in plans]
+    tasks = [
+        (plan, knobs, str(directory / f'{image_id(knobs, split, plan.number)}.jpg'))
+        for plan in plans
+    ]
     workers = min(workers or _n_core(), -(-len(tasks) // 16))
     bar = tqdm(total=len(tasks), desc=split, unit='image', disable=None)
     with contextlib.ExitStack() as stack:
@@ -156,9 +181,14 @@ def _n_core() -> int:
 
 def _box_fields(row: BoxRow, ids: Sequence[str]) -> tuple[str, ...]:
     x0, y0, x1, y1 = row.bbox
-    return (ids[row.image], 'xclick', mini_classes()[row.name], '1',
-            *(f'{edge:.6f}' for edge in (x0, x1, y0, y1)),
-            *(str(row.flags >> bit & 1) for bit in range(5)))
+    return (
+        ids[row.image],
+        'xclick',
+        mini_classes()[row.name],
+        '1',
+        *(f'{edge:.6f}' for edge in (x0, x1, y0, y1)),
+        *(str(row.flags >> bit & 1) for bit in range(5)),
+    )
 
 
 def _label_fields(row: LabelRow, ids: Sequence[str]) -> tuple[str, ...]:
@@ -179,12 +209,15 @@ def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
         raise InputError(f'--out {out}: is a file; expected a directory to make')
     if out.is_dir() and any(out.iterdir()):
         if not force:
-            raise InputError(f'--out {out}: is not empty; expected a new directory, or --force '
-                             'to replace an earlier MiniOpenImages')
+            raise InputError(
+                f'--out {out}: is not empty; expected a new directory, or --force '
+                'to replace an earlier MiniOpenImages'
+            )
         # What --force removes must be ours.
         if not all((out / f'{split}-annotations-bbox.csv').is_file() for split in SPLITS):
-            raise InputError(f'--out {out}: is not an earlier MiniOpenImages; '
-                             'expected a new directory')
+            raise InputError(
+                f'--out {out}: is not an earlier MiniOpenImages; expected a new directory'
+            )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
@@ -204,21 +237,33 @@ def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.make_mini', description='Make MiniOpenImages.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        prog='python -m pfdet.openimages.make_mini',
+        description='Make MiniOpenImages.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument('--out', metavar='DIR', help='the directory to make')
-    parser.add_argument('--preview', metavar='FILE.png',
-                        help='also, or only, write a contact sheet of scenes with their boxes')
+    parser.add_argument(
+        '--preview',
+        metavar='FILE.png',
+        help='also, or only, write a contact sheet of scenes with their boxes',
+    )
     parser.add_argument('--force', action='store_true', help='replace an earlier MiniOpenImages')
-    parser.add_argument('--workers', type=int, help='processes (default: one a core); the '
-                        'result is the same with any number')
+    parser.add_argument(
+        '--workers',
+        type=int,
+        help='processes (default: one a core); the result is the same with any number',
+    )
     hints = typing.get_type_hints(Knobs)
     for field in dataclasses.fields(Knobs):
         pair = isinstance(field.default, tuple)
         parser.add_argument(
-            flag(field.name), default=field.default, help=field.metadata['help'],
-            type=float if pair else hints[field.name], nargs=2 if pair else None,
-            metavar=('R12', 'R21') if pair else 'X' if field.metadata['rate'] else None)
+            flag(field.name),
+            default=field.default,
+            help=field.metadata['help'],
+            type=float if pair else hints[field.name],
+            nargs=2 if pair else None,
+            metavar=('R12', 'R21') if pair else 'X' if field.metadata['rate'] else None,
+        )
     return parser.parse_args(arguments)
 
 
@@ -226,8 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line program."""
     args = _parse(arguments)
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Knobs)}
-    knobs = Knobs(**{name: tuple(value) if isinstance(value, list) else value
-                     for name, value in values.items()})
+    knobs = Knobs(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )
     if args.out is None and args.preview is None:
         raise InputError('--out DIR: missing; expected the directory to make')
     if args.workers is not None and args.workers < 1:
@@ -236,8 +285,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_preview(args.preview)
     if args.out is not None:
         make_mini(args.out, knobs, args.force, args.workers)
-        print(f'{args.out}: {knobs.n_image("train")} training and '
-              f'{knobs.n_image("validation")} validation images of {len(mini_classes())} classes')
+        print(
+            f'{args.out}: {knobs.n_image("train")} training and '
+            f'{knobs.n_image("validation")} validation images of {len(mini_classes())} classes'
+        )
     if args.preview is not None:
         make_preview(args.preview, knobs)
         print(f'{args.preview}: contact sheet')

@@ -64,9 +64,14 @@ class Part:
         return np.where(self.share > 0, self.count / np.where(self.share > 0, self.share, 1), 1) - 1
 
 
-def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
-                 val_index: AnnotationIndex | None = None, at_least: int = 1,
-                 seed: int = 0) -> tuple[Part, Part]:
+def choose_split(
+    index: AnnotationIndex,
+    n_train: int = TRAIN,
+    n_val: int = VAL,
+    val_index: AnnotationIndex | None = None,
+    at_least: int = 1,
+    seed: int = 0,
+) -> tuple[Part, Part]:
     """Choose images so that every class keeps its ratio.
 
     Args:
@@ -90,8 +95,10 @@ def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
     if val_index is not None:
         _check_size(val_index, n_val)
         other = _membership(val_index)
-        return (_part(member, stratify(member, n_train, at_least, seed), at_least),
-                _part(other, stratify(other, n_val, at_least, seed), at_least))
+        return (
+            _part(member, stratify(member, n_train, at_least, seed), at_least),
+            _part(other, stratify(other, n_val, at_least, seed), at_least),
+        )
     n_image = len(index)
     total = _column_sums(member)
     free = np.ones(n_image, bool)
@@ -108,8 +115,9 @@ def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
                 allowed = free.copy()
                 allowed[reserved] = False
         places = np.flatnonzero(allowed)
-        picked = places[stratify(member[places], sizes[name], at_least, seed,
-                                 total * (sizes[name] / n_image))]
+        picked = places[
+            stratify(member[places], sizes[name], at_least, seed, total * (sizes[name] / n_image))
+        ]
         chosen[name] = np.sort(picked)
         free[picked] = False
     return _part(member, chosen['train'], at_least), _part(member, chosen['val'], at_least)
@@ -117,8 +125,9 @@ def choose_split(index: AnnotationIndex, n_train: int = TRAIN, n_val: int = VAL,
 
 def _check_size(index: AnnotationIndex, n: int) -> None:
     if n > len(index):
-        raise InputError(f'{index.path}: has {len(index):,} images; expected the {n:,} asked for '
-                         'or more')
+        raise InputError(
+            f'{index.path}: has {len(index):,} images; expected the {n:,} asked for or more'
+        )
 
 
 def _membership(index: AnnotationIndex) -> sp.csr_array:
@@ -129,9 +138,12 @@ def _membership(index: AnnotationIndex) -> sp.csr_array:
     image = np.repeat(np.arange(len(index)), of_image)
     empty = np.flatnonzero(of_image == 0)
     return sp.coo_array(
-        (np.ones(len(ids) + len(empty)),
-         (np.concatenate([image, empty]), np.concatenate([ids, np.full(len(empty), n_class)]))),
-        (len(index), n_class + 1)).tocsr()
+        (
+            np.ones(len(ids) + len(empty)),
+            (np.concatenate([image, empty]), np.concatenate([ids, np.full(len(empty), n_class)])),
+        ),
+        (len(index), n_class + 1),
+    ).tocsr()
 
 
 def _column_sums(member: sp.csr_array) -> np.ndarray:
@@ -141,12 +153,18 @@ def _column_sums(member: sp.csr_array) -> np.ndarray:
 def _part(member: sp.csr_array, images: np.ndarray, at_least: int) -> Part:
     source = _column_sums(member)[:-1]
     share = source * (len(images) / max(member.shape[0], 1))
-    return Part(images, source, _column_sums(member[images])[:-1], share,
-                np.maximum(share, np.minimum(at_least, source)))
+    return Part(
+        images,
+        source,
+        _column_sums(member[images])[:-1],
+        share,
+        np.maximum(share, np.minimum(at_least, source)),
+    )
 
 
-def stratify(member: sp.csr_array, n: int, at_least: int = 0, seed: int = 0,
-             share: np.ndarray | None = None) -> np.ndarray:
+def stratify(
+    member: sp.csr_array, n: int, at_least: int = 0, seed: int = 0, share: np.ndarray | None = None
+) -> np.ndarray:
     """Choose rows so that the sum of every column is near its share.
 
     Args:
@@ -175,7 +193,7 @@ def stratify(member: sp.csr_array, n: int, at_least: int = 0, seed: int = 0,
 def _hashed(n: int, seed: int) -> np.ndarray:
     """Mix positions and a seed to uint64 (splitmix64): the same with every version of NumPy."""
     mixed = np.arange(n, dtype=np.uint64)
-    mixed += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2 ** 64 - 1))
+    mixed += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed
@@ -187,10 +205,10 @@ def _deal(member: sp.csr_array, available: np.ndarray, target: np.ndarray) -> np
     chosen, dealt = np.zeros((2, member.shape[0]), bool)
     count = np.zeros(member.shape[1])
     for k in np.argsort(available, kind='stable'):
-        rows = by_category.indices[by_category.indptr[k]:by_category.indptr[k + 1]]
+        rows = by_category.indices[by_category.indptr[k] : by_category.indptr[k + 1]]
         rows = np.sort(rows[~dealt[rows]])
         dealt[rows] = True
-        taken = rows[:max(0, round(float(target[k] - count[k])))]
+        taken = rows[: max(0, round(float(target[k] - count[k])))]
         chosen[taken] = True
         count += np.bincount(member[taken].indices, minlength=len(count))
     return chosen
@@ -213,16 +231,21 @@ def _refine(member: sp.csr_array, chosen: np.ndarray, target: np.ndarray, n: int
     n_chosen = int(chosen.sum())
     with tqdm(desc='exchanged', unit=' images', disable=None) as bar:
         while True:
-            cost = np.where(chosen, member @ (weight * (1 - 2 * off)),
-                            member @ (weight * (1 + 2 * off)))
-            pools = [_best(np.where(side, cost, np.inf), min(_POOL, int(side.sum())))
-                     for side in (~chosen, chosen)]
+            cost = np.where(
+                chosen, member @ (weight * (1 - 2 * off)), member @ (weight * (1 + 2 * off))
+            )
+            pools = [
+                _best(np.where(side, cost, np.inf), min(_POOL, int(side.sum())))
+                for side in (~chosen, chosen)
+            ]
             rows = [member[pool] for pool in pools]
             used = [np.zeros(len(pool), bool) for pool in pools]
             n_step = 0
             while True:
-                costs = [np.where(u, np.inf, r @ (weight * (1 + sign * 2 * off)))
-                         for r, u, sign in zip(rows, used, (1, -1))]
+                costs = [
+                    np.where(u, np.inf, r @ (weight * (1 + sign * 2 * off)))
+                    for r, u, sign in zip(rows, used, (1, -1))
+                ]
                 best = [int(c.argmin()) if len(c) else -1 for c in costs]
                 moves = _moves(costs, best, n - n_chosen)
                 if not moves:
@@ -262,11 +285,16 @@ def _best(cost: np.ndarray, n: int) -> np.ndarray:
 
 def describe(name: str, part: Part, classes: Classes) -> list[str]:
     """Return the lines the command prints about one part."""
-    nearest = int((np.abs(part.count - part.wanted) <= .5).sum())
-    lines = [f'{name}: {len(part.images):,} images; {nearest} of {len(classes)} classes have the '
-             'whole number of images nearest to their share, or the least number asked for']
-    for low, high, what in ((10, np.inf, 'of 10 images or more'), (1, 10, 'of 1 to 10'),
-                            (0, 1, 'below 1')):
+    nearest = int((np.abs(part.count - part.wanted) <= 0.5).sum())
+    lines = [
+        f'{name}: {len(part.images):,} images; {nearest} of {len(classes)} classes have the '
+        'whole number of images nearest to their share, or the least number asked for'
+    ]
+    for low, high, what in (
+        (10, np.inf, 'of 10 images or more'),
+        (1, 10, 'of 1 to 10'),
+        (0, 1, 'below 1'),
+    ):
         mine = np.flatnonzero((part.share >= low) & (part.share < high) & (part.source > 0))
         if len(mine):
             worst = mine[np.abs(part.deviation[mine]).argmax()]
@@ -274,10 +302,14 @@ def describe(name: str, part: Part, classes: Classes) -> list[str]:
                 f'  {len(mine)} classes with a share {what}: largest relative deviation '
                 f'{part.deviation[worst]:+.2%} ({classes.names[worst]}: {part.count[worst]:,} '
                 f'for {part.share[worst]:,.2f}), in images '
-                f'{np.abs(part.count - part.share)[mine].max():.2f}')
+                f'{np.abs(part.count - part.share)[mine].max():.2f}'
+            )
     none = int(((part.count == 0) & (part.source > 0)).sum())
-    return [*lines, f'  classes without an image: {none} that the index has, '
-                    f'{int((part.source == 0).sum())} that it has not']
+    return [
+        *lines,
+        f'  classes without an image: {none} that the index has, '
+        f'{int((part.source == 0).sum())} that it has not',
+    ]
 
 
 def write_table(path: str | os.PathLike, parts: Mapping[str, Part], classes: Classes) -> None:
@@ -291,42 +323,84 @@ def write_table(path: str | os.PathLike, parts: Mapping[str, Part], classes: Cla
     Raises:
         OSError: If the file cannot be written.
     """
-    with (replace_when_done(path) as unfinished,
-          open(unfinished, 'w', newline='', encoding='utf-8') as f):
+    with (
+        replace_when_done(path) as unfinished,
+        open(unfinished, 'w', newline='', encoding='utf-8') as f,
+    ):
         writer = csv.writer(f, lineterminator='\n')
-        writer.writerow(['LabelName', 'DisplayName', *(
-            name + what for name in parts for what in ('Source', 'Share', 'Images', 'Deviation'))])
+        writer.writerow(
+            [
+                'LabelName',
+                'DisplayName',
+                *(
+                    name + what
+                    for name in parts
+                    for what in ('Source', 'Share', 'Images', 'Deviation')
+                ),
+            ]
+        )
         for i, (mid, name) in enumerate(zip(classes.mids, classes.names)):
-            writer.writerow([mid, name, *(
-                value for part in parts.values() for value in (
-                    part.source[i], f'{part.share[i]:.3f}', part.count[i],
-                    f'{part.deviation[i]:.6f}'))])
+            writer.writerow(
+                [
+                    mid,
+                    name,
+                    *(
+                        value
+                        for part in parts.values()
+                        for value in (
+                            part.source[i],
+                            f'{part.share[i]:.3f}',
+                            part.count[i],
+                            f'{part.deviation[i]:.6f}',
+                        )
+                    ),
+                ]
+            )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.split',
-        description='Choose a small train and validation split that keeps the ratio of each class.')
+        description='Choose a small train and validation split that keeps the ratio of each class.',
+    )
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
-    parser.add_argument('--val-index', metavar='INDEX', help='where validation images are from; '
-                        'by default, the same index without the training images')
-    parser.add_argument('--train', type=int, default=TRAIN, metavar='N',
-                        help='training images (%(default)s)')
-    parser.add_argument('--val', type=int, default=VAL, metavar='N',
-                        help='validation images (%(default)s)')
-    parser.add_argument('--out', required=True, metavar='DIR', help='where train.index, '
-                        'validation.index and split.csv go')
-    parser.add_argument('--at-least', type=int, default=1, metavar='N', help='images of a class '
-                        'in each part, if there are enough, however small its share '
-                        '(%(default)s)')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='another seed, other images (%(default)s)')
+    parser.add_argument(
+        '--val-index',
+        metavar='INDEX',
+        help='where validation images are from; '
+        'by default, the same index without the training images',
+    )
+    parser.add_argument(
+        '--train', type=int, default=TRAIN, metavar='N', help='training images (%(default)s)'
+    )
+    parser.add_argument(
+        '--val', type=int, default=VAL, metavar='N', help='validation images (%(default)s)'
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where train.index, validation.index and split.csv go',
+    )
+    parser.add_argument(
+        '--at-least',
+        type=int,
+        default=1,
+        metavar='N',
+        help='images of a class '
+        'in each part, if there are enough, however small its share '
+        '(%(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='another seed, other images (%(default)s)'
+    )
     args = parser.parse_args(argv)
     for name in ('train', 'val', 'at_least', 'seed'):
         least = 1 if name in ('train', 'val') else 0
         if getattr(args, name) < least:
-            raise InputError(f'--{name.replace("_", "-")} {getattr(args, name)}: expected at least '
-                             f'{least}')
+            raise InputError(
+                f'--{name.replace("_", "-")} {getattr(args, name)}: expected at least {least}'
+            )
     return args
 
 
@@ -336,10 +410,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     index = AnnotationIndex.open(args.index)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     if val_index is not None and val_index.classes != index.classes:
-        raise InputError(f'{args.val_index}: its classes are not those of {args.index}; expected '
-                         'two indexes built with the same class descriptions')
-    parts = dict(zip(('Train', 'Validation'), choose_split(
-        index, args.train, args.val, val_index, args.at_least, args.seed)))
+        raise InputError(
+            f'{args.val_index}: its classes are not those of {args.index}; expected '
+            'two indexes built with the same class descriptions'
+        )
+    parts = dict(
+        zip(
+            ('Train', 'Validation'),
+            choose_split(index, args.train, args.val, val_index, args.at_least, args.seed),
+        )
+    )
     out = Path(args.out)
     try:
         subset(index, parts['Train'].images, out / 'train.index')

@@ -129,14 +129,28 @@ def count_classes(index: AnnotationIndex) -> ClassCounts:
     expanded = np.zeros(n_class, np.int64)
     block = 250_000
     for first in range(0, len(index), block):
-        bounds = offsets[first:first + block + 1]
-        expanded += per_class(expand(sp.csr_array(
-            (np.ones(bounds[-1] - bounds[0], np.int32), ids[bounds[0]:bounds[-1]],
-             bounds - bounds[0]), (len(bounds) - 1, n_class)), index.hierarchy).indices)
+        bounds = offsets[first : first + block + 1]
+        expanded += per_class(
+            expand(
+                sp.csr_array(
+                    (
+                        np.ones(bounds[-1] - bounds[0], np.int32),
+                        ids[bounds[0] : bounds[-1]],
+                        bounds - bounds[0],
+                    ),
+                    (len(bounds) - 1, n_class),
+                ),
+                index.hierarchy,
+            ).indices
+        )
     return ClassCounts(
-        per_class(ids), expanded, per_class(columns['label']),
-        per_class(columns['label'][in_group]), per_class(columns['positive']),
-        per_class(columns['negative']))
+        per_class(ids),
+        expanded,
+        per_class(columns['label']),
+        per_class(columns['label'][in_group]),
+        per_class(columns['positive']),
+        per_class(columns['negative']),
+    )
 
 
 def imbalance(images: np.ndarray) -> Imbalance:
@@ -150,8 +164,9 @@ def imbalance(images: np.ndarray) -> Imbalance:
         return Imbalance(0, 0, float('nan'), len(images))
     # Of equally rare classes the last, which is also the last in the figure.
     largest, smallest = int(images.argmax()), int(some[::-1][images[some[::-1]].argmin()])
-    return Imbalance(largest, smallest, float(images[largest] / images[smallest]),
-                     len(images) - len(some))
+    return Imbalance(
+        largest, smallest, float(images[largest] / images[smallest]), len(images) - len(some)
+    )
 
 
 def add_parents(sets: sp.csr_array, hierarchy: Hierarchy, parents: ParentCounts) -> None:
@@ -177,8 +192,9 @@ def add_parents(sets: sp.csr_array, hierarchy: Hierarchy, parents: ParentCounts)
     parents.without_leaf[:] += objects - reached(leaf_below)
 
 
-def statistics(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False,
-               expanded: bool = False) -> Statistics:
+def statistics(
+    index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, expanded: bool = False
+) -> Statistics:
     """Count everything, reading the boxes once.
 
     Args:
@@ -194,12 +210,14 @@ def statistics(index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool =
     for sets in label_sets(index, iou_thresh, group_of):
         add_parents(sets, index.hierarchy, parents)
         add_concurrences(expand(sets, index.hierarchy) if expanded else sets, count, both)
-    return Statistics(count_classes(index), parents,
-                      ConcurrentRates(count, both, iou_thresh, group_of, expanded))
+    return Statistics(
+        count_classes(index), parents, ConcurrentRates(count, both, iou_thresh, group_of, expanded)
+    )
 
 
-def summary(found: Statistics, index: AnnotationIndex, pairs: list[ConfusedPair],
-            threshold: float) -> dict:
+def summary(
+    found: Statistics, index: AnnotationIndex, pairs: list[ConfusedPair], threshold: float
+) -> dict:
     """Gather what ``statistics.json`` holds.
 
     Args:
@@ -217,32 +235,54 @@ def summary(found: Statistics, index: AnnotationIndex, pairs: list[ConfusedPair]
 
     def magnitude(images: np.ndarray) -> dict:
         said = imbalance(images)
-        return {'largest': _named(index.classes, said.largest, images),
-                'smallest': _named(index.classes, said.smallest, images),
-                'magnitude': said.magnitude if images.any() else None,
-                'classes_without_image': said.n_empty}
+        return {
+            'largest': _named(index.classes, said.largest, images),
+            'smallest': _named(index.classes, said.smallest, images),
+            'magnitude': said.magnitude if images.any() else None,
+            'classes_without_image': said.n_empty,
+        }
 
     return {
-        'index': str(index.path), 'images': len(index), 'classes': len(index.classes),
-        'boxes': int(found.classes.boxes.sum()), 'objects_in_index': len(index.columns['bbox']),
-        'leaf_classes': int(leaves.sum()), 'parent_classes': len(parents),
+        'index': str(index.path),
+        'images': len(index),
+        'classes': len(index.classes),
+        'boxes': int(found.classes.boxes.sum()),
+        'objects_in_index': len(index.columns['bbox']),
+        'leaf_classes': int(leaves.sum()),
+        'parent_classes': len(parents),
         'imbalance': magnitude(found.classes.images),
         'imbalance_expanded': magnitude(found.classes.images_expanded),
         'concurrent_rates': {
-            'iou_thresh': found.rates.iou_thresh, 'group_of': found.rates.group_of,
-            'expanded': found.rates.expanded, 'threshold': threshold,
+            'iou_thresh': found.rates.iou_thresh,
+            'group_of': found.rates.group_of,
+            'expanded': found.rates.expanded,
+            'threshold': threshold,
             'ordered_pairs_of_leaves': len(pairs),
             'unordered_pairs_of_leaves': len({frozenset((p.i, p.j)) for p in pairs}),
-            'pairs': [{'class': index.classes.names[p.i], 'as': index.classes.names[p.j],
-                       'rate': p.rate, 'reverse': p.reverse, 'both': p.both, 'count': p.count}
-                      for p in pairs]},
+            'pairs': [
+                {
+                    'class': index.classes.names[p.i],
+                    'as': index.classes.names[p.j],
+                    'rate': p.rate,
+                    'reverse': p.reverse,
+                    'both': p.both,
+                    'count': p.count,
+                }
+                for p in pairs
+            ],
+        },
         'parents': {
             'objects_summed_over_parents': objects,
             'without_descendant': _ratio(found.parents.without_descendant[parents].sum(), objects),
             'without_leaf': _ratio(found.parents.without_leaf[parents].sum(), objects),
             'ratio_without_descendant': {
-                index.classes.names[p]: _ratio(found.parents.without_descendant[p],
-                                               found.parents.objects[p]) for p in parents}}}
+                index.classes.names[p]: _ratio(
+                    found.parents.without_descendant[p], found.parents.objects[p]
+                )
+                for p in parents
+            },
+        },
+    }
 
 
 def _named(classes: Classes, i: int, images: np.ndarray) -> dict:
@@ -253,9 +293,15 @@ def _ratio(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def write_statistics(out: str | os.PathLike, found: Statistics, index: AnnotationIndex,
-                     threshold: float = 0.1, min_count: int = 1, n_pair: int = 55,
-                     others: Sequence[tuple[str, np.ndarray]] = ()) -> dict:
+def write_statistics(
+    out: str | os.PathLike,
+    found: Statistics,
+    index: AnnotationIndex,
+    threshold: float = 0.1,
+    min_count: int = 1,
+    n_pair: int = 55,
+    others: Sequence[tuple[str, np.ndarray]] = (),
+) -> dict:
     """Write tables and figures to a directory; each file appears when it is complete.
 
     Args:
@@ -276,77 +322,138 @@ def write_statistics(out: str | os.PathLike, found: Statistics, index: Annotatio
     """
     # Matplotlib takes half a second to import, which counting does not need.
     from pfdet.openimages import statistics_plots
+
     out = Path(out)
     classes, leaves = index.classes, index.hierarchy.is_leaf
     pairs = confused_pairs(found.rates, threshold, leaves, min_count)
     said = summary(found, index, pairs, threshold)
-    _write_table(out / 'classes.csv', classes, np.arange(len(classes)), {
-        'IsLeaf': leaves.astype(int), 'Images': found.classes.images,
-        'ImagesExpanded': found.classes.images_expanded, 'Boxes': found.classes.boxes,
-        'GroupOfBoxes': found.classes.boxes_group_of, 'Objects': found.rates.count,
-        'VerifiedPositive': found.classes.positive, 'VerifiedNegative': found.classes.negative})
+    _write_table(
+        out / 'classes.csv',
+        classes,
+        np.arange(len(classes)),
+        {
+            'IsLeaf': leaves.astype(int),
+            'Images': found.classes.images,
+            'ImagesExpanded': found.classes.images_expanded,
+            'Boxes': found.classes.boxes,
+            'GroupOfBoxes': found.classes.boxes_group_of,
+            'Objects': found.rates.count,
+            'VerifiedPositive': found.classes.positive,
+            'VerifiedNegative': found.classes.negative,
+        },
+    )
     parents = np.flatnonzero(~leaves)
     counts = found.parents
     some = np.maximum(counts.objects, 1)
-    _write_table(out / 'parents.csv', classes, parents, {
-        'Objects': counts.objects, 'WithoutDescendant': counts.without_descendant,
-        'WithoutLeaf': counts.without_leaf,
-        'RatioWithoutDescendant': np.round(counts.without_descendant / some, 6),
-        'RatioWithoutLeaf': np.round(counts.without_leaf / some, 6)})
+    _write_table(
+        out / 'parents.csv',
+        classes,
+        parents,
+        {
+            'Objects': counts.objects,
+            'WithoutDescendant': counts.without_descendant,
+            'WithoutLeaf': counts.without_leaf,
+            'RatioWithoutDescendant': np.round(counts.without_descendant / some, 6),
+            'RatioWithoutLeaf': np.round(counts.without_leaf / some, 6),
+        },
+    )
     write_pairs_csv(out / 'confused_pairs.csv', pairs, classes)
     write_concurrent_rates(out / 'concurrent_rates.npz', found.rates, classes)
     drawn = {
         'images_per_class': lambda: statistics_plots.images_per_class(
-            [(index.path.stem, found.classes.images), *others], classes.names),
+            [(index.path.stem, found.classes.images), *others], classes.names
+        ),
         'confused_pairs': lambda: statistics_plots.pair_bars(
-            pairs[:n_pair], classes.names, threshold),
+            pairs[:n_pair], classes.names, threshold
+        ),
         'confusion': lambda: statistics_plots.confusion_matrix(
-            found.rates.rates, pairs[:n_pair], classes.names),
+            found.rates.rates, pairs[:n_pair], classes.names
+        ),
         'parents': lambda: statistics_plots.parent_bars(
-            counts.objects[parents], counts.without_descendant[parents],
-            counts.without_leaf[parents], [classes.names[p] for p in parents])}
+            counts.objects[parents],
+            counts.without_descendant[parents],
+            counts.without_leaf[parents],
+            [classes.names[p] for p in parents],
+        ),
+    }
     for name, draw in tqdm(drawn.items(), desc='figures', disable=None):
         statistics_plots.save(draw(), out / name)
     with replace_when_done(out / 'statistics.json') as unfinished:
-        unfinished.write_text(json.dumps(said, indent=1, ensure_ascii=False) + '\n',
-                              encoding='utf-8')
+        unfinished.write_text(
+            json.dumps(said, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
+        )
     return said
 
 
-def _write_table(path: Path, classes: Classes, rows: np.ndarray,
-                 columns: dict[str, np.ndarray]) -> None:
-    with (replace_when_done(path) as unfinished,
-          open(unfinished, 'w', newline='', encoding='utf-8') as f):
+def _write_table(
+    path: Path, classes: Classes, rows: np.ndarray, columns: dict[str, np.ndarray]
+) -> None:
+    with (
+        replace_when_done(path) as unfinished,
+        open(unfinished, 'w', newline='', encoding='utf-8') as f,
+    ):
         writer = csv.writer(f, lineterminator='\n')
         writer.writerow(['LabelName', 'DisplayName', *columns])
         for i in rows:
-            writer.writerow([classes.mids[i], classes.names[i],
-                             *(column[i].item() for column in columns.values())])
+            writer.writerow(
+                [
+                    classes.mids[i],
+                    classes.names[i],
+                    *(column[i].item() for column in columns.values()),
+                ]
+            )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.statistics',
-        description='Count images, boxes and label confusions of an annotation index.')
+        description='Count images, boxes and label confusions of an annotation index.',
+    )
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
     parser.add_argument('--out', required=True, metavar='DIR', help='where the files go')
-    parser.add_argument('--iou', type=float, default=0.9, metavar='X',
-                        help='boxes of an image with at least this IoU are one object '
-                        '(%(default)s)')
-    parser.add_argument('--group-of', action='store_true',
-                        help='count group-of boxes as objects, too')
-    parser.add_argument('--expanded', action='store_true',
-                        help='concurrent rates of labels expanded to all ancestors')
-    parser.add_argument('--threshold', type=float, default=0.1, metavar='X',
-                        help='least concurrent rate of a confused pair (%(default)s)')
-    parser.add_argument('--min-count', type=int, default=1, metavar='N',
-                        help='least number of objects of a class in a confused pair '
-                        '(%(default)s)')
-    parser.add_argument('--pairs', type=int, default=55, metavar='N',
-                        help='how many confused pairs the figures show (%(default)s)')
-    parser.add_argument('--compare', nargs='+', default=[], metavar='INDEX',
-                        help='other indexes, such as of COCO, to draw beside in the figure of '
-                        'images per class')
+    parser.add_argument(
+        '--iou',
+        type=float,
+        default=0.9,
+        metavar='X',
+        help='boxes of an image with at least this IoU are one object (%(default)s)',
+    )
+    parser.add_argument(
+        '--group-of', action='store_true', help='count group-of boxes as objects, too'
+    )
+    parser.add_argument(
+        '--expanded',
+        action='store_true',
+        help='concurrent rates of labels expanded to all ancestors',
+    )
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        default=0.1,
+        metavar='X',
+        help='least concurrent rate of a confused pair (%(default)s)',
+    )
+    parser.add_argument(
+        '--min-count',
+        type=int,
+        default=1,
+        metavar='N',
+        help='least number of objects of a class in a confused pair (%(default)s)',
+    )
+    parser.add_argument(
+        '--pairs',
+        type=int,
+        default=55,
+        metavar='N',
+        help='how many confused pairs the figures show (%(default)s)',
+    )
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        default=[],
+        metavar='INDEX',
+        help='other indexes, such as of COCO, to draw beside in the figure of images per class',
+    )
     args = parser.parse_args(argv)
     for name, value in (('--iou', args.iou), ('--threshold', args.threshold)):
         if not 0 < value <= 1:
@@ -361,12 +468,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; ``--help`` says what it takes."""
     args = _parse(argv)
     index = AnnotationIndex.open(args.index)
-    others = [(Path(path).stem, count_classes(AnnotationIndex.open(path)).images)
-              for path in args.compare]
+    others = [
+        (Path(path).stem, count_classes(AnnotationIndex.open(path)).images) for path in args.compare
+    ]
     found = statistics(index, args.iou, args.group_of, args.expanded)
     try:
-        said = write_statistics(args.out, found, index, args.threshold, args.min_count,
-                                args.pairs, others)
+        said = write_statistics(
+            args.out, found, index, args.threshold, args.min_count, args.pairs, others
+        )
     except OSError as e:
         raise InputError(f'--out {args.out}: cannot write there: {e.strerror or e}') from e
     for line in describe(said):
@@ -376,8 +485,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def describe(said: dict) -> list[str]:
     """Return the lines the command prints; the argument is :func:`summary`'s."""
-    lines = [f'images: {said["images"]:,}; boxes: {said["boxes"]:,} of '
-             f'{said["leaf_classes"]} leaf and {said["parent_classes"]} parent classes']
+    lines = [
+        f'images: {said["images"]:,}; boxes: {said["boxes"]:,} of '
+        f'{said["leaf_classes"]} leaf and {said["parent_classes"]} parent classes'
+    ]
     for key, how in (('imbalance', 'as annotated'), ('imbalance_expanded', 'expanded')):
         it = said[key]
         if it['magnitude'] is not None:
@@ -385,14 +496,19 @@ def describe(said: dict) -> list[str]:
                 f'imbalance magnitude, {how}: {it["magnitude"]:,.0f} '
                 f'({it["largest"]["class"]} {it["largest"]["images"]:,} : '
                 f'{it["smallest"]["class"]} {it["smallest"]["images"]:,} images); '
-                f'classes without an image: {it["classes_without_image"]}')
+                f'classes without an image: {it["classes_without_image"]}'
+            )
     rates, parents = said['concurrent_rates'], said['parents']
-    lines.append(f'pairs of leaf classes with a concurrent rate of {rates["threshold"]:g} or '
-                 f'more: {rates["ordered_pairs_of_leaves"]} ordered, '
-                 f'{rates["unordered_pairs_of_leaves"]} unordered')
+    lines.append(
+        f'pairs of leaf classes with a concurrent rate of {rates["threshold"]:g} or '
+        f'more: {rates["ordered_pairs_of_leaves"]} ordered, '
+        f'{rates["unordered_pairs_of_leaves"]} unordered'
+    )
     if parents['without_leaf'] is not None:
-        lines.append(f'objects of parent classes: {parents["without_descendant"]:.1%} have no '
-                     f'more special label, {parents["without_leaf"]:.1%} no leaf label')
+        lines.append(
+            f'objects of parent classes: {parents["without_descendant"]:.1%} have no '
+            f'more special label, {parents["without_leaf"]:.1%} no leaf label'
+        )
     return lines
 
 

@@ -19,14 +19,29 @@ _INK, _MUTED, _LINE = '#1f2933', '#5f6b7a', '#d9dee5'
 _BLUE, _LIGHT, _ORANGE, _GREY = '#2b6cb0', '#9ec5e8', '#dd6b20', '#cbd2da'
 _SERIES = (_BLUE, _ORANGE, '#2f855a', '#805ad5', '#b83280')
 _STYLE = {
-    'svg.fonttype': 'none', 'svg.hashsalt': 'pfdet', 'text.parse_math': False, 'font.size': 9,
-    'text.color': _INK, 'axes.labelcolor': _MUTED, 'xtick.color': _MUTED, 'ytick.color': _INK,
-    'axes.edgecolor': _LINE, 'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.titlesize': 11, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
-    'axes.grid': True, 'grid.color': _LINE, 'grid.linewidth': .7, 'axes.axisbelow': True,
-    'xtick.major.size': 3, 'ytick.major.size': 0, 'figure.dpi': 100,
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'pfdet',
+    'text.parse_math': False,
+    'font.size': 9,
+    'text.color': _INK,
+    'axes.labelcolor': _MUTED,
+    'xtick.color': _MUTED,
+    'ytick.color': _INK,
+    'axes.edgecolor': _LINE,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.titlesize': 11,
+    'axes.titleweight': 'bold',
+    'axes.titlelocation': 'left',
+    'axes.grid': True,
+    'grid.color': _LINE,
+    'grid.linewidth': 0.7,
+    'axes.axisbelow': True,
+    'xtick.major.size': 3,
+    'ytick.major.size': 0,
+    'figure.dpi': 100,
 }
-_BAR_HEIGHT = .19  # inches a row of a bar chart takes
+_BAR_HEIGHT = 0.19  # inches a row of a bar chart takes
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -40,14 +55,15 @@ def save(figure: Figure, path: Path) -> None:
         OSError: If a file cannot be written.
     """
     with matplotlib.rc_context(_STYLE):
-        for suffix, metadata in (('.svg', {'Date': None, 'Creator': None}),
-                                 ('.png', {'Software': None})):
+        for suffix, metadata in (
+            ('.svg', {'Date': None, 'Creator': None}),
+            ('.png', {'Software': None}),
+        ):
             with replace_when_done(path.with_name(path.name + suffix)) as unfinished:
                 figure.savefig(unfinished, dpi=150, metadata=metadata)
 
 
-def images_per_class(series: Sequence[tuple[str, np.ndarray]],
-                     names: Sequence[str]) -> Figure:
+def images_per_class(series: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
     """Draw the images of every class, most frequent first (figure 2).
 
     Args:
@@ -62,16 +78,21 @@ def images_per_class(series: Sequence[tuple[str, np.ndarray]],
     with matplotlib.rc_context(_STYLE):
         for k, (title, images) in enumerate(series):
             images = np.asarray(images)
-            order = np.argsort(-images, kind='stable')[:np.count_nonzero(images)]
+            order = np.argsort(-images, kind='stable')[: np.count_nonzero(images)]
             if not len(order):
                 continue
             colour = _SERIES[k % len(_SERIES)]
             count = images[order]
-            edges = np.arange(len(order) + 1) + .5
-            ax.stairs(count, edges, color=colour, linewidth=1.6,
-                      label=f'{title}: {len(order)} classes, largest : smallest = '
-                            f'{count[0] / count[-1]:,.0f} : 1')
-            ax.stairs(count, edges, color=colour, fill=True, alpha=.12)
+            edges = np.arange(len(order) + 1) + 0.5
+            ax.stairs(
+                count,
+                edges,
+                color=colour,
+                linewidth=1.6,
+                label=f'{title}: {len(order)} classes, largest : smallest = '
+                f'{count[0] / count[-1]:,.0f} : 1',
+            )
+            ax.stairs(count, edges, color=colour, fill=True, alpha=0.12)
             if k == 0:
                 _name_ends(ax, count, [names[i] for i in order])
         if ax.patches:
@@ -90,13 +111,21 @@ def images_per_class(series: Sequence[tuple[str, np.ndarray]],
 
 def _name_ends(ax: Axes, count: np.ndarray, names: Sequence[str]) -> None:
     for rank, at, align in ((1, (14, 2), 'left'), (len(count), (-14, 0), 'right')):
-        ax.annotate(f'{names[rank - 1]} {count[rank - 1]:,}', (rank, count[rank - 1]), at,
-                    textcoords='offset points', ha=align, va='center', fontsize=8.5,
-                    color=_MUTED)
+        ax.annotate(
+            f'{names[rank - 1]} {count[rank - 1]:,}',
+            (rank, count[rank - 1]),
+            at,
+            textcoords='offset points',
+            ha=align,
+            va='center',
+            fontsize=8.5,
+            color=_MUTED,
+        )
 
 
-def pair_bars(pairs: Sequence[ConfusedPair], names: Sequence[str],
-              threshold: float = 0.) -> Figure:
+def pair_bars(
+    pairs: Sequence[ConfusedPair], names: Sequence[str], threshold: float = 0.0
+) -> Figure:
     """Draw the rates of confused pairs (figure 3a).
 
     Args:
@@ -116,13 +145,27 @@ def pair_bars(pairs: Sequence[ConfusedPair], names: Sequence[str],
             _say(ax, f'no pair of leaf classes has a rate of {threshold:g} or more')
             return figure
         at = np.arange(len(shown))
-        ax.barh(at, [p.rate for p in shown], height=.7, color=_BLUE, label='first as second')
-        ax.plot([p.reverse for p in shown], at, '|', color=_ORANGE, markersize=8,
-                markeredgewidth=2.2, label='second as first')
-        ax.axvline(threshold, color=_MUTED, linewidth=.8, linestyle=(0, (4, 3)))
+        ax.barh(at, [p.rate for p in shown], height=0.7, color=_BLUE, label='first as second')
+        ax.plot(
+            [p.reverse for p in shown],
+            at,
+            '|',
+            color=_ORANGE,
+            markersize=8,
+            markeredgewidth=2.2,
+            label='second as first',
+        )
+        ax.axvline(threshold, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         for y, p in zip(at, shown):
-            ax.annotate(f'{p.rate:.0%}', (max(p.rate, p.reverse), y), (5, 0),
-                        textcoords='offset points', va='center', fontsize=8, color=_MUTED)
+            ax.annotate(
+                f'{p.rate:.0%}',
+                (max(p.rate, p.reverse), y),
+                (5, 0),
+                textcoords='offset points',
+                va='center',
+                fontsize=8,
+                color=_MUTED,
+            )
         _rows(ax, [f'{names[p.i]} as {names[p.j]}' for p in shown])
         ax.set_xlabel('concurrent rate')
         ax.set_xlim(0, 1.06)
@@ -130,8 +173,9 @@ def pair_bars(pairs: Sequence[ConfusedPair], names: Sequence[str],
     return figure
 
 
-def confusion_matrix(rates: np.ndarray, pairs: Sequence[ConfusedPair],
-                     names: Sequence[str]) -> Figure:
+def confusion_matrix(
+    rates: np.ndarray, pairs: Sequence[ConfusedPair], names: Sequence[str]
+) -> Figure:
     """Draw the concurrent rates among the classes of confused pairs.
 
     Args:
@@ -150,37 +194,50 @@ def confusion_matrix(rates: np.ndarray, pairs: Sequence[ConfusedPair],
             ax.set_title('Concurrent rates')
             _say(ax, 'no confused pair')
         return figure
-    edges = sp.coo_array(([1] * len(pairs), (np.searchsorted(chosen, [p.i for p in pairs]),
-                                             np.searchsorted(chosen, [p.j for p in pairs]))),
-                         (len(chosen),) * 2)
+    edges = sp.coo_array(
+        (
+            [1] * len(pairs),
+            (
+                np.searchsorted(chosen, [p.i for p in pairs]),
+                np.searchsorted(chosen, [p.j for p in pairs]),
+            ),
+        ),
+        (len(chosen),) * 2,
+    )
     cluster = connected_components(edges, directed=False)[1]
     chosen = chosen[np.lexsort((chosen, cluster, -np.bincount(cluster)[cluster]))]
-    side = max(2.4, .175 * len(chosen))
-    figure, ax = _figure(side + 2.4, side + 2.)
+    side = max(2.4, 0.175 * len(chosen))
+    figure, ax = _figure(side + 2.4, side + 2.0)
     with matplotlib.rc_context(_STYLE):
-        image = ax.imshow(np.ma.masked_equal(rates[np.ix_(chosen, chosen)], 0), vmin=-.08, vmax=1,
-                          cmap='Blues')
+        image = ax.imshow(
+            np.ma.masked_equal(rates[np.ix_(chosen, chosen)], 0), vmin=-0.08, vmax=1, cmap='Blues'
+        )
         labels = [names[c] for c in chosen]
         ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=8, color=_INK)
         ax.set_yticks(range(len(chosen)), labels, fontsize=8)
         ax.tick_params(length=0)
-        ax.set_xticks(np.arange(len(chosen) + 1) - .5, minor=True)
-        ax.set_yticks(np.arange(len(chosen) + 1) - .5, minor=True)
+        ax.set_xticks(np.arange(len(chosen) + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(len(chosen) + 1) - 0.5, minor=True)
         ax.tick_params(which='minor', length=0)
         ax.grid(False)
-        ax.grid(which='minor', color=_LINE, linewidth=.5)
+        ax.grid(which='minor', color=_LINE, linewidth=0.5)
         ax.set_title('Concurrent rates')
         ax.set_ylabel('objects of the class')
         ax.set_xlabel('that are labelled as')
-        bar = figure.colorbar(image, ax=ax, shrink=.5, aspect=30, pad=.01,
-                              format=PercentFormatter(1, 0))
+        bar = figure.colorbar(
+            image, ax=ax, shrink=0.5, aspect=30, pad=0.01, format=PercentFormatter(1, 0)
+        )
         bar.outline.set_visible(False)
         bar.ax.set_ylim(0, 1)
     return figure
 
 
-def parent_bars(objects: np.ndarray, without_descendant: np.ndarray, without_leaf: np.ndarray,
-                names: Sequence[str]) -> Figure:
+def parent_bars(
+    objects: np.ndarray,
+    without_descendant: np.ndarray,
+    without_leaf: np.ndarray,
+    names: Sequence[str],
+) -> Figure:
     """Draw which part of each parent class's objects lacks a more special label (figure 3b).
 
     Args:
@@ -205,18 +262,27 @@ def parent_bars(objects: np.ndarray, without_descendant: np.ndarray, without_lea
             return figure
         at = np.arange(len(shown))
         for left, width, colour, label in (
-                (0, alone, _ORANGE, 'the parent alone'),
-                (alone, lacking - alone, '#f6c28b', 'a class between, no leaf'),
-                (lacking, 1 - lacking, _LIGHT, 'a leaf')):
-            ax.barh(at, width, left=left, height=.74, color=colour, label=label)
+            (0, alone, _ORANGE, 'the parent alone'),
+            (alone, lacking - alone, '#f6c28b', 'a class between, no leaf'),
+            (lacking, 1 - lacking, _LIGHT, 'a leaf'),
+        ):
+            ax.barh(at, width, left=left, height=0.74, color=colour, label=label)
         for y, k in zip(at, shown):
-            ax.annotate(f'{objects[k]:,}', (1, y), (4, 0), textcoords='offset points',
-                        va='center', fontsize=8, color=_MUTED)
+            ax.annotate(
+                f'{objects[k]:,}',
+                (1, y),
+                (4, 0),
+                textcoords='offset points',
+                va='center',
+                fontsize=8,
+                color=_MUTED,
+            )
         _rows(ax, [names[k] for k in shown])
         ax.set_xlabel('share of the objects (their number on the right)')
         ax.set_xlim(0, 1)
-        ax.legend(frameon=False, loc='upper center', bbox_to_anchor=(.5, 0), ncols=3,
-                  borderaxespad=3.6)
+        ax.legend(
+            frameon=False, loc='upper center', bbox_to_anchor=(0.5, 0), ncols=3, borderaxespad=3.6
+        )
     return figure
 
 
@@ -229,13 +295,13 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.set_yticks(range(len(labels)), labels, fontsize=8)
-    ax.set_ylim(len(labels) - .4, -.6)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
     ax.grid(axis='y', visible=False)
 
 
 def _say(ax: Axes, text: str) -> None:
-    ax.text(.5, .5, text, ha='center', va='center', transform=ax.transAxes, color=_MUTED)
+    ax.text(0.5, 0.5, text, ha='center', va='center', transform=ax.transAxes, color=_MUTED)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)

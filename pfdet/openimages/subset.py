@@ -38,10 +38,16 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
     for name in ('positive', 'negative'):
         columns[name + '_offsets'], at = _gather(old[name + '_offsets'], images)
         columns[name] = old[name][at]
-    counts = {'images': len(images), 'objects': len(objects), 'labels': len(columns['label']),
-              'positive': len(columns['positive']), 'negative': len(columns['negative'])}
-    return write_index(out, columns, index.classes, index.hierarchy, index.images,
-                       _suffixes(index), counts)
+    counts = {
+        'images': len(images),
+        'objects': len(objects),
+        'labels': len(columns['label']),
+        'positive': len(columns['positive']),
+        'negative': len(columns['negative']),
+    }
+    return write_index(
+        out, columns, index.classes, index.hierarchy, index.images, _suffixes(index), counts
+    )
 
 
 def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,5 +64,5 @@ def _suffixes(index: AnnotationIndex) -> list[str]:
     codes, first = np.unique(index.columns['image_suffix'], return_index=True)
     suffixes = [''] * (int(codes[-1]) + 1 if len(codes) else 0)
     for code, i in zip(codes, first):
-        suffixes[code] = str(index.image_path(int(i)))[len(str(index.images / index.image_id(i))):]
+        suffixes[code] = str(index.image_path(int(i)))[len(str(index.images / index.image_id(i))) :]
     return suffixes

@@ -15,8 +15,13 @@ from pfdet.openimages.box_flags import DEPICTION, GROUP_OF, INSIDE, OCCLUDED, TR
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
 
-FLAGS = {'IsOccluded': OCCLUDED, 'IsTruncated': TRUNCATED, 'IsGroupOf': GROUP_OF,
-         'IsDepiction': DEPICTION, 'IsInside': INSIDE}
+FLAGS = {
+    'IsOccluded': OCCLUDED,
+    'IsTruncated': TRUNCATED,
+    'IsGroupOf': GROUP_OF,
+    'IsDepiction': DEPICTION,
+    'IsInside': INSIDE,
+}
 _CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
 
 
@@ -101,14 +106,22 @@ def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
         InputError: If a file cannot be read or has no rows, a row is malformed (the message
             names file and line), or no row has a class of ``classes``.
     """
-    kinds = {'ImageID': 'id', 'LabelName': 'class',
-             **dict.fromkeys(('XMin', 'XMax', 'YMin', 'YMax'), 'coordinate')}
+    kinds = {
+        'ImageID': 'id',
+        'LabelName': 'class',
+        **dict.fromkeys(('XMin', 'XMax', 'YMin', 'YMax'), 'coordinate'),
+    }
     optional = dict.fromkeys(FLAGS, 'flag')
     parts = list(map_batches(functools.partial(_box_part, classes), paths, kinds, optional))
     counts, unknown = _total(parts, paths, classes)
     ids, image = _number_ids(parts)
-    return BoxTable(ids, image, *(np.concatenate([part.columns[k] for part in parts])
-                                  for k in range(3)), counts, unknown)
+    return BoxTable(
+        ids,
+        image,
+        *(np.concatenate([part.columns[k] for part in parts]) for k in range(3)),
+        counts,
+        unknown,
+    )
 
 
 def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
@@ -127,9 +140,13 @@ def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     known = label >= 0
     solid = (bbox[:, 0] < bbox[:, 2]) & (bbox[:, 1] < bbox[:, 3])
     keep = known & solid
-    counts = {'rows': batch.num_rows, 'boxes': int(keep.sum()),
-              'clipped': int((outside & keep).sum()), 'unknown_class': int((~known).sum()),
-              'degenerate': int((known & ~solid).sum())}
+    counts = {
+        'rows': batch.num_rows,
+        'boxes': int(keep.sum()),
+        'clipped': int((outside & keep).sum()),
+        'unknown_class': int((~known).sum()),
+        'degenerate': int((known & ~solid).sum()),
+    }
     image = numbers(ids.indices)
     if not keep.all():
         image, label, bbox, flags = image[keep], label[keep], bbox[keep], flags[keep]
@@ -153,12 +170,20 @@ def read_image_labels(paths: Paths, classes: Classes) -> ImageLabelTable:
         InputError: As in :func:`read_boxes`.
     """
     kinds = {'ImageID': 'id', 'LabelName': 'class'}
-    parts = list(map_batches(functools.partial(_label_part, classes), paths, kinds,
-                             {'Confidence': 'confidence'}))
+    parts = list(
+        map_batches(
+            functools.partial(_label_part, classes), paths, kinds, {'Confidence': 'confidence'}
+        )
+    )
     counts, unknown = _total(parts, paths, classes)
     ids, image = _number_ids(parts)
-    return ImageLabelTable(ids, image, *(np.concatenate([part.columns[k] for part in parts])
-                                         for k in range(2)), counts, unknown)
+    return ImageLabelTable(
+        ids,
+        image,
+        *(np.concatenate([part.columns[k] for part in parts]) for k in range(2)),
+        counts,
+        unknown,
+    )
 
 
 def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
@@ -171,10 +196,19 @@ def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
     known = label >= 0
     verified = (confidence == 0) | (confidence == 1)
     keep = known & verified
-    counts = {'rows': batch.num_rows, 'labels': int(keep.sum()),
-              'unknown_class': int((~known).sum()), 'unverified': int((known & ~verified).sum())}
-    return _Part(ids.dictionary, numbers(ids.indices)[keep],
-                 (label[keep], confidence[keep] == 1), counts, unknown)
+    counts = {
+        'rows': batch.num_rows,
+        'labels': int(keep.sum()),
+        'unknown_class': int((~known).sum()),
+        'unverified': int((known & ~verified).sum()),
+    }
+    return _Part(
+        ids.dictionary,
+        numbers(ids.indices)[keep],
+        (label[keep], confidence[keep] == 1),
+        counts,
+        unknown,
+    )
 
 
 @dataclass
@@ -200,8 +234,9 @@ def _encode_mids(column: pa.DictionaryArray, classes: Classes) -> tuple[np.ndarr
     return of_code[codes], unknown
 
 
-def _total(parts: list[_Part], paths: Paths,
-           classes: Classes) -> tuple[dict[str, int], dict[str, int]]:
+def _total(
+    parts: list[_Part], paths: Paths, classes: Classes
+) -> tuple[dict[str, int], dict[str, int]]:
     counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
     unknown = sum((part.unknown for part in parts), Counter())
     if counts['unknown_class'] == counts['rows']:
@@ -210,7 +245,8 @@ def _total(parts: list[_Part], paths: Paths,
         raise InputError(
             f'{files}: none of the {counts["rows"]} rows has one of the {len(classes)} classes; '
             f'expected LabelName such as {classes.mids[0]}, found {named}; '
-            'is this the right class file?')
+            'is this the right class file?'
+        )
     return counts, dict(unknown)
 
 
@@ -238,7 +274,8 @@ def _sorted_distinct(strings: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def union_of_ids(
-        tables: Sequence[BoxTable | ImageLabelTable]) -> tuple[list[str], list[np.ndarray]]:
+    tables: Sequence[BoxTable | ImageLabelTable],
+) -> tuple[list[str], list[np.ndarray]]:
     """Join the image ids of several tables.
 
     Args:
@@ -253,7 +290,8 @@ def union_of_ids(
 
 
 def arrow_union_of_ids(
-        tables: Sequence[BoxTable | ImageLabelTable]) -> tuple[pa.Array, list[np.ndarray]]:
+    tables: Sequence[BoxTable | ImageLabelTable],
+) -> tuple[pa.Array, list[np.ndarray]]:
     """Do as :func:`union_of_ids`; the ids are Arrow's large strings."""
     union = tables[0].ids
     found = [pc.index_in(table.ids, value_set=union) for table in tables]

@@ -4,8 +4,17 @@ from pfdet.errors import InputError
 from pfdet.recipes import peng_2020, pfdet_2018
 from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
 
-__all__ = ['DEFAULT', 'RECIPES', 'TABLES', 'Recipe', 'at_scale', 'find', 'from_dict', 'override',
-           'to_dict']
+__all__ = [
+    'DEFAULT',
+    'RECIPES',
+    'TABLES',
+    'Recipe',
+    'at_scale',
+    'find',
+    'from_dict',
+    'override',
+    'to_dict',
+]
 
 # By what the names of their rows begin with
 TABLES = pfdet_2018.TABLES | peng_2020.TABLES

@@ -116,7 +116,8 @@ class PaperTable:
             return (None,) * len(row.values)
         return tuple(
             None if value is None or below is None else round(value - below, 2)
-            for value, below in zip(row.values, self.row(row.over).values))
+            for value, below in zip(row.values, self.row(row.over).values)
+        )
 
 
 @functools.cache
@@ -141,14 +142,27 @@ def table_of(recipe: str) -> PaperTable | None:
 
 def _table(paper: Mapping[str, Any], table: Mapping[str, Any]) -> PaperTable:
     measures = tuple(
-        Measure(m['name'], m['of'], tuple(m.get('mids', ())),
-                tuple(m['ranks']) if 'ranks' in m else None)
-        for m in table['measures'])
+        Measure(
+            m['name'],
+            m['of'],
+            tuple(m.get('mids', ())),
+            tuple(m['ranks']) if 'ranks' in m else None,
+        )
+        for m in table['measures']
+    )
     rows = tuple(
         PaperRow(r['name'], r['recipe'], tuple(r['values']), r.get('over'), r.get('settings', {}))
-        for r in table['rows'])
+        for r in table['rows']
+    )
     number = table['number']
     return PaperTable(
-        f'{paper["prefix"]}table{number}', f'{paper["name"]}, Table {number}', table['caption'],
-        paper['source'], measures, rows, table['rows_are'], table.get('across', False),
-        table.get('note', ''))
+        f'{paper["prefix"]}table{number}',
+        f'{paper["name"]}, Table {number}',
+        table['caption'],
+        paper['source'],
+        measures,
+        rows,
+        table['rows_are'],
+        table.get('across', False),
+        table.get('note', ''),
+    )

@@ -23,20 +23,30 @@ from dataclasses import replace
 from pfdet.recipes.recipe import Recipe, Table
 
 RESNET50 = Recipe(
-    backbone='resnet50', loss='softmax', ignore_descendants=False, expand_scores=True,
-    join_iou=0.9, epochs=7., steps=(4 / 7, 6 / 7), base_lr=0.01, lr_batch_size=8)
+    backbone='resnet50',
+    loss='softmax',
+    ignore_descendants=False,
+    expand_scores=True,
+    join_iou=0.9,
+    epochs=7.0,
+    steps=(4 / 7, 6 / 7),
+    base_lr=0.01,
+    lr_batch_size=8,
+)
 RESNEXT152 = replace(RESNET50, backbone='resnext152')
 
 
 def _row(table: int, base: Recipe, name: str, about: str, **fields) -> Recipe:
-    return replace(base, name=f'cs-table{table}-{name}',
-                   about=f'Peng et al. Table {table}: {about}', **fields)
+    return replace(
+        base, name=f'cs-table{table}-{name}', about=f'Peng et al. Table {table}: {about}', **fields
+    )
 
 
 # Table 1, losses
 SOFTMAX = _row(1, RESNET50, 'softmax', 'Softmax Loss, non-balance')
-CONCURRENT = _row(1, SOFTMAX, 'concurrent', 'Concurrent Softmax Loss, non-balance',
-                  loss='concurrent_softmax')
+CONCURRENT = _row(
+    1, SOFTMAX, 'concurrent', 'Concurrent Softmax Loss, non-balance', loss='concurrent_softmax'
+)
 BALANCED = _row(1, SOFTMAX, 'softmax-balanced', 'Softmax Loss, balanced', sampler='class_aware')
 BCE = _row(1, BALANCED, 'bce', 'BCE Loss, balanced', loss='sigmoid')
 TABLE1 = (
@@ -47,21 +57,41 @@ TABLE1 = (
     SOFTMAX,
     CONCURRENT,
     BALANCED,
-    _row(1, BALANCED, 'concurrent-balanced', 'Concurrent Softmax Loss, balanced',
-         loss='concurrent_softmax'),
+    _row(
+        1,
+        BALANCED,
+        'concurrent-balanced',
+        'Concurrent Softmax Loss, balanced',
+        loss='concurrent_softmax',
+    ),
 )
 
 # Table 2, losses and scores
 _BOTH = _row(2, BALANCED, 'softmax-softmax', 'trained and tested with softmax')
-_TRAINED = _row(2, _BOTH, 'concurrent-softmax',
-                'trained with concurrent softmax, tested with softmax', loss='concurrent_softmax')
+_TRAINED = _row(
+    2,
+    _BOTH,
+    'concurrent-softmax',
+    'trained with concurrent softmax, tested with softmax',
+    loss='concurrent_softmax',
+)
 TABLE2 = (
     _BOTH,
-    _row(2, _BOTH, 'softmax-concurrent', 'trained with softmax, tested with concurrent softmax',
-         score='concurrent_softmax'),
+    _row(
+        2,
+        _BOTH,
+        'softmax-concurrent',
+        'trained with softmax, tested with concurrent softmax',
+        score='concurrent_softmax',
+    ),
     _TRAINED,
-    _row(2, _TRAINED, 'concurrent-concurrent', 'trained and tested with concurrent softmax',
-         score='concurrent_softmax'),
+    _row(
+        2,
+        _TRAINED,
+        'concurrent-concurrent',
+        'trained and tested with concurrent softmax',
+        score='concurrent_softmax',
+    ),
 )
 
 # Table 3, sampling
@@ -70,59 +100,106 @@ TABLE3 = (
     _NON_BALANCE,
     _row(3, _NON_BALANCE, 'class-aware', 'Class-aware Sampling', sampler='class_aware'),
     _row(3, _NON_BALANCE, 'effective-number', 'Effective Number', effective_beta=0.999),
-    *(_row(3, _NON_BALANCE, f'soft-{lam}', f'Soft-balance, lambda {lam}', sampler='soft_balance',
-           soft_balance_lambda=lam) for lam in (0.3, 0.5, 0.7, 1.0, 1.5)),
+    *(
+        _row(
+            3,
+            _NON_BALANCE,
+            f'soft-{lam}',
+            f'Soft-balance, lambda {lam}',
+            sampler='soft_balance',
+            soft_balance_lambda=lam,
+        )
+        for lam in (0.3, 0.5, 0.7, 1.0, 1.5)
+    ),
 )
 
 # Table 4, schedules; an epoch count changes the steps in proportion.
 _I7 = _row(4, RESNEXT152, 'non-balance-7', 'Non-balance, ImageNet, 7 epochs')
-_LONGER = {n: _row(4, _I7, f'non-balance-{n}', f'Non-balance, ImageNet, {n} epochs',
-                   epochs=float(n)) for n in (11, 14, 16)}
-_S20 = _row(4, RESNEXT152, 'scratch-20', 'Non-balance, from scratch, 20 epochs', epochs=20.,
-            init='scratch')
-_CLASS_AWARE = _row(4, _I7, 'class-aware-7', 'Class-aware Sampling, ImageNet, 7 epochs',
-                    sampler='class_aware')
-_HYBRID = _row(4, _CLASS_AWARE, 'hybrid-s20', 'Class-aware Sampling, Non-balance S20, 20+7 epochs',
-               init=_S20.name)
-SOFT_BALANCE = _row(4, _HYBRID, 'soft-balance', 'Soft-balance, Non-balance S20, 20+7 epochs',
-                    sampler='soft_balance')
+_LONGER = {
+    n: _row(4, _I7, f'non-balance-{n}', f'Non-balance, ImageNet, {n} epochs', epochs=float(n))
+    for n in (11, 14, 16)
+}
+_S20 = _row(
+    4, RESNEXT152, 'scratch-20', 'Non-balance, from scratch, 20 epochs', epochs=20.0, init='scratch'
+)
+_CLASS_AWARE = _row(
+    4, _I7, 'class-aware-7', 'Class-aware Sampling, ImageNet, 7 epochs', sampler='class_aware'
+)
+_HYBRID = _row(
+    4,
+    _CLASS_AWARE,
+    'hybrid-s20',
+    'Class-aware Sampling, Non-balance S20, 20+7 epochs',
+    init=_S20.name,
+)
+SOFT_BALANCE = _row(
+    4, _HYBRID, 'soft-balance', 'Soft-balance, Non-balance S20, 20+7 epochs', sampler='soft_balance'
+)
 TABLE4 = (
     _I7,
     *_LONGER.values(),
     _S20,
     _CLASS_AWARE,
-    _row(4, _CLASS_AWARE, 'class-aware-14', 'Class-aware Sampling, ImageNet, 14 epochs',
-         epochs=14.),
-    _row(4, _CLASS_AWARE, 'hybrid-i14', 'Class-aware Sampling, Non-balance I14, 14+7 epochs',
-         init=_LONGER[14].name),
+    _row(
+        4, _CLASS_AWARE, 'class-aware-14', 'Class-aware Sampling, ImageNet, 14 epochs', epochs=14.0
+    ),
+    _row(
+        4,
+        _CLASS_AWARE,
+        'hybrid-i14',
+        'Class-aware Sampling, Non-balance I14, 14+7 epochs',
+        init=_LONGER[14].name,
+    ),
     _HYBRID,
     SOFT_BALANCE,
-    _row(4, SOFT_BALANCE, 'soft-balance-concurrent',
-         'Soft-balance with concurrent softmax in training and testing, Non-balance S20, '
-         '20+7 epochs', loss='concurrent_softmax', score='concurrent_softmax'),
+    _row(
+        4,
+        SOFT_BALANCE,
+        'soft-balance-concurrent',
+        'Soft-balance with concurrent softmax in training and testing, Non-balance S20, '
+        '20+7 epochs',
+        loss='concurrent_softmax',
+        score='concurrent_softmax',
+    ),
 )
 
 # Table 5, the way to the submission
-_BASELINE = _row(5, RESNEXT152, 'baseline', 'Baseline (ResNeXt-152), multi-scale',
-                 min_size=(640, 1056))
+_BASELINE = _row(
+    5, RESNEXT152, 'baseline', 'Baseline (ResNeXt-152), multi-scale', min_size=(640, 1056)
+)
 _STEP1 = _row(5, _BASELINE, 'class-aware', '+ Class-aware Sampling', sampler='class_aware')
-_STEP2 = _row(5, _STEP1, 'concurrent', '+ Concurrent Softmax Loss', loss='concurrent_softmax',
-              score='concurrent_softmax')
+_STEP2 = _row(
+    5,
+    _STEP1,
+    'concurrent',
+    '+ Concurrent Softmax Loss',
+    loss='concurrent_softmax',
+    score='concurrent_softmax',
+)
 _STEP3 = _row(5, _STEP2, 'soft-balance', '+ Soft-balance', sampler='soft_balance')
 _STEP4 = _row(5, _STEP3, 'hybrid', '+ Hybrid Training Scheduler', init='cs-table5-first-stage')
 TABLE5 = (
-    _BASELINE, _STEP1, _STEP2, _STEP3,
-    _row(5, _BASELINE, 'first-stage', 'the first stage of the hybrid schedule, 20 epochs',
-         epochs=20., init='scratch'),
+    _BASELINE,
+    _STEP1,
+    _STEP2,
+    _STEP3,
+    _row(
+        5,
+        _BASELINE,
+        'first-stage',
+        'the first stage of the hybrid schedule, 20 epochs',
+        epochs=20.0,
+        init='scratch',
+    ),
     _STEP4,
 )
 
 TABLES = {
     'cs-table1': Table('Peng et al. 2020, Table 1: losses', TABLE1),
     'cs-table2': Table(
-        'Peng et al. 2020, Table 2: losses in training and scores in testing', TABLE2),
+        'Peng et al. 2020, Table 2: losses in training and scores in testing', TABLE2
+    ),
     'cs-table3': Table('Peng et al. 2020, Table 3: sampling', TABLE3),
     'cs-table4': Table('Peng et al. 2020, Table 4: schedules', TABLE4),
-    'cs-table5': Table(
-        'Peng et al. 2020, Table 5: the way to the submission', TABLE5),
+    'cs-table5': Table('Peng et al. 2020, Table 5: the way to the submission', TABLE5),
 }

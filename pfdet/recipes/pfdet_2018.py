@@ -10,7 +10,8 @@ from pfdet.recipes.recipe import Recipe, Table, at_scale
 BASELINE = Recipe(
     name='table1-baseline',
     about='PFDet Table 1: Baseline (FPN with SE-ResNeXt-101), sigmoid loss, 12 epochs, a tenth of '
-          'the learning rate from epochs 8 and 11')
+    'the learning rate from epochs 8 and 11',
+)
 
 
 def _row(above: Recipe, name: str, about: str, **fields) -> Recipe:
@@ -22,18 +23,31 @@ PSP = _row(MULTISCALE, 'psp', '+ PSP and add BN to head', psp=True, head_bn=True
 COSINE = _row(PSP, 'cosine', '+ Cosine Annealing', schedule='cosine')
 SCALE = _row(COSINE, 'scale', '+ Add FPN scale', fpn_scale=5)
 COOCCURRENCE = _row(SCALE, 'cooccurrence', '+ Co-occurrence loss', cooccurrence=True)
-EPOCHS = _row(COOCCURRENCE, 'epochs', '+ 16 epochs', epochs=16.)
+EPOCHS = _row(COOCCURRENCE, 'epochs', '+ 16 epochs', epochs=16.0)
 CONTEXT = _row(EPOCHS, 'context', '+ Context head', context=True)
-SENET = _row(CONTEXT, 'senet154', '+ SENet-154 and additional anchors', backbone='senet154',
-             anchor_ratios=(1 / 3, 0.5, 1., 2., 3.))
+SENET = _row(
+    CONTEXT,
+    'senet154',
+    '+ SENet-154 and additional anchors',
+    backbone='senet154',
+    anchor_ratios=(1 / 3, 0.5, 1.0, 2.0, 3.0),
+)
 
 MINI = replace(
-    at_scale(COOCCURRENCE, 'mini'), name='mini', psp=False, fpn_scale=4, epochs=8.,
+    at_scale(COOCCURRENCE, 'mini'),
+    name='mini',
+    psp=False,
+    fpn_scale=4,
+    epochs=8.0,
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
-          'co-occurrence loss at mini scale')
+    'co-occurrence loss at mini scale',
+)
 WITHOUT = replace(
-    MINI, name='mini-without-cooccurrence', cooccurrence=False,
-    about='The quickstart: the same without co-occurrence loss')
+    MINI,
+    name='mini-without-cooccurrence',
+    cooccurrence=False,
+    about='The quickstart: the same without co-occurrence loss',
+)
 
 # "Identical setup except for the co-occurrence loss"
 TABLE3 = (
@@ -44,17 +58,28 @@ TABLE3 = (
 # Experts, fine-tuned from a full model. The paper does not say how long, nor with which learning
 # rate: it is a tenth of the full model's here, and eight times through the expert's own images.
 EXPERTS = tuple(
-    replace(SENET, name=f'expert-class{size}', init=SENET.name, expert_size=size, epochs=8.,
-            base_lr=0.001, about=f'PFDet Tables 2 and 4: experts of {size} classes each')
-    for size in (10, 20, 40))
-COCO = replace(EXPERTS[0], name='expert-coco', expert_size=0,
-               about='PFDet Table 2: one expert of all classes of a second data set, such as COCO')
+    replace(
+        SENET,
+        name=f'expert-class{size}',
+        init=SENET.name,
+        expert_size=size,
+        epochs=8.0,
+        base_lr=0.001,
+        about=f'PFDet Tables 2 and 4: experts of {size} classes each',
+    )
+    for size in (10, 20, 40)
+)
+COCO = replace(
+    EXPERTS[0],
+    name='expert-coco',
+    expert_size=0,
+    about='PFDet Table 2: one expert of all classes of a second data set, such as COCO',
+)
 
 TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
 TABLES = {
     'table1': Table('PFDet 2018, Table 1: single model', TABLE1),
     'table3': Table('PFDet 2018, Table 3: co-occurrence loss', TABLE3),
-    'experts': Table(
-        'PFDet 2018, Tables 2 and 4: experts, for train_experts.py', (*EXPERTS, COCO)),
+    'experts': Table('PFDet 2018, Tables 2 and 4: experts, for train_experts.py', (*EXPERTS, COCO)),
     'mini': Table('At mini scale only', (MINI, WITHOUT)),
 }

@@ -154,10 +154,21 @@ class Table(NamedTuple):
 
 # What mini scale replaces: sizes, never switches.
 _MINI = {
-    'scale': 'mini', 'backbone': 'mini_se_resnext', 'fpn_channel': 32,
-    'head_unit': 256, 'canonical_size': 56, 'anchor_size': 16, 'n_anchor': 128, 'n_roi': 128,
-    'train_proposals': (300, 300), 'test_proposals': (300, 300), 'max_size': 256,
-    'aspect_chunk': 8, 'batch_size': 4, 'test_size': 160, 'max_per_image': 100,
+    'scale': 'mini',
+    'backbone': 'mini_se_resnext',
+    'fpn_channel': 32,
+    'head_unit': 256,
+    'canonical_size': 56,
+    'anchor_size': 16,
+    'n_anchor': 128,
+    'n_roi': 128,
+    'train_proposals': (300, 300),
+    'test_proposals': (300, 300),
+    'max_size': 256,
+    'aspect_chunk': 8,
+    'batch_size': 4,
+    'test_size': 160,
+    'max_per_image': 100,
 }
 _MINI_EDGE = 160 / 800
 # Small networks bear a higher learning rate, and with so few iterations they need it.
@@ -183,8 +194,11 @@ def at_scale(recipe: Recipe, scale: str) -> Recipe:
         raise ValueError(f'scale must be full or mini, not {scale!r}')
     low, high = recipe.min_size
     return dataclasses.replace(
-        recipe, **_MINI, min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)),
-        base_lr=recipe.base_lr * _MINI_LR)
+        recipe,
+        **_MINI,
+        min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)),
+        base_lr=recipe.base_lr * _MINI_LR,
+    )
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -206,8 +220,9 @@ def from_dict(fields: Mapping[str, Any], where: str) -> Recipe:
     values = {}
     for key, value in fields.items():
         if key not in known:
-            raise InputError(f'{where}: unknown recipe field {key!r}; expected one of '
-                             + ', '.join(known))
+            raise InputError(
+                f'{where}: unknown recipe field {key!r}; expected one of ' + ', '.join(known)
+            )
         values[key] = _checked(key, value, known[key].default, where)
     return Recipe(**values)
 
@@ -241,6 +256,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is not type(default):
-        raise InputError(f'{where}: {key}={value!r}: expected {type(default).__name__}, '
-                         f'such as {default!r}')
+        raise InputError(
+            f'{where}: {key}={value!r}: expected {type(default).__name__}, such as {default!r}'
+        )
     return value

@@ -60,8 +60,10 @@ class Cell:
         """
         if not self.differences or not self.paper_difference:
             return ''
-        signs = {0 if abs(d) < .05 else 1 if d * self.paper_difference > 0 else -1
-                 for d in self.differences}
+        signs = {
+            0 if abs(d) < 0.05 else 1 if d * self.paper_difference > 0 else -1
+            for d in self.differences
+        }
         if len(signs) > 1:
             return 'seeds differ'
         return {1: 'as in the paper', -1: 'opposite', 0: 'no difference'}[signs.pop()]
@@ -111,8 +113,11 @@ class ComparedTable:
         return sum(row.recipe is not None for row in self.table.rows)
 
 
-def compare(runs: Sequence[Run], frequency: Mapping[str, int] | None = None,
-            tables: Sequence[PaperTable] | None = None) -> list[ComparedTable]:
+def compare(
+    runs: Sequence[Run],
+    frequency: Mapping[str, int] | None = None,
+    tables: Sequence[PaperTable] | None = None,
+) -> list[ComparedTable]:
     """Lay runs beside every table.
 
     Args:
@@ -149,9 +154,14 @@ def other_runs(runs: Sequence[Run]) -> list[ComparedRow]:
         chosen = [run for run in runs if (run.name, run.scale) == (name, scale)]
         for setting, group in by_setting(chosen):
             cell = Cell(None, None, _values(group, measure, None))
-            rows.append(ComparedRow(
-                PaperRow(f'{name} ({scale})', name, (None,)), tuple(group), _text(setting),
-                (cell,)))
+            rows.append(
+                ComparedRow(
+                    PaperRow(f'{name} ({scale})', name, (None,)),
+                    tuple(group),
+                    _text(setting),
+                    (cell,),
+                )
+            )
     return rows
 
 
@@ -171,12 +181,15 @@ def by_setting(runs: Sequence[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
     settings = [_setting(group[0]) for group in groups.values()]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     differing = [k for k in keys if len({repr(setting.get(k)) for setting in settings}) > 1]
-    return [({k: setting.get(k) for k in differing}, group)
-            for setting, group in zip(settings, groups.values())]
+    return [
+        ({k: setting.get(k) for k in differing}, group)
+        for setting, group in zip(settings, groups.values())
+    ]
 
 
-def measured(score: Mapping, measure: Measure,
-             frequency: Mapping[str, int] | None = None) -> float | None:
+def measured(
+    score: Mapping, measure: Measure, frequency: Mapping[str, int] | None = None
+) -> float | None:
     """A measure of a table, taken from a run's score.
 
     Args:
@@ -193,8 +206,16 @@ def measured(score: Mapping, measure: Measure,
         return _mean_ap(score, measure.mids)
     if measure.of == 'ranks':
         group = _group(score, measure)
-        return group if group is not None else _mean_ap(score, classes_of_rank(
-            frequency or score.get('n_ground_truth', {}), score['AP'], measure.ranks))
+        return (
+            group
+            if group is not None
+            else _mean_ap(
+                score,
+                classes_of_rank(
+                    frequency or score.get('n_ground_truth', {}), score['AP'], measure.ranks
+                ),
+            )
+        )
     return None
 
 
@@ -218,8 +239,9 @@ def reading(score: Mapping, measure: Measure) -> str:
     return ''
 
 
-def classes_of_rank(frequency: Mapping[str, int], mids: Sequence[str],
-                    ranks: tuple[int, int]) -> list[str]:
+def classes_of_rank(
+    frequency: Mapping[str, int], mids: Sequence[str], ranks: tuple[int, int]
+) -> list[str]:
     """The classes of a range of ranks, the class with the fewest images being the first.
 
     Args:
@@ -235,10 +257,13 @@ def classes_of_rank(frequency: Mapping[str, int], mids: Sequence[str],
     return rarest[places_of_ranks(*ranks, len(rarest))]
 
 
-def _compare_table(table: PaperTable, scale: str, runs: Sequence[Run],
-                   frequency: Mapping[str, int] | None) -> ComparedTable:
-    groups = {row.key: by_setting([r for r in runs if r.name == row.recipe]) or [({}, [])]
-              for row in table.rows}
+def _compare_table(
+    table: PaperTable, scale: str, runs: Sequence[Run], frequency: Mapping[str, int] | None
+) -> ComparedTable:
+    groups = {
+        row.key: by_setting([r for r in runs if r.name == row.recipe]) or [({}, [])]
+        for row in table.rows
+    }
     rows = []
     for row in table.rows:
         printed = table.differences(row)
@@ -247,14 +272,24 @@ def _compare_table(table: PaperTable, scale: str, runs: Sequence[Run],
             cells = []
             for k, measure in enumerate(table.measures):
                 differences, paired = _differences(group, below, measure, frequency)
-                cells.append(Cell(row.values[k], printed[k], _values(group, measure, frequency),
-                                  differences, paired))
+                cells.append(
+                    Cell(
+                        row.values[k],
+                        printed[k],
+                        _values(group, measure, frequency),
+                        differences,
+                        paired,
+                    )
+                )
             rows.append(ComparedRow(row, tuple(group), _text(setting), tuple(cells)))
     return ComparedTable(table, scale, tuple(rows))
 
 
-def _base(groups: Sequence[tuple[dict[str, Any], list[Run]]], runs: Sequence[Run],
-          setting: Mapping[str, Any]) -> list[Run]:
+def _base(
+    groups: Sequence[tuple[dict[str, Any], list[Run]]],
+    runs: Sequence[Run],
+    setting: Mapping[str, Any],
+) -> list[Run]:
     # The runs to compare with: those that share what tells either's runs from others of their row.
     ours = _setting(runs[0]) if runs else {}
     for telling, group in groups:
@@ -265,8 +300,9 @@ def _base(groups: Sequence[tuple[dict[str, Any], list[Run]]], runs: Sequence[Run
     return []
 
 
-def _differences(runs: Sequence[Run], below: Sequence[Run], measure: Measure,
-                 frequency: Mapping[str, int] | None) -> tuple[tuple[float, ...], bool]:
+def _differences(
+    runs: Sequence[Run], below: Sequence[Run], measure: Measure, frequency: Mapping[str, int] | None
+) -> tuple[tuple[float, ...], bool]:
     ours, theirs = (_values(some, measure, frequency) for some in (runs, below))
     if not ours or not theirs:
         return (), False
@@ -278,8 +314,9 @@ def _differences(runs: Sequence[Run], below: Sequence[Run], measure: Measure,
     return (float(np.mean(ours) - np.mean(theirs)),), False
 
 
-def _values(runs: Sequence[Run], measure: Measure,
-            frequency: Mapping[str, int] | None) -> tuple[float, ...]:
+def _values(
+    runs: Sequence[Run], measure: Measure, frequency: Mapping[str, int] | None
+) -> tuple[float, ...]:
     values = [measured(run.score, measure, frequency) for run in runs]
     return tuple(value for value in values if value is not None)
 

@@ -22,11 +22,18 @@ from pfdet.report.plots import ap_against_frequency
 
 
 def write_comparison(
-        path: str | os.PathLike, compared: Sequence[ComparedTable],
-        others: Sequence[ComparedRow], shown: Run, *, examples: Sequence[Example] = (),
-        errors: Sequence[ClassSample] = (), frequency: Mapping[str, int] | None = None,
-        unfinished: Sequence[os.PathLike] = (), score_thresh: float = .3,
-        n_curve: int = 8) -> None:
+    path: str | os.PathLike,
+    compared: Sequence[ComparedTable],
+    others: Sequence[ComparedRow],
+    shown: Run,
+    *,
+    examples: Sequence[Example] = (),
+    errors: Sequence[ClassSample] = (),
+    frequency: Mapping[str, int] | None = None,
+    unfinished: Sequence[os.PathLike] = (),
+    score_thresh: float = 0.3,
+    n_curve: int = 8,
+) -> None:
     """Write all tables with the runs beside them, and a closer look at one run.
 
     Args:
@@ -51,11 +58,13 @@ def write_comparison(
     figures = frequency_figures(runs, images, unit)
     if not figures:
         drawn = ap_against_frequency(
-            images, {shown.name: shown.score['AP']}, shown.score.get('name', {}), 'frequency', unit)
+            images, {shown.name: shown.score['AP']}, shown.score.get('name', {}), 'frequency', unit
+        )
         figures = [(f'{shown.path}.', drawn)] if drawn else []
     classes = shown_classes(shown.score)
     write_page(
-        path, 'comparison.html.jinja',
+        path,
+        'comparison.html.jinja',
         title='Runs beside the papers',
         reading=READING,
         remark=SCALE_REMARK if any(table.scale == 'mini' for table in compared) else '',
@@ -72,15 +81,23 @@ def write_comparison(
         has_parents=any(c['is_parent'] for c in classes),
         examples=shown_examples(examples, score_thresh),
         errors=shown_errors(errors, shown.score),
-        score_thresh=score_thresh)
+        score_thresh=score_thresh,
+    )
 
 
 def _table(compared: ComparedTable) -> dict[str, Any]:
     laid = grid(compared)
     told = [sign for sign in laid.agreement if sign]
     return {
-        'id': f'{compared.table.key}-{compared.scale}'.strip('-'), 'title': title(compared),
-        'table': compared.table, 'n_run': compared.n_run, 'n_recipe': compared.n_recipe,
-        'grid': laid, 'chart': svg(difference_chart(compared)),
-        'curves': svg(training_curves(compared)), 'n_told': len(told),
-        'n_same': told.count('as in the paper'), 'n_opposite': told.count('opposite')}
+        'id': f'{compared.table.key}-{compared.scale}'.strip('-'),
+        'title': title(compared),
+        'table': compared.table,
+        'n_run': compared.n_run,
+        'n_recipe': compared.n_recipe,
+        'grid': laid,
+        'chart': svg(difference_chart(compared)),
+        'curves': svg(training_curves(compared)),
+        'n_told': len(told),
+        'n_same': told.count('as in the paper'),
+        'n_opposite': told.count('opposite'),
+    }

@@ -12,8 +12,10 @@ from pfdet.report.plots import ap_against_frequency, map_over_epochs, series_of
 
 #: The pairs of figure 5 of the second paper: no balance and class-aware sampling, then class-aware
 #: and soft-balance at 0.7.
-FIGURE_5 = (('cs-table3-non-balance', 'cs-table3-class-aware'),
-            ('cs-table3-class-aware', 'cs-table3-soft-0.7'))
+FIGURE_5 = (
+    ('cs-table3-non-balance', 'cs-table3-class-aware'),
+    ('cs-table3-class-aware', 'cs-table3-soft-0.7'),
+)
 
 
 def difference_chart(compared: ComparedTable) -> str | None:
@@ -31,8 +33,13 @@ def difference_chart(compared: ComparedTable) -> str | None:
         label = ', '.join(filter(None, [row.row.label, row.setting]))
         for measure, cell in zip(table.measures, row.cells):
             if cell.differences and cell.paper_difference is not None:
-                of = measure.name if table.across else f'{label}, {measure.name}' \
-                    if sum(bool(m.of) for m in table.measures) > 1 else label
+                of = (
+                    measure.name
+                    if table.across
+                    else f'{label}, {measure.name}'
+                    if sum(bool(m.of) for m in table.measures) > 1
+                    else label
+                )
                 entries.append((of, cell))
     if not entries:
         return None
@@ -40,23 +47,46 @@ def difference_chart(compared: ComparedTable) -> str | None:
     def draw(ax: Axes) -> None:
         y = np.arange(len(entries))
         ax.axvline(0, color=MUTED, linewidth=1)
-        ax.scatter([cell.paper_difference for _, cell in entries], y, s=60, marker='D',
-                   facecolors='none', edgecolors=FG, linewidths=1.2, label='paper', zorder=3)
+        ax.scatter(
+            [cell.paper_difference for _, cell in entries],
+            y,
+            s=60,
+            marker='D',
+            facecolors='none',
+            edgecolors=FG,
+            linewidths=1.2,
+            label='paper',
+            zorder=3,
+        )
         for k, (_, cell) in enumerate(entries):
-            ax.plot(cell.differences, [k] * len(cell.differences), '|', color=SERIES[0],
-                    markersize=9, alpha=.7)
-        ax.scatter([cell.difference for _, cell in entries], y, s=34, color=SERIES[0],
-                   label='here (strokes: seeds)' if any(len(c.differences) > 1 for _, c in entries)
-                   else 'here', zorder=4)
+            ax.plot(
+                cell.differences,
+                [k] * len(cell.differences),
+                '|',
+                color=SERIES[0],
+                markersize=9,
+                alpha=0.7,
+            )
+        ax.scatter(
+            [cell.difference for _, cell in entries],
+            y,
+            s=34,
+            color=SERIES[0],
+            label='here (strokes: seeds)'
+            if any(len(c.differences) > 1 for _, c in entries)
+            else 'here',
+            zorder=4,
+        )
         ax.set_yticks(y, [label for label, _ in entries])
         ax.tick_params(axis='y', labelcolor=FG)
         ax.grid(True, axis='x', color=LINE)
-        ax.set_ylim(len(entries) - .4, -.6)
+        ax.set_ylim(len(entries) - 0.4, -0.6)
         ax.set_xlabel('difference in points of percent')
         ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
-    return draw_svg(draw, f'differences-{table.key}-{compared.scale}', 9.6,
-                    1.1 + .27 * len(entries))
+    return draw_svg(
+        draw, f'differences-{table.key}-{compared.scale}', 9.6, 1.1 + 0.27 * len(entries)
+    )
 
 
 def training_curves(compared: ComparedTable) -> str | None:
@@ -79,8 +109,15 @@ def training_curves(compared: ComparedTable) -> str | None:
 
 def map_curve_of(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
     """The epochs and validation mAPs, in [0, 1], of a run's log, at least two of each."""
-    name = next((key for entry in run.log for key in entry
-                 if key.lower().rsplit('/', 1)[-1] in ('map', 'mean_ap')), None)
+    name = next(
+        (
+            key
+            for entry in run.log
+            for key in entry
+            if key.lower().rsplit('/', 1)[-1] in ('map', 'mean_ap')
+        ),
+        None,
+    )
     if name is None or run.epoch(1) is None:
         return None
     iteration, value = series_of(run.log, name)
@@ -90,7 +127,8 @@ def map_curve_of(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def frequency_figures(
-        runs: Sequence[Run], images: Mapping[str, int], unit: str) -> list[tuple[str, str]]:
+    runs: Sequence[Run], images: Mapping[str, int], unit: str
+) -> list[tuple[str, str]]:
     """Draw AP against class frequency: the pairs of figure 5, as far as they were run.
 
     Args:
@@ -109,11 +147,13 @@ def frequency_figures(
                 continue
             series = {name: mean_ap(some) for name, some in zip(pair, chosen)}
             svg = ap_against_frequency(
-                images, series, _names(runs), f'frequency-{pair[1]}-{scale}', unit)
+                images, series, _names(runs), f'frequency-{pair[1]}-{scale}', unit
+            )
             if svg:
                 n = ', '.join(f'{len(some)} of {name}' for name, some in zip(pair, chosen))
-                figures.append((f'{pair[0]} and {pair[1]}, {scale} scale. Mean over runs: {n}.',
-                                svg))
+                figures.append(
+                    (f'{pair[0]} and {pair[1]}, {scale} scale. Mean over runs: {n}.', svg)
+                )
     return figures
 
 

@@ -13,7 +13,8 @@ NOT_RUN = 'not run'
 SCALE_REMARK = (
     'Runs at mini scale have another network, smaller images and, as a rule, another data set than '
     "the papers. Their level says nothing about the papers' figures; what compares is the sign "
-    'and the size of differences between rows.')
+    'and the size of differences between rows.'
+)
 # Of more seeds than this, the range is shown instead of every value.
 _SHOWN_SEEDS = 5
 
@@ -67,22 +68,39 @@ def grid(compared: ComparedTable) -> Grid:
     settings = list(dict.fromkeys(key for row in table.rows for key in row.settings))
     # Said where it is not the row above.
     keys = [row.key for row in table.rows]
-    says_against = any(row.over and row.over != above for above, row in zip([None, *keys],
-                                                                             table.rows))
-    words = [table.rows_are, *settings, *(['compared with'] if says_against else []),
-             *(['classes'] if several else [])]
+    says_against = any(
+        row.over and row.over != above for above, row in zip([None, *keys], table.rows)
+    )
+    words = [
+        table.rows_are,
+        *settings,
+        *(['compared with'] if says_against else []),
+        *(['classes'] if several else []),
+    ]
     papers = ['paper'] if several else [f'{measure.name}, paper' for measure in table.measures]
-    result = Grid([*words, *papers, 'here', 'difference', 'sign'],
-                  [False] * len(words) + [True] * (len(papers) + 2) + [False])
+    result = Grid(
+        [*words, *papers, 'here', 'difference', 'sign'],
+        [False] * len(words) + [True] * (len(papers) + 2) + [False],
+    )
     for row in compared.rows:
         against = _against(table.row(row.row.over), row.row) if row.row.over else ''
-        first = [_name(row), *(row.row.settings.get(key, '') for key in settings),
-                 *([against] if says_against else [])]
+        first = [
+            _name(row),
+            *(row.row.settings.get(key, '') for key in settings),
+            *([against] if says_against else []),
+        ]
         for k in counted:
             line = [*first, _measure(compared, k)] if several else first
             shown = [row.cells[k]] if several else row.cells
-            result.add([*line, *(paper_text(cell, table.digits) for cell in shown),
-                        *_here(row, row.cells[k])], bool(row.runs), row.cells[k].agreement)
+            result.add(
+                [
+                    *line,
+                    *(paper_text(cell, table.digits) for cell in shown),
+                    *_here(row, row.cells[k]),
+                ],
+                bool(row.runs),
+                row.cells[k].agreement,
+            )
             first = [''] * len(first)
     return result
 
@@ -90,17 +108,29 @@ def grid(compared: ComparedTable) -> Grid:
 def _across(compared: ComparedTable) -> Grid:
     rows = compared.rows
     result = Grid(
-        [compared.table.rows_are, *(f'{row.row.name}, paper' for row in rows),
-         *(f'{_name(row)}, here' for row in rows), 'difference', 'sign'],
-        [False] + [True] * (2 * len(rows) + 1) + [False])
+        [
+            compared.table.rows_are,
+            *(f'{row.row.name}, paper' for row in rows),
+            *(f'{_name(row)}, here' for row in rows),
+            'difference',
+            'sign',
+        ],
+        [False] + [True] * (2 * len(rows) + 1) + [False],
+    )
     for k in range(len(compared.table.measures)):
         cells = [row.cells[k] for row in rows]
         told = [cell for cell in cells if cell.differences]
         result.add(
-            [_measure(compared, k), *(paper_text(cell, compared.table.digits) for cell in cells),
-             *(_here(row, cell)[0] for row, cell in zip(rows, cells)),
-             ', '.join(map(difference_text, told)), ', '.join(cell.agreement for cell in told)],
-            any(cell.here for cell in cells), told[-1].agreement if told else '')
+            [
+                _measure(compared, k),
+                *(paper_text(cell, compared.table.digits) for cell in cells),
+                *(_here(row, cell)[0] for row, cell in zip(rows, cells)),
+                ', '.join(map(difference_text, told)),
+                ', '.join(cell.agreement for cell in told),
+            ],
+            any(cell.here for cell in cells),
+            told[-1].agreement if told else '',
+        )
     return result
 
 
@@ -153,8 +183,9 @@ def terminal(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = 
     return '\n\n'.join(parts)
 
 
-def markdown(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = (),
-             level: int = 2) -> str:
+def markdown(
+    compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = (), level: int = 2
+) -> str:
     """All tables as Markdown.
 
     Args:
@@ -166,8 +197,13 @@ def markdown(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = 
     if any(table.scale == 'mini' for table in compared):
         parts.append(SCALE_REMARK)
     for table in compared:
-        parts += ['#' * level + f' {title(table)}', f'{table.table.caption}. {table.table.note}'
-                  if table.table.note else f'{table.table.caption}.', pipes(grid(table))]
+        parts += [
+            '#' * level + f' {title(table)}',
+            f'{table.table.caption}. {table.table.note}'
+            if table.table.note
+            else f'{table.table.caption}.',
+            pipes(grid(table)),
+        ]
     if others:
         parts += ['#' * level + ' Runs of no table', pipes(others_grid(others))]
     return '\n\n'.join(parts) + '\n'
@@ -178,7 +214,8 @@ READING = (
     'Figures are mean average precision at IoU 0.5 in percent. In brackets after a figure of the '
     'paper: its difference from the row it is compared with. "here" is the mean over runs with '
     'different seeds, and in brackets each of them; "difference" is against the same row, seed by '
-    'seed where both rows have the same seeds, else of the means.')
+    'seed where both rows have the same seeds, else of the means.'
+)
 
 
 def others_grid(others: Sequence[ComparedRow]) -> Grid:
@@ -191,28 +228,34 @@ def others_grid(others: Sequence[ComparedRow]) -> Grid:
 
 def pipes(table: Grid) -> str:
     """A grid as a table of Markdown."""
+
     def line(texts: Sequence[str]) -> str:
         return '| ' + ' | '.join(text.replace('|', '\\|') for text in texts) + ' |'
 
     rule = ['---:' if number else '---' for number in table.numbers]
-    return '\n'.join([line(table.header), '| ' + ' | '.join(rule) + ' |',
-                      *map(line, table.lines)])
+    return '\n'.join([line(table.header), '| ' + ' | '.join(rule) + ' |', *map(line, table.lines)])
 
 
 def _columns(table: Grid) -> str:
     lines = [table.header, *table.lines]
     widths = [max(len(line[k]) for line in lines) for k in range(len(table.header))]
     return '\n'.join(
-        '  ' + '  '.join(
+        '  '
+        + '  '.join(
             text.rjust(width) if number else text.ljust(width)
-            for text, width, number in zip(line, widths, table.numbers)).rstrip()
-        for line in lines)
+            for text, width, number in zip(line, widths, table.numbers)
+        ).rstrip()
+        for line in lines
+    )
 
 
 def _against(base: PaperRow, row: PaperRow) -> str:
     # What tells the row that another is compared with from that other.
-    settings = [f'{key} {value}' for key, value in base.settings.items()
-                if value not in (row.settings.get(key), '–')]
+    settings = [
+        f'{key} {value}'
+        for key, value in base.settings.items()
+        if value not in (row.settings.get(key), '–')
+    ]
     return ', '.join([*([base.name] if base.name != row.name else []), *settings])
 
 
@@ -239,6 +282,8 @@ def _spread(values: Sequence[float], form: str) -> str:
     if len(values) < 2:
         return ''
     if len(values) > _SHOWN_SEEDS:
-        return (f' ({form.format(min(values))} to {form.format(max(values))}, '
-                f'standard deviation {np.std(values, ddof=1):.1f}, {len(values)} runs)')
+        return (
+            f' ({form.format(min(values))} to {form.format(max(values))}, '
+            f'standard deviation {np.std(values, ddof=1):.1f}, {len(values)} runs)'
+        )
     return ' (' + ', '.join(form.format(value) for value in values) + ')'

@@ -50,8 +50,13 @@ class ClassErrors:
 
 
 def class_errors(
-        detections: Detections, ground_truth: GroundTruth, label: int, hierarchy: Hierarchy,
-        iou_thresh: float = .5, near: float = .1) -> ClassErrors:
+    detections: Detections,
+    ground_truth: GroundTruth,
+    label: int,
+    hierarchy: Hierarchy,
+    iou_thresh: float = 0.5,
+    near: float = 0.1,
+) -> ClassErrors:
     """Sort out the detections and the boxes of one class.
 
     A detection counts where the image is known and verified for the class, unless it has no area
@@ -106,7 +111,8 @@ def class_errors(
     at = np.where(is_confused, other, np.where(in_group, group[false], box[false]))
     by = np.where(is_confused, shared, np.where(in_group, cover[false], overlap[false]))
     reason = np.select(
-        [is_duplicate, is_confused, by >= near], [DUPLICATE, CONFUSED, LOCALISATION], NOTHING)
+        [is_duplicate, is_confused, by >= near], [DUPLICATE, CONFUSED, LOCALISATION], NOTHING
+    )
 
     found = np.concatenate((box[true], group[absorbed & (score > 0)]))
     missed = np.setdiff1d(boxes, found)
@@ -114,13 +120,20 @@ def class_errors(
     right = np.flatnonzero(true)
     right = right[np.argsort(-score[right], kind='stable')]
     return ClassErrors(
-        label, len(boxes), used[right], used[false], reason.astype(np.int8), by,
-        np.where(by > 0, at, -1), missed)
+        label,
+        len(boxes),
+        used[right],
+        used[false],
+        reason.astype(np.int8),
+        by,
+        np.where(by > 0, at, -1),
+        missed,
+    )
 
 
 def _evaluated_detections(
-        detections: Detections, ground_truth: GroundTruth,
-        label: int) -> tuple[np.ndarray, np.ndarray]:
+    detections: Detections, ground_truth: GroundTruth, label: int
+) -> tuple[np.ndarray, np.ndarray]:
     # Detections of the class that are judged, and their images as the ground truth numbers them.
     place = {image_id: i for i, image_id in enumerate(ground_truth.image_ids)}
     to_place = np.array([place.get(i, -1) for i in detections.image_ids], np.int64)
@@ -134,14 +147,24 @@ def _evaluated_detections(
     return used[counts], image[counts]
 
 
-def _best(bbox: np.ndarray, image: np.ndarray, ground_truth: GroundTruth, chosen: np.ndarray,
-          overlap: Callable = matched_iou) -> tuple[np.ndarray, np.ndarray]:
+def _best(
+    bbox: np.ndarray,
+    image: np.ndarray,
+    ground_truth: GroundTruth,
+    chosen: np.ndarray,
+    overlap: Callable = matched_iou,
+) -> tuple[np.ndarray, np.ndarray]:
     # For each of bbox the one of the chosen boxes in its image with the greatest overlap, the
     # first of equals, and the overlap; -1 and 0 where none overlaps.
     best, greatest = np.full(len(bbox), -1, np.int64), np.zeros(len(bbox))
     by_image = np.argsort(image, kind='stable')
     some, box, value = best_matches(
-        bbox[by_image], image[by_image], ground_truth.bbox[chosen], ground_truth.image[chosen],
-        np.finfo(np.float64).tiny, overlap)
+        bbox[by_image],
+        image[by_image],
+        ground_truth.bbox[chosen],
+        ground_truth.image[chosen],
+        np.finfo(np.float64).tiny,
+        overlap,
+    )
     best[by_image[some]], greatest[by_image[some]] = chosen[box], value
     return best, greatest

@@ -77,8 +77,13 @@ def examples(index: AnnotationIndex, detections: Detections, n: int = 12) -> lis
 
 
 def class_samples(
-        index: AnnotationIndex, detections: Detections, score: Mapping[str, Any],
-        n_class: int = 40, n_crop: int = 4, score_thresh: float = .3) -> list[ClassSample]:
+    index: AnnotationIndex,
+    detections: Detections,
+    score: Mapping[str, Any],
+    n_class: int = 40,
+    n_crop: int = 4,
+    score_thresh: float = 0.3,
+) -> list[ClassSample]:
     """Count every class's errors and cut out the worst.
 
     Args:
@@ -94,11 +99,19 @@ def class_samples(
     """
     truth = ground_truth_of_index(index)
     classes = index.classes
-    scored = sorted((ap, classes.ids[mid]) for mid, ap in score['AP'].items()
-                    if ap is not None and mid in classes.ids)
+    scored = sorted(
+        (ap, classes.ids[mid])
+        for mid, ap in score['AP'].items()
+        if ap is not None and mid in classes.ids
+    )
     chosen = detections.score >= score_thresh
-    high = Detections(detections.image_ids, detections.image[chosen], detections.label[chosen],
-                      detections.score[chosen], detections.bbox[chosen])
+    high = Detections(
+        detections.image_ids,
+        detections.image[chosen],
+        detections.label[chosen],
+        detections.score[chosen],
+        detections.bbox[chosen],
+    )
     samples, wanted = [], []
     for place, (ap, label) in enumerate(scored):
         errors = class_errors(detections, truth, label, index.hierarchy)
@@ -107,26 +120,36 @@ def class_samples(
         sure = detections.score[errors.false_positive] >= score_thresh
         count = np.bincount(errors.reason[sure], minlength=len(REASONS))
         sample = ClassSample(
-            classes.mids[label], classes.names[label], ap, errors.n_ground_truth,
+            classes.mids[label],
+            classes.names[label],
+            ap,
+            errors.n_ground_truth,
             int(truth.group_of[truth.label == label].sum()),
             errors.n_ground_truth - len(errors.missed),
-            errors.n_ground_truth - len(class_errors(
-                high, truth, label, index.hierarchy).missed),
-            dict(zip(REASONS, count.tolist())))
+            errors.n_ground_truth - len(class_errors(high, truth, label, index.hierarchy).missed),
+            dict(zip(REASONS, count.tolist())),
+        )
         samples.append(sample)
         if place < n_class:
-            wanted += [(int(truth_image), sample, errors, k, kind)
-                       for kind, images in (
-                           ('wrong', _images(detections, truth, errors.false_positive[:n_crop])),
-                           ('missed', truth.image[errors.missed[:n_crop]]))
-                       for k, truth_image in enumerate(images)]
+            wanted += [
+                (int(truth_image), sample, errors, k, kind)
+                for kind, images in (
+                    ('wrong', _images(detections, truth, errors.false_positive[:n_crop])),
+                    ('missed', truth.image[errors.missed[:n_crop]]),
+                )
+                for k, truth_image in enumerate(images)
+            ]
     _cut_out(index, detections, truth, wanted, score_thresh)
     return samples
 
 
-def _cut_out(index: AnnotationIndex, detections: Detections, truth: GroundTruth,
-             wanted: list[tuple[int, ClassSample, ClassErrors, int, str]],
-             score_thresh: float) -> None:
+def _cut_out(
+    index: AnnotationIndex,
+    detections: Detections,
+    truth: GroundTruth,
+    wanted: list[tuple[int, ClassSample, ClassErrors, int, str]],
+    score_thresh: float,
+) -> None:
     # Image by image, so that each is read once.
     crops: dict[tuple[str, str, int], Crop] = {}
     place = {image_id: i for i, image_id in enumerate(detections.image_ids)}
@@ -148,32 +171,56 @@ def _cut_out(index: AnnotationIndex, detections: Detections, truth: GroundTruth,
             box = errors.missed[k]
             seen = _seen_as(index, detections, mine, truth.bbox[box], errors.label, score_thresh)
             crops[sample.mid, kind, k] = crop(
-                img, truth.bbox[box], image_id=image_id, detail=seen,
-                title='a group' if truth.group_of[box] else 'missed')
+                img,
+                truth.bbox[box],
+                image_id=image_id,
+                detail=seen,
+                title='a group' if truth.group_of[box] else 'missed',
+            )
     for _, sample, _, k, kind in wanted:
         if (sample.mid, kind, k) in crops:
             getattr(sample, kind).append(crops[sample.mid, kind, k])
 
 
-def _wrong(index: AnnotationIndex, detections: Detections, truth: GroundTruth,
-           errors: ClassErrors, k: int, img: np.ndarray, image_id: str) -> Crop:
+def _wrong(
+    index: AnnotationIndex,
+    detections: Detections,
+    truth: GroundTruth,
+    errors: ClassErrors,
+    k: int,
+    img: np.ndarray,
+    image_id: str,
+) -> Crop:
     i, box, reason = errors.false_positive[k], errors.box[k], errors.reason[k]
     detail = {
         DUPLICATE: 'found twice',
         CONFUSED: f'is {index.classes.names[truth.label[box]]}',
         LOCALISATION: f'badly placed, overlap {errors.overlap[k]:.2f}',
-        NOTHING: 'nothing of the kind there'}[int(reason)]
+        NOTHING: 'nothing of the kind there',
+    }[int(reason)]
     related = truth.bbox[box] if reason != NOTHING else None
-    return crop(img, detections.bbox[i], related, image_id=image_id, detail=detail,
-                title=f'{detections.score[i]:.2f}')
+    return crop(
+        img,
+        detections.bbox[i],
+        related,
+        image_id=image_id,
+        detail=detail,
+        title=f'{detections.score[i]:.2f}',
+    )
 
 
-def _seen_as(index: AnnotationIndex, detections: Detections, mine: np.ndarray, bbox: np.ndarray,
-             label: int, score_thresh: float) -> str:
+def _seen_as(
+    index: AnnotationIndex,
+    detections: Detections,
+    mine: np.ndarray,
+    bbox: np.ndarray,
+    label: int,
+    score_thresh: float,
+) -> str:
     # The surest detection of an unrelated class in the place of a box.
     related = index.hierarchy.closure[label] | index.hierarchy.descendants[label]
     mine = mine[(detections.score[mine] >= score_thresh) & ~related[detections.label[mine]]]
-    there = mine[matched_iou(detections.bbox[mine].astype(np.float64), bbox) >= .5]
+    there = mine[matched_iou(detections.bbox[mine].astype(np.float64), bbox) >= 0.5]
     if len(there) == 0:
         return ''
     best = there[detections.score[there].argmax()]
@@ -196,7 +243,12 @@ def _example(index: AnnotationIndex, i: int, detections: Detections) -> Example:
     if image_id in detections.image_ids:
         mine = np.flatnonzero(detections.image == list(detections.image_ids).index(image_id))
     return Example(
-        image_id, read_image(index.image_path(i)), annotation.bbox[which],
-        [names[c] for c in label], detections.bbox[mine],
-        [names[c] for c in detections.label[mine]], detections.score[mine],
-        (annotation.bbox[above], [names[c] for c in ancestor]))
+        image_id,
+        read_image(index.image_path(i)),
+        annotation.bbox[which],
+        [names[c] for c in label],
+        detections.bbox[mine],
+        [names[c] for c in detections.label[mine]],
+        detections.score[mine],
+        (annotation.bbox[above], [names[c] for c in ancestor]),
+    )

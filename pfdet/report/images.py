@@ -38,7 +38,8 @@ class Example:
     name: Sequence[str]
     score: np.ndarray
     expanded: tuple[np.ndarray, Sequence[str]] = field(
-        default_factory=lambda: (np.zeros((0, 4)), ()))
+        default_factory=lambda: (np.zeros((0, 4)), ())
+    )
 
 
 @dataclass
@@ -77,8 +78,7 @@ class DrawnBox:
     agrees: bool = True
 
 
-def photograph(
-        img: np.ndarray, longest: int = 560, quality: int = 85) -> tuple[str, int, int]:
+def photograph(img: np.ndarray, longest: int = 560, quality: int = 85) -> tuple[str, int, int]:
     """Encode an image for a page.
 
     Args:
@@ -98,9 +98,18 @@ def photograph(
     return url, picture.width, picture.height
 
 
-def crop(img: np.ndarray, bbox: np.ndarray, related: np.ndarray | None = None, *, title: str,
-         detail: str = '', image_id: str = '', longest: int = 128, margin: float = .3,
-         least: int = 32) -> Crop:
+def crop(
+    img: np.ndarray,
+    bbox: np.ndarray,
+    related: np.ndarray | None = None,
+    *,
+    title: str,
+    detail: str = '',
+    image_id: str = '',
+    longest: int = 128,
+    margin: float = 0.3,
+    least: int = 32,
+) -> Crop:
     """Cut a square around a box out of an image; where the image ends, it is less than a square.
 
     Args:
@@ -119,22 +128,35 @@ def crop(img: np.ndarray, bbox: np.ndarray, related: np.ndarray | None = None, *
     begin = np.clip((low + high - side) / 2, 0, np.maximum(size - side, 0)).astype(int)
     end = np.maximum(np.minimum(np.ceil(begin + side), size).astype(int), begin + 1)
     url, width, height = photograph(
-        img[:, begin[0]:end[0], begin[1]:end[1]], longest, quality=78)
+        img[:, begin[0] : end[0], begin[1] : end[1]], longest, quality=78
+    )
 
     def in_crop(b: np.ndarray) -> DrawnBox:
         corner = 100 * (b[:2] * size - begin) / (end - begin)
         extent = 100 * (b[2:] - b[:2]) * size / (end - begin)
         return DrawnBox(corner[1], corner[0], extent[1], extent[0])
 
-    return Crop(url, width, height, in_crop(bbox), None if related is None else in_crop(related),
-                title, detail, image_id)
+    return Crop(
+        url,
+        width,
+        height,
+        in_crop(bbox),
+        None if related is None else in_crop(related),
+        title,
+        detail,
+        image_id,
+    )
 
 
 def boxes_to_draw(
-        bbox: np.ndarray, name: Sequence[str], hues: Mapping[str, int],
-        score: np.ndarray | None = None, score_thresh: float = 0.,
-        agree_with: tuple[np.ndarray, Sequence[str]] | None = None,
-        same: float = .8) -> list[DrawnBox]:
+    bbox: np.ndarray,
+    name: Sequence[str],
+    hues: Mapping[str, int],
+    score: np.ndarray | None = None,
+    score_thresh: float = 0.0,
+    agree_with: tuple[np.ndarray, Sequence[str]] | None = None,
+    same: float = 0.8,
+) -> list[DrawnBox]:
     """Choose what to draw: boxes of one object become one box with several names.
 
     Args:
@@ -161,7 +183,8 @@ def boxes_to_draw(
     for i in chosen:
         caption = name[i] if score is None else f'{name[i]} {score[i]:.2f}'
         agrees = agree_with is None or any(
-            other == name[i] and matched_iou(bbox[i], b) >= .5 for b, other in zip(*agree_with))
+            other == name[i] and matched_iou(bbox[i], b) >= 0.5 for b, other in zip(*agree_with)
+        )
         for leader, box in zip(leaders, drawn):
             if matched_iou(bbox[i], bbox[leader]) >= same:
                 if caption not in box.names:
@@ -171,6 +194,9 @@ def boxes_to_draw(
         else:
             y_min, x_min, y_max, x_max = bbox[i] * 100
             leaders.append(i)
-            drawn.append(DrawnBox(
-                x_min, y_min, x_max - x_min, y_max - y_min, [caption], hues[name[i]], agrees))
+            drawn.append(
+                DrawnBox(
+                    x_min, y_min, x_max - x_min, y_max - y_min, [caption], hues[name[i]], agrees
+                )
+            )
     return sorted(drawn, key=lambda box: -box.width * box.height)

@@ -27,7 +27,11 @@ def write_page(path: str | os.PathLike, template: str, **context: Any) -> None:
     directory = importlib.resources.files('pfdet.report')
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (directory / name).read_text(encoding='utf-8')),
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     time = datetime.datetime.now().astimezone().strftime('%d %B %Y, %H:%M %Z')
     page = environment.get_template(template).render(time=time, **context)
     with replace_when_done(path) as unfinished:
@@ -57,9 +61,16 @@ def shown_classes(score: Mapping[str, Any]) -> list[dict[str, Any]]:
     names, counts = score.get('name', {}), score.get('n_ground_truth', {})
     parents = set(score.get('parents', ()))
     classes = [
-        {'mid': mid, 'name': names.get(mid, mid), 'ap': ap, 'n': counts.get(mid, 0),
-         'is_parent': mid in parents}
-        for mid, ap in score.get('AP', {}).items() if ap is not None]
+        {
+            'mid': mid,
+            'name': names.get(mid, mid),
+            'ap': ap,
+            'n': counts.get(mid, 0),
+            'is_parent': mid in parents,
+        }
+        for mid, ap in score.get('AP', {}).items()
+        if ap is not None
+    ]
     return sorted(classes, key=lambda c: (-c['ap'], c['name']))
 
 
@@ -67,9 +78,12 @@ def shown_curves(score: Mapping[str, Any], n: int) -> Markup | None:
     """Precision and recall of the ``n`` classes with the most ground truth."""
     precision = score.get('precision', {})
     most = sorted(shown_classes(score), key=lambda c: -c['n'])[:n]
-    return svg(precision_recall_curves(
-        {c['mid']: precision[c['mid']] for c in most if c['mid'] in precision},
-        {c['mid']: f'{c["name"]}  {c["ap"]:.2f}' for c in most}))
+    return svg(
+        precision_recall_curves(
+            {c['mid']: precision[c['mid']] for c in most if c['mid'] in precision},
+            {c['mid']: f'{c["name"]}  {c["ap"]:.2f}' for c in most},
+        )
+    )
 
 
 def shown_examples(examples: Sequence[Example], score_thresh: float) -> list[dict[str, Any]]:
@@ -81,17 +95,24 @@ def shown_examples(examples: Sequence[Example], score_thresh: float) -> list[dic
     for e in examples:
         url, width, height = photograph(e.img)
         right = ([*e.gt_bbox, *e.expanded[0]], [*e.gt_name, *e.expanded[1]])
-        result.append({
-            'id': e.image_id, 'url': url, 'width': width, 'height': height,
-            'panes': [
-                ('annotated', boxes_to_draw(e.gt_bbox, e.gt_name, hues)),
-                ('detected', boxes_to_draw(
-                    e.bbox, e.name, hues, e.score, score_thresh, right))]})
+        result.append(
+            {
+                'id': e.image_id,
+                'url': url,
+                'width': width,
+                'height': height,
+                'panes': [
+                    ('annotated', boxes_to_draw(e.gt_bbox, e.gt_name, hues)),
+                    ('detected', boxes_to_draw(e.bbox, e.name, hues, e.score, score_thresh, right)),
+                ],
+            }
+        )
     return result
 
 
-def shown_errors(samples: Sequence[ClassSample], score: Mapping[str, Any],
-                 n_open: int = 3) -> dict[str, Any] | None:
+def shown_errors(
+    samples: Sequence[ClassSample], score: Mapping[str, Any], n_open: int = 3
+) -> dict[str, Any] | None:
     """The errors of all classes: shares of reasons, and each class with its curve and crops."""
     if not samples:
         return None
@@ -101,9 +122,19 @@ def shown_errors(samples: Sequence[ClassSample], score: Mapping[str, Any],
     # Those that show most are open from the beginning.
     both = [s.mid for s in samples if s.wrong and s.missed and any(s.reasons.values())]
     return {
-        'opened': both[:n_open], 'reasons': list(REASONS), 'total': total, 'most': most,
-        'classes': [{'sample': s, 'n_wrong': sum(s.reasons.values()),
-                     'curve': _small_curve(precision.get(s.mid))} for s in samples]}
+        'opened': both[:n_open],
+        'reasons': list(REASONS),
+        'total': total,
+        'most': most,
+        'classes': [
+            {
+                'sample': s,
+                'n_wrong': sum(s.reasons.values()),
+                'curve': _small_curve(precision.get(s.mid)),
+            }
+            for s in samples
+        ],
+    }
 
 
 def _small_curve(precision: Sequence[float] | None) -> str | None:
@@ -114,8 +145,11 @@ def _small_curve(precision: Sequence[float] | None) -> str | None:
     if last == 0:
         return None
     step = 100 / (len(precision) - 1)
-    points = [(k * step, 100 - 100 * p) for k, p in enumerate(precision[:last + 1])]
+    points = [(k * step, 100 - 100 * p) for k, p in enumerate(precision[: last + 1])]
     # Points on a level stretch add nothing.
-    kept = [p for k, p in enumerate(points)
-            if k in (0, last) or not points[k - 1][1] == p[1] == points[k + 1][1]]
+    kept = [
+        p
+        for k, p in enumerate(points)
+        if k in (0, last) or not points[k - 1][1] == p[1] == points[k + 1][1]
+    ]
     return ' '.join(f'{x:.0f},{y:.1f}' for x, y in kept)

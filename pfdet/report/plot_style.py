@@ -18,19 +18,37 @@ _VARIABLES.update({colour: f'--c{k}' for k, colour in enumerate(SERIES, 1)})
 #: Colours of letters, of lines of the grid, and of what is said quietly.
 FG, LINE, MUTED = list(_VARIABLES)[:3]
 _STYLE = {
-    'svg.fonttype': 'none', 'font.size': 10, 'text.parse_math': False,
-    'text.color': FG, 'axes.labelcolor': MUTED, 'xtick.color': MUTED, 'ytick.color': MUTED,
-    'axes.edgecolor': LINE, 'axes.facecolor': 'none', 'figure.facecolor': 'none',
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False,
-    'axes.grid': True, 'axes.grid.axis': 'y', 'grid.color': LINE, 'grid.linewidth': .8,
-    'axes.axisbelow': True, 'xtick.major.size': 3, 'ytick.major.size': 0,
-    'lines.solid_capstyle': 'round', 'lines.solid_joinstyle': 'round',
-    'legend.frameon': False, 'legend.labelcolor': FG, 'legend.fontsize': 9,
+    'svg.fonttype': 'none',
+    'font.size': 10,
+    'text.parse_math': False,
+    'text.color': FG,
+    'axes.labelcolor': MUTED,
+    'xtick.color': MUTED,
+    'ytick.color': MUTED,
+    'axes.edgecolor': LINE,
+    'axes.facecolor': 'none',
+    'figure.facecolor': 'none',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.spines.left': False,
+    'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'grid.color': LINE,
+    'grid.linewidth': 0.8,
+    'axes.axisbelow': True,
+    'xtick.major.size': 3,
+    'ytick.major.size': 0,
+    'lines.solid_capstyle': 'round',
+    'lines.solid_joinstyle': 'round',
+    'legend.frameon': False,
+    'legend.labelcolor': FG,
+    'legend.fontsize': 9,
 }
 
 
-def draw_svg(draw: Callable, salt: str, width: float, height: float,
-             panels: Sequence[float] = (1,)) -> str:
+def draw_svg(
+    draw: Callable, salt: str, width: float, height: float, panels: Sequence[float] = (1,)
+) -> str:
     """Draw a figure as SVG without a size of its own: it takes its column's width.
 
     Args:
@@ -42,7 +60,8 @@ def draw_svg(draw: Callable, salt: str, width: float, height: float,
     with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': salt}):
         figure = Figure(figsize=(width, height), layout='constrained')
         axes = figure.subplots(
-            len(panels), sharex=True, squeeze=False, gridspec_kw={'height_ratios': list(panels)})
+            len(panels), sharex=True, squeeze=False, gridspec_kw={'height_ratios': list(panels)}
+        )
         draw(*axes[:, 0])
         buffer = io.StringIO()
         figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
@@ -50,7 +69,7 @@ def draw_svg(draw: Callable, salt: str, width: float, height: float,
 
 
 def _for_page(svg: str) -> str:
-    svg = svg[svg.index('<svg'):]
+    svg = svg[svg.index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     # A size in points would not follow the column; the viewBox keeps the proportions.
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)

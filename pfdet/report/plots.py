@@ -31,10 +31,16 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
             strong = name == 'main/loss'
             window = max(1, len(y) // 40)
             if window > 2:
-                ax.plot(x, y, color=colour, linewidth=.7, alpha=.3)
+                ax.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
                 y = _running_mean(y, window)
-            ax.plot(x, y, color=colour, linewidth=2 if strong else 1.3,
-                    label=name.removeprefix('main/'), marker='o' if len(y) == 1 else None)
+            ax.plot(
+                x,
+                y,
+                color=colour,
+                linewidth=2 if strong else 1.3,
+                label=name.removeprefix('main/'),
+                marker='o' if len(y) == 1 else None,
+            )
         ax.set_ylim(bottom=0)
         ax.legend(loc='upper right', ncols=2)
         _of_iteration(ax)
@@ -65,16 +71,23 @@ def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
     def draw(ax: Axes) -> None:
         x, y = series_of(log, names[0])
         ax.plot(x, y, color=SERIES[0], linewidth=1.8, marker='o', markersize=4)
-        ax.annotate(f'{y[-1]:.3f}', (x[-1], y[-1]), (0, 6), textcoords='offset points',
-                    ha='center', color=FG)
-        ax.set_ylim(0, max(.05, y.max() * 1.25))
+        ax.annotate(
+            f'{y[-1]:.3f}',
+            (x[-1], y[-1]),
+            (0, 6),
+            textcoords='offset points',
+            ha='center',
+            color=FG,
+        )
+        ax.set_ylim(0, max(0.05, y.max() * 1.25))
         _of_iteration(ax)
 
     return draw_svg(draw, 'map', width=4.7, height=2.2)
 
 
 def precision_recall_curves(
-        precision: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> str | None:
+    precision: Mapping[str, Sequence[float]], names: Mapping[str, str]
+) -> str | None:
     """Draw precision against recall for a few classes.
 
     Args:
@@ -92,21 +105,28 @@ def precision_recall_curves(
             recall = np.linspace(0, 1, len(values))
             # The curve ends where the class's recall does.
             n = max(1, int(np.count_nonzero(values)))
-            ax.plot(recall[:n], values[:n], color=SERIES[k % len(SERIES)], linewidth=1.6,
-                    label=names[key])
-            ax.plot(recall[n - 1], values[n - 1], 'o', color=SERIES[k % len(SERIES)],
-                    markersize=3.5)
+            ax.plot(
+                recall[:n],
+                values[:n],
+                color=SERIES[k % len(SERIES)],
+                linewidth=1.6,
+                label=names[key],
+            )
+            ax.plot(
+                recall[n - 1], values[n - 1], 'o', color=SERIES[k % len(SERIES)], markersize=3.5
+            )
         ax.set_xlim(0, 1.01)
         ax.set_ylim(0, 1.03)
         ax.set_xlabel('recall')
         ax.set_ylabel('precision')
-        ax.legend(loc='center left', bbox_to_anchor=(1, .5))
+        ax.legend(loc='center left', bbox_to_anchor=(1, 0.5))
 
     return draw_svg(draw, 'precision-recall', width=9.6, height=3.6)
 
 
 def map_over_epochs(
-        series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], salt: str) -> str | None:
+    series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], salt: str
+) -> str | None:
     """Draw validation mAP over training for several recipes (Concurrent softmax, figure 4).
 
     Args:
@@ -129,23 +149,34 @@ def map_over_epochs(
             colour = SERIES[k % len(SERIES)]
             if len(curves) > 1:
                 for epoch, value in curves:
-                    ax.plot(epoch, 100 * np.asarray(value), stroke, color=colour, linewidth=.9,
-                            alpha=.45)
+                    ax.plot(
+                        epoch,
+                        100 * np.asarray(value),
+                        stroke,
+                        color=colour,
+                        linewidth=0.9,
+                        alpha=0.45,
+                    )
             strong = dict(color=colour, linewidth=1.7, marker='o', markersize=3)
             for j, (epoch, value) in enumerate(_means(curves)):
                 ax.plot(epoch, 100 * np.asarray(value), stroke, label=None if j else name, **strong)
         ax.set_xlim(left=0)
         ax.set_xlabel('epoch')
         ax.set_ylabel('validation mAP (%)')
-        ax.legend(loc='center left', bbox_to_anchor=(1, .5))
+        ax.legend(loc='center left', bbox_to_anchor=(1, 0.5))
 
     return draw_svg(draw, salt, width=9.6, height=3.6)
 
 
 def ap_against_frequency(
-        images: Mapping[str, int], series: Mapping[str, Mapping[str, float | None]],
-        names: Mapping[str, str], salt: str, unit: str = 'training images',
-        most_named: int = 60, window: int = 15) -> str | None:
+    images: Mapping[str, int],
+    series: Mapping[str, Mapping[str, float | None]],
+    names: Mapping[str, str],
+    salt: str,
+    unit: str = 'training images',
+    most_named: int = 60,
+    window: int = 15,
+) -> str | None:
     """Draw AP by class, the class with the most images first (Concurrent softmax, figure 5).
 
     Below it stands how many images each class has.
@@ -177,19 +208,24 @@ def ap_against_frequency(
             if named:
                 ax.plot(rank, ap, 'o-', color=SERIES[k], linewidth=1.1, markersize=4, label=name)
             else:
-                ax.plot(rank, ap, '.', color=SERIES[k], alpha=.35, markersize=3)
-                ax.plot(rank, _centred_mean(ap, window), color=SERIES[k], linewidth=1.8,
-                        label=f'{name}, mean over {window} classes')
+                ax.plot(rank, ap, '.', color=SERIES[k], alpha=0.35, markersize=3)
+                ax.plot(
+                    rank,
+                    _centred_mean(ap, window),
+                    color=SERIES[k],
+                    linewidth=1.8,
+                    label=f'{name}, mean over {window} classes',
+                )
         ax.set_ylim(-3, 103)
         ax.set_ylabel('AP (%)')
         if len(series) > 1 or not named:
             ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
-        below.bar(rank, [images[mid] for mid in mids], color=MUTED, width=.8, alpha=.6)
+        below.bar(rank, [images[mid] for mid in mids], color=MUTED, width=0.8, alpha=0.6)
         below.set_yscale('log')
         below.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:,.0f}'))
         below.set_ylabel(unit)
         below.minorticks_off()
-        below.set_xlim(.3, len(mids) + .7)
+        below.set_xlim(0.3, len(mids) + 0.7)
         if named:
             below.set_xticks(rank, [names.get(mid, mid) for mid in mids], rotation=90, fontsize=9)
         else:
@@ -198,14 +234,14 @@ def ap_against_frequency(
     return draw_svg(draw, salt, 9.6, 5 if named else 4.4, panels=(3, 1.2))
 
 
-def _means(
-        curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _means(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
     # Of curves with the same epochs the mean.
     together: dict[bytes, list[tuple[np.ndarray, np.ndarray]]] = {}
     for epoch, value in curves:
         together.setdefault(np.round(epoch, 3).tobytes(), []).append((epoch, value))
-    return [(same[0][0], np.mean([value for _, value in same], axis=0))
-            for same in together.values()]
+    return [
+        (same[0][0], np.mean([value for _, value in same], axis=0)) for same in together.values()
+    ]
 
 
 def _centred_mean(y: np.ndarray, window: int) -> np.ndarray:
@@ -226,8 +262,11 @@ def _keys(log: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def series_of(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Iterations and values of the entries of a log that have a value, :math:`(n,)` each."""
-    points = [(entry.get('iteration', i), entry[name]) for i, entry in enumerate(log, 1)
-              if entry.get(name) is not None]
+    points = [
+        (entry.get('iteration', i), entry[name])
+        for i, entry in enumerate(log, 1)
+        if entry.get(name) is not None
+    ]
     x, y = np.array(points, np.float64).T
     return x, y
 

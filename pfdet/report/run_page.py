@@ -22,12 +22,21 @@ __all__ = ['Example', 'write_report']
 
 
 def write_report(
-        path: str | os.PathLike, title: str, recipe: Mapping[str, Any],
-        log: Sequence[Mapping[str, Any]], score: Mapping[str, Any],
-        examples: Sequence[Example] = (), *, errors: Sequence[ClassSample] = (),
-        frequency: Mapping[str, int] | None = None, facts: Mapping[str, Any] | None = None,
-        notes: Sequence[str] = (), command: str | None = None, score_thresh: float = .3,
-        n_curve: int = 8) -> None:
+    path: str | os.PathLike,
+    title: str,
+    recipe: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    score: Mapping[str, Any],
+    examples: Sequence[Example] = (),
+    *,
+    errors: Sequence[ClassSample] = (),
+    frequency: Mapping[str, int] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    command: str | None = None,
+    score_thresh: float = 0.3,
+    n_curve: int = 8,
+) -> None:
     """Write a run's report as one self-contained HTML file.
 
     The page has the mAP in large, facts beside it, images with detections beside ground truth, the
@@ -63,7 +72,8 @@ def write_report(
     counted = frequency if frequency is not None else score.get('n_ground_truth', {})
     unit = 'training images' if frequency is not None else 'validation boxes'
     write_page(
-        path, 'run_page.html.jinja',
+        path,
+        'run_page.html.jinja',
         title=title,
         map=score.get('mAP'),
         facts=_facts(score, facts or {}),
@@ -74,9 +84,15 @@ def write_report(
         lr=svg(lr_curve(log)),
         map_curve=svg(map_curve(log)),
         curves=shown_curves(score, n_curve),
-        frequency=svg(ap_against_frequency(
-            {mid: int(n) for mid, n in counted.items() if n > 0},
-            {'AP': score.get('AP', {})}, score.get('name', {}), 'frequency', unit)),
+        frequency=svg(
+            ap_against_frequency(
+                {mid: int(n) for mid, n in counted.items() if n > 0},
+                {'AP': score.get('AP', {})},
+                score.get('name', {}),
+                'frequency',
+                unit,
+            )
+        ),
         frequency_unit=unit,
         classes=classes,
         has_parents=any(c['is_parent'] for c in classes),
@@ -84,7 +100,8 @@ def write_report(
         errors=shown_errors(errors, score),
         steps=steps_of_table1(recipe),
         is_mini=recipe.get('scale') == 'mini',
-        score_thresh=score_thresh)
+        score_thresh=score_thresh,
+    )
 
 
 def _facts(score: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, str]:

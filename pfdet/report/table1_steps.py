@@ -37,7 +37,8 @@ def steps_of_table1(recipe: Mapping[str, Any]) -> list[Step]:
     return [
         Step(row.name, paper_text(Cell(row.values[0], difference)), row.recipe, on)
         for row, on in zip(table.rows, has)
-        for difference in table.differences(row)]
+        for difference in table.differences(row)
+    ]
 
 
 def _switches(recipe: Mapping[str, Any]) -> list[str]:
@@ -57,5 +58,10 @@ def _switches(recipe: Mapping[str, Any]) -> list[str]:
         said({'co-occurrence': recipe['cooccurrence']}),
         'yes' if recipe['epochs'] >= 16 else '',
         said({'context': recipe['context']}),
-        said({'SENet-154': recipe['backbone'] == 'senet154',
-              'anchors': len(recipe['anchor_ratios']) >= 5})]
+        said(
+            {
+                'SENet-154': recipe['backbone'] == 'senet154',
+                'anchors': len(recipe['anchor_ratios']) >= 5,
+            }
+        ),
+    ]

@@ -32,9 +32,15 @@ class BatchTruth(NamedTuple):
     verified: np.ndarray
 
 
-def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequence[np.ndarray],
-            positive: Sequence[np.ndarray], negative: Sequence[np.ndarray],
-            hierarchy: Hierarchy, join_iou: float | None = None) -> BatchTruth:
+def collate(
+    bbox: Sequence[np.ndarray],
+    label: Sequence[np.ndarray],
+    flags: Sequence[np.ndarray],
+    positive: Sequence[np.ndarray],
+    negative: Sequence[np.ndarray],
+    hierarchy: Hierarchy,
+    join_iou: float | None = None,
+) -> BatchTruth:
     """Put the annotations of several images together.
 
     Args:
@@ -51,15 +57,23 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
     """
     N, G, C = len(bbox), max(1, max(map(len, bbox))), hierarchy.n_class
     truth = BatchTruth(
-        np.zeros((N, G, 4), np.float32), np.zeros((N, G), bool), np.zeros((N, G), bool),
-        np.zeros((N, G, C), bool), np.zeros((N, G, C), bool), np.zeros((N, C), bool))
+        np.zeros((N, G, 4), np.float32),
+        np.zeros((N, G), bool),
+        np.zeros((N, G), bool),
+        np.zeros((N, G, C), bool),
+        np.zeros((N, G, C), bool),
+        np.zeros((N, C), bool),
+    )
     for n, b in enumerate(bbox):
         R = len(b)
         truth.bbox[n, :R] = b
         truth.valid[n, :R] = True
         truth.group_of[n, :R] = (flags[n] & GROUP_OF) > 0
-        truth.label[n, :R] = label[n] if join_iou is None else join_labels(
-            b, label[n], truth.group_of[n, :R], join_iou)
+        truth.label[n, :R] = (
+            label[n]
+            if join_iou is None
+            else join_labels(b, label[n], truth.group_of[n, :R], join_iou)
+        )
     closure = hierarchy.closure
     truth.expanded[:] = related(truth.label, closure)
     truth.verified[:] = related(np.stack(positive), closure)
@@ -67,8 +81,9 @@ def collate(bbox: Sequence[np.ndarray], label: Sequence[np.ndarray], flags: Sequ
     return truth
 
 
-def join_labels(bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_thresh: float
-                ) -> np.ndarray:
+def join_labels(
+    bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_thresh: float
+) -> np.ndarray:
     """Give all boxes of an object the labels of each.
 
     Annotators may have drawn an object once as Torch and once as Flashlight. Boxes with an IoU of
@@ -118,9 +133,12 @@ def only_objects_of(truth: BatchTruth, classes) -> BatchTruth:
     """
     kept = truth.expanded[:, :, classes].any(axis=2)
     return truth._replace(
-        bbox=truth.bbox * kept[:, :, None], valid=truth.valid & kept,
-        group_of=truth.group_of & kept, label=truth.label & kept[:, :, None],
-        expanded=truth.expanded & kept[:, :, None])
+        bbox=truth.bbox * kept[:, :, None],
+        valid=truth.valid & kept,
+        group_of=truth.group_of & kept,
+        label=truth.label & kept[:, :, None],
+        expanded=truth.expanded & kept[:, :, None],
+    )
 
 
 def related(label, relation):

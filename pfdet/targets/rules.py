@@ -47,8 +47,9 @@ def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = Tru
     label = truth.expanded if expand_ancestors else truth.label
     t = xp.zeros((*sample.foreground.shape, label.shape[2]), np.int8)
     image, place = _places(sample.foreground)
-    t[image, place] = (label[image, sample.matched[image, place]]
-                       & sample.foreground[image, place][:, None])
+    t[image, place] = (
+        label[image, sample.matched[image, place]] & sample.foreground[image, place][:, None]
+    )
     return xp.where(sample.used[:, :, None], t, np.int8(-1))
 
 
@@ -106,8 +107,14 @@ def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5)
     return _ignore_within(t, columns, sample, truth, label[:, :, columns], share)
 
 
-def ignore_cooccurring(t, sample: RoiSample, truth: BatchTruth, pairs: CooccurrencePairs,
-                       share: float = 0.5, also_verified: bool = False):
+def ignore_cooccurring(
+    t,
+    sample: RoiSample,
+    truth: BatchTruth,
+    pairs: CooccurrencePairs,
+    share: float = 0.5,
+    also_verified: bool = False,
+):
     """Ignore classes that are likely inside a ground truth box (PFDet, section 2.2).
 
     "If a proposal is inside a ground truth box of class X, it is safe to ignore treating the

@@ -58,9 +58,16 @@ def priorities(seed: int, positions: Sequence[int], n: int) -> np.ndarray:
     return np.stack([np.random.default_rng((seed, p)).random(n, np.float32) for p in positions])
 
 
-def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 256,
-                   positive_share: float = 0.25, positive_iou: float = 0.7,
-                   negative_iou: float = 0.3) -> AnchorTargets:
+def sample_anchors(
+    anchors,
+    truth: BatchTruth,
+    sizes,
+    priority,
+    n_sample: int = 256,
+    positive_share: float = 0.25,
+    positive_iou: float = 0.7,
+    negative_iou: float = 0.3,
+) -> AnchorTargets:
     """Match anchors to objects and choose some (Ren et al., Faster R-CNN, section 3.1.2).
 
     Positive are anchors with an IoU of at least ``positive_iou`` with an object, and the best ones
@@ -85,8 +92,12 @@ def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 
     within = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= sizes)).all(axis=2)
     objects = truth.valid & ~truth.group_of
     iou = xp.where(objects[:, None], pairwise_iou(anchors[None], truth.bbox), 0)
-    crowd = xp.where((truth.valid & truth.group_of)[:, None],
-                     pairwise_ioa(anchors[None], truth.bbox), 0).max(axis=2) >= 0.5
+    crowd = (
+        xp.where(
+            (truth.valid & truth.group_of)[:, None], pairwise_ioa(anchors[None], truth.bbox), 0
+        ).max(axis=2)
+        >= 0.5
+    )
 
     best_iou = iou.max(axis=2)
     reachable = xp.where(within[:, :, None], iou, 0)
@@ -106,12 +117,19 @@ def sample_anchors(anchors, truth: BatchTruth, sizes, priority, n_sample: int = 
     offset = coding.encode(xp.where(positive[:, None], matched, base), base)
     weight = 1 / xp.maximum(chosen.sum(axis=1), 1)
     dtype = truth.bbox.dtype
-    return AnchorTargets(image, anchor, positive, offset.astype(dtype, copy=False),
-                         weight[image].astype(dtype))
+    return AnchorTargets(
+        image, anchor, positive, offset.astype(dtype, copy=False), weight[image].astype(dtype)
+    )
 
 
-def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int = 512,
-                foreground_share: float = 0.25, foreground_iou: float = 0.5) -> RoiSample:
+def sample_rois(
+    proposals: Proposals,
+    truth: BatchTruth,
+    priority,
+    n_sample: int = 512,
+    foreground_share: float = 0.25,
+    foreground_iou: float = 0.5,
+) -> RoiSample:
     """Match proposals to objects and choose some (Girshick, Fast R-CNN, section 2.3).
 
     The objects themselves are added to the proposals, as in ChainerCV.
@@ -136,8 +154,12 @@ def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int
     valid = xp.concatenate([proposals.valid, objects], axis=1)
     n_anchor = priority.shape[1] - G
     key = xp.concatenate(
-        [xp.take_along_axis(priority[:, :n_anchor], proposals.anchor, axis=1),
-         priority[:, n_anchor:]], axis=1)
+        [
+            xp.take_along_axis(priority[:, :n_anchor], proposals.anchor, axis=1),
+            priority[:, n_anchor:],
+        ],
+        axis=1,
+    )
 
     iou = xp.where(objects[:, None], pairwise_iou(bbox, truth.bbox), 0)
     matched, best_iou = iou.argmax(axis=2), iou.max(axis=2)
@@ -150,14 +172,17 @@ def sample_rois(proposals: Proposals, truth: BatchTruth, priority, n_sample: int
     rank = xp.where(foreground, 0, xp.where(used, 1, 2)) + key
     order = xp.argsort(rank, axis=1)
     if order.shape[1] < n_sample:
-        order = xp.concatenate(
-            [order] * -(-n_sample // order.shape[1]), axis=1)
+        order = xp.concatenate([order] * -(-n_sample // order.shape[1]), axis=1)
     place = xp.arange(n_sample)
     n_used = used.sum(axis=1, keepdims=True)
     order = xp.take_along_axis(order[:, :n_sample], place[None] % xp.maximum(n_used, 1), axis=1)
     rows = xp.arange(N)[:, None]
-    return RoiSample(bbox[rows, order], matched[rows, order], foreground[rows, order],
-                     xp.broadcast_to(place, order.shape) < n_used)
+    return RoiSample(
+        bbox[rows, order],
+        matched[rows, order],
+        foreground[rows, order],
+        xp.broadcast_to(place, order.shape) < n_used,
+    )
 
 
 def _first(mask, key, n):

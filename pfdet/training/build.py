@@ -44,9 +44,14 @@ def needs_rates(recipe: Recipe) -> bool:
     return loss.rates or _choose(SCORES, recipe.score or loss.score, 'score').rates
 
 
-def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | None = None,
-             descendants: np.ndarray | None = None, backbone: Backbone | None = None
-             ) -> FasterRCNN:
+def detector(
+    recipe: Recipe,
+    n_class: int,
+    seed: int = 0,
+    rates: np.ndarray | None = None,
+    descendants: np.ndarray | None = None,
+    backbone: Backbone | None = None,
+) -> FasterRCNN:
     """The network of a recipe, with random weights.
 
     Args:
@@ -76,8 +81,13 @@ def detector(recipe: Recipe, n_class: int, seed: int = 0, rates: np.ndarray | No
         np.random.set_state(state)
 
 
-def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
-              descendants: np.ndarray | None, backbone: Backbone | None) -> FasterRCNN:
+def _detector(
+    recipe: Recipe,
+    n_class: int,
+    rates: np.ndarray | None,
+    descendants: np.ndarray | None,
+    backbone: Backbone | None,
+) -> FasterRCNN:
     loss = _choose(LOSSES, recipe.loss, 'loss')
     score = recipe.score or loss.score
     if _choose(SCORES, score, 'score').background != loss.background:
@@ -89,14 +99,27 @@ def _detector(recipe: Recipe, n_class: int, rates: np.ndarray | None,
         to_score = partial(_expanded, to_score=to_score, descendants=descendants)
     if backbone is None:
         backbone = BACKBONES[backbone_name(recipe.backbone)]()
-    extractor = FPN(
-        backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
-    rpn = RPN(extractor.scales, recipe.anchor_ratios, recipe.anchor_size, recipe.fpn_channel,
-              train_limits=recipe.train_proposals, test_limits=recipe.test_proposals)
+    extractor = FPN(backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
+    rpn = RPN(
+        extractor.scales,
+        recipe.anchor_ratios,
+        recipe.anchor_size,
+        recipe.fpn_channel,
+        train_limits=recipe.train_proposals,
+        test_limits=recipe.test_proposals,
+    )
     head = BboxHead(
-        n_class, extractor.scales[:recipe.fpn_scale], recipe.fpn_channel, loss.background,
-        to_score, recipe.head_unit, recipe.head_bn, recipe.context,
-        recipe.class_agnostic, recipe.canonical_size)
+        n_class,
+        extractor.scales[: recipe.fpn_scale],
+        recipe.fpn_channel,
+        loss.background,
+        to_score,
+        recipe.head_unit,
+        recipe.head_bn,
+        recipe.context,
+        recipe.class_agnostic,
+        recipe.canonical_size,
+    )
     return FasterRCNN(extractor, rpn, head)
 
 
@@ -104,9 +127,16 @@ def _expanded(x, to_score, descendants):
     return expand_scores(to_score(x), descendants)
 
 
-def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy: Hierarchy,
-                seed: int, rates: np.ndarray | None = None, counts: np.ndarray | None = None,
-                pick: np.ndarray | None = None) -> TrainChain:
+def train_chain(
+    recipe: Recipe,
+    network: FasterRCNN,
+    classes: Classes,
+    hierarchy: Hierarchy,
+    seed: int,
+    rates: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+    pick: np.ndarray | None = None,
+) -> TrainChain:
     """The loss of a recipe.
 
     Args:
@@ -131,37 +161,51 @@ def train_chain(recipe: Recipe, network: FasterRCNN, classes: Classes, hierarchy
         weight = effective_number_weights(counts, recipe.effective_beta)
     target_rules = []
     if recipe.ignore_descendants:
-        target_rules.append(
-            partial(rules.ignore_descendants, descendants=hierarchy.descendants))
+        target_rules.append(partial(rules.ignore_descendants, descendants=hierarchy.descendants))
     if recipe.ignore_group_of:
         target_rules.append(rules.ignore_group_of)
     if recipe.cooccurrence:
         pairs = rules.CooccurrencePairs(*read_pairs(classes, recipe.cooccurrence_pairs or None))
-        target_rules.append(partial(
-            rules.ignore_cooccurring, pairs=pairs, share=recipe.inside_share,
-            also_verified=recipe.ignore_verified))
+        target_rules.append(
+            partial(
+                rules.ignore_cooccurring,
+                pairs=pairs,
+                share=recipe.inside_share,
+                also_verified=recipe.ignore_verified,
+            )
+        )
     if form.one_label:
         # The most specific class; the paper does not say which.
         target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
-    return TrainChain(network, _loss(recipe, rates, weight), tuple(target_rules), seed,
-                      recipe.n_anchor, recipe.n_roi, expand_ancestors=recipe.expand_ancestors,
-                      pick=pick, only_picked=pick is not None and recipe.expert_head == 'cut')
+    return TrainChain(
+        network,
+        _loss(recipe, rates, weight),
+        tuple(target_rules),
+        seed,
+        recipe.n_anchor,
+        recipe.n_roi,
+        expand_ancestors=recipe.expand_ancestors,
+        pick=pick,
+        only_picked=pick is not None and recipe.expert_head == 'cut',
+    )
 
 
 def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):
     options = {}
     if recipe.normalize:
         if recipe.normalize not in NORMALIZATIONS:
-            raise InputError(f'normalize={recipe.normalize}: expected one of '
-                             + ', '.join(NORMALIZATIONS))
+            raise InputError(
+                f'normalize={recipe.normalize}: expected one of ' + ', '.join(NORMALIZATIONS)
+            )
         options['normalize'] = recipe.normalize
     if recipe.loss == 'focal':
         options.update(alpha=recipe.focal_alpha, gamma=recipe.focal_gamma)
     return loss_function(recipe.loss, rates, weight, **options)
 
 
-def sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
-            ) -> SequentialSampler | SoftBalanceSampler:
+def sampler(
+    recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
+) -> SequentialSampler | SoftBalanceSampler:
     """The global order of a recipe.
 
     Args:
@@ -175,8 +219,9 @@ def sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
             image has a box.
     """
     if recipe.sampler not in SAMPLERS:
-        raise InputError(f'sampler={recipe.sampler}: no such sampler; expected one of '
-                         + ', '.join(SAMPLERS))
+        raise InputError(
+            f'sampler={recipe.sampler}: no such sampler; expected one of ' + ', '.join(SAMPLERS)
+        )
     group = None
     if recipe.aspect_chunk > 1:
         group = aspect_groups(index.columns['image_size'])
@@ -190,8 +235,7 @@ def sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
         comm.mpi_comm.Barrier()
     if recipe.sampler == 'class_aware':
         return ClassAwareSampler(classes, seed, group, recipe.aspect_chunk)
-    return SoftBalanceSampler(
-        classes, recipe.soft_balance_lambda, seed, group, recipe.aspect_chunk)
+    return SoftBalanceSampler(classes, recipe.soft_balance_lambda, seed, group, recipe.aspect_chunk)
 
 
 def _choose(known: dict, name: str, what: str):

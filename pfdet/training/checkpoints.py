@@ -66,8 +66,10 @@ class Snapshot(training.Extension):
         serializer.save(trainer)
         bad = _not_finite(serializer.target)
         if bad:
-            raise InputError(f'iteration {iteration}: {bad} is not finite any more, though the '
-                             'loss was; no snapshot is written of it')
+            raise InputError(
+                f'iteration {iteration}: {bad} is not finite any more, though the '
+                'loss was; no snapshot is written of it'
+            )
         run = {**self.run, 'iteration': iteration}
         write(self.directory / f'iter_{iteration:08d}.npz', serializer.target, run)
         self._remove_old()
@@ -77,15 +79,18 @@ class Snapshot(training.Extension):
             if path.exists() and problem(path):
                 path.unlink()
         self.damaged = []
-        for path in snapshots(self.directory)[self.keep:]:
+        for path in snapshots(self.directory)[self.keep :]:
             path.unlink(missing_ok=True)
 
 
 def _not_finite(state: Mapping[str, np.ndarray]) -> str | None:
     """The name of an array of the network or the optimizer that has a NaN or an infinity."""
     for name, value in state.items():
-        if (name.startswith('updater/') and np.asarray(value).dtype.kind == 'f'
-                and not np.isfinite(value).all()):
+        if (
+            name.startswith('updater/')
+            and np.asarray(value).dtype.kind == 'f'
+            and not np.isfinite(value).all()
+        ):
             return name.removeprefix('updater/')
     return None
 
@@ -167,8 +172,9 @@ def _sha256(file, size: int) -> bytes:
     return sha256.hexdigest().encode()
 
 
-def newest(directory: Path, warn: Callable[[str], None] | None = None
-           ) -> tuple[Path | None, list[Path]]:
+def newest(
+    directory: Path, warn: Callable[[str], None] | None = None
+) -> tuple[Path | None, list[Path]]:
     """The newest snapshot that is whole.
 
     What a killed writer left unfinished is removed.
@@ -195,8 +201,9 @@ def newest(directory: Path, warn: Callable[[str], None] | None = None
         damaged.append(path)
         warn(f'warning: {path}: damaged snapshot, {wrong}; looking for the one before it')
     if damaged:
-        raise InputError(f'{directory}: none of the {len(damaged)} snapshots is whole; '
-                         'remove them to begin anew')
+        raise InputError(
+            f'{directory}: none of the {len(damaged)} snapshots is whole; remove them to begin anew'
+        )
     return None, []
 
 

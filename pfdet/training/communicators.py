@@ -28,11 +28,17 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
 
     gpu = chainer.backends.cuda.available
     name = name or ('pure_nccl' if gpu else 'packed')
-    known = {'packed': False, 'naive': False, 'pure_nccl': True, 'flat': True,
-             'non_cuda_aware': True}
+    known = {
+        'packed': False,
+        'naive': False,
+        'pure_nccl': True,
+        'flat': True,
+        'non_cuda_aware': True,
+    }
     if name not in known:
         raise InputError(
-            f'--communicator {name}: no such communicator; expected one of {", ".join(known)}')
+            f'--communicator {name}: no such communicator; expected one of {", ".join(known)}'
+        )
     if known[name] and not gpu:
         raise InputError(f'--communicator {name}: needs GPUs and CuPy; on CPUs take packed')
     if dtype not in (None, *DTYPES):
@@ -41,10 +47,13 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
         return PackedCommunicator(MPI.COMM_WORLD, dtype or 'float32')
     if name == 'pure_nccl':
         return chainermn.create_communicator(
-            name, allreduce_grad_dtype=np.dtype(dtype or 'float32'))
+            name, allreduce_grad_dtype=np.dtype(dtype or 'float32')
+        )
     if dtype == 'float16':
-        raise InputError(f'--allreduce-dtype float16: the communicator {name} sends float32 only; '
-                         'take pure_nccl, or packed on CPUs')
+        raise InputError(
+            f'--allreduce-dtype float16: the communicator {name} sends float32 only; '
+            'take pure_nccl, or packed on CPUs'
+        )
     return chainermn.create_communicator(name)
 
 
@@ -67,8 +76,10 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
         return comm, -1
     n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
     if comm.intra_size > n_gpu:
-        raise InputError(f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
-                         'one each; with CUDA_VISIBLE_DEVICES= they take the cores')
+        raise InputError(
+            f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
+            'one each; with CUDA_VISIBLE_DEVICES= they take the cores'
+        )
     return comm, comm.intra_rank
 
 
@@ -163,7 +174,7 @@ class PackedCommunicator(NaiveCommunicator):
         sent[n:] = 0
         with np.errstate(over='ignore', under='ignore'):
             for view, a in zip(_views(sent, arrays), arrays, strict=True):
-                view[...] = a * a.dtype.type(2. ** exponent)
+                view[...] = a * a.dtype.type(2.0**exponent)
         # MPI has no such type; it is only to carry it.
         self.mpi_comm.Alltoall(sent.view(np.uint16), received.view(np.uint16))
         mean = np.zeros(share, np.float32)
@@ -172,7 +183,7 @@ class PackedCommunicator(NaiveCommunicator):
         mean *= 1 / self.size
         self.mpi_comm.Allgather(mean.astype(np.float16).view(np.uint16), sent.view(np.uint16))
         for view, a in zip(_views(sent, arrays), arrays, strict=True):
-            np.multiply(view, a.dtype.type(2. ** -exponent), out=a)
+            np.multiply(view, a.dtype.type(2.0**-exponent), out=a)
 
     def _buffer(self, name: str, size: int, dtype: np.dtype) -> np.ndarray:
         kept = self._buffers.get(name)
@@ -185,6 +196,6 @@ def _views(buffer: np.ndarray, arrays: list[np.ndarray]) -> list[np.ndarray]:
     """Parts of a buffer, one after the other, of the shapes of arrays."""
     views, start = [], 0
     for a in arrays:
-        views.append(buffer[start:start + a.size].reshape(a.shape))
+        views.append(buffer[start : start + a.size].reshape(a.shape))
         start += a.size
     return views

@@ -31,8 +31,9 @@ class CountCorruptImages(training.Extension):
     # Before the log and the snapshot.
     priority = training.PRIORITY_EDITOR
 
-    def __init__(self, corrupt: CorruptImages, comm, report: Callable = lambda trainer: True,
-                 out=sys.stderr):
+    def __init__(
+        self, corrupt: CorruptImages, comm, report: Callable = lambda trainer: True, out=sys.stderr
+    ):
         self.corrupt = corrupt
         self.comm = comm
         self.report = report
@@ -58,8 +59,9 @@ class CountCorruptImages(training.Extension):
         self.total.merge(int(counts[0]), int(counts[1]), first)
         if self.comm.rank == 0:
             for _, message in self.total.first[n_named:]:
-                print(f'warning: {message}; another image takes its place', file=self.out,
-                      flush=True)
+                print(
+                    f'warning: {message}; another image takes its place', file=self.out, flush=True
+                )
         if self.report(trainer):
             trainer.observation['images/corrupt'] = self.total.n_corrupt
         self._check()

@@ -29,7 +29,7 @@ class DataWait(training.Extension):
         self.comm = comm
         self.report = report
         self._waits: list[float] = []
-        self._seconds = 0.
+        self._seconds = 0.0
         self._total = np.zeros(2)
 
     # A function has no state in the snapshot.
@@ -41,7 +41,7 @@ class DataWait(training.Extension):
     @property
     def share(self) -> float:
         waited, seconds = self._total
-        return float(waited / seconds) if seconds else 0.
+        return float(waited / seconds) if seconds else 0.0
 
     def __call__(self, trainer) -> None:
         updater: Updater = trainer.updater
@@ -57,4 +57,4 @@ class DataWait(training.Extension):
         waited = min(float(waits.sum()), self._seconds)
         trainer.observation['waiting_for_data'] = waited / max(self._seconds, 1e-9)
         self._total += waited, self._seconds
-        self._waits, self._seconds = [], 0.
+        self._waits, self._seconds = [], 0.0

@@ -54,6 +54,5 @@ class ValidationAP(training.Extension):
     def __call__(self, trainer) -> None:
         result = evaluate(self.predict, self.index, self.comm)
         if result is not None:
-            self.score = score_dict(
-                result, self.index.classes, self.index.hierarchy)
+            self.score = score_dict(result, self.index.classes, self.index.hierarchy)
             trainer.observation['validation/mAP'] = self.score['mAP']

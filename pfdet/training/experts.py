@@ -32,8 +32,9 @@ class Expert(NamedTuple):
     images: np.ndarray
 
 
-def experts(index: AnnotationIndex, size: int, first: int = 1, last: int | None = None
-            ) -> list[Expert]:
+def experts(
+    index: AnnotationIndex, size: int, first: int = 1, last: int | None = None
+) -> list[Expert]:
     """Cut the classes of a training set, rarest first, into runs.
 
     A class has the images with a box of it or of a descendant, as labels are expanded in training.
@@ -54,16 +55,19 @@ def experts(index: AnnotationIndex, size: int, first: int = 1, last: int | None 
     order = order[count[order] > 0]
     last = len(order) if last is None else last
     if not 1 <= first <= last <= len(order):
-        raise InputError(f'classes {first} to {last}, rarest first: expected ranks from 1 to '
-                         f'{len(order)}, the classes with images in {index.path}')
+        raise InputError(
+            f'classes {first} to {last}, rarest first: expected ranks from 1 to '
+            f'{len(order)}, the classes with images in {index.path}'
+        )
     size = size or last - first + 1
     digits = len(str(len(order)))
     plan = []
     for start in range(first - 1, last, size):
         stop = min(start + size, last)
         classes = np.sort(order[start:stop])
-        images = np.unique(np.concatenate(
-            [found.images[found.offsets[c]:found.offsets[c + 1]] for c in classes]))
+        images = np.unique(
+            np.concatenate([found.images[found.offsets[c] : found.offsets[c + 1]] for c in classes])
+        )
         plan.append(Expert(f'classes-{start + 1:0{digits}}-{stop:0{digits}}', classes, images))
     return plan
 
@@ -78,8 +82,19 @@ def fine_tuned(recipe: Recipe, full: Recipe) -> Recipe:
     Returns:
         Recipe: The full model's, with the schedule and the classes of the expert's.
     """
-    own = ('name', 'about', 'init', 'expert_size', 'expert_head', 'epochs', 'schedule', 'steps',
-           'base_lr', 'lr_batch_size', 'warmup_epochs')
+    own = (
+        'name',
+        'about',
+        'init',
+        'expert_size',
+        'expert_head',
+        'epochs',
+        'schedule',
+        'steps',
+        'base_lr',
+        'lr_batch_size',
+        'warmup_epochs',
+    )
     return dataclasses.replace(full, **{name: getattr(recipe, name) for name in own})
 
 
@@ -99,8 +114,9 @@ def for_images(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
     if n_seen is None:
         return recipe
     epochs = n_seen / n_image
-    return dataclasses.replace(recipe, epochs=epochs,
-                               warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
+    return dataclasses.replace(
+        recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs
+    )
 
 
 def pack(cost: Sequence[float], n_group: int) -> list[list[int]]:
@@ -125,8 +141,9 @@ def pack(cost: Sequence[float], n_group: int) -> list[list[int]]:
     return groups
 
 
-def cut_head(weights: dict[str, np.ndarray], rows: np.ndarray, n_class: int, path: Path
-             ) -> dict[str, np.ndarray]:
+def cut_head(
+    weights: dict[str, np.ndarray], rows: np.ndarray, n_class: int, path: Path
+) -> dict[str, np.ndarray]:
     """Keep only some classes of a detector's head.
 
     Args:
@@ -148,8 +165,10 @@ def cut_head(weights: dict[str, np.ndarray], rows: np.ndarray, n_class: int, pat
         raise InputError(f"{path}: has no {e.args[0]}; expected a detector's model.npz") from None
     background = np.arange(n_class, len(conf))
     if len(conf) not in (n_class, n_class + 1) or len(loc) not in (4, 4 * n_class):
-        raise InputError(f'{path}: its head has {len(conf)} outputs; expected one for each of '
-                         f'{n_class} classes, and perhaps one for the background')
+        raise InputError(
+            f'{path}: its head has {len(conf)} outputs; expected one for each of '
+            f'{n_class} classes, and perhaps one for the background'
+        )
     picked = dict(weights)
     for name in ('head/conf/W', 'head/conf/b'):
         picked[name] = weights[name][np.append(rows, background).astype(np.int64)]

@@ -81,11 +81,16 @@ class FiniteLoss(training.Extension):
     def _stop(self, trainer, images: list[tuple[int, str]]) -> None:
         comm, own = self.mean.comm, self.mean.own
         bad = [k for k, v in own.items() if not math.isfinite(v)]
-        parts = comm.mpi_comm.gather(bad and {
-            'rank': comm.rank, 'positions': [p for p, _ in images],
-            'image_ids': [i for _, i in images],
-            # JSON has no name for these numbers.
-            'losses': {k: v if math.isfinite(v) else str(v) for k, v in own.items()}})
+        parts = comm.mpi_comm.gather(
+            bad
+            and {
+                'rank': comm.rank,
+                'positions': [p for p, _ in images],
+                'image_ids': [i for _, i in images],
+                # JSON has no name for these numbers.
+                'losses': {k: v if math.isfinite(v) else str(v) for k, v in own.items()},
+            }
+        )
         if comm.rank == 0:
             raise self._error(trainer, [part for part in parts if part])
         # One line says it: the first rank ends the job, and the others wait for that.
@@ -94,14 +99,25 @@ class FiniteLoss(training.Extension):
     def _error(self, trainer, parts: list[dict]) -> InputError:
         iteration = trainer.updater.iteration
         with replace_when_done(self.path) as path:
-            path.write_text(json.dumps({
-                'iteration': iteration,
-                'learning_rate': float(trainer.updater.get_optimizer('main').lr),
-                'ranks': parts}, indent=1) + '\n')
-        losses = ', '.join(f'{v} of rank {part["rank"]} ({k.removeprefix(self.mean.prefix)})'
-                           for part in parts[:1] for k, v in part['losses'].items()
-                           if isinstance(v, str))
+            path.write_text(
+                json.dumps(
+                    {
+                        'iteration': iteration,
+                        'learning_rate': float(trainer.updater.get_optimizer('main').lr),
+                        'ranks': parts,
+                    },
+                    indent=1,
+                )
+                + '\n'
+            )
+        losses = ', '.join(
+            f'{v} of rank {part["rank"]} ({k.removeprefix(self.mean.prefix)})'
+            for part in parts[:1]
+            for k, v in part['losses'].items()
+            if isinstance(v, str)
+        )
         more = f' and {len(parts) - 1} more ranks' if len(parts) > 1 else ''
         return InputError(
             f'iteration {iteration}: the loss is {losses}{more}; its images are in {self.path}, '
-            'and the snapshots are from before')
+            'and the snapshots are from before'
+        )

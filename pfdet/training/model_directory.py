@@ -22,8 +22,18 @@ if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
 
 # The fields of a recipe that a trained network does not depend on.
-TEST_FIELDS = ('score', 'expand_scores', 'hierarchy_rate', 'test_proposals', 'test_size',
-               'max_size', 'batch_size', 'score_thresh', 'nmw_thresh', 'max_per_image')
+TEST_FIELDS = (
+    'score',
+    'expand_scores',
+    'hierarchy_rate',
+    'test_proposals',
+    'test_size',
+    'max_size',
+    'batch_size',
+    'score_thresh',
+    'nmw_thresh',
+    'max_per_image',
+)
 
 
 class Model(NamedTuple):
@@ -42,8 +52,9 @@ class Model(NamedTuple):
     rates: np.ndarray | None
 
 
-def write_recipe(directory: Path, recipe: Recipe, classes: Classes, hierarchy: Hierarchy,
-                 run: dict) -> None:
+def write_recipe(
+    directory: Path, recipe: Recipe, classes: Classes, hierarchy: Hierarchy, run: dict
+) -> None:
     """Write ``recipe.json``.
 
     Args:
@@ -53,9 +64,12 @@ def write_recipe(directory: Path, recipe: Recipe, classes: Classes, hierarchy: H
         hierarchy (Hierarchy): The classes' relation.
         run (dict): Further facts of the run, such as the number of ranks.
     """
-    content = {'recipe': to_dict(recipe), 'run': run,
-               'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)],
-               'ancestors': np.argwhere(hierarchy.ancestors).tolist()}
+    content = {
+        'recipe': to_dict(recipe),
+        'run': run,
+        'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)],
+        'ancestors': np.argwhere(hierarchy.ancestors).tolist(),
+    }
     with replace_when_done(directory / 'recipe.json') as path:
         path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
@@ -66,8 +80,9 @@ def write_weights(directory: Path, network: FasterRCNN) -> None:
         chainer.serializers.save_npz(str(path), network)
 
 
-def load_weights(network: FasterRCNN, path: Path, pick: np.ndarray | None = None,
-                 n_class: int | None = None) -> None:
+def load_weights(
+    network: FasterRCNN, path: Path, pick: np.ndarray | None = None, n_class: int | None = None
+) -> None:
     """Load a network's weights.
 
     Args:
@@ -99,8 +114,9 @@ def write_rates(directory: Path, rates: np.ndarray) -> None:
         np.save(path, rates)
 
 
-def read_rates(path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rate: float
-               ) -> np.ndarray:
+def read_rates(
+    path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rate: float
+) -> np.ndarray:
     """Concurrent rates for a network's score.
 
     Args:
@@ -132,15 +148,15 @@ def read_rates(path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rat
         except (OSError, ValueError, EOFError) as e:
             raise InputError(f'{path}: expected concurrent rates, but {e}') from e
         if rates.shape != (len(classes),) * 2:
-            raise InputError(
-                f'{path}: has shape {rates.shape}; expected {(len(classes),) * 2}')
+            raise InputError(f'{path}: has shape {rates.shape}; expected {(len(classes),) * 2}')
         return rates
     else:
         index = AnnotationIndex.open(path)
         missing = [mid for mid in classes.mids if mid not in index.classes.ids]
         if missing:
-            raise InputError(f'{path}: lacks class {missing[0]}; expected an index of the classes '
-                             'of the network')
+            raise InputError(
+                f'{path}: lacks class {missing[0]}; expected an index of the classes of the network'
+            )
         own = [index.classes.ids[mid] for mid in classes.mids]
         rates = concurrent_rates(index).rates[np.ix_(own, own)]
     return with_hierarchy(rates, hierarchy, hierarchy_rate)
@@ -160,8 +176,10 @@ def for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     for setting in settings:
         key = setting.partition('=')[0]
         if key in to_dict(recipe) and key not in TEST_FIELDS:
-            raise InputError(f'--set {setting}: belongs to the training; expected one of '
-                             + ', '.join(TEST_FIELDS))
+            raise InputError(
+                f'--set {setting}: belongs to the training; expected one of '
+                + ', '.join(TEST_FIELDS)
+            )
     return override(recipe, settings)
 
 
@@ -170,9 +188,13 @@ def predict_settings(recipe: Recipe) -> 'PredictSettings':
     from pfdet.inference.predict import PredictSettings
 
     return PredictSettings(
-        (recipe.test_size,), recipe.max_size, score_thresh=recipe.score_thresh,
-        nmw_thresh=recipe.nmw_thresh, max_per_image=recipe.max_per_image,
-        batch_size=recipe.batch_size)
+        (recipe.test_size,),
+        recipe.max_size,
+        score_thresh=recipe.score_thresh,
+        nmw_thresh=recipe.nmw_thresh,
+        max_per_image=recipe.max_per_image,
+        batch_size=recipe.batch_size,
+    )
 
 
 class Description(NamedTuple):
@@ -201,12 +223,14 @@ def read_recipe(directory: Path) -> Description:
         for child, ancestor in content.get('ancestors', ()):
             ancestors[child, ancestor] = True
     except OSError as e:
-        raise InputError(f'{path}: {e.strerror}; expected the --out directory of a training run'
-                         ) from e
+        raise InputError(
+            f'{path}: {e.strerror}; expected the --out directory of a training run'
+        ) from e
     except (ValueError, KeyError, TypeError, IndexError) as e:
         raise InputError(f'{path}: not written by a training run: {e}') from e
-    return Description(from_dict(fields, str(path)), Classes(tuple(mids), tuple(names)),
-                       Hierarchy(ancestors))
+    return Description(
+        from_dict(fields, str(path)), Classes(tuple(mids), tuple(names)), Hierarchy(ancestors)
+    )
 
 
 def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = None) -> Model:
@@ -227,11 +251,12 @@ def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = Non
     if build.needs_rates(recipe):
         own = Path(directory) / 'rates.npy'
         if rates is None and not own.exists():
-            raise InputError(f'{own}: missing; expected concurrent rates, which '
-                             f'score={recipe.score or recipe.loss} takes: give --rates INDEX, the '
-                             'index that the model was trained on')
+            raise InputError(
+                f'{own}: missing; expected concurrent rates, which '
+                f'score={recipe.score or recipe.loss} takes: give --rates INDEX, the '
+                'index that the model was trained on'
+            )
         found = read_rates(rates or own, classes, hierarchy, recipe.hierarchy_rate)
-    network = build.detector(
-        recipe, len(classes), rates=found, descendants=hierarchy.descendants)
+    network = build.detector(recipe, len(classes), rates=found, descendants=hierarchy.descendants)
     load_weights(network, Path(directory) / 'model.npz')
     return Model(network, recipe, classes, found)

@@ -35,9 +35,16 @@ class NetworkToTrain(NamedTuple):
     rates: np.ndarray | None
 
 
-def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0,
-                     init: Path | None = None, pick: np.ndarray | None = None,
-                     device: int = -1, bn_comm=None) -> NetworkToTrain:
+def network_to_train(
+    recipe: Recipe,
+    index: AnnotationIndex,
+    comm,
+    seed: int = 0,
+    init: Path | None = None,
+    pick: np.ndarray | None = None,
+    device: int = -1,
+    bn_comm=None,
+) -> NetworkToTrain:
     """The network that a run begins with; every rank calls this.
 
     Args:
@@ -68,7 +75,8 @@ def network_to_train(recipe: Recipe, index: AnnotationIndex, comm, seed: int = 0
     if bn_comm.size > 1:
         use_multi_node_batch_normalization(network, bn_comm)
     chain = build.train_chain(
-        recipe, network, index.classes, index.hierarchy, seed, rates, counts, pick)
+        recipe, network, index.classes, index.hierarchy, seed, rates, counts, pick
+    )
     if device >= 0:
         chainer.backends.cuda.get_device_from_id(device).use()
         chain.to_gpu()

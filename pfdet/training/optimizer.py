@@ -6,8 +6,13 @@ from chainer.optimizer_hooks import WeightDecay
 from pfdet.errors import InputError
 
 
-def multi_node_optimizer(link: chainer.Link, comm, momentum: float = 0.9,
-                         weight_decay: float = 1e-4, double_buffering: bool = False):
+def multi_node_optimizer(
+    link: chainer.Link,
+    comm,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    double_buffering: bool = False,
+):
     """SGD with corrected momentum whose gradients are averaged over all ranks.
 
     Corrected momentum (Goyal et al., section 3): the velocity holds gradients and the learning
@@ -38,11 +43,14 @@ def multi_node_optimizer(link: chainer.Link, comm, momentum: float = 0.9,
 
     try:
         optimizer = chainermn.create_multi_node_optimizer(
-            chainer.optimizers.CorrectedMomentumSGD(momentum=momentum), comm,
-            double_buffering=double_buffering)
+            chainer.optimizers.CorrectedMomentumSGD(momentum=momentum),
+            comm,
+            double_buffering=double_buffering,
+        )
     except ValueError as e:
-        raise InputError(f'--double-buffering: {e} It needs GPUs and --communicator pure_nccl') \
-            from e
+        raise InputError(
+            f'--double-buffering: {e} It needs GPUs and --communicator pure_nccl'
+        ) from e
     optimizer.setup(link)
     for param in link.params():
         if param.ndim > 1 and weight_decay:
@@ -59,7 +67,8 @@ def _fill_buffers(optimizer, link: chainer.Link) -> None:
     """Do what ChainerMN does in place of the first update."""
     buffered = link.copy('copy')
     for name, value in (
-            ('communicated_target', buffered),
-            ('target_params_list', [sorted(link.namedparams()), sorted(buffered.namedparams())])):
+        ('communicated_target', buffered),
+        ('target_params_list', [sorted(link.namedparams()), sorted(buffered.namedparams())]),
+    ):
         # Its own way to set an attribute hands it on to the optimizer within.
         object.__setattr__(optimizer, name, value)

@@ -36,8 +36,11 @@ class MeanOverRanks(training.Extension):
         values = [getattr(trainer.observation[k], 'array', trainer.observation[k]) for k in keys]
         # All at once: the host waits for the GPU once.
         xp = cuda.get_array_module(*values)
-        values = cuda.to_cpu(xp.stack([xp.asarray(v, dtype=np.float64) for v in values])) if (
-            keys) else np.zeros(0)
+        values = (
+            cuda.to_cpu(xp.stack([xp.asarray(v, dtype=np.float64) for v in values]))
+            if (keys)
+            else np.zeros(0)
+        )
         self.own = dict(zip(keys, values.tolist(), strict=True))
         if self.comm.size > 1:
             from mpi4py import MPI
@@ -85,7 +88,7 @@ class PrintLog(training.Extension):
 
     def __call__(self, trainer) -> None:
         log = trainer.get_extension('LogReport').log
-        for entry in log[self._n_printed:]:
+        for entry in log[self._n_printed :]:
             # The progress bar stands below the last line: write over it.
             clear = '\033[J' if self.out.isatty() else ''
             print(clear + line(entry, trainer.updater.epoch_detail), file=self.out, flush=True)
@@ -99,8 +102,10 @@ def line(entry: Mapping, epoch: float) -> str:
         entry (mapping): Of Chainer's ``LogReport``.
         epoch (float): Epochs passed.
     """
-    text = (f'epoch {epoch:6.2f}  iteration {entry["iteration"]:6}  lr {entry["lr"]:.5f}  '
-            f'loss {entry["main/loss"]:8.4f}  {entry["elapsed_time"]:7.0f} s')
+    text = (
+        f'epoch {epoch:6.2f}  iteration {entry["iteration"]:6}  lr {entry["lr"]:.5f}  '
+        f'loss {entry["main/loss"]:8.4f}  {entry["elapsed_time"]:7.0f} s'
+    )
     if 'validation/mAP' in entry:
         text += f'  mAP {entry["validation/mAP"]:.4f}'
     if entry.get('waiting_for_data', 0) >= 0.05:

@@ -15,22 +15,37 @@ from pfdet.training import checkpoints
 # What may change when a run is resumed. All else decides the network, the sequence of images or
 # what is learnt from it: with another value, it is another run, which may start from the weights of
 # this one by --init.
-MAY_CHANGE = frozenset({
-    # what it is called
-    'name', 'about',
-    # how many images an iteration and how long: the schedule follows the position in the sequence
-    # of images (see pfdet.training.run_length)
-    'batch_size', 'epochs',
-    # the weights that the run began with
-    'init',
-    # what prediction alone uses
-    'test_proposals', 'score', 'expand_scores', 'test_size', 'score_thresh', 'nmw_thresh',
-    'max_per_image',
-})
+MAY_CHANGE = frozenset(
+    {
+        # what it is called
+        'name',
+        'about',
+        # how many images an iteration and how long: the schedule follows the position in the
+        # sequence of images (see pfdet.training.run_length)
+        'batch_size',
+        'epochs',
+        # the weights that the run began with
+        'init',
+        # what prediction alone uses
+        'test_proposals',
+        'score',
+        'expand_scores',
+        'test_size',
+        'score_thresh',
+        'nmw_thresh',
+        'max_per_image',
+    }
+)
 
 
-def run_identity(recipe: Recipe, seed: int, index: AnnotationIndex, classes: Classes,
-                n_rank: int, global_batch: int) -> dict[str, Any]:
+def run_identity(
+    recipe: Recipe,
+    seed: int,
+    index: AnnotationIndex,
+    classes: Classes,
+    n_rank: int,
+    global_batch: int,
+) -> dict[str, Any]:
     """What a run is, as JSON has it, for its snapshots.
 
     Args:
@@ -42,10 +57,14 @@ def run_identity(recipe: Recipe, seed: int, index: AnnotationIndex, classes: Cla
         global_batch (int): Images of all ranks an iteration.
     """
     return {
-        'recipe': json.loads(json.dumps(to_dict(recipe))), 'seed': seed,
-        'classes': list(classes.mids), 'images': len(index),
+        'recipe': json.loads(json.dumps(to_dict(recipe))),
+        'seed': seed,
+        'classes': list(classes.mids),
+        'images': len(index),
         'image_ids': zlib.crc32(index.columns['id_bytes']),
-        'ranks': n_rank, 'global_batch_size': global_batch}
+        'ranks': n_rank,
+        'global_batch_size': global_batch,
+    }
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -59,9 +78,12 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
     Raises:
         InputError: They differ in what may not change, see :data:`MAY_CHANGE`.
     """
+
     def differ(field: str, old: str, new: str) -> InputError:
-        return InputError(f'{path}: written by a run with {field}={old}, but this one has '
-                          f'{field}={new}; go on with what it had, or give another --out')
+        return InputError(
+            f'{path}: written by a run with {field}={old}, but this one has '
+            f'{field}={new}; go on with what it had, or give another --out'
+        )
 
     fields = before.get('recipe', {})
     for key, value in now['recipe'].items():
@@ -71,11 +93,15 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
         if before.get(key, now[key]) != now[key]:
             raise differ(key, before[key], now[key])
     if before.get('classes', now['classes']) != now['classes']:
-        raise InputError(f'{path}: written by a run of {len(before["classes"])} classes, but this '
-                         f'one has other {len(now["classes"])}; give another --out')
+        raise InputError(
+            f'{path}: written by a run of {len(before["classes"])} classes, but this '
+            f'one has other {len(now["classes"])}; give another --out'
+        )
     if before.get('image_ids', now['image_ids']) != now['image_ids']:
-        raise InputError(f'{path}: written by a run on other images than those of --train-index, '
-                         'though as many; give the same index, or another --out')
+        raise InputError(
+            f'{path}: written by a run on other images than those of --train-index, '
+            'though as many; give the same index, or another --out'
+        )
 
 
 def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | None:
@@ -109,8 +135,11 @@ def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | 
         checkpoints.load(trainer, path)
         if comm.rank == 0:
             ranks = f', written by {run["ranks"]} ranks' if 'ranks' in run else ''
-            print(f'resuming from {path}: iteration {trainer.updater.iteration}, epoch '
-                  f'{trainer.updater.epoch_detail:.2f}{ranks}', flush=True)
+            print(
+                f'resuming from {path}: iteration {trainer.updater.iteration}, epoch '
+                f'{trainer.updater.epoch_detail:.2f}{ranks}',
+                flush=True,
+            )
     return path
 
 
@@ -124,5 +153,7 @@ def refuse_existing_snapshots(directory: Path, comm) -> None:
     """
     found = comm.mpi_comm.bcast(checkpoints.snapshots(directory)[:1] if comm.rank == 0 else None)
     if found:
-        raise InputError(f'{found[0]}: a snapshot of an earlier run; give --resume to go on with '
-                         'it, or another --out to begin anew')
+        raise InputError(
+            f'{found[0]}: a snapshot of an earlier run; give --resume to go on with '
+            'it, or another --out to begin anew'
+        )

@@ -24,8 +24,9 @@ class RunLength:
         iterations (int): Stop after so many updates, wherever in the schedule that is.
     """
 
-    def __init__(self, n_image: int, epochs: float, global_batch: int,
-                 iterations: int | None = None):
+    def __init__(
+        self, n_image: int, epochs: float, global_batch: int, iterations: int | None = None
+    ):
         self.epochs = epochs
         self.n_epoch_iteration = n_image / global_batch
         self.global_batch = global_batch

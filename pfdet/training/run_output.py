@@ -30,28 +30,40 @@ if TYPE_CHECKING:
 def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
     """The recipe's schedule, scaled to the batch of all ranks."""
     rate = partial(
-        learning_rate, n_iteration=length.n_iteration,
+        learning_rate,
+        n_iteration=length.n_iteration,
         lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, length.global_batch),
-        schedule=recipe.schedule, steps=recipe.steps,
-        n_warmup=round(recipe.warmup_epochs * length.n_epoch_iteration))
+        schedule=recipe.schedule,
+        steps=recipe.steps,
+        n_warmup=round(recipe.warmup_epochs * length.n_epoch_iteration),
+    )
     return SetLearningRate(rate, length.schedule_iteration)
 
 
-def validation(recipe: Recipe, network: FasterRCNN, index: AnnotationIndex, comm,
-               corrupt: CorruptImages | None) -> 'ValidationAP':
+def validation(
+    recipe: Recipe, network: FasterRCNN, index: AnnotationIndex, comm, corrupt: CorruptImages | None
+) -> 'ValidationAP':
     """Scoring the network as the recipe predicts; images that cannot be read are counted anew."""
     # Only where there is a validation set: scoring loads Arrow.
     from pfdet.inference.predict import predict
     from pfdet.training.evaluator import ValidationAP
 
-    return ValidationAP(partial(
-        predict, network, OpenImagesDataset(index),
-        settings=model_directory.predict_settings(recipe),
-        corrupt=corrupt and CorruptImages(corrupt.max_share)), index, comm)
+    return ValidationAP(
+        partial(
+            predict,
+            network,
+            OpenImagesDataset(index),
+            settings=model_directory.predict_settings(recipe),
+            corrupt=corrupt and CorruptImages(corrupt.max_share),
+        ),
+        index,
+        comm,
+    )
 
 
-def extend_first_rank(trainer: chainer.training.Trainer, out: Path, log_trigger: Callable,
-                      log_interval: int) -> None:
+def extend_first_rank(
+    trainer: chainer.training.Trainer, out: Path, log_trigger: Callable, log_interval: int
+) -> None:
     """What the first rank alone writes and prints."""
     trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
     trainer.extend(extensions.LogReport(trigger=log_trigger, filename=None))
@@ -69,8 +81,7 @@ def write_description(out: Path, recipe: Recipe, net: NetworkToTrain, run: dict[
         model_directory.write_rates(out, net.rates)
 
 
-def write_results(out: Path, network: FasterRCNN,
-                  validation: 'ValidationAP | None') -> None:
+def write_results(out: Path, network: FasterRCNN, validation: 'ValidationAP | None') -> None:
     """Write what has been learnt, and the last validation's score."""
     model_directory.write_weights(out, network)
     if validation is not None and validation.score is not None:
@@ -78,8 +89,9 @@ def write_results(out: Path, network: FasterRCNN,
             path.write_text(json.dumps(validation.score, indent=1) + '\n')
 
 
-def last_words(iteration: int, began: int, global_batch: int, seconds: float, out: Path,
-               stopped_by: int | None) -> str:
+def last_words(
+    iteration: int, began: int, global_batch: int, seconds: float, out: Path, stopped_by: int | None
+) -> str:
     """What the first rank says at the end.
 
     Args:
@@ -90,9 +102,13 @@ def last_words(iteration: int, began: int, global_batch: int, seconds: float, ou
         stopped_by (int): A signal, where the run is not finished.
     """
     if stopped_by is not None:
-        return (f'stopped by {signal.Signals(stopped_by).name} after iteration {iteration}, its '
-                f'snapshot is in {out / "snapshots"}; give --resume to go on')
+        return (
+            f'stopped by {signal.Signals(stopped_by).name} after iteration {iteration}, its '
+            f'snapshot is in {out / "snapshots"}; give --resume to go on'
+        )
     if began == iteration > 0:
         return f'trained already, {iteration} iterations: {out / "model.npz"}'
-    return (f'trained {iteration} iterations of {global_batch} images in {seconds:.0f} s: '
-            f'{out / "model.npz"}')
+    return (
+        f'trained {iteration} iterations of {global_batch} images in {seconds:.0f} s: '
+        f'{out / "model.npz"}'
+    )

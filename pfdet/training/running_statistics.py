@@ -30,8 +30,9 @@ class AverageRunningStatistics(training.Extension):
     def __init__(self, link: chainer.Link, comm):
         self.comm = comm
         # Of one rank, a group has Chainer's own batch normalization.
-        self._links = [child for _, child in sorted(link.namedlinks())
-                       if hasattr(child, 'avg_mean')]
+        self._links = [
+            child for _, child in sorted(link.namedlinks()) if hasattr(child, 'avg_mean')
+        ]
 
     # A function has no state in the snapshot.
     @staticmethod

@@ -22,9 +22,15 @@ def linear_scaling(base_lr: float, base_batch_size: int, batch_size: int) -> flo
     return base_lr * batch_size / base_batch_size
 
 
-def learning_rate(iteration: int, n_iteration: int, lr: float, schedule: str = 'cosine',
-                  steps: Sequence[float] = (8 / 12, 11 / 12), n_warmup: int = 0,
-                  warmup_start: float = 0.1) -> float:
+def learning_rate(
+    iteration: int,
+    n_iteration: int,
+    lr: float,
+    schedule: str = 'cosine',
+    steps: Sequence[float] = (8 / 12, 11 / 12),
+    n_warmup: int = 0,
+    warmup_start: float = 0.1,
+) -> float:
     """Learning rate of an iteration.
 
     Args:
@@ -46,7 +52,7 @@ def learning_rate(iteration: int, n_iteration: int, lr: float, schedule: str = '
     if schedule == 'step':
         lr = lr * 0.1 ** sum(progress >= s for s in steps)
     elif schedule == 'cosine':
-        lr = lr * (1 + math.cos(math.pi * min(1., progress))) / 2
+        lr = lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2
     else:
         raise ValueError(f'schedule must be one of {SCHEDULES}, not {schedule!r}')
     if iteration < n_warmup:
@@ -68,8 +74,11 @@ class SetLearningRate(training.Extension):
     # After the extensions that report the rate that was used.
     priority = training.PRIORITY_READER - 50
 
-    def __init__(self, rate: Callable[[float], float],
-                 iteration: Callable[..., float] = lambda trainer: trainer.updater.iteration):
+    def __init__(
+        self,
+        rate: Callable[[float], float],
+        iteration: Callable[..., float] = lambda trainer: trainer.updater.iteration,
+    ):
         self.rate = rate
         self.iteration = iteration
 

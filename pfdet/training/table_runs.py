@@ -19,8 +19,15 @@ from pfdet.recipes import Recipe
 from pfdet.subprocesses import commit, run_python
 
 # What matters in prediction alone.
-_OF_TEST = ('score', 'expand_scores', 'test_size', 'score_thresh', 'nmw_thresh', 'max_per_image',
-            'test_proposals')
+_OF_TEST = (
+    'score',
+    'expand_scores',
+    'test_size',
+    'score_thresh',
+    'nmw_thresh',
+    'max_per_image',
+    'test_proposals',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +58,8 @@ class Rows:
     validated: tuple[str, ...] = ()
     backbone: Path | None = None
     _locks: dict = dataclasses.field(
-        default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False)
+        default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False
+    )
 
     def recipe(self, name: str) -> Recipe:
         """The resolved recipe of a row."""
@@ -106,10 +114,15 @@ class Rows:
         name = self.same_training(name)
         recipe, directory = self.recipe(name), self.directory(name, seed)
         flags = []
-        if self.validations and (not self.validated or name in map(
-                self.same_training, self.validated)):
-            flags += ['--val-index', self.val_index,
-                      '--val-interval', recipe.epochs / self.validations]
+        if self.validations and (
+            not self.validated or name in map(self.same_training, self.validated)
+        ):
+            flags += [
+                '--val-index',
+                self.val_index,
+                '--val-interval',
+                recipe.epochs / self.validations,
+            ]
         if recipe.init == 'imagenet' and self.backbone is not None:
             flags += ['--init', self.backbone]
         elif recipe.init in recipes.RECIPES:
@@ -117,10 +130,25 @@ class Rows:
         with self._locks[directory]:
             if not (directory / 'model.npz').exists():
                 run_python(
-                    '-m', 'pfdet', 'train', '--recipe', name, '--scale', self.scale,
-                    *flags, *(['--set', *self.settings] if self.settings else []), '--seed', seed,
-                    '--train-index', self.train_index, '--out', directory, '--resume',
-                    ranks=self.ranks, log=directory / 'output.txt')
+                    '-m',
+                    'pfdet',
+                    'train',
+                    '--recipe',
+                    name,
+                    '--scale',
+                    self.scale,
+                    *flags,
+                    *(['--set', *self.settings] if self.settings else []),
+                    '--seed',
+                    seed,
+                    '--train-index',
+                    self.train_index,
+                    '--out',
+                    directory,
+                    '--resume',
+                    ranks=self.ranks,
+                    log=directory / 'output.txt',
+                )
         return directory
 
     def same_training(self, name: str) -> str:
@@ -133,8 +161,14 @@ class Rows:
                         return other.name
         return name
 
-    def predict(self, model: Path, detections: Path, score: str | None, *flags: object,
-                index: Path | None = None) -> None:
+    def predict(
+        self,
+        model: Path,
+        detections: Path,
+        score: str | None,
+        *flags: object,
+        index: Path | None = None,
+    ) -> None:
         """Predict with a model, and score.
 
         Args:
@@ -148,18 +182,39 @@ class Rows:
         index = index or self.val_index
         if not detections.exists():
             run_python(
-                '-m', 'pfdet', 'predict', '--model', model, '--index', index, '--out',
-                detections, *flags, ranks=self.ranks, log=log)
+                '-m',
+                'pfdet',
+                'predict',
+                '--model',
+                model,
+                '--index',
+                index,
+                '--out',
+                detections,
+                *flags,
+                ranks=self.ranks,
+                log=log,
+            )
         if score is not None:
             self.score(detections, detections.with_name(f'{score}.json'), index)
 
-    def score(self, detections: Path, out: Path, index: Path | None = None, *flags: object
-              ) -> None:
+    def score(self, detections: Path, out: Path, index: Path | None = None, *flags: object) -> None:
         """Score detections against the annotations of an index; ``flags`` are for ``score.py``."""
         run_python(
-            '-m', 'pfdet', 'score', '--index', index or self.val_index, '--train-index',
-            self.train_index, '--detections', detections, '--out', out, *flags,
-            log=detections.parent / 'output.txt')
+            '-m',
+            'pfdet',
+            'score',
+            '--index',
+            index or self.val_index,
+            '--train-index',
+            self.train_index,
+            '--detections',
+            detections,
+            '--out',
+            out,
+            *flags,
+            log=detections.parent / 'output.txt',
+        )
 
     def _training(self, name: str) -> dict:
         fields = dataclasses.asdict(self.recipe(name))
@@ -177,8 +232,11 @@ class Rows:
     def _test_flags(self, name: str) -> list[str]:
         """What ``predict.py`` is told where a row shares another's training."""
         own, trained = self.recipe(name), self.recipe(self.same_training(name))
-        changed = [f'{field}={getattr(own, field)!r}' for field in _OF_TEST
-                   if getattr(own, field) != getattr(trained, field)]
+        changed = [
+            f'{field}={getattr(own, field)!r}'
+            for field in _OF_TEST
+            if getattr(own, field) != getattr(trained, field)
+        ]
         if not changed:
             return []
         return ['--set', *changed, '--rates', str(self.train_index)]
@@ -192,5 +250,3 @@ class Rows:
         with replace_when_done(directory / 'recipe.json') as path:
             path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
         shutil.copyfile(trained / 'log', directory / 'log')
-
-

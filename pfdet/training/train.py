@@ -34,14 +34,30 @@ from pfdet.training.transforms import Converter, TrainLoader
 from pfdet.training.updater import Updater
 
 
-def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
-          val_index: AnnotationIndex | None = None, init: Path | None = None,
-          resume: bool = False, seed: int = 0, device: int = -1, n_thread: int = 1,
-          iterations: int | None = None, log_interval: int = 10,
-          val_interval: float | None = None, snapshot_interval: int | None = None,
-          keep_snapshots: int = 3, corrupt: CorruptImages | None = None,
-          pick: np.ndarray | None = None, stop_request: StopRequest | None = None,
-          accumulate: int = 1, bn_group_size: int = 0, double_buffering: bool = False) -> bool:
+def train(
+    recipe: Recipe,
+    train_index: AnnotationIndex,
+    out: Path,
+    comm,
+    *,
+    val_index: AnnotationIndex | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    device: int = -1,
+    n_thread: int = 1,
+    iterations: int | None = None,
+    log_interval: int = 10,
+    val_interval: float | None = None,
+    snapshot_interval: int | None = None,
+    keep_snapshots: int = 3,
+    corrupt: CorruptImages | None = None,
+    pick: np.ndarray | None = None,
+    stop_request: StopRequest | None = None,
+    accumulate: int = 1,
+    bn_group_size: int = 0,
+    double_buffering: bool = False,
+) -> bool:
     """Train a recipe; every rank calls this.
 
     Args:
@@ -100,21 +116,28 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
 
     bn_comm = group_of_ranks(comm, bn_group_size)
     net = network_to_train(recipe, train_index, comm, seed, init, pick, device, bn_comm)
-    load = TrainLoader(OpenImagesDataset(train_index), recipe.min_size, recipe.max_size,
-                       recipe.flip, seed)
+    load = TrainLoader(
+        OpenImagesDataset(train_index), recipe.min_size, recipe.max_size, recipe.flip, seed
+    )
     sampler = build.sampler(recipe, train_index, seed, comm)
     iterator = ShardedIterator(
-        sampler, load, recipe.batch_size * accumulate, comm.rank, comm.size, n_thread,
-        corrupt=corrupt)
+        sampler,
+        load,
+        recipe.batch_size * accumulate,
+        comm.rank,
+        comm.size,
+        n_thread,
+        corrupt=corrupt,
+    )
     length = RunLength(n_image, recipe.epochs, iterator.global_batch_size, iterations)
 
     optimizer = multi_node_optimizer(
-        net.chain, comm, recipe.momentum, recipe.weight_decay, double_buffering)
+        net.chain, comm, recipe.momentum, recipe.weight_decay, double_buffering
+    )
     convert = RememberBatch(Converter(train_index.hierarchy, comm, recipe.join_iou))
     updater = Updater(iterator, optimizer, convert, accumulate)
     agreed = AgreeToStop(stop_request or StopRequest(), comm)
-    trainer = chainer.training.Trainer(
-        updater, Stop(length, lambda: agreed.signal), out=str(out))
+    trainer = chainer.training.Trainer(updater, Stop(length, lambda: agreed.signal), out=str(out))
     trainer.extend(agreed)
     trainer.extend(run_output.set_learning_rate(recipe, length))
     mean = MeanOverRanks(comm)
@@ -133,8 +156,11 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         validation = run_output.validation(recipe, net.network, val_index, comm, corrupt)
         each = max(1, round((val_interval or recipe.epochs / 8) * length.n_epoch_iteration))
         trainer.extend(validation, trigger=length.every(each))
-    snapshot = Snapshot(out / 'snapshots', keep=keep_snapshots, run=run_identity(
-        recipe, seed, train_index, net.classes, comm.size, length.global_batch))
+    snapshot = Snapshot(
+        out / 'snapshots',
+        keep=keep_snapshots,
+        run=run_identity(recipe, seed, train_index, net.classes, comm.size, length.global_batch),
+    )
     if comm.rank == 0:
         run_output.extend_first_rank(trainer, out, length.every(log_interval), log_interval)
         at_interval = length.every(snapshot_interval or max(1, round(length.n_epoch_iteration)))
@@ -143,10 +169,19 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
     if resume:
         resume_from_newest(trainer, snapshot, comm)
     if comm.rank == 0:
-        run_output.write_description(out, recipe, net, {
-            'ranks': comm.size, 'global_batch_size': length.global_batch, 'images': n_image,
-            'iterations': length.last(trainer), 'seed': seed,
-            'init': str(init) if init else None})
+        run_output.write_description(
+            out,
+            recipe,
+            net,
+            {
+                'ranks': comm.size,
+                'global_batch_size': length.global_batch,
+                'images': n_image,
+                'iterations': length.last(trainer),
+                'seed': seed,
+                'init': str(init) if init else None,
+            },
+        )
     began, started = updater.iteration, time.perf_counter()
     try:
         if not length.ended(trainer):
@@ -163,8 +198,17 @@ def train(recipe: Recipe, train_index: AnnotationIndex, out: Path, comm, *,
         if finished:
             run_output.write_results(out, net.network, validation)
         seconds = time.perf_counter() - started
-        print(run_output.last_words(updater.iteration, began, length.global_batch, seconds, out,
-                                   None if finished else agreed.signal), flush=True)
+        print(
+            run_output.last_words(
+                updater.iteration,
+                began,
+                length.global_batch,
+                seconds,
+                out,
+                None if finished else agreed.signal,
+            ),
+            flush=True,
+        )
     return finished
 
 

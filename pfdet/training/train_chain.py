@@ -38,11 +38,19 @@ class TrainChain(chainer.Chain):
             proposal network.
     """
 
-    def __init__(self, detector: FasterRCNN, loss: Callable,
-                 target_rules: tuple[TargetRule, ...] = (), seed: int = 0, n_anchor: int = 256,
-                 n_roi: int = 512, foreground_share: float = 0.25,
-                 expand_ancestors: bool = True, pick: np.ndarray | None = None,
-                 only_picked: bool = False):
+    def __init__(
+        self,
+        detector: FasterRCNN,
+        loss: Callable,
+        target_rules: tuple[TargetRule, ...] = (),
+        seed: int = 0,
+        n_anchor: int = 256,
+        n_roi: int = 512,
+        foreground_share: float = 0.25,
+        expand_ancestors: bool = True,
+        pick: np.ndarray | None = None,
+        only_picked: bool = False,
+    ):
         super().__init__()
         with self.init_scope():
             self.detector = detector
@@ -77,16 +85,17 @@ class TrainChain(chainer.Chain):
         hs = detector.extractor(x)
         locs, confs, n_anchors = detector.rpn(hs)
         anchors = detector.rpn.anchors([h.shape[2:] for h in hs])
-        priority = xp.asarray(sampling.priorities(
-            self.seed, batch.positions, len(anchors) + truth.valid.shape[1]))
+        priority = xp.asarray(
+            sampling.priorities(self.seed, batch.positions, len(anchors) + truth.valid.shape[1])
+        )
 
         sampled = sampling.sample_anchors(
-            anchors, truth, sizes, priority[:, :len(anchors)], self.n_anchor)
+            anchors, truth, sizes, priority[:, : len(anchors)], self.n_anchor
+        )
         rpn_loc_loss, rpn_conf_loss = rpn_loss(locs, confs, sampled)
 
         proposals = detector.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
-        rois = sampling.sample_rois(
-            proposals, truth, priority, self.n_roi, self.foreground_share)
+        rois = sampling.sample_rois(proposals, truth, priority, self.n_roi, self.foreground_share)
         t = rules.positives(rois, truth, self.expand_ancestors)
         for rule in self.target_rules:
             t = rule(t, rois, truth)
@@ -100,9 +109,16 @@ class TrainChain(chainer.Chain):
         head_loc_loss = self._head_loc_loss(offset, t, rois, truth)
 
         loss = rpn_loc_loss + rpn_conf_loss + head_loc_loss + head_conf_loss
-        chainer.report({
-            'loss': loss, 'loss/rpn_loc': rpn_loc_loss, 'loss/rpn_conf': rpn_conf_loss,
-            'loss/head_loc': head_loc_loss, 'loss/head_conf': head_conf_loss}, self)
+        chainer.report(
+            {
+                'loss': loss,
+                'loss/rpn_loc': rpn_loc_loss,
+                'loss/rpn_conf': rpn_conf_loss,
+                'loss/head_loc': head_loc_loss,
+                'loss/head_conf': head_conf_loss,
+            },
+            self,
+        )
         return loss
 
     def _head_loc_loss(self, offset, t, rois: sampling.RoiSample, truth: BatchTruth):
@@ -118,7 +134,8 @@ class TrainChain(chainer.Chain):
             # Where nothing is matched any box will do that has an area.
             some = xp.asarray([0, 0, 1, 1], dtype=base.dtype)
             matched, base = (
-                xp.where(foreground[:, :, None], a, some).reshape(-1, 4) for a in (matched, base))
+                xp.where(foreground[:, :, None], a, some).reshape(-1, 4) for a in (matched, base)
+            )
         else:
             # The boxes of all classes of the object, of which each region has one vote.
             image, place, box = xp.nonzero((t > 0) & foreground[:, :, None])
@@ -145,8 +162,12 @@ def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):
     N = len(confs)
     weight = sampled.weight / locs.dtype.type(N)
     conf = confs[sampled.image, sampled.anchor]
-    conf_loss = F.sum(weight * F.sigmoid_cross_entropy(
-        conf, sampled.positive.astype(np.int32), reduce='no'))
-    loc_loss = F.sum(weight * sampled.positive * smooth_l1(
-        locs[sampled.image, sampled.anchor], sampled.offset, beta))
+    conf_loss = F.sum(
+        weight * F.sigmoid_cross_entropy(conf, sampled.positive.astype(np.int32), reduce='no')
+    )
+    loc_loss = F.sum(
+        weight
+        * sampled.positive
+        * smooth_l1(locs[sampled.image, sampled.anchor], sampled.offset, beta)
+    )
     return loc_loss, conf_loss

@@ -14,10 +14,21 @@ from pfdet.training.experts import Expert, experts, fine_tuned, for_images, pack
 from pfdet.training.train import train
 
 
-def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm, *,
-                  settings: Sequence[str] = (), first: int = 1, last: int | None = None,
-                  images_seen: int | None = None, ranks_per_expert: int = 1, seed: int = 0,
-                  **options) -> bool:
+def train_experts(
+    recipe: Recipe,
+    index: AnnotationIndex,
+    init: Path,
+    out: Path,
+    comm,
+    *,
+    settings: Sequence[str] = (),
+    first: int = 1,
+    last: int | None = None,
+    images_seen: int | None = None,
+    ranks_per_expert: int = 1,
+    seed: int = 0,
+    **options,
+) -> bool:
     """Train the experts of a range of classes; every rank calls this.
 
     An expert that is finished is left as it is, one that was begun goes on from its newest
@@ -45,8 +56,9 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
         InputError: A file or a setting cannot be used, or ``out`` has experts of another plan.
     """
     if not 1 <= ranks_per_expert <= comm.size:
-        raise InputError(f'--ranks-per-expert {ranks_per_expert}: expected 1 to {comm.size}, '
-                         'the number of ranks')
+        raise InputError(
+            f'--ranks-per-expert {ranks_per_expert}: expected 1 to {comm.size}, the number of ranks'
+        )
     if images_seen is not None and images_seen < 1:
         raise InputError(f'--images-seen {images_seen}: expected at least 1')
     full = model_directory.read_recipe(init.parent)
@@ -65,16 +77,34 @@ def train_experts(recipe: Recipe, index: AnnotationIndex, init: Path, out: Path,
         tasks = pack([images_seen or len(e.images) for e in plan], n_group)[group]
         # The first that does not finish is the last.
         finished = all(
-            _train(plan[k], for_images(recipe, len(plan[k].images), images_seen), index, init,
-                   out / plan[k].name, own, seed, options) for k in tasks)
+            _train(
+                plan[k],
+                for_images(recipe, len(plan[k].images), images_seen),
+                index,
+                init,
+                out / plan[k].name,
+                own,
+                seed,
+                options,
+            )
+            for k in tasks
+        )
     finished = all(comm.mpi_comm.allgather(finished))
     if comm.rank == 0 and finished:
         print(f'trained {len(plan)} experts: {out}', flush=True)
     return finished
 
 
-def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, out: Path, comm,
-           seed: int, options: dict) -> bool:
+def _train(
+    expert: Expert,
+    recipe: Recipe,
+    index: AnnotationIndex,
+    init: Path,
+    out: Path,
+    comm,
+    seed: int,
+    options: dict,
+) -> bool:
     # All ranks of the group must see the same, whatever the first one writes meanwhile.
     done = comm.mpi_comm.bcast((out / 'model.npz').exists() if comm.rank == 0 else None)
     if done:
@@ -87,19 +117,44 @@ def _train(expert: Expert, recipe: Recipe, index: AnnotationIndex, init: Path, o
         if not own_index.exists():
             subset(index, expert.images, own_index)
     comm.mpi_comm.Barrier()
-    return train(recipe, AnnotationIndex.open(own_index), out, comm, init=init, resume=True,
-                 seed=seed, pick=expert.classes, **options)
+    return train(
+        recipe,
+        AnnotationIndex.open(own_index),
+        out,
+        comm,
+        init=init,
+        resume=True,
+        seed=seed,
+        pick=expert.classes,
+        **options,
+    )
 
 
-def _keep_to_plan(out: Path, recipe: Recipe, images_seen: int | None, init: Path,
-                  index: AnnotationIndex, plan: list[Expert], seed: int, comm) -> None:
+def _keep_to_plan(
+    out: Path,
+    recipe: Recipe,
+    images_seen: int | None,
+    init: Path,
+    index: AnnotationIndex,
+    plan: list[Expert],
+    seed: int,
+    comm,
+) -> None:
     """Write ``experts.json``, or make sure that the one there says the same."""
     error = None
     if comm.rank == 0:
-        content = json.loads(json.dumps({
-            'recipe': to_dict(recipe), 'images_seen': images_seen, 'seed': seed,
-            'init': str(init), 'train_index': str(index.path),
-            'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan}}))
+        content = json.loads(
+            json.dumps(
+                {
+                    'recipe': to_dict(recipe),
+                    'images_seen': images_seen,
+                    'seed': seed,
+                    'init': str(init),
+                    'train_index': str(index.path),
+                    'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan},
+                }
+            )
+        )
         path = out / 'experts.json'
         try:
             if path.exists():
@@ -118,6 +173,8 @@ def _keep_to_plan(out: Path, recipe: Recipe, images_seen: int | None, init: Path
 def _difference(path: Path, before: dict, now: dict) -> str | None:
     for key in now:
         if before.get(key) != now[key]:
-            return (f'{path}: was begun with another {key}; give another --out, or the same '
-                    'arguments to go on')
+            return (
+                f'{path}: was begun with another {key}; give another --out, or the same '
+                'arguments to go on'
+            )
     return None

@@ -60,9 +60,15 @@ class Batch:
             raise ValueError(f'{len(self.imgs)} images cannot be cut into {n} equal parts')
         step = len(self.imgs) // n
         return [
-            Batch(self.imgs[k], BatchTruth(*(a[k] for a in self.truth)), self.positions[k],
-                  self.image_ids[k], self.size)
-            for k in (slice(i, i + step) for i in range(0, len(self.imgs), step))]
+            Batch(
+                self.imgs[k],
+                BatchTruth(*(a[k] for a in self.truth)),
+                self.positions[k],
+                self.image_ids[k],
+                self.size,
+            )
+            for k in (slice(i, i + step) for i in range(0, len(self.imgs), step))
+        ]
 
 
 class TrainLoader:
@@ -81,8 +87,14 @@ class TrainLoader:
         seed (int): Of both choices.
     """
 
-    def __init__(self, dataset: 'OpenImagesDataset', min_size: tuple[int, int], max_size: int,
-                 flip: bool, seed: int):
+    def __init__(
+        self,
+        dataset: 'OpenImagesDataset',
+        min_size: tuple[int, int],
+        max_size: int,
+        flip: bool,
+        seed: int,
+    ):
         self.dataset = dataset
         self.min_size = min_size
         self.max_size = max_size
@@ -91,7 +103,8 @@ class TrainLoader:
 
     def __call__(self, i: int, position: int, iteration: int) -> Sample:
         edge = np.random.default_rng((self.seed, 1, iteration)).integers(
-            self.min_size[0], self.min_size[1] + 1)
+            self.min_size[0], self.min_size[1] + 1
+        )
         img = self.dataset.get_resized(i, int(edge), self.max_size)
         H, W = img.shape[:2]
         annotation = self.dataset.index.annotation(i)
@@ -100,9 +113,16 @@ class TrainLoader:
             img = img[:, ::-1]
             bbox = bbox[:, [0, 3, 2, 1]]
             bbox[:, [1, 3]] = W - bbox[:, [1, 3]]
-        return Sample(img.transpose(2, 0, 1), bbox, annotation.label, annotation.flags,
-                      annotation.positive, annotation.negative, position,
-                      self.dataset.index.image_id(i))
+        return Sample(
+            img.transpose(2, 0, 1),
+            bbox,
+            annotation.label,
+            annotation.flags,
+            annotation.positive,
+            annotation.negative,
+            position,
+            self.dataset.index.image_id(i),
+        )
 
 
 class Converter:
@@ -117,21 +137,22 @@ class Converter:
         join_iou (float): See :func:`~pfdet.targets.batch_truth.collate`.
     """
 
-    def __init__(self, hierarchy: Hierarchy, comm=None, join_iou: float = 1.):
+    def __init__(self, hierarchy: Hierarchy, comm=None, join_iou: float = 1.0):
         self.hierarchy = hierarchy
         self.comm = comm
         self.join_iou = join_iou
 
     def __call__(self, samples: Sequence[Sample], device=None) -> Batch:
         imgs, bbox, label, flags, positive, negative, positions, image_ids = zip(
-            *samples, strict=True)
+            *samples, strict=True
+        )
         size = np.max([img.shape[1:] for img in imgs], axis=0)
         if self.comm is not None and self.comm.size > 1:
             from mpi4py import MPI
 
             size = size.astype(np.int64)
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, size, MPI.MAX)
-        truth = collate(
-            bbox, label, flags, positive, negative, self.hierarchy, self.join_iou)
-        return Batch(list(imgs), truth, list(positions), list(image_ids),
-                     (int(size[0]), int(size[1])))
+        truth = collate(bbox, label, flags, positive, negative, self.hierarchy, self.join_iou)
+        return Batch(
+            list(imgs), truth, list(positions), list(image_ids), (int(size[0]), int(size[1]))
+        )

@@ -30,7 +30,7 @@ class Updater(StandardUpdater):
     def __init__(self, iterator, optimizer, converter: Callable, n_part: int = 1):
         super().__init__(iterator, optimizer, converter=converter, device=None)
         self.n_part = n_part
-        self.seconds = self.seconds_waited = 0.
+        self.seconds = self.seconds_waited = 0.0
 
     def update_core(self) -> None:
         """Do one update."""

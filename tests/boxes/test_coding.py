@@ -17,16 +17,15 @@ def test_decode_inverts_encode():
 
 def test_encode_by_hand():
     # from a 10 x 20 box centred at (5, 10) to a 20 x 10 one centred at (7, 9)
-    offset = coding.encode(np.array([-3., 4, 17, 14]), np.array([0., 0, 10, 20]))
+    offset = coding.encode(np.array([-3.0, 4, 17, 14]), np.array([0.0, 0, 10, 20]))
     np.testing.assert_allclose(offset, [0.2, -0.05, np.log(2), -np.log(2)])
 
 
 def test_decode_bounds_growth():
-    bbox = coding.decode(np.array([0., 0, 100, 100]), np.array([0., 0, 16, 16]))
+    bbox = coding.decode(np.array([0.0, 0, 100, 100]), np.array([0.0, 0, 16, 16]))
     np.testing.assert_allclose(bbox[2:] - bbox[:2], 1000)
 
 
 def test_clip():
-    bbox = np.array([[-5., -5, 50, 50], [30, 2, 60, 8]], np.float32)
-    np.testing.assert_array_equal(
-        coding.clip(bbox, (20, 40)), [[0, 0, 20, 40], [20, 2, 20, 8]])
+    bbox = np.array([[-5.0, -5, 50, 50], [30, 2, 60, 8]], np.float32)
+    np.testing.assert_array_equal(coding.clip(bbox, (20, 40)), [[0, 0, 20, 40], [20, 2, 20, 8]])

@@ -12,15 +12,18 @@ def _iou(a, b):
     width = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
     inter = height * width
     if inter == 0:
-        return 0.
+        return 0.0
     return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
 def _by_score(kept):
     # By descending score, of equals the earlier in the input first.
     kept = sorted(kept, key=lambda k: (-k[1], k[3]))
-    return (np.array([k[0] for k in kept]).reshape(-1, 4), np.array([k[1] for k in kept]),
-            np.array([k[2] for k in kept], int))
+    return (
+        np.array([k[0] for k in kept]).reshape(-1, 4),
+        np.array([k[1] for k in kept]),
+        np.array([k[2] for k in kept], int),
+    )
 
 
 def loop_nmw(bbox, score, label, iou_thresh, weighted=True):
@@ -45,22 +48,21 @@ def loop_nmw(bbox, score, label, iou_thresh, weighted=True):
 def _random_boxes(rng, n, n_class, n_object=8, dtype=np.float32):
     """Jittered copies of a few objects, so that suppression chains occur."""
     objects = rng.random((n_object, 2, 2))
-    corners = objects[rng.integers(0, n_object, n)] + rng.normal(0, .06, (n, 2, 2))
+    corners = objects[rng.integers(0, n_object, n)] + rng.normal(0, 0.06, (n, 2, 2))
     corners = corners.clip(0, 1)
     bbox = np.concatenate((corners.min(1), corners.max(1)), axis=1).astype(dtype)
     return bbox, rng.random(n).astype(dtype), rng.integers(0, n_class, n)
 
 
-@pytest.mark.parametrize('iou_thresh', [0., .3, .5, .9, 1.])
+@pytest.mark.parametrize('iou_thresh', [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_equals_loop(iou_thresh):
     rng = np.random.default_rng(0)
     merged = 0
     for _ in range(60):
         bbox, score, label = _random_boxes(rng, rng.integers(0, 60), rng.integers(1, 4))
-        if rng.random() < .3:
+        if rng.random() < 0.3:
             score = (score * 4).round() / 4
-        for function, weighted in (
-                (non_maximum_weighted, True), (non_maximum_suppression, False)):
+        for function, weighted in ((non_maximum_weighted, True), (non_maximum_suppression, False)):
             result = function(bbox, score, label, iou_thresh)
             expected = loop_nmw(bbox, score, label, iou_thresh, weighted)
             np.testing.assert_allclose(result[0], expected[0], atol=1e-6)
@@ -68,11 +70,11 @@ def test_equals_loop(iou_thresh):
             np.testing.assert_array_equal(result[2], expected[2])
             assert result[0].dtype == np.float32 and result[2].dtype == label.dtype
         merged += len(bbox) - len(result[0])
-    assert merged > 100 or iou_thresh > .8
+    assert merged > 100 or iou_thresh > 0.8
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-@pytest.mark.parametrize('iou_thresh', [.25, .5, 1 / 3, .6])
+@pytest.mark.parametrize('iou_thresh', [0.25, 0.5, 1 / 3, 0.6])
 def test_overlap_equal_to_the_threshold_or_next_to_it(dtype, iou_thresh):
     # On a grid, overlaps of exactly the threshold are common; an ulp more or less is moved in.
     # What is decided in single precision must come out as the definition in double has it.
@@ -83,7 +85,7 @@ def test_overlap_equal_to_the_threshold_or_next_to_it(dtype, iou_thresh):
             corner = rng.integers(0, 4, (2, 40, 2))
             bbox = np.concatenate((corner.min(0), corner.max(0) + 1), axis=1) * scale
             bbox = bbox.astype(dtype)
-            moved = rng.random(bbox.shape) < .2
+            moved = rng.random(bbox.shape) < 0.2
             bbox[moved] = np.nextafter(bbox, dtype(rng.choice([0, 1e9])))[moved]
             score, label = rng.random(40).astype(dtype), rng.integers(0, 3, 40)
             result = non_maximum_weighted(bbox, score, label, iou_thresh)
@@ -99,8 +101,12 @@ def loop_nearest(bbox, score, label, iou_thresh):
     """As ensemble-boxes: box by box, to the leader it overlaps most, or it leads itself."""
     groups = []
     for i in sorted(range(len(score)), key=lambda i: (-score[i], i)):
-        ious = [_iou(bbox[g[0]].astype(float), bbox[i].astype(float))
-                if label[g[0]] == label[i] else 0. for g in groups]
+        ious = [
+            _iou(bbox[g[0]].astype(float), bbox[i].astype(float))
+            if label[g[0]] == label[i]
+            else 0.0
+            for g in groups
+        ]
         best = max(range(len(groups)), key=lambda g: (ious[g], -g), default=None)
         if best is not None and ious[best] > iou_thresh:
             groups[best].append(i)
@@ -109,7 +115,8 @@ def loop_nearest(bbox, score, label, iou_thresh):
     kept = []
     for leader, *joined in groups:
         weights = [score[leader]] + [
-            score[i] * _iou(bbox[leader].astype(float), bbox[i].astype(float)) for i in joined]
+            score[i] * _iou(bbox[leader].astype(float), bbox[i].astype(float)) for i in joined
+        ]
         box = np.average(bbox[[leader] + joined].astype(float), axis=0, weights=weights)
         kept.append((box, score[leader], label[leader], leader))
     return _by_score(kept)
@@ -121,9 +128,9 @@ def test_nearest_equals_loop():
         bbox, score, label = _random_boxes(rng, rng.integers(1, 60), rng.integers(1, 3))
         if k % 2:
             # Equal scores and equal overlaps.
-            bbox, score = (bbox * 6).round() / 6, (score * 3).round() / 3 + np.float32(.1)
-        result = non_maximum_weighted(bbox, score, label, .3, join='nearest')
-        expected = loop_nearest(bbox, score, label, .3)
+            bbox, score = (bbox * 6).round() / 6, (score * 3).round() / 3 + np.float32(0.1)
+        result = non_maximum_weighted(bbox, score, label, 0.3, join='nearest')
+        expected = loop_nearest(bbox, score, label, 0.3)
         np.testing.assert_allclose(result[0], expected[0], atol=1e-6)
         np.testing.assert_array_equal(result[1], expected[1].astype(np.float32))
         np.testing.assert_array_equal(result[2], expected[2])
@@ -135,12 +142,12 @@ def test_any_scores_and_labels(label_type):
     rng = np.random.default_rng(6)
     bbox, _, label = _random_boxes(rng, 200, 4)
     score = rng.normal(size=200).round(1).astype(np.float32)
-    score[::7] = -0.
+    score[::7] = -0.0
     far = np.array([0, 1, 2, np.iinfo(label_type).max]).astype(label_type)
     if label_type == np.int64:
-        far[0] = -2 ** 62
+        far[0] = -(2**62)
     result = non_maximum_suppression(bbox, score, far[label])
-    expected = loop_nmw(bbox, score, label, .5, weighted=False)
+    expected = loop_nmw(bbox, score, label, 0.5, weighted=False)
     np.testing.assert_array_equal(result[0], expected[0])
     np.testing.assert_array_equal(result[1], expected[1])
     np.testing.assert_array_equal(result[2], far[expected[2]])
@@ -151,7 +158,7 @@ def test_any_scores_and_labels(label_type):
 
 def test_boxes_far_from_the_origin():
     bbox, score, label = _random_boxes(np.random.default_rng(7), 200, 2, dtype=np.float64)
-    moved = non_maximum_suppression(bbox * 512 + 2. ** 20, score, label)
+    moved = non_maximum_suppression(bbox * 512 + 2.0**20, score, label)
     np.testing.assert_array_equal(moved[1], non_maximum_suppression(bbox, score, label)[1])
 
 
@@ -162,17 +169,23 @@ def test_equals_ensemble_boxes():
     for k in range(40):
         dtype = np.float32 if k % 2 else np.float64
         models = [_random_boxes(rng, 60, 3, dtype=dtype) for _ in range(3)]
-        models = [tuple(x[has_area] for x in m) for m in models
-                  for has_area in [(m[0][:, :2] < m[0][:, 2:]).all(1)]]
+        models = [
+            tuple(x[has_area] for x in m)
+            for m in models
+            for has_area in [(m[0][:, :2] < m[0][:, 2:]).all(1)]
+        ]
         theirs = ensemble_boxes.non_maximum_weighted(
-            [m[0][:, [1, 0, 3, 2]] for m in models], [m[1] for m in models],
-            [m[2] for m in models], iou_thr=.5)
+            [m[0][:, [1, 0, 3, 2]] for m in models],
+            [m[1] for m in models],
+            [m[2] for m in models],
+            iou_thr=0.5,
+        )
         together = [np.concatenate(x) for x in zip(*models)]
-        bbox, score, label = non_maximum_weighted(*together, .5, join='nearest')
+        bbox, score, label = non_maximum_weighted(*together, 0.5, join='nearest')
         np.testing.assert_allclose(bbox[:, [1, 0, 3, 2]], theirs[0], atol=1e-5)
         np.testing.assert_allclose(score, theirs[1], atol=1e-5)
         np.testing.assert_array_equal(label, theirs[2])
-        highest = non_maximum_weighted(*together, .5)
+        highest = non_maximum_weighted(*together, 0.5)
         # The same leaders; boxes between two of them may join the other one.
         np.testing.assert_array_equal(highest[1], score)
         differ += not np.allclose(highest[0], bbox, atol=1e-5)
@@ -181,10 +194,10 @@ def test_equals_ensemble_boxes():
 
 def test_chain_of_boxes():
     # Each overlaps the next: the first leads, which rules the second out, so the third leads.
-    x = np.arange(200) * .25
+    x = np.arange(200) * 0.25
     bbox = np.stack((x * 0, x, x * 0 + 1, x + 1), axis=1).astype(np.float32)
-    score = np.linspace(1, .1, 200).astype(np.float32)
-    kept, _, _ = non_maximum_suppression(bbox, score, np.zeros(200, int), .5)
+    score = np.linspace(1, 0.1, 200).astype(np.float32)
+    kept, _, _ = non_maximum_suppression(bbox, score, np.zeros(200, int), 0.5)
     np.testing.assert_array_equal(kept, bbox[::2])
 
 
@@ -203,9 +216,10 @@ def test_many_images_in_one_call():
 
 
 def test_lonely_empty_and_worthless_boxes_stay_as_they_are():
-    bbox = np.array([[0, 0, .3, .3], [.5, .5, .5, .7], [0, .6, .2, 1], [0, .6, .2, .99]],
-                    np.float32)
-    score = np.array([.3, .2, 0, 0], np.float32)
+    bbox = np.array(
+        [[0, 0, 0.3, 0.3], [0.5, 0.5, 0.5, 0.7], [0, 0.6, 0.2, 1], [0, 0.6, 0.2, 0.99]], np.float32
+    )
+    score = np.array([0.3, 0.2, 0, 0], np.float32)
     result = non_maximum_weighted(bbox, score, np.zeros(4, int))
     np.testing.assert_array_equal(result[0], bbox[:3])
     np.testing.assert_array_equal(result[1], score[:3])
@@ -215,8 +229,7 @@ def test_lonely_empty_and_worthless_boxes_stay_as_they_are():
 
 def test_join_is_checked():
     with pytest.raises(ValueError, match="'both'"):
-        non_maximum_weighted(
-            np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), join='both')
+        non_maximum_weighted(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), join='both')
 
 
 def test_blocks_do_not_change_the_result(monkeypatch):

@@ -8,17 +8,17 @@ from pfdet.boxes import pairs
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.int32])
 def test_score_keys_compare_as_scores(dtype):
-    score = np.array([0, -0., 1, -1, 2, -2, 100, -100, 1, 5], dtype)
+    score = np.array([0, -0.0, 1, -1, 2, -2, 100, -100, 1, 5], dtype)
     if np.dtype(dtype).kind == 'f':
         tiny = np.finfo(dtype).smallest_subnormal
-        score = np.append(score, np.array([tiny, -tiny, np.finfo(dtype).max, .1, -.1], dtype))
+        score = np.append(score, np.array([tiny, -tiny, np.finfo(dtype).max, 0.1, -0.1], dtype))
     key = pairs.score_keys(score)
-    assert key.dtype == np.int64 and (abs(key) <= 2 ** 31).all()
+    assert key.dtype == np.int64 and (abs(key) <= 2**31).all()
     np.testing.assert_array_equal(key[:, None] < key, score[:, None] < score)
     np.testing.assert_array_equal(key[:, None] == key, score[:, None] == score)
 
 
-@pytest.mark.parametrize('top', [3, 10 ** 6, 2 ** 62])
+@pytest.mark.parametrize('top', [3, 10**6, 2**62])
 @pytest.mark.parametrize('n', [0, 1, 500])
 def test_order_by_is_stable(n, top):
     key = np.random.default_rng(0).integers(0, top, n)

@@ -16,9 +16,22 @@ def run(monkeypatch, *args: object) -> None:
     quickstart.main()
 
 
-SMALL = ['--', '--iterations', 2, '--log-interval', 1, '--set', 'min_size=(64, 64)',
-         'test_size=64', 'batch_size=2', 'n_anchor=32', 'n_roi=16', 'epochs=0.25',
-         'score_thresh=0.0', 'max_per_image=20']
+SMALL = [
+    '--',
+    '--iterations',
+    2,
+    '--log-interval',
+    1,
+    '--set',
+    'min_size=(64, 64)',
+    'test_size=64',
+    'batch_size=2',
+    'n_anchor=32',
+    'n_roi=16',
+    'epochs=0.25',
+    'score_thresh=0.0',
+    'max_per_image=20',
+]
 
 
 def test_a_tiny_quickstart(tmp_path, monkeypatch, capfd):

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'train' / 'train_table.py'
-SMALL = ['--set', 'min_size=(64, 64)', 'test_size=64', 'batch_size=2', 'fpn_channel=16',
-         'head_unit=32', 'epochs=0.2', 'score_thresh=0.0', 'test_proposals=(20, 10)']
+SMALL = [
+    '--set',
+    'min_size=(64, 64)',
+    'test_size=64',
+    'batch_size=2',
+    'fpn_channel=16',
+    'head_unit=32',
+    'epochs=0.2',
+    'score_thresh=0.0',
+    'test_proposals=(20, 10)',
+]
 
 
 def run(monkeypatch, *args: object) -> int:
@@ -20,10 +29,24 @@ def run(monkeypatch, *args: object) -> int:
 
 
 def test_rows_are_trained_scored_and_compared(small_world, tmp_path, monkeypatch, capfd):
-    arguments = ['--table', 'table1', '--rows', 'table1-baseline', 'table1-psp', '--scale', 'mini',
-                 '--train-index', small_world / 'train.index',
-                 '--val-index', small_world / 'validation.index', '--out', tmp_path,
-                 '--ranks', 1, *SMALL]
+    arguments = [
+        '--table',
+        'table1',
+        '--rows',
+        'table1-baseline',
+        'table1-psp',
+        '--scale',
+        'mini',
+        '--train-index',
+        small_world / 'train.index',
+        '--val-index',
+        small_world / 'validation.index',
+        '--out',
+        tmp_path,
+        '--ranks',
+        1,
+        *SMALL,
+    ]
     assert run(monkeypatch, *arguments) == 0
     scores = {}
     for row in 'table1-baseline', 'table1-psp':
@@ -41,10 +64,14 @@ def test_rows_are_trained_scored_and_compared(small_world, tmp_path, monkeypatch
     assert len(commands) == 1 and 'compare-tables' in commands[0]
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--table', 'table9'], '--table table9: expected one of table1'),
-    (['--table', 'table1', '--rows', 'cs-table1-softmax'], 'expected rows of table1: '),
-    (['--table', 'table1'], r'give --train-index INDEX or set $PFDET_TRAIN_INDEX')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--table', 'table9'], '--table table9: expected one of table1'),
+        (['--table', 'table1', '--rows', 'cs-table1-softmax'], 'expected rows of table1: '),
+        (['--table', 'table1'], r'give --train-index INDEX or set $PFDET_TRAIN_INDEX'),
+    ],
+)
 def test_bad_arguments_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
     for name in 'PFDET_TRAIN_INDEX', 'PFDET_VAL_INDEX':
         monkeypatch.delenv(name, raising=False)

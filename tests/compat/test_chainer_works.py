@@ -24,8 +24,13 @@ def convolve(x, W, b, stride, pad, dilate, groups):
     y = np.zeros((N, O, oh, ow)) + b[:, None, None]
     terms = [
         (o, i, j, c, k, m)
-        for o in range(O) for i in range(oh) for j in range(ow)
-        for c in range(C) for k in range(kh) for m in range(kw)]
+        for o in range(O)
+        for i in range(oh)
+        for j in range(ow)
+        for c in range(C)
+        for k in range(kh)
+        for m in range(kw)
+    ]
     for o, i, j, c, k, m in terms:
         source = o // (O // groups) * C + c, i * stride + k * dilate, j * stride + m * dilate
         y[:, o, i, j] += W[o, c, k, m] * padded[(slice(None), *source)]
@@ -38,18 +43,21 @@ def convolve(x, W, b, stride, pad, dilate, groups):
             gW[o, c, k, m] += (padded[(slice(None), *source)] * gy[:, o, i, j]).sum()
         inside = slice(pad, -pad) if pad else slice(None)
         return gx[:, :, inside, inside], gW, gy.sum(axis=(0, 2, 3))
+
     return y, backward
 
 
-@pytest.mark.parametrize('ksize, stride, pad, dilate, groups', [
-    (3, 1, 1, 1, 1), (3, 2, 1, 1, 2), (1, 1, 0, 1, 4), (3, 1, 2, 2, 1)])
+@pytest.mark.parametrize(
+    'ksize, stride, pad, dilate, groups',
+    [(3, 1, 1, 1, 1), (3, 2, 1, 1, 2), (1, 1, 0, 1, 4), (3, 1, 2, 2, 1)],
+)
 def test_convolution(ksize, stride, pad, dilate, groups):
     link = L.Convolution2D(
-        4, 8, ksize, stride, pad, dilate=dilate, groups=groups, initial_bias=random_array(8))
+        4, 8, ksize, stride, pad, dilate=dilate, groups=groups, initial_bias=random_array(8)
+    )
     x = chainer.Variable(random_array(2, 4, 6, 5))
     y = link(x)
-    expected, backward = convolve(
-        x.array, link.W.array, link.b.array, stride, pad, dilate, groups)
+    expected, backward = convolve(x.array, link.W.array, link.b.array, stride, pad, dilate, groups)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y.array, expected, atol=1e-4)
     gy = y.grad = random_array(*y.shape, seed=1)
@@ -61,7 +69,7 @@ def test_convolution(ksize, stride, pad, dilate, groups):
 
 
 def test_batch_normalization():
-    link = L.BatchNormalization(3, decay=.9, eps=1e-3)
+    link = L.BatchNormalization(3, decay=0.9, eps=1e-3)
     link.gamma.array[:] = [1, 2, 3]
     link.beta.array[:] = [4, 5, 6]
     x = chainer.Variable(random_array(4, 3, 5, 5) * 2 + 1)
@@ -73,8 +81,8 @@ def test_batch_normalization():
     x_hat = (x.array - mean) / np.sqrt(variance + 1e-3)
     np.testing.assert_allclose(y.array, gamma * x_hat + beta, atol=1e-5)
     n = x.array.size // 3
-    np.testing.assert_allclose(link.avg_mean, .1 * mean.ravel(), atol=1e-5)
-    np.testing.assert_allclose(link.avg_var, .9 + .1 * variance.ravel() * n / (n - 1), atol=1e-5)
+    np.testing.assert_allclose(link.avg_mean, 0.1 * mean.ravel(), atol=1e-5)
+    np.testing.assert_allclose(link.avg_var, 0.9 + 0.1 * variance.ravel() * n / (n - 1), atol=1e-5)
 
     gy = y.grad = random_array(*y.shape, seed=1)
     link.cleargrads()
@@ -104,7 +112,7 @@ def bilinear_weights(y, x, H, W):
 
 
 def test_roi_align():
-    H, W, out, n_sample, scale = 7, 6, 3, 2, .5
+    H, W, out, n_sample, scale = 7, 6, 3, 2, 0.5
     x = chainer.Variable(random_array(2, 2, H, W))
     rois = np.array([[1, 2, 9.5, 8], [0, 0, 14, 12], [3, 3, 4, 4]], np.float32)
     indices = np.array([1, 0, 1], np.int32)
@@ -117,10 +125,19 @@ def test_roi_align():
         size = np.maximum(roi[2:] - roi[:2], 1) / out
         for i in range(out):
             for j in range(out):
-                weights = np.mean([
-                    bilinear_weights(roi[0] + (i + (k + .5) / n_sample) * size[0],
-                                     roi[1] + (j + (m + .5) / n_sample) * size[1], H, W)
-                    for k in range(n_sample) for m in range(n_sample)], axis=0)
+                weights = np.mean(
+                    [
+                        bilinear_weights(
+                            roi[0] + (i + (k + 0.5) / n_sample) * size[0],
+                            roi[1] + (j + (m + 0.5) / n_sample) * size[1],
+                            H,
+                            W,
+                        )
+                        for k in range(n_sample)
+                        for m in range(n_sample)
+                    ],
+                    axis=0,
+                )
                 expected[r, :, i, j] = (x.array[n] * weights).sum(axis=(1, 2))
                 gx[n] += gy[r, :, i, j, None, None] * weights
     np.testing.assert_allclose(y.array, expected, atol=1e-5)
@@ -131,14 +148,14 @@ def step_by_formula(name, w, grads, lr):
     v, m, s = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     for t, g in enumerate(grads, 1):
         if name == 'MomentumSGD':
-            v = .9 * v - lr * g
+            v = 0.9 * v - lr * g
             w = w + v
         elif name == 'CorrectedMomentumSGD':
-            v = .9 * v - g
+            v = 0.9 * v - g
             w = w + lr * v
         else:
-            m, s = .9 * m + .1 * g, .999 * s + .001 * g * g
-            rate = lr * math.sqrt(1 - .999 ** t) / (1 - .9 ** t)
+            m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g * g
+            rate = lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t)
             w = w - rate * m / (np.sqrt(s) + 1e-8)
     return w
 
@@ -149,7 +166,7 @@ def test_optimizers(name, number):
     # A learning rate from a schedule is often NumPy's, which NumPy 2 would let widen float32.
     initial = random_array(2, 3)
     link = L.Linear(3, 2, nobias=True, initialW=initial)
-    optimizer = getattr(optimizers, name)(number(.1)).setup(link)
+    optimizer = getattr(optimizers, name)(number(0.1)).setup(link)
     optimizer.add_hook(chainer.optimizer_hooks.GradientClipping(number(1e3)))
     grads = [random_array(2, 3, seed=seed) for seed in (1, 2, 3)]
     for grad in grads:
@@ -159,15 +176,19 @@ def test_optimizers(name, number):
     state = [v for v in link.W.update_rule.state.values() if isinstance(v, np.ndarray)]
     assert state and all(v.dtype == np.float32 for v in state)
     np.testing.assert_allclose(
-        link.W.array, step_by_formula(name, initial, grads, .1), rtol=1e-4, atol=1e-5)
+        link.W.array, step_by_formula(name, initial, grads, 0.1), rtol=1e-4, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize('loss', [
-    lambda x: F.softmax_cross_entropy(x, np.array([0, -1, 2], np.int32)),
-    lambda x: F.sigmoid_cross_entropy(x, np.array([[0, 1, -1]] * 3, np.int32)),
-    lambda x: F.average(F.huber_loss(x, x.array * 0, 1., reduce='no')),
-    lambda x: F.sum(x * np.float64(2) + np.float64(1)),
-])
+@pytest.mark.parametrize(
+    'loss',
+    [
+        lambda x: F.softmax_cross_entropy(x, np.array([0, -1, 2], np.int32)),
+        lambda x: F.sigmoid_cross_entropy(x, np.array([[0, 1, -1]] * 3, np.int32)),
+        lambda x: F.average(F.huber_loss(x, x.array * 0, 1.0, reduce='no')),
+        lambda x: F.sum(x * np.float64(2) + np.float64(1)),
+    ],
+)
 def test_losses_stay_float32(loss):
     x = chainer.Variable(random_array(3, 3))
     y = loss(x)
@@ -211,7 +232,8 @@ def test_multiprocess_iterator():
     data = np.arange(20, dtype=np.float32).reshape(10, 2)
     dataset = chainer.datasets.TransformDataset(data, lambda x: x * 2)
     with chainer.iterators.MultiprocessIterator(
-            dataset, 4, repeat=False, shuffle=False, n_processes=2, n_prefetch=2) as iterator:
+        dataset, 4, repeat=False, shuffle=False, n_processes=2, n_prefetch=2
+    ) as iterator:
         batches = list(iterator)
     assert [len(batch) for batch in batches] == [4, 4, 2]
     np.testing.assert_array_equal(np.concatenate(batches), data * 2)

@@ -3,7 +3,9 @@
 
 def test_training_on_two_ranks_equals_training_on_one(mpiexec):
     # Of ChainerMN's communicators only this one takes arrays of the CPU.
-    result = mpiexec(2, '''
+    result = mpiexec(
+        2,
+        """
         import pfdet.compat
 
         import chainer
@@ -53,12 +55,15 @@ def test_training_on_two_ranks_equals_training_on_one(mpiexec):
         n_equal = comm.gather_obj(1)
         if comm.rank == 0:
             print(sum(n_equal), 'equal')
-    ''')
+    """,
+    )
     assert result.stdout == '2 equal\n'
 
 
 def test_multi_node_iterator(mpiexec):
-    result = mpiexec(2, '''
+    result = mpiexec(
+        2,
+        """
         import pfdet.compat
 
         import chainer
@@ -74,7 +79,9 @@ def test_multi_node_iterator(mpiexec):
         seen = comm.gather_obj(seen)
         if comm.rank == 0:
             print('same' if seen[0] == seen[1] else seen)
-    ''', timeout=600)
+    """,
+        timeout=600,
+    )
     assert result.stdout == 'same\n'
 
 
@@ -82,7 +89,9 @@ def test_a_rank_that_fails_ends_the_others(mpiexec):
     said = ''
     # A busy machine's launcher may end before it has passed on what the ranks said.
     for _ in range(3):
-        result = mpiexec(2, '''
+        result = mpiexec(
+            2,
+            """
             import pfdet.compat
 
             import chainermn
@@ -93,7 +102,10 @@ def test_a_rank_that_fails_ends_the_others(mpiexec):
             if comm.rank == 1:
                 raise RuntimeError('on purpose')
             comm.bcast_obj(None, root=1)
-        ''', check=False, timeout=600)
+        """,
+            check=False,
+            timeout=600,
+        )
         assert result.returncode != 0
         said += result.stderr
         if said:

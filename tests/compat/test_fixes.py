@@ -17,7 +17,8 @@ from chainercv.utils import scale_mask
 # Where something only warns yet, that is a failure too.
 pytestmark = [
     pytest.mark.filterwarnings('error::DeprecationWarning:chainer'),
-    pytest.mark.filterwarnings('error::FutureWarning:chainer')]
+    pytest.mark.filterwarnings('error::FutureWarning:chainer'),
+]
 
 
 def sources(package):
@@ -84,8 +85,9 @@ def test_resize_images_keeps_a_ramp(mode, align_corners):
     y = F.resize_images(x, (2, 8), mode=mode, align_corners=align_corners)
     expected = {
         ('bilinear', True): np.linspace(0, 3, 8),
-        ('bilinear', False): [0, .25, .75, 1.25, 1.75, 2.25, 2.75, 3],
-        ('nearest', False): [0, 0, 1, 1, 2, 2, 3, 3]}[mode, align_corners]
+        ('bilinear', False): [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3],
+        ('nearest', False): [0, 0, 1, 1, 2, 2, 3, 3],
+    }[mode, align_corners]
     assert y.dtype == np.float32
     np.testing.assert_allclose(y.array[0, 0], [expected] * 2, atol=1e-6)
     F.sum(y).backward()
@@ -93,19 +95,23 @@ def test_resize_images_keeps_a_ramp(mode, align_corners):
 
 
 def test_bbox_head_loss_pre():
-    rois = [np.array([[0, 0, 10, 10], [30, 30, 50, 50]], np.float32), np.zeros((0, 4), np.float32),
-            np.array([[0, 0, 100, 90]], np.float32)]
+    rois = [
+        np.array([[0, 0, 10, 10], [30, 30, 50, 50]], np.float32),
+        np.zeros((0, 4), np.float32),
+        np.array([[0, 0, 100, 90]], np.float32),
+    ]
     roi_indices = [np.array([0, 0], np.int32), np.zeros(0, np.int32), np.array([1], np.int32)]
     bboxes = [np.array([[0, 0, 10, 20]], np.float32), np.array([[0, 0, 100, 100]], np.float32)]
     labels = [np.array([4], np.int32), np.array([2], np.int32)]
     out_rois, out_indices, gt_locs, gt_labels = bbox_head_loss_pre(
-        rois, roi_indices, (.1, .2), bboxes, labels)
+        rois, roi_indices, (0.1, 0.2), bboxes, labels
+    )
     for out, expected in zip(out_rois, rois):
         np.testing.assert_array_equal(out, expected)
     assert [i.tolist() for i in out_indices] == [[0, 0], [], [1]]
     # An IoU of 0.5 is enough; 0 is the background.
     assert [t.tolist() for t in gt_labels] == [[5, 0], [], [3]]
-    np.testing.assert_allclose(gt_locs[0][0], [0, 5, 0, np.log(2) / .2], atol=1e-5)
+    np.testing.assert_allclose(gt_locs[0][0], [0, 5, 0, np.log(2) / 0.2], atol=1e-5)
 
 
 def test_mask_head_loss_pre():
@@ -115,8 +121,7 @@ def test_mask_head_loss_pre():
     mask[:, :8] = True
     gt_labels = [np.array([1], np.int32), np.array([0], np.int32)]
     bbox = np.array([[0, 0, 8, 16]], np.float32)
-    out_rois, _, segms, labels = mask_head_loss_pre(
-        rois, roi_indices, [mask], [bbox], gt_labels, 4)
+    out_rois, _, segms, labels = mask_head_loss_pre(rois, roi_indices, [mask], [bbox], gt_labels, 4)
     assert [len(r) for r in out_rois] == [1, 0]
     assert labels[0].tolist() == [1]
     np.testing.assert_array_equal(segms[0][0], np.ones((4, 4)))
@@ -138,10 +143,9 @@ def test_resize_by_pillow(size):
     with chainer.using_config('cv_resize_backend', 'PIL'):
         resized = transforms.resize(image, size, PIL.Image.NEAREST)
     assert resized.dtype == np.float32
-    rows = (np.arange(size[0]) + .5) * 4 // size[0]
-    columns = (np.arange(size[1]) + .5) * 6 // size[1]
-    np.testing.assert_array_equal(
-        resized, image[:, rows.astype(int)][:, :, columns.astype(int)])
+    rows = (np.arange(size[0]) + 0.5) * 4 // size[0]
+    columns = (np.arange(size[1]) + 0.5) * 6 // size[1]
+    np.testing.assert_array_equal(resized, image[:, rows.astype(int)][:, :, columns.astype(int)])
 
 
 def test_rotate_by_pillow():
@@ -153,7 +157,9 @@ def test_rotate_by_pillow():
 
 def test_others_are_still_warned_of_overriding():
     with pytest.warns(DeprecationWarning, match='to_cpu'):
+
         class Own(chainer.Link):
             def to_cpu(self):
                 return self
+
     assert Own().to_cpu()

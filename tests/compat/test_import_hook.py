@@ -8,6 +8,8 @@ from pfdet.compat.import_hook import FIXES
 
 import pytest
 
+from pfdet.cpu.install import REPLACED
+
 
 def run(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600)
@@ -21,25 +23,33 @@ def test_importing_pfdet_imports_no_other_package():
 
 
 def test_nothing_is_added_to_numpy():
-    result = run('-W', 'ignore', '-c', '''if True:
+    result = run(
+        '-W',
+        'ignore',
+        '-c',
+        """if True:
         import numpy
         names = 'bool', 'float', 'int', 'object', 'product', 'sctypes', 'distutils'
         before = [name in vars(numpy) for name in names]
         import pfdet, chainer, chainermn, chainercv, chainer.testing
         assert before == [name in vars(numpy) for name in names], names
-    ''')
+    """,
+    )
     assert result.returncode == 0, result.stderr
 
 
 def test_removed_packages_are_not_missed():
     # As on Python 3.12 with a setuptools that has lost pkg_resources.
-    result = run('-c', '''if True:
+    result = run(
+        '-c',
+        """if True:
         import sys
         for gone in 'pkg_resources', 'setuptools', 'distutils', 'numpy.distutils':
             sys.modules[gone] = None
         import pfdet, chainer, chainermn, chainercv, chainer.testing
         print(chainercv.__version__)
-    ''')
+    """,
+    )
     assert result.stdout == '0.13.1\n', result.stderr
 
 
@@ -92,7 +102,8 @@ def test_a_fix_is_left_out_where_it_is_not_needed(monkeypatch):
 def test_another_module_is_repaired_and_keeps_its_place(monkeypatch, tmp_path):
     (tmp_path / 'frozen_package.py').write_text('x = old_name\n')
     fix = import_hook.Fix(
-        'name', ('frozen_package',), 'always', lambda: True, lambda s: s.replace('old_name', '1'))
+        'name', ('frozen_package',), 'always', lambda: True, lambda s: s.replace('old_name', '1')
+    )
     monkeypatch.setattr(import_hook, 'FIXES', [fix])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, 'frozen_package', raising=False)
@@ -108,7 +119,8 @@ def test_the_report_has_a_line_for_every_version_and_fix():
     result = run('-W', 'error::RuntimeWarning', '-m', 'pfdet.compat')
     assert result.returncode == 0, result.stderr
     versions, gpu, fixes, (_, *replaced) = (
-        [line.split()[0] for line in part.splitlines()] for part in result.stdout.split('\n\n'))
+        [line.split()[0] for line in part.splitlines()] for part in result.stdout.split('\n\n')
+    )
     assert versions == ['Python', 'NumPy', 'SciPy', 'Chainer', 'ChainerCV', 'mpi4py', 'MPI']
     assert gpu[0] == 'CuPy' and gpu[-1] == 'Chainer'
     assert fixes == [fix.name for fix in FIXES]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 # What an old package has, and what becomes of it when everything is asked for.
-NAMES = '''if True:
+NAMES = """if True:
     import importlib, sys, warnings
     warnings.simplefilter('ignore')
     import pfdet.compat
@@ -26,12 +26,17 @@ NAMES = '''if True:
             value = getattr(package, n)
             print(name, n, type(value).__name__, getattr(value, '__module__', None),
                   getattr(value, '__qualname__', getattr(value, '__name__', None)))
-'''
+"""
 
 
 def names(when, asked=''):
-    result = subprocess.run([sys.executable, '-c', NAMES, when], input=asked, text=True,
-                            capture_output=True, timeout=600)
+    result = subprocess.run(
+        [sys.executable, '-c', NAMES, when],
+        input=asked,
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -48,28 +53,39 @@ def test_every_name_is_found_and_is_what_it_was():
 
 def loaded(statements):
     result = subprocess.run(
-        [sys.executable, '-c', f'import sys\n{statements}\nprint(*sys.modules)'], text=True,
-        capture_output=True, timeout=600)
+        [sys.executable, '-c', f'import sys\n{statements}\nprint(*sys.modules)'],
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
-    assert 'chainer.functions' in loaded('''if True:
+    assert 'chainer.functions' in loaded("""if True:
         import pfdet.compat, chainer
         assert not hasattr(chainer.functions, 'rectify') and hasattr(chainer.functions, 'relu')
         assert 'relu' in dir(chainer.functions)
         assert chainer.functions.array.get_item.__name__ == 'chainer.functions.array.get_item'
         from chainer.functions import *
         assert softmax is chainer.functions.activation.softmax.softmax
-    ''')
+    """)
 
 
 def test_training_loads_no_more_than_it_needs():
     """What Chainer and ChainerCV load by themselves, and training has no use for."""
     modules = loaded('import pfdet.training.train, chainermn')
     assert {'chainer.training', 'chainercv.links', 'cv2'} <= modules
-    for unneeded in ('matplotlib', 'pytest', 'pyarrow', 'scipy', 'filelock', 'chainer.testing',
-                     'chainer.datasets.svhn', 'chainercv.visualizations',
-                     'chainercv.links.model.ssd'):
+    for unneeded in (
+        'matplotlib',
+        'pytest',
+        'pyarrow',
+        'scipy',
+        'filelock',
+        'chainer.testing',
+        'chainer.datasets.svhn',
+        'chainercv.visualizations',
+        'chainercv.links.model.ssd',
+    ):
         assert unneeded not in modules

@@ -37,10 +37,10 @@ def greedy(bbox, thresh):
 @pytest.mark.parametrize('select', [select_by_mask, _nms_gpu_post])
 def test_select_by_mask(n, select):
     bbox = random_boxes(n)
-    selection, n_selection = select(*suppressed_by_mask(bbox, .3))
+    selection, n_selection = select(*suppressed_by_mask(bbox, 0.3))
     assert selection.dtype == np.int32
     assert selection.shape == (n,)
-    expected = greedy(bbox, .3)
+    expected = greedy(bbox, 0.3)
     assert n == 1 or 0 < len(expected) < n
     assert selection[:n_selection].tolist() == expected
 
@@ -54,8 +54,8 @@ def test_non_maximum_suppression_on_cpu():
     bbox = random_boxes(100)
     score = np.random.RandomState(1).permutation(100).astype(np.float32)
     order = np.argsort(-score)
-    chosen = non_maximum_suppression(bbox, .3, score)
-    np.testing.assert_array_equal(chosen, order[greedy(bbox[order], .3)])
+    chosen = non_maximum_suppression(bbox, 0.3, score)
+    np.testing.assert_array_equal(chosen, order[greedy(bbox[order], 0.3)])
 
 
 def test_working_set():

@@ -59,7 +59,12 @@ def test_gradient_is_numeric_gradient():
     args = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=3), rng.normal(size=3)
     gradient_check.check_backward(
         lambda x, gamma, beta: chainer.functions.batch_normalization(x, gamma, beta),
-        args, rng.normal(size=(2, 3, 3, 4)), dtype=np.float64, atol=1e-4, rtol=1e-4)
+        args,
+        rng.normal(size=(2, 3, 3, 4)),
+        dtype=np.float64,
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_statistics_do_not_lose_digits():

@@ -25,8 +25,11 @@ CASES = [
 ]
 
 
-CLASSES = (convolution_2d.Convolution2DFunction, convolution_2d.Convolution2DGradW,
-           deconvolution_2d.Deconvolution2DFunction)
+CLASSES = (
+    convolution_2d.Convolution2DFunction,
+    convolution_2d.Convolution2DGradW,
+    deconvolution_2d.Deconvolution2DFunction,
+)
 
 
 def output_and_gradients(case, x, W, gy):
@@ -72,7 +75,12 @@ def test_installed_functions_use_it_and_differentiate():
     gy = rng.normal(size=(2, 4, 3, 3))
     gradient_check.check_backward(
         lambda x, W, b: F.convolution_2d(x, W, b, stride=2, pad=1, groups=4),
-        (x, W, b), gy, dtype=np.float64, atol=1e-4, rtol=1e-4)
+        (x, W, b),
+        gy,
+        dtype=np.float64,
+        atol=1e-4,
+        rtol=1e-4,
+    )
     y = F.convolution_2d(chainer.Variable(x), W, b, stride=2, pad=1, groups=4)
     # Channels last in memory is the mark of this module's products.
     assert y.array.transpose(0, 2, 3, 1).flags.c_contiguous

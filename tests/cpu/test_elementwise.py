@@ -21,8 +21,7 @@ def test_functions_are_as_before(threads, channels_last):
     rng = np.random.default_rng(0)
     a, b, gy = rng.normal(size=(3, 2, 5, 7, 11)).astype(np.float32)
     if channels_last:
-        a, b = (np.ascontiguousarray(v.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-                for v in (a, b))
+        a, b = (np.ascontiguousarray(v.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for v in (a, b))
     x = chainer.Variable(a)
     y = F.relu(x + b)
     y.grad = gy

@@ -21,10 +21,17 @@ def output_and_gradient(x, args):
     return y.array, x.grad
 
 
-@pytest.mark.parametrize('args', [
-    {'ksize': 3, 'stride': 2}, {'ksize': 3, 'stride': 2, 'pad': 1, 'cover_all': False},
-    {'ksize': 2, 'stride': 2}, {'ksize': 1, 'stride': 2, 'cover_all': False},
-    {'ksize': (2, 3), 'stride': (1, 3), 'pad': (1, 0)}, {'ksize': 5, 'stride': 7, 'pad': 2}])
+@pytest.mark.parametrize(
+    'args',
+    [
+        {'ksize': 3, 'stride': 2},
+        {'ksize': 3, 'stride': 2, 'pad': 1, 'cover_all': False},
+        {'ksize': 2, 'stride': 2},
+        {'ksize': 1, 'stride': 2, 'cover_all': False},
+        {'ksize': (2, 3), 'stride': (1, 3), 'pad': (1, 0)},
+        {'ksize': 5, 'stride': 7, 'pad': 2},
+    ],
+)
 @pytest.mark.parametrize('size', [(8, 11), (7, 7), (3, 4)])
 def test_equals_chainer(args, size, monkeypatch):
     pooling.install()

@@ -16,12 +16,15 @@ def test_products_are_those_of_scipys_matrices_and_of_dense_ones(dtype, index, s
     weights = rng.random((n_row, n_entry)).astype(dtype)
     places = rng.integers(0, n_column, (n_row, n_entry)).astype(index)
     rows = SparseRows(weights, places, n_column)
-    matrix = sp.csr_matrix((weights.ravel(), (np.repeat(np.arange(n_row), n_entry),
-                                              places.ravel())), (n_row, n_column))
+    matrix = sp.csr_matrix(
+        (weights.ravel(), (np.repeat(np.arange(n_row), n_entry), places.ravel())), (n_row, n_column)
+    )
     x, gy = (rng.random((n, 7)).astype(dtype) for n in (n_column, n_row))
-    for y, expected in ((rows.product(x), matrix @ x),
-                        (rows.transposed_product(gy), matrix.T @ gy),
-                        (rows.product(x[:, ::2]), matrix.toarray() @ x[:, ::2])):
+    for y, expected in (
+        (rows.product(x), matrix @ x),
+        (rows.transposed_product(gy), matrix.T @ gy),
+        (rows.product(x[:, ::2]), matrix.toarray() @ x[:, ::2]),
+    ):
         assert y.dtype == dtype
         np.testing.assert_allclose(y, expected, rtol=1e-5)
 

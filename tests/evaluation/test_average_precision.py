@@ -37,7 +37,7 @@ def _judge_image(dets, normal, groups, iou_thresh, weight):
             j = _argmax(ious)
             if ious[j] >= iou_thresh and not taken[j]:
                 right[i] = taken[j] = True
-    group_scores = [0.] * len(groups)
+    group_scores = [0.0] * len(groups)
     if groups:
         for i, (score, box) in enumerate(dets):
             parts = [_overlap(box, b, False) for b in groups]
@@ -49,15 +49,16 @@ def _judge_image(dets, normal, groups, iou_thresh, weight):
     return entries + [(s, weight) for s in group_scores if s > 0 and weight > 0]
 
 
-def literal_average_precision(detections, truth, n_class, iou_thresh=.5, weight=1.):
+def literal_average_precision(detections, truth, n_class, iou_thresh=0.5, weight=1.0):
     """The protocol, step by step, on Python numbers: APs, and curves (score, recall, precision)."""
     aps, curves = [], []
     for c in range(n_class):
         entries, n_positive = [], 0
         for image_id in sorted(truth.image_ids):
             i = list(truth.image_ids).index(image_id)
-            mine = [g for g in range(len(truth.image))
-                    if truth.image[g] == i and truth.label[g] == c]
+            mine = [
+                g for g in range(len(truth.image)) if truth.image[g] == i and truth.label[g] == c
+            ]
             normal = [truth.bbox[g].tolist() for g in mine if not truth.group_of[g]]
             groups = [truth.bbox[g].tolist() for g in mine if truth.group_of[g]]
             n_positive += len(normal) + weight * len(groups)
@@ -66,8 +67,12 @@ def literal_average_precision(detections, truth, n_class, iou_thresh=.5, weight=
             dets = []
             for d in range(len(detections.image)):
                 y0, x0, y1, x1 = box = detections.bbox[d].tolist()
-                if (detections.image_ids[detections.image[d]] == image_id
-                        and detections.label[d] == c and y0 < y1 and x0 < x1):
+                if (
+                    detections.image_ids[detections.image[d]] == image_id
+                    and detections.label[d] == c
+                    and y0 < y1
+                    and x0 < x1
+                ):
                     dets.append((float(detections.score[d]), box))
             if dets:
                 entries += _judge_image(dets, normal, groups, iou_thresh, weight)
@@ -76,12 +81,12 @@ def literal_average_precision(detections, truth, n_class, iou_thresh=.5, weight=
             curves.append(None)
             continue
         entries = sorted(entries, key=lambda e: e[0])[::-1]
-        points, tp, fp = [], 0., 0
+        points, tp, fp = [], 0.0, 0
         for score, value in entries:
             tp += value
             fp += value <= 0
             points.append((score, tp / n_positive, tp / (tp + fp)))
-        ap, last = 0., 0.
+        ap, last = 0.0, 0.0
         for k, (_, recall, _) in enumerate(points):
             ap += (recall - last) * max(p for _, _, p in points[k:])
             last = recall
@@ -98,37 +103,44 @@ def _random_case(rng):
         # Corners on a coarse grid: equal boxes, equal overlaps and empty boxes are common.
         corners = rng.integers(0, 5, (2, n, 2)) / 4
         b = np.concatenate((corners.min(0), corners.max(0)), axis=1).astype(np.float32)
-        return b + np.where(rng.random((n, 1)) < .3, rng.random((n, 4)) * .05, 0).astype(np.float32)
+        return b + np.where(rng.random((n, 1)) < 0.3, rng.random((n, 4)) * 0.05, 0).astype(
+            np.float32
+        )
 
     g, d = rng.integers(0, 13), rng.integers(0, 21)
     truth = GroundTruth(
-        image_ids=ids, image=rng.integers(0, n_image, g).astype(np.int32),
-        label=rng.integers(0, n_class, g).astype(np.int32), bbox=boxes(g),
-        group_of=rng.random(g) < rng.choice([0, .3, 1]),
-        verified=rng.random((n_image, n_class)) < .5)
+        image_ids=ids,
+        image=rng.integers(0, n_image, g).astype(np.int32),
+        label=rng.integers(0, n_class, g).astype(np.int32),
+        bbox=boxes(g),
+        group_of=rng.random(g) < rng.choice([0, 0.3, 1]),
+        verified=rng.random((n_image, n_class)) < 0.5,
+    )
     det_ids = [f'{i:02}' for i in rng.permutation(n_image + 1)]
     score = rng.random(d)
-    if rng.random() < .6:
+    if rng.random() < 0.6:
         # Equal scores; also none, either zero, and logits.
         score = rng.integers(rng.choice([-2, 0]), 4, d) / 4 * rng.choice([1, -1, 1e-40])
     detections = Detections(
-        image_ids=det_ids, image=rng.integers(0, n_image + 1, d).astype(np.int32),
+        image_ids=det_ids,
+        image=rng.integers(0, n_image + 1, d).astype(np.int32),
         label=rng.integers(0, n_class, d).astype(np.int32),
-        score=score.astype(np.float32), bbox=boxes(d))
+        score=score.astype(np.float32),
+        bbox=boxes(d),
+    )
     if d and g:
-        copies = rng.random(d) < .5
+        copies = rng.random(d) < 0.5
         detections.bbox[copies] = truth.bbox[rng.integers(0, g, copies.sum())]
     return detections, truth, n_class
 
 
-@pytest.mark.parametrize('iou_thresh, weight', [(.5, 1.), (.5, 0.), (.25, .5), (1., 1.)])
+@pytest.mark.parametrize('iou_thresh, weight', [(0.5, 1.0), (0.5, 0.0), (0.25, 0.5), (1.0, 1.0)])
 def test_equals_literal(iou_thresh, weight):
     rng = np.random.default_rng(0)
     informative = 0
     for _ in range(1500):
         detections, truth, n_class = _random_case(rng)
-        expected, curves = literal_average_precision(
-            detections, truth, n_class, iou_thresh, weight)
+        expected, curves = literal_average_precision(detections, truth, n_class, iou_thresh, weight)
         result = average_precision(detections, truth, n_class, iou_thresh, weight)
         np.testing.assert_allclose(result['ap'], expected, rtol=0, atol=1e-9)
         for c, points in enumerate(curves):
@@ -137,7 +149,8 @@ def test_equals_literal(iou_thresh, weight):
                 continue
             ours = (result[name][c] for name in ('score', 'recall', 'precision'))
             np.testing.assert_allclose(
-                np.stack(list(ours), axis=1), np.reshape(points, (-1, 3)), rtol=0, atol=1e-9)
+                np.stack(list(ours), axis=1), np.reshape(points, (-1, 3)), rtol=0, atol=1e-9
+            )
             assert result['n_detection'][c] == len(points)
         finite = [ap for ap in expected if ap == ap]
         informative += any(0 < ap < 1 for ap in finite)
@@ -158,7 +171,7 @@ def test_double_precision_and_overlaps_next_to_the_threshold():
             detections.score = detections.score.astype(dtype)
             for table in (detections, truth):
                 bbox = table.bbox.round(2).astype(dtype)
-                moved = (rng.random(bbox.shape) < .3) & (bbox > .1)
+                moved = (rng.random(bbox.shape) < 0.3) & (bbox > 0.1)
                 bbox[moved] = np.nextafter(bbox, rng.choice([-1, 2]), dtype=dtype)[moved]
                 table.bbox = bbox
             expected, _ = literal_average_precision(detections, truth, n_class)
@@ -172,55 +185,61 @@ def _case(dets, boxes, verified=((True,),), ids=('a',)):
     """dets: (image, label, score, box); boxes: (image, label, box, group_of)."""
     return (
         Detections(
-            image_ids=ids, image=np.array([d[0] for d in dets], np.int32),
+            image_ids=ids,
+            image=np.array([d[0] for d in dets], np.int32),
             label=np.array([d[1] for d in dets], np.int32),
             score=np.array([d[2] for d in dets], np.float32),
-            bbox=np.array([d[3] for d in dets], np.float32).reshape(-1, 4)),
+            bbox=np.array([d[3] for d in dets], np.float32).reshape(-1, 4),
+        ),
         GroundTruth(
-            image_ids=ids, image=np.array([b[0] for b in boxes], np.int32),
+            image_ids=ids,
+            image=np.array([b[0] for b in boxes], np.int32),
             label=np.array([b[1] for b in boxes], np.int32),
             bbox=np.array([b[2] for b in boxes], np.float32).reshape(-1, 4),
-            group_of=np.array([b[3] for b in boxes], bool), verified=np.array(verified)))
+            group_of=np.array([b[3] for b in boxes], bool),
+            verified=np.array(verified),
+        ),
+    )
 
 
-_LEFT, _RIGHT = (0, 0, 1, .5), (0, .5, 1, 1)
-_ALL, _TOP_LEFT = (0, 0, 1, 1), (0, 0, .5, .5)
+_LEFT, _RIGHT = (0, 0, 1, 0.5), (0, 0.5, 1, 1)
+_ALL, _TOP_LEFT = (0, 0, 1, 1), (0, 0, 0.5, 0.5)
 
 
 def test_duplicate_is_false_positive_even_if_another_box_is_free():
     # The second detection is nearest to the taken left box; the wide box, which it also
     # overlaps by half, stays free.
-    dets = [(0, 0, .9, _LEFT), (0, 0, .8, (0, 0, 1, .52)), (0, 0, .7, (0, 0, 1, .51))]
+    dets = [(0, 0, 0.9, _LEFT), (0, 0, 0.8, (0, 0, 1, 0.52)), (0, 0, 0.7, (0, 0, 1, 0.51))]
     boxes = [(0, 0, _LEFT, False), (0, 0, _ALL, False)]
     result = average_precision(*_case(dets, boxes), 1)
-    assert result['ap'][0] == pytest.approx(.5)
+    assert result['ap'][0] == pytest.approx(0.5)
     assert result['n_detection'][0] == 3 and result['n_true_positive'][0] == 1
 
 
 def test_group_of_counts_once_with_its_best_score():
-    dets = [(0, 0, .9, _RIGHT), (0, 0, .8, _TOP_LEFT), (0, 0, .7, _LEFT), (0, 0, .6, _LEFT)]
+    dets = [(0, 0, 0.9, _RIGHT), (0, 0, 0.8, _TOP_LEFT), (0, 0, 0.7, _LEFT), (0, 0, 0.6, _LEFT)]
     result = average_precision(*_case(dets, [(0, 0, _LEFT, True)]), 1)
     # One false positive at .9, then the group at .8; the other two are absorbed.
-    np.testing.assert_allclose(result['score'][0], [.9, .8], rtol=1e-6)
-    np.testing.assert_allclose(result['precision'][0], [0, .5])
+    np.testing.assert_allclose(result['score'][0], [0.9, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(result['precision'][0], [0, 0.5])
     np.testing.assert_allclose(result['recall'][0], [0, 1])
-    assert result['ap'][0] == pytest.approx(.5)
+    assert result['ap'][0] == pytest.approx(0.5)
     assert result['n_ignored']['group of'] == 3
     ignored = average_precision(*_case(dets, [(0, 0, _LEFT, True)]), 1, group_of_weight=0)
     assert np.isnan(ignored['ap'][0])
 
 
 def test_unverified_class_is_ignored_and_negative_is_not():
-    dets = [(0, 0, .9, _LEFT), (1, 0, .95, _LEFT)]
+    dets = [(0, 0, 0.9, _LEFT), (1, 0, 0.95, _LEFT)]
     boxes = [(0, 0, _LEFT, False)]
     unverified = average_precision(*_case(dets, boxes, [[False], [False]], ('a', 'b')), 1)
     assert unverified['ap'][0] == 1 and unverified['n_ignored']['unverified class'] == 1
     negative = average_precision(*_case(dets, boxes, [[False], [True]], ('a', 'b')), 1)
-    assert negative['ap'][0] == pytest.approx(.5)
+    assert negative['ap'][0] == pytest.approx(0.5)
 
 
 def test_nothing_to_find_and_nothing_found():
-    no_boxes = average_precision(*_case([(0, 0, .9, _LEFT)], []), 1)
+    no_boxes = average_precision(*_case([(0, 0, 0.9, _LEFT)], []), 1)
     assert np.isnan(no_boxes['map']) and no_boxes['precision'] == [None]
     no_detections = average_precision(*_case([], [(0, 0, _LEFT, False)]), 1)
     assert no_detections['map'] == 0 and len(no_detections['recall'][0]) == 0

@@ -29,12 +29,23 @@ def test_groups_of_the_challenge():
     images = rng.permutation(500) * 3
     groups = class_groups(classes, images, challenge_hierarchy())
     assert {name: len(ids) for name, ids in groups.items()} == {
-        'rank 11-100': 90, 'rank 101-250': 150, 'rank 251-350': 100, 'least frequent 100': 100,
-        'most frequent 100': 100, 'parts': 47, 'leaves': 443, 'parents': 57}
+        'rank 11-100': 90,
+        'rank 101-250': 150,
+        'rank 251-350': 100,
+        'least frequent 100': 100,
+        'most frequent 100': 100,
+        'parts': 47,
+        'leaves': 443,
+        'parents': 57,
+    }
     # The rarest class has no image and rank 1, the next has three and rank 2.
-    for name, first, last in (('rank 11-100', 11, 100), ('rank 101-250', 101, 250),
-                              ('rank 251-350', 251, 350), ('least frequent 100', 1, 100),
-                              ('most frequent 100', 401, 500)):
+    for name, first, last in (
+        ('rank 11-100', 11, 100),
+        ('rank 101-250', 101, 250),
+        ('rank 251-350', 251, 350),
+        ('least frequent 100', 1, 100),
+        ('most frequent 100', 401, 500),
+    ):
         assert images[groups[name]].tolist() == [3 * (r - 1) for r in range(first, last + 1)]
     parts = {classes.names[c] for c in groups['parts']}
     assert {'Human arm', 'Glove', 'Door handle'} <= parts and 'Person' not in parts
@@ -54,11 +65,13 @@ def test_ranks_of_few_classes():
 
 
 def test_means():
-    ap = np.array([.5, np.nan, .25, 1])
+    ap = np.array([0.5, np.nan, 0.25, 1])
     means = mean_by_group(ap, {'a': np.array([0, 1, 2]), 'b': np.array([1]), 'c': np.arange(4)})
     assert means == {
-        'a': {'mAP': .375, 'n_class': 2, 'n_all': 3}, 'b': {'mAP': None, 'n_class': 0, 'n_all': 1},
-        'c': {'mAP': pytest.approx(1.75 / 3), 'n_class': 3, 'n_all': 4}}
+        'a': {'mAP': 0.375, 'n_class': 2, 'n_all': 3},
+        'b': {'mAP': None, 'n_class': 0, 'n_all': 1},
+        'c': {'mAP': pytest.approx(1.75 / 3), 'n_class': 3, 'n_all': 4},
+    }
 
 
 def test_what_is_not_known_has_no_group():
@@ -77,16 +90,25 @@ def test_read_training_images(tmp_path):
     assert read_training_images(path, _CLASSES).tolist() == [12, 7]
 
 
-@pytest.mark.parametrize('text, message', [
-    ('LabelName,Images\n', 'line 1: no column ImagesExpanded; expected LabelName and'),
-    ('', 'line 1: no column LabelName'),
-    ('LabelName,ImagesExpanded\n/m/a,3\n', 'no row of /m/b and 0 other classes'),
-    ('LabelName,ImagesExpanded\n/m/a,3\n/m/a,3\n', "line 3: '/m/a' for the second time"),
-    ('LabelName,ImagesExpanded\n/m/a,-3\n', "line 2: ImagesExpanded is '-3'; expected a number"),
-    ('LabelName,ImagesExpanded\n/m/a\n', "line 2: ImagesExpanded is ''"),
-    ('LabelName,ImagesExpanded\n/m/a,²\n', 'line 2: ImagesExpanded is '),
-    ('LabelName,ImagesExpanded\n"/m/a,3\n', 'cannot read the counts of classes: unexpected end'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('LabelName,Images\n', 'line 1: no column ImagesExpanded; expected LabelName and'),
+        ('', 'line 1: no column LabelName'),
+        ('LabelName,ImagesExpanded\n/m/a,3\n', 'no row of /m/b and 0 other classes'),
+        ('LabelName,ImagesExpanded\n/m/a,3\n/m/a,3\n', "line 3: '/m/a' for the second time"),
+        (
+            'LabelName,ImagesExpanded\n/m/a,-3\n',
+            "line 2: ImagesExpanded is '-3'; expected a number",
+        ),
+        ('LabelName,ImagesExpanded\n/m/a\n', "line 2: ImagesExpanded is ''"),
+        ('LabelName,ImagesExpanded\n/m/a,²\n', 'line 2: ImagesExpanded is '),
+        (
+            'LabelName,ImagesExpanded\n"/m/a,3\n',
+            'cannot read the counts of classes: unexpected end',
+        ),
+    ],
+)
 def test_bad_counts_are_refused(tmp_path, text, message):
     path = tmp_path / 'counts.csv'
     path.write_text(text, encoding='utf-8')
@@ -104,8 +126,12 @@ def test_unreadable_counts(tmp_path):
 
 def _run(*args):
     return subprocess.run(
-        [sys.executable, *map(str, args)], capture_output=True, text=True, timeout=600,
-        env=dict(os.environ, PYTHONPATH=str(_ROOT)))
+        [sys.executable, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ, PYTHONPATH=str(_ROOT)),
+    )
 
 
 @pytest.fixture
@@ -113,18 +139,31 @@ def split(tmp_path):
     """Person, Human arm, Toy; persons in three training images, arms in two, a toy in one."""
     classes = Classes(('/m/01g317', '/m/0dzf4', '/m/0138tl'), ('Person', 'Human arm', 'Toy'))
     (tmp_path / 'classes.csv').write_text(
-        ''.join(f'{m},{n}\n' for m, n in zip(classes.mids, classes.names)))
-    (tmp_path / 'hierarchy.json').write_text(json.dumps({
-        'LabelName': '/m/0bl9f', 'Subcategory': [{'LabelName': m} for m in classes.mids]}))
+        ''.join(f'{m},{n}\n' for m, n in zip(classes.mids, classes.names))
+    )
+    (tmp_path / 'hierarchy.json').write_text(
+        json.dumps(
+            {'LabelName': '/m/0bl9f', 'Subcategory': [{'LabelName': m} for m in classes.mids]}
+        )
+    )
     header = 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n'
     person, arm, toy = (f'{m},0,0.5,0,1,0\n' for m in classes.mids)
     (tmp_path / 'train.csv').write_text(
-        header + f'a,{person}b,{person}c,{person}a,{arm}b,{arm}a,{toy}')
+        header + f'a,{person}b,{person}c,{person}a,{arm}b,{arm}a,{toy}'
+    )
     (tmp_path / 'boxes.csv').write_text(header + f'v,{person}v,{arm}')
     (tmp_path / 'labels.csv').write_text('ImageID,LabelName,Confidence\nv,/m/01g317,1\n')
-    write_detections(tmp_path / 'd.parquet', Detections(
-        image_ids=['v'], image=np.zeros(1, np.int32), label=np.zeros(1, np.int32),
-        score=np.ones(1, np.float32), bbox=np.array([[0, 0, 1, .5]], np.float32)), classes)
+    write_detections(
+        tmp_path / 'd.parquet',
+        Detections(
+            image_ids=['v'],
+            image=np.zeros(1, np.int32),
+            label=np.zeros(1, np.int32),
+            score=np.ones(1, np.float32),
+            bbox=np.array([[0, 0, 1, 0.5]], np.float32),
+        ),
+        classes,
+    )
     return tmp_path
 
 
@@ -133,29 +172,57 @@ def test_score_with_groups(split):
     for name in 'abcv':
         Image.new('RGB', (8, 8)).save(split / 'images' / f'{name}.jpg')
     built = _run(
-        '-m', 'pfdet.openimages.build_index', '--boxes', split / 'train.csv', '--labels',
-        split / 'labels.csv', '--classes', split / 'classes.csv', '--hierarchy',
-        split / 'hierarchy.json', '--images', split / 'images', '--out', split / 'train.index')
+        '-m',
+        'pfdet.openimages.build_index',
+        '--boxes',
+        split / 'train.csv',
+        '--labels',
+        split / 'labels.csv',
+        '--classes',
+        split / 'classes.csv',
+        '--hierarchy',
+        split / 'hierarchy.json',
+        '--images',
+        split / 'images',
+        '--out',
+        split / 'train.index',
+    )
     assert built.returncode == 0, built.stderr
     (split / 'counts.csv').write_text(
-        'LabelName,ImagesExpanded\n/m/01g317,3\n/m/0dzf4,2\n/m/0138tl,1\n')
+        'LabelName,ImagesExpanded\n/m/01g317,3\n/m/0dzf4,2\n/m/0138tl,1\n'
+    )
     arguments = [
-        _ROOT / 'evaluate' / 'score.py', '--boxes', split / 'boxes.csv', '--labels',
-        split / 'labels.csv', '--classes', split / 'classes.csv', '--detections',
-        split / 'd.parquet', '--out', split / 'score.json', '--hierarchy',
-        split / 'hierarchy.json']
+        _ROOT / 'evaluate' / 'score.py',
+        '--boxes',
+        split / 'boxes.csv',
+        '--labels',
+        split / 'labels.csv',
+        '--classes',
+        split / 'classes.csv',
+        '--detections',
+        split / 'd.parquet',
+        '--out',
+        split / 'score.json',
+        '--hierarchy',
+        split / 'hierarchy.json',
+    ]
     seen = []
     for source in ('--train-index', split / 'train.index'), ('--counts', split / 'counts.csv'):
         result = _run(*arguments, *source)
         assert result.returncode == 0, result.stderr
         seen.append(json.loads((split / 'score.json').read_text())['groups'])
         assert '0.5000     2/3  leaves' in result.stdout
-    assert seen[0] == seen[1] == {
-        'rank 101-250': {'mAP': None, 'n_class': 0, 'n_all': 1},
-        'rank 251-350': {'mAP': 0, 'n_class': 1, 'n_all': 1},
-        'most frequent 100': {'mAP': 1, 'n_class': 1, 'n_all': 1},
-        'parts': {'mAP': 0, 'n_class': 1, 'n_all': 1},
-        'leaves': {'mAP': .5, 'n_class': 2, 'n_all': 3}}
+    assert (
+        seen[0]
+        == seen[1]
+        == {
+            'rank 101-250': {'mAP': None, 'n_class': 0, 'n_all': 1},
+            'rank 251-350': {'mAP': 0, 'n_class': 1, 'n_all': 1},
+            'most frequent 100': {'mAP': 1, 'n_class': 1, 'n_all': 1},
+            'parts': {'mAP': 0, 'n_class': 1, 'n_all': 1},
+            'leaves': {'mAP': 0.5, 'n_class': 2, 'n_all': 3},
+        }
+    )
     (split / 'score.json').unlink()
     (split / 'counts.csv').write_text('LabelName,ImagesExpanded\n')
     refused = _run(*arguments, '--counts', split / 'counts.csv')

@@ -19,8 +19,10 @@ def _detections(n=50, n_image=9):
         image_ids=[f'image {i}' for i in range(n_image)],
         # Images 2 and the last have no detection.
         image=rng.choice([i for i in range(n_image - 1) if i != 2], n).astype(np.int32),
-        label=rng.integers(0, 3, n).astype(np.int32), score=rng.random(n).astype(np.float32),
-        bbox=np.concatenate((corners[0], corners[1]), axis=1).astype(np.float32))
+        label=rng.integers(0, 3, n).astype(np.int32),
+        score=rng.random(n).astype(np.float32),
+        bbox=np.concatenate((corners[0], corners[1]), axis=1).astype(np.float32),
+    )
 
 
 def _assert_equal(a, b):
@@ -33,9 +35,17 @@ def _assert_equal(a, b):
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
 @pytest.mark.parametrize('n, n_image', [(50, 9), (0, 3), (0, 0)])
 def test_round_trip(tmp_path, suffix, n, n_image):
-    written = _detections(n, n_image) if n else Detections(
-        [f'{i}' for i in range(n_image)], np.zeros(0, np.int32), np.zeros(0, np.int32),
-        np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+    written = (
+        _detections(n, n_image)
+        if n
+        else Detections(
+            [f'{i}' for i in range(n_image)],
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+            np.zeros((0, 4), np.float32),
+        )
+    )
     write_detections(tmp_path / f'd{suffix}', written, _CLASSES)
     _assert_equal(read_detections(tmp_path / f'd{suffix}', _CLASSES), written)
     assert len(list(tmp_path.iterdir())) == 1
@@ -43,8 +53,14 @@ def test_round_trip(tmp_path, suffix, n, n_image):
 
 def _table(**columns):
     table = {
-        'ImageID': ['x', 'y'], 'LabelName': ['/m/a', '/m/b'], 'Score': [.5, .25],
-        'XMin': [0., .1], 'XMax': [1., .2], 'YMin': [0., .3], 'YMax': [.5, .4]}
+        'ImageID': ['x', 'y'],
+        'LabelName': ['/m/a', '/m/b'],
+        'Score': [0.5, 0.25],
+        'XMin': [0.0, 0.1],
+        'XMax': [1.0, 0.2],
+        'YMin': [0.0, 0.3],
+        'YMax': [0.5, 0.4],
+    }
     table.update(columns)
     return table
 
@@ -69,22 +85,25 @@ def test_files_of_others(tmp_path, suffix):
     read = read_detections(path, _CLASSES)
     assert read.image_ids == ['x', 'y']
     np.testing.assert_array_equal(read.label, [0, 1])
-    np.testing.assert_array_equal(read.bbox, np.float32([[0, 0, .5, 1], [.3, .1, .4, .2]]))
+    np.testing.assert_array_equal(read.bbox, np.float32([[0, 0, 0.5, 1], [0.3, 0.1, 0.4, 0.2]]))
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
-@pytest.mark.parametrize('change, message', [
-    (dict(LabelName=['/m/a', '/m/z']), "{second}: LabelName '/m/z' is not one of the 3"),
-    (dict(LabelName=['/m/a', None]), "{second}: LabelName '' is not one of"),
-    (dict(Score=[.5, float('nan')]), '{second}: Score is nan; expected a finite number'),
-    (dict(Score=[.5, float('inf')]), '{second}: Score is inf'),
-    (dict(XMax=[1., 1.5]), '{second}: box .*XMax 1.5.*; expected numbers from 0 to 1'),
-    (dict(YMin=[0., -2.]), '{second}: box .*YMin -2'),
-    (dict(YMin=[0., float('nan')]), '{second}: box .*YMin nan'),
-    (dict(YMin=[0., None]), '{second}: box .*YMin nan'),
-    (dict(XMin=[0., .9]), '{second}: box .*expected YMin <= YMax and XMin <= XMax'),
-    (dict(ImageID=['x', None]), '{second}: no ImageID'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(LabelName=['/m/a', '/m/z']), "{second}: LabelName '/m/z' is not one of the 3"),
+        (dict(LabelName=['/m/a', None]), "{second}: LabelName '' is not one of"),
+        (dict(Score=[0.5, float('nan')]), '{second}: Score is nan; expected a finite number'),
+        (dict(Score=[0.5, float('inf')]), '{second}: Score is inf'),
+        (dict(XMax=[1.0, 1.5]), '{second}: box .*XMax 1.5.*; expected numbers from 0 to 1'),
+        (dict(YMin=[0.0, -2.0]), '{second}: box .*YMin -2'),
+        (dict(YMin=[0.0, float('nan')]), '{second}: box .*YMin nan'),
+        (dict(YMin=[0.0, None]), '{second}: box .*YMin nan'),
+        (dict(XMin=[0.0, 0.9]), '{second}: box .*expected YMin <= YMax and XMin <= XMax'),
+        (dict(ImageID=['x', None]), '{second}: no ImageID'),
+    ],
+)
 def test_wrong_row_is_named(tmp_path, suffix, change, message):
     path = tmp_path / f'd{suffix}'
     _write(path, _table(**change))
@@ -102,13 +121,16 @@ def test_missing_column(tmp_path, suffix):
         read_detections(tmp_path / f'd{suffix}', _CLASSES)
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', 'no column ImageID'),
-    (','.join(COLUMNS) + '\nx,/m/a,0.5,0,1,0,high\n', "line 2: YMax is 'high'; expected a num"),
-    (','.join(COLUMNS) + '\nx,/m/a,0.5,0,1,0,1\nx,/m/a\n', 'line 3: 2 fields; expected 7'),
-    (','.join(COLUMNS) + ',Score\nx,/m/a,0.5,0,1,0,1,2\n', 'column Score occurs twice'),
-    (b'\xff\xfe' + 'ImageID'.encode('utf-16-le'), "can't decode"),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('', 'no column ImageID'),
+        (','.join(COLUMNS) + '\nx,/m/a,0.5,0,1,0,high\n', "line 2: YMax is 'high'; expected a num"),
+        (','.join(COLUMNS) + '\nx,/m/a,0.5,0,1,0,1\nx,/m/a\n', 'line 3: 2 fields; expected 7'),
+        (','.join(COLUMNS) + ',Score\nx,/m/a,0.5,0,1,0,1,2\n', 'column Score occurs twice'),
+        (b'\xff\xfe' + 'ImageID'.encode('utf-16-le'), "can't decode"),
+    ],
+)
 def test_broken_csv(tmp_path, text, message):
     path = tmp_path / 'd.csv'
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -120,7 +142,7 @@ def test_broken_parquet(tmp_path):
     path = tmp_path / 'd.parquet'
     write_detections(path, _detections(), _CLASSES)
     whole = path.read_bytes()
-    for content in (b'', whole[:len(whole) // 2], whole[:-1], whole[:40] + whole[60:], b'x' * 99):
+    for content in (b'', whole[: len(whole) // 2], whole[:-1], whole[:40] + whole[60:], b'x' * 99):
         path.write_bytes(content)
         with pytest.raises(InputError, match='d.parquet: .*expected'):
             read_detections(path, _CLASSES)
@@ -158,4 +180,5 @@ def test_rounding_is_clipped(tmp_path):
     detections.bbox[0] = [-1e-7, 0, 1, 1 + 1e-6]
     write_detections(tmp_path / 'd.csv', detections, _CLASSES)
     np.testing.assert_array_equal(
-        read_detections(tmp_path / 'd.csv', _CLASSES).bbox[0], [0, 0, 1, 1])
+        read_detections(tmp_path / 'd.csv', _CLASSES).bbox[0], [0, 0, 1, 1]
+    )

@@ -24,16 +24,23 @@ def made(n_image=40, seed=0):
     image = np.repeat(np.arange(n_image, dtype=np.int32), rng.integers(0, 9, n_image))
     corners = np.sort(rng.random((2, len(image), 2)), axis=0)
     return Detections(
-        [f'{i:03}' for i in range(n_image)], image, rng.integers(0, 3, len(image), np.int32),
+        [f'{i:03}' for i in range(n_image)],
+        image,
+        rng.integers(0, 3, len(image), np.int32),
         rng.random(len(image), np.float32),
-        np.concatenate((corners[0], corners[1]), axis=1).astype(np.float32))
+        np.concatenate((corners[0], corners[1]), axis=1).astype(np.float32),
+    )
 
 
 def of_images(detections, begin, end):
     rows = (begin <= detections.image) & (detections.image < end)
     return Detections(
-        detections.image_ids[begin:end], detections.image[rows] - begin, detections.label[rows],
-        detections.score[rows], detections.bbox[rows])
+        detections.image_ids[begin:end],
+        detections.image[rows] - begin,
+        detections.label[rows],
+        detections.score[rows],
+        detections.bbox[rows],
+    )
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
@@ -46,7 +53,8 @@ def test_blocks_make_no_difference(tmp_path, suffix, monkeypatch):
             for begin, end in zip([0, *ends], ends):
                 write(of_images(whole, begin, end))
         assert (tmp_path / f'{name}{suffix}').read_bytes() == (
-            tmp_path / f'whole{suffix}').read_bytes()
+            tmp_path / f'whole{suffix}'
+        ).read_bytes()
     back = read_detections(tmp_path / f'whole{suffix}', CLASSES)
     np.testing.assert_array_equal(back.bbox, whole.bbox)
     assert back.image_ids == whole.image_ids
@@ -67,8 +75,7 @@ def test_metadata(tmp_path, monkeypatch):
     old = pq.read_metadata(tmp_path / 'old.parquet').metadata
     for key in b'classes', b'images_without_detections':
         assert old[key] == metadata[key]
-    assert pq.read_table(tmp_path / 'old.parquet').equals(
-        pq.read_table(tmp_path / 'd.parquet'))
+    assert pq.read_table(tmp_path / 'old.parquet').equals(pq.read_table(tmp_path / 'd.parquet'))
 
 
 def test_nothing_is_left_of_what_fails(tmp_path):
@@ -77,8 +84,10 @@ def test_nothing_is_left_of_what_fails(tmp_path):
         write(of_images(whole, 0, 9))
         raise RuntimeError
     whole.score[-1] = np.inf
-    with pytest.raises(ValueError, match='Score is inf'), detections_writer(
-            tmp_path / 'd.parquet', CLASSES) as write:
+    with (
+        pytest.raises(ValueError, match='Score is inf'),
+        detections_writer(tmp_path / 'd.parquet', CLASSES) as write,
+    ):
         write(of_images(whole, 0, 9))
         write(of_images(whole, 9, 40))
     assert not list(tmp_path.iterdir())

@@ -10,8 +10,7 @@ from pfdet.evaluation.ground_truth import ground_truth_of_index, read_ground_tru
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import read_hierarchy
 
-_CLASSES = Classes(
-    ('/m/fruit', '/m/apple', '/m/pear', '/m/toy'), ('Fruit', 'Apple', 'Pear', 'Toy'))
+_CLASSES = Classes(('/m/fruit', '/m/apple', '/m/pear', '/m/toy'), ('Fruit', 'Apple', 'Pear', 'Toy'))
 _FRUIT, _APPLE, _PEAR, _TOY = range(4)
 
 
@@ -24,39 +23,68 @@ def files(tmp_path):
         'b,xclick,/m/apple,1,0.1,0.2,0.3,0.4,0,0,1,0,0\n'
         'a,xclick,/m/toy,1,0,0.5,0,1,1,1,0,0,0\n'
         'a,xclick,/m/fruit,1,0,0.5,0,1,0,0,0,0,0\n'
-        'a,xclick,/m/apple,1,0,0.5,0,1,0,0,0,0,0\n')
+        'a,xclick,/m/apple,1,0,0.5,0,1,0,0,0,0,0\n'
+    )
     labels.write_text(
         'ImageID,Source,LabelName,Confidence\n'
         'a,verification,/m/fruit,1\na,verification,/m/toy,1\n'
         'b,verification,/m/apple,1\nb,verification,/m/toy,0\n'
-        'c,verification,/m/fruit,0\nd,verification,/m/pear,0\n')
+        'c,verification,/m/fruit,0\nd,verification,/m/pear,0\n'
+    )
     hierarchy = tmp_path / 'hierarchy.json'
-    hierarchy.write_text(json.dumps({'LabelName': '/m/0bl9f', 'Subcategory': [
-        {'LabelName': '/m/fruit', 'Subcategory': [
-            {'LabelName': '/m/apple'}, {'LabelName': '/m/pear'}]},
-        {'LabelName': '/m/toy'}]}))
+    hierarchy.write_text(
+        json.dumps(
+            {
+                'LabelName': '/m/0bl9f',
+                'Subcategory': [
+                    {
+                        'LabelName': '/m/fruit',
+                        'Subcategory': [{'LabelName': '/m/apple'}, {'LabelName': '/m/pear'}],
+                    },
+                    {'LabelName': '/m/toy'},
+                ],
+            }
+        )
+    )
     return boxes, labels, read_hierarchy(hierarchy, _CLASSES)
 
 
 def _boxes(truth):
-    return sorted(zip(
-        [truth.image_ids[i] for i in truth.image], truth.label.tolist(),
-        [tuple(np.round(b.astype(float), 6).tolist()) for b in truth.bbox],
-        truth.group_of.tolist()))
+    return sorted(
+        zip(
+            [truth.image_ids[i] for i in truth.image],
+            truth.label.tolist(),
+            [tuple(np.round(b.astype(float), 6).tolist()) for b in truth.bbox],
+            truth.group_of.tolist(),
+        )
+    )
 
 
-_A, _B = (0., 0., 1., .5), (.3, .1, .4, .2)
+_A, _B = (0.0, 0.0, 1.0, 0.5), (0.3, 0.1, 0.4, 0.2)
 
 
 def test_expanded_already(files):
     truth = read_ground_truth(*files[:2], _CLASSES)
     assert truth.image_ids == ['a', 'b', 'c', 'd']
     assert _boxes(truth) == [
-        ('a', _FRUIT, _A, False), ('a', _APPLE, _A, False), ('a', _TOY, _A, False),
-        ('b', _APPLE, _B, True)]
-    np.testing.assert_array_equal(truth.verified, np.array([
-        # Fruit, Apple, Pear, Toy
-        [1, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]], bool))
+        ('a', _FRUIT, _A, False),
+        ('a', _APPLE, _A, False),
+        ('a', _TOY, _A, False),
+        ('b', _APPLE, _B, True),
+    ]
+    np.testing.assert_array_equal(
+        truth.verified,
+        np.array(
+            [
+                # Fruit, Apple, Pear, Toy
+                [1, 0, 0, 1],
+                [0, 1, 0, 1],
+                [1, 0, 0, 0],
+                [0, 0, 1, 0],
+            ],
+            bool,
+        ),
+    )
     assert truth.bbox.dtype == np.float32 and truth.image.dtype == np.int32
 
 
@@ -64,14 +92,27 @@ def test_expansion(files):
     truth = read_ground_truth(files[0], files[1], _CLASSES, files[2])
     assert _boxes(truth) == [
         # Annotated as a Fruit and as an Apple: two boxes of Fruit, as the official script has it.
-        ('a', _FRUIT, _A, False), ('a', _FRUIT, _A, False), ('a', _APPLE, _A, False),
-        ('a', _TOY, _A, False), ('b', _FRUIT, _B, True), ('b', _APPLE, _B, True)]
-    np.testing.assert_array_equal(truth.verified, np.array([
-        [1, 0, 0, 1],
-        # A positive label holds for ancestors,
-        [1, 1, 0, 1],
-        # a negative one for descendants, and not the other way round.
-        [1, 1, 1, 0], [0, 0, 1, 0]], bool))
+        ('a', _FRUIT, _A, False),
+        ('a', _FRUIT, _A, False),
+        ('a', _APPLE, _A, False),
+        ('a', _TOY, _A, False),
+        ('b', _FRUIT, _B, True),
+        ('b', _APPLE, _B, True),
+    ]
+    np.testing.assert_array_equal(
+        truth.verified,
+        np.array(
+            [
+                [1, 0, 0, 1],
+                # A positive label holds for ancestors,
+                [1, 1, 0, 1],
+                # a negative one for descendants, and not the other way round.
+                [1, 1, 1, 0],
+                [0, 0, 1, 0],
+            ],
+            bool,
+        ),
+    )
 
 
 def test_of_index_is_the_same(files, tmp_path):
@@ -93,13 +134,15 @@ class _Index:
         self.hierarchy = hierarchy
         self.columns = {
             'object_offsets': np.array([0, 1, 2, 2, 2]),
-            'bbox': np.array([_A, _B], np.float32), 'flags': np.array([3, 4], np.uint8),
+            'bbox': np.array([_A, _B], np.float32),
+            'flags': np.array([3, 4], np.uint8),
             'label_offsets': np.array([0, 3, 4]),
             'label': np.array([_FRUIT, _APPLE, _TOY, _APPLE], np.int16),
             'positive_offsets': np.array([0, 3, 4, 4, 4]),
             'positive': np.array([_FRUIT, _APPLE, _TOY, _APPLE], np.int16),
             'negative_offsets': np.array([0, 0, 1, 2, 3]),
-            'negative': np.array([_TOY, _FRUIT, _PEAR], np.int16)}
+            'negative': np.array([_TOY, _FRUIT, _PEAR], np.int16),
+        }
 
     def __len__(self):
         return 4

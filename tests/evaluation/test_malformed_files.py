@@ -15,19 +15,26 @@ from pfdet.evaluation.detections_table import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = '/m/a,A\n/m/b,B\n'
-BOXES = ('ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\nx,/m/a,0,0.5,0,1,0\n')
+BOXES = 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\nx,/m/a,0,0.5,0,1,0\n'
 LABELS = 'ImageID,LabelName,Confidence\nx,/m/a,1\n'
 
 
 def table(n=20, **columns):
     """Detections in image x, some columns replaced; ``None`` leaves one out."""
-    whole = dict(ImageID=['x'] * n, LabelName=['/m/a'] * n, Score=np.linspace(.9, .1, n),
-                 XMin=np.zeros(n), XMax=np.ones(n), YMin=np.zeros(n), YMax=np.ones(n))
+    whole = dict(
+        ImageID=['x'] * n,
+        LabelName=['/m/a'] * n,
+        Score=np.linspace(0.9, 0.1, n),
+        XMin=np.zeros(n),
+        XMax=np.ones(n),
+        YMin=np.zeros(n),
+        YMax=np.ones(n),
+    )
     whole.update(columns)
     return pa.table({name: column for name, column in whole.items() if column is not None})
 
 
-def at(k, value, n=20, rest=.5):
+def at(k, value, n=20, rest=0.5):
     column = np.full(n, rest)
     column[k] = value
     return column
@@ -37,9 +44,12 @@ HEADER = ','.join(COLUMNS)
 FILES = {
     'no score': ('d.parquet', table(Score=None), 'no column Score'),
     'nan': ('d.parquet', table(Score=at(7, np.nan)), 'row 8: Score is nan'),
-    'pixels': ('d.parquet', table(XMax=at(3, 640., rest=1.)), 'row 4: box ('),
-    'corners': ('d.parquet', table(YMin=at(0, .9, rest=0.), YMax=at(0, .1, rest=1.)),
-                'row 1: box ('),
+    'pixels': ('d.parquet', table(XMax=at(3, 640.0, rest=1.0)), 'row 4: box ('),
+    'corners': (
+        'd.parquet',
+        table(YMin=at(0, 0.9, rest=0.0), YMax=at(0, 0.1, rest=1.0)),
+        'row 1: box (',
+    ),
     'class': ('d.parquet', table(LabelName=['/m/a'] * 19 + ['/m/z']), "row 20: LabelName '/m/z'"),
     'no image': ('d.parquet', table(ImageID=['x'] * 5 + [None] + ['x'] * 14), 'row 6: no ImageID'),
     'text': ('d.parquet', table(Score=['high'] * 20), 'column Score holds string'),
@@ -67,13 +77,23 @@ def refused(tmp_path, monkeypatch, capsys):
     options = {
         'make_submission': ['--out', 'out.csv'],
         'score': ['--boxes', 'boxes.csv', '--labels', 'labels.csv', '--out', 'out.json'],
-        'ensemble': ['--out', 'out.parquet']}
+        'ensemble': ['--out', 'out.parquet'],
+    }
 
     def run(command, path):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, 'argv', [
-            f'{command}.py', '--detections', str(path.name), '--classes', 'classes.csv',
-            *options[command]])
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                f'{command}.py',
+                '--detections',
+                str(path.name),
+                '--classes',
+                'classes.csv',
+                *options[command],
+            ],
+        )
         before = set(os.listdir())
         with pytest.raises(SystemExit) as e:
             run_command(__import__(command).main)
@@ -81,6 +101,7 @@ def refused(tmp_path, monkeypatch, capsys):
         assert e.value.code == 2 and said.startswith(f'error: {path.name}'), said
         assert said.count('\n') == 1 and set(os.listdir()) == before
         return said
+
     return run
 
 
@@ -97,7 +118,7 @@ def test_cut_off(refused, tmp_path, command):
     path = tmp_path / 'd.parquet'
     write(path, table(2000))
     whole = path.read_bytes()
-    for content in b'', whole[:100], whole[:-9], whole[:len(whole) // 2] + whole[-8:], b'PAR1' * 9:
+    for content in b'', whole[:100], whole[:-9], whole[: len(whole) // 2] + whole[-8:], b'PAR1' * 9:
         path.write_bytes(content)
         assert 'expected' in refused(command, path)
 
@@ -105,8 +126,20 @@ def test_cut_off(refused, tmp_path, command):
 def test_in_a_process_of_its_own(tmp_path):
     write(tmp_path / 'd.parquet', FILES['nan'][1])
     done = subprocess.run(
-        [sys.executable, ROOT / 'evaluate' / 'make_submission.py', '--detections', 'd.parquet',
-         '--out', 'out.csv'], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
-        capture_output=True, timeout=600, check=False)
+        [
+            sys.executable,
+            ROOT / 'evaluate' / 'make_submission.py',
+            '--detections',
+            'd.parquet',
+            '--out',
+            'out.csv',
+        ],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.count('\n') == 1
     assert os.listdir(tmp_path) == ['d.parquet']

@@ -13,11 +13,15 @@ _CLASSES = Classes(('/m/a', '/m/b'), ('A', 'B'))
 
 def _detections():
     return Detections(
-        image_ids=['z', 'empty', 'y'], image=np.array([2, 0, 0, 0], np.int32),
+        image_ids=['z', 'empty', 'y'],
+        image=np.array([2, 0, 0, 0], np.int32),
         label=np.array([1, 0, 1, 0], np.int32),
-        score=np.array([.5, .000123456, .9, .25], np.float32),
-        bbox=np.array([[.1, .2, .3, .4], [0, 0, 1, 1], [.5, 0, .75, 1 / 3], [0, .25, 1, .5]],
-                      np.float32))
+        score=np.array([0.5, 0.000123456, 0.9, 0.25], np.float32),
+        bbox=np.array(
+            [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0, 0.75, 1 / 3], [0, 0.25, 1, 0.5]],
+            np.float32,
+        ),
+    )
 
 
 def test_written_text(tmp_path):
@@ -27,7 +31,8 @@ def test_written_text(tmp_path):
         'ImageId,PredictionString\n'
         'z,/m/b 0.9 0 0.5 0.3333 0.75 /m/a 0.25 0.25 0 0.5 1 /m/a 0.0001235 0 0 1 1\n'
         'empty,\n'
-        'y,/m/b 0.5 0.2 0.1 0.4 0.3\n')
+        'y,/m/b 0.5 0.2 0.1 0.4 0.3\n'
+    )
     assert counts == {'images': 3, 'empty': 1, 'detections': 4, 'most': 3}
     assert validate_submission(path) == counts
 
@@ -37,7 +42,7 @@ def test_numbers(tmp_path):
     rng = np.random.default_rng(0)
     n = 500
     score = (10 ** rng.uniform(-9, 1, n)).astype(np.float32)
-    score[:5] = 1, 0, .3, 1e-30, 123456.789
+    score[:5] = 1, 0, 0.3, 1e-30, 123456.789
     corners = np.sort(rng.random((2, n, 2)), axis=0)
     corners[:, 0] = [[0, 2e-6], [1, 1 - 1e-7]]
     bbox = np.concatenate([corners[0], corners[1]], axis=1).astype(np.float32)
@@ -48,7 +53,7 @@ def test_numbers(tmp_path):
     assert len(words) == 6 * n and ',' not in ''.join(words)
     for k, i in enumerate(order):
         y_min, x_min, y_max, x_max = map(float, bbox[i])
-        mid, said, *box = words[6 * k:6 * k + 6]
+        mid, said, *box = words[6 * k : 6 * k + 6]
         assert float(said) == float(f'{float(score[i]):.4g}')
         assert [float(x) for x in box] == [round(x, 3) for x in (x_min, y_min, x_max, y_max)]
         assert len(said) <= 11 and all(len(x) <= 5 for x in box)
@@ -72,9 +77,9 @@ def test_read_again(tmp_path):
 def test_read_many(tmp_path):
     """More rows than are read at once; empty ones in between."""
     rng = np.random.default_rng(0)
-    image = np.flatnonzero(rng.random(2500) < .5).astype(np.int32)
+    image = np.flatnonzero(rng.random(2500) < 0.5).astype(np.int32)
     ids = [f'{i:05}' for i in range(2500)]
-    bbox = np.tile(np.array([0, 0, .5, .5], np.float32), (len(image), 1))
+    bbox = np.tile(np.array([0, 0, 0.5, 0.5], np.float32), (len(image), 1))
     written = Detections(ids, image, image % 2, (image + 1) / 4096, bbox)
     write_submission(tmp_path / 's.csv', written, _CLASSES, digits=9)
     back = read_detections(tmp_path / 's.csv', _CLASSES)
@@ -83,12 +88,15 @@ def test_read_many(tmp_path):
         np.testing.assert_array_equal(getattr(back, name), getattr(written, name))
 
 
-@pytest.mark.parametrize('text, message', [
-    ('{h}x,{g}\ny,/m/z 1 0 0 1 1\n', "line 3, detection 1: MID '/m/z'"),
-    ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time, after line 2"),
-    ('{h}x,/m/a 1e39 0 0 1 1\n', "score is '1e39'"),
-    ('{h}x,{g}\n"y', 'unexpected end of data'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('{h}x,{g}\ny,/m/z 1 0 0 1 1\n', "line 3, detection 1: MID '/m/z'"),
+        ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time, after line 2"),
+        ('{h}x,/m/a 1e39 0 0 1 1\n', "score is '1e39'"),
+        ('{h}x,{g}\n"y', 'unexpected end of data'),
+    ],
+)
 def test_reading_refuses(tmp_path, text, message):
     path = tmp_path / 'submission.csv'
     path.write_text(text.format(h='ImageId,PredictionString\n', g='/m/a 0.5 0 0 1 1'))
@@ -110,32 +118,35 @@ def test_limits(tmp_path):
     path = tmp_path / 'submission.csv'
     assert write_submission(path, _detections(), _CLASSES, max_per_image=1)['detections'] == 2
     assert '/m/b 0.9 ' in path.read_text() and '/m/a' not in path.read_text()
-    counts = write_submission(path, _detections(), _CLASSES, None, min_score=.3)
+    counts = write_submission(path, _detections(), _CLASSES, None, min_score=0.3)
     assert counts == {'images': 3, 'empty': 1, 'detections': 2, 'most': 1}
 
 
 _GOOD = '/m/a 0.5 0 0 1 1'
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', 'line 1: .*expected the header ImageId,PredictionString'),
-    ('ImageID,PredictionString\n', "line 1: 'ImageID,PredictionString'"),
-    ('{h}x\n', "line 2: 1 fields beginning with 'x'"),
-    ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time"),
-    ('{h}x,{g},\n', 'line 2: 3 fields'),
-    ('{h},{g}\n', 'line 2: 2 fields beginning'),
-    ('{h}x,{g}\ny,{g} /m/a\n', 'line 3: 7 fields in PredictionString; expected six'),
-    ('{h}x,{g}\ny,{g} /m/z 1 0 0 1 1\n', "line 3, detection 2: MID '/m/z' is not one of the 2"),
-    ('{h}x,/m/a high 0 0 1 1\n', "line 2, detection 1: score is 'high'; expected a finite"),
-    ('{h}x,/m/a nan 0 0 1 1\n', "score is 'nan'"),
-    ('{h}x,/m/a 1 0 0 1.5 1\n', "XMax is '1.5'; expected a number from 0 to 1"),
-    ('{h}x,/m/a 1 -0.1 0 1 1\n', "XMin is '-0.1'"),
-    ('{h}x,/m/a 1 0 nan 1 1\n', "YMin is 'nan'"),
-    ('{h}x,/m/a 1 0.5 0 0.4 1\n', 'box 0.5 0 0.4 1; expected XMin <= XMax and YMin <= YMax'),
-    ('{h}x,/m/a 1 0 0.5 1 0.4\n', 'expected XMin <= XMax and YMin <= YMax'),
-    ('{h}x,/m/a 1_0 0 0 1 1\n', 'lines 2 to 2: a number is not written in plain'),
-    ('{h}x,"{g}\n', 'line 2: unexpected end of data'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('', 'line 1: .*expected the header ImageId,PredictionString'),
+        ('ImageID,PredictionString\n', "line 1: 'ImageID,PredictionString'"),
+        ('{h}x\n', "line 2: 1 fields beginning with 'x'"),
+        ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time"),
+        ('{h}x,{g},\n', 'line 2: 3 fields'),
+        ('{h},{g}\n', 'line 2: 2 fields beginning'),
+        ('{h}x,{g}\ny,{g} /m/a\n', 'line 3: 7 fields in PredictionString; expected six'),
+        ('{h}x,{g}\ny,{g} /m/z 1 0 0 1 1\n', "line 3, detection 2: MID '/m/z' is not one of the 2"),
+        ('{h}x,/m/a high 0 0 1 1\n', "line 2, detection 1: score is 'high'; expected a finite"),
+        ('{h}x,/m/a nan 0 0 1 1\n', "score is 'nan'"),
+        ('{h}x,/m/a 1 0 0 1.5 1\n', "XMax is '1.5'; expected a number from 0 to 1"),
+        ('{h}x,/m/a 1 -0.1 0 1 1\n', "XMin is '-0.1'"),
+        ('{h}x,/m/a 1 0 nan 1 1\n', "YMin is 'nan'"),
+        ('{h}x,/m/a 1 0.5 0 0.4 1\n', 'box 0.5 0 0.4 1; expected XMin <= XMax and YMin <= YMax'),
+        ('{h}x,/m/a 1 0 0.5 1 0.4\n', 'expected XMin <= XMax and YMin <= YMax'),
+        ('{h}x,/m/a 1_0 0 0 1 1\n', 'lines 2 to 2: a number is not written in plain'),
+        ('{h}x,"{g}\n', 'line 2: unexpected end of data'),
+    ],
+)
 def test_refused(tmp_path, text, message):
     path = tmp_path / 'submission.csv'
     path.write_text(text.format(h='ImageId,PredictionString\n', g=_GOOD))

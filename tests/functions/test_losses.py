@@ -19,7 +19,7 @@ SIGMOID = [name for name, form in LOSSES.items() if not form.background]
 
 
 def plain_sigmoid(x, t, rates, weight=None):
-    loss = 0.
+    loss = 0.0
     for x_row, t_row in zip(x, t, strict=True):
         for c, (a, b) in enumerate(zip(x_row, t_row, strict=True)):
             p = 1 / (1 + math.exp(-a))
@@ -29,7 +29,7 @@ def plain_sigmoid(x, t, rates, weight=None):
 
 
 def plain_focal(x, t, rates, weight=None, alpha=0.25, gamma=2.0):
-    loss = 0.
+    loss = 0.0
     for x_row, t_row in zip(x, t, strict=True):
         for c, (a, b) in enumerate(zip(x_row, t_row, strict=True)):
             p = 1 / (1 + math.exp(-a))
@@ -51,7 +51,7 @@ def labels_and_negatives(t_row):
 
 
 def plain_softmax(x, t, rates, weight=None, share=False):
-    loss = 0.
+    loss = 0.0
     for z, t_row in zip(x, t, strict=True):
         labels, negatives = labels_and_negatives(t_row)
         for i in labels:
@@ -66,7 +66,7 @@ def plain_dist_ce(x, t, rates, weight=None):
 
 
 def plain_concurrent_softmax(x, t, rates, weight=None):
-    loss = 0.
+    loss = 0.0
     for z, t_row in zip(x, t, strict=True):
         labels, negatives = labels_and_negatives(t_row)
         for i in labels:
@@ -81,9 +81,13 @@ def plain_concurrent_softmax(x, t, rates, weight=None):
 
 # benchmarks/losses.py reads this.
 LITERAL = {
-    'sigmoid': plain_sigmoid, 'focal': plain_focal, 'softmax': plain_softmax,
-    'multi_label_softmax': plain_softmax, 'dist_ce': plain_dist_ce,
-    'concurrent_softmax': plain_concurrent_softmax}
+    'sigmoid': plain_sigmoid,
+    'focal': plain_focal,
+    'softmax': plain_softmax,
+    'multi_label_softmax': plain_softmax,
+    'dist_ce': plain_dist_ce,
+    'concurrent_softmax': plain_concurrent_softmax,
+}
 
 
 def random_rates(rng):
@@ -128,9 +132,13 @@ def test_value_is_the_equation(name, kind, weighted):
         rates = random_rates(rng)
         weight = rng.uniform(0.1, 3, C) if weighted else None
         expected = LITERAL[name](
-            x.tolist(), t.tolist(), rates.tolist(), weight.tolist() if weighted else None)
-        counts = {'roi': 5, 'used': max(1, (t >= 0).any(axis=1).sum()),
-                  'positive': max(1, (t > 0).any(axis=1).sum())}
+            x.tolist(), t.tolist(), rates.tolist(), weight.tolist() if weighted else None
+        )
+        counts = {
+            'roi': 5,
+            'used': max(1, (t >= 0).any(axis=1).sum()),
+            'positive': max(1, (t > 0).any(axis=1).sum()),
+        }
         if name in SIGMOID:
             counts['element'] = max(1, (t >= 0).sum())
         for normalize, count in counts.items():
@@ -150,26 +158,37 @@ def test_gradient_is_the_numeric_one(name, kind):
         x, t, rng = random_case(kind, seed, C + LOSSES[name].background)
         loss = loss_function(name, random_rates(rng), rng.uniform(0.1, 3, C) if seed else None)
         gradient_check.check_backward(
-            lambda x, loss=loss, t=t: loss(x, t), x, np.array(2.), dtype=np.float64,
-            atol=1e-4, rtol=1e-4)
+            lambda x, loss=loss, t=t: loss(x, t),
+            x,
+            np.array(2.0),
+            dtype=np.float64,
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
-@pytest.mark.parametrize('alpha', [None, 0., 0.7, 1.])
-@pytest.mark.parametrize('gamma', [0., 0.5, 1., 5.])
+@pytest.mark.parametrize('alpha', [None, 0.0, 0.7, 1.0])
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 5.0])
 def test_focal_options(alpha, gamma):
     x, t, rng = random_case('mixed', 0, C)
     expected = plain_focal(x.tolist(), t.tolist(), None, None, alpha, gamma)
     loss = focal_loss(x, t, alpha=alpha, gamma=gamma)
     assert float(loss.array) == pytest.approx(expected / 5, rel=1e-9)
     gradient_check.check_backward(
-        lambda x: focal_loss(x, t, alpha=alpha, gamma=gamma), x, np.array(1.), dtype=np.float64,
-        atol=1e-4, rtol=1e-4)
+        lambda x: focal_loss(x, t, alpha=alpha, gamma=gamma),
+        x,
+        np.array(1.0),
+        dtype=np.float64,
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_focal_without_its_options_is_sigmoid_cross_entropy():
     x, t, _ = random_case('mixed', 1, C)
     assert float(focal_loss(x, t, alpha=None, gamma=0).array) == pytest.approx(
-        float(loss_function('sigmoid')(x, t).array), rel=1e-12)
+        float(loss_function('sigmoid')(x, t).array), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize('name', LOSSES)
@@ -207,7 +226,8 @@ def test_refuses_what_it_lacks():
         loss_function('concurrent_softmax')
     with pytest.raises(ValueError, match='rates have shape'):
         loss_function('concurrent_softmax', np.zeros((2, 3)))(
-            np.zeros((1, 3)), np.zeros((1, 2), np.int8))
+            np.zeros((1, 3)), np.zeros((1, 2), np.int8)
+        )
     for options in {'gamma': -1}, {'alpha': 1.5}:
         with pytest.raises(ValueError, match='must'):
             focal_loss(np.zeros((1, 1)), np.zeros((1, 1), np.int8), **options)
@@ -216,6 +236,6 @@ def test_refuses_what_it_lacks():
 def test_smooth_l1_is_its_equation():
     x = np.array([[0.05, -0.5, 2, -3]], np.float32)
     t = np.zeros((1, 4), np.float32)
-    for beta in 1., 1 / 9:
+    for beta in 1.0, 1 / 9:
         expected = sum(0.5 * v * v / beta if abs(v) < beta else abs(v) - beta / 2 for v in x[0])
         assert float(smooth_l1(x, t, beta).array[0]) == pytest.approx(expected, rel=1e-5)

@@ -43,7 +43,8 @@ def test_softmax_gradient_is_equation_2():
     assert (gradient[(y == 1) & (m_sigma > 1)] > 0).all() and (m_sigma[y == 1] > 1).any()
     _, gradient = value_and_gradient(dist_cross_entropy, x, t)
     np.testing.assert_allclose(
-        gradient * len(x), softmax(x) - y / y.sum(axis=1, keepdims=True), atol=1e-12)
+        gradient * len(x), softmax(x) - y / y.sum(axis=1, keepdims=True), atol=1e-12
+    )
 
 
 def test_concurrent_softmax_gradient_is_equation_4():
@@ -51,7 +52,8 @@ def test_concurrent_softmax_gradient_is_equation_4():
     C = t.shape[1]
     for dtype in np.float64, np.float32:
         _, gradient = value_and_gradient(
-            lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x.astype(dtype), t)
+            lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x.astype(dtype), t
+        )
         gradient *= len(x)
         for z, y, g in zip(x, t, gradient, strict=True):
             expected = np.zeros(C + 1)
@@ -71,8 +73,11 @@ def test_concurrent_softmax_of_one_label_without_rates_is_softmax_cross_entropy(
     t[::7] = -1
     label[::7] = -1
     theirs = value_and_gradient(F.softmax_cross_entropy, x, label)
-    for loss in (softmax_cross_entropy, dist_cross_entropy,
-                 lambda x, t, n: concurrent_softmax_cross_entropy(x, t, np.zeros_like(rates), n)):
+    for loss in (
+        softmax_cross_entropy,
+        dist_cross_entropy,
+        lambda x, t, n: concurrent_softmax_cross_entropy(x, t, np.zeros_like(rates), n),
+    ):
         ours = value_and_gradient(lambda x, t, loss=loss: loss(x, t, 'used'), x, t)
         assert ours[0] == pytest.approx(theirs[0], rel=1e-14)
         np.testing.assert_allclose(ours[1], theirs[1], atol=1e-16)
@@ -81,14 +86,15 @@ def test_concurrent_softmax_of_one_label_without_rates_is_softmax_cross_entropy(
 def test_classes_that_go_together_do_not_move_each_other():
     rates = np.zeros((4, 4))
     rates[0, 1] = rates[1, 0] = 1
-    x = np.array([[1., 2., 3., 4., 5.]])
+    x = np.array([[1.0, 2.0, 3.0, 4.0, 5.0]])
     for own, other in (0, 1), (1, 0):
         t = np.zeros((1, 4), np.int8)
         t[0, own] = 1
 
         def loss(x, t=t):
             return value_and_gradient(
-                lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, t)
+                lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, t
+            )
 
         value, gradient = loss(x)
         assert gradient[0, other] == 0 and gradient[0, 2] > 0
@@ -103,12 +109,14 @@ def test_the_rate_is_that_of_the_label_to_the_other():
     """r_ij with i the label, so the row of the label counts and the column does not."""
     rates = np.zeros((2, 2))
     rates[0, 1] = 1
-    x = np.array([[0., 3., -1.]])
+    x = np.array([[0.0, 3.0, -1.0]])
     _, gradient = value_and_gradient(
-        lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, np.array([[1, 0]], np.int8))
+        lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, np.array([[1, 0]], np.int8)
+    )
     assert gradient[0, 1] == 0
     _, gradient = value_and_gradient(
-        lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, np.array([[0, 1]], np.int8))
+        lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), x, np.array([[0, 1]], np.int8)
+    )
     assert gradient[0, 0] > 0
 
 
@@ -122,7 +130,8 @@ def test_ignored_classes_are_left_out(name):
     assert (gradient[:, 2] == 0).all()
     without = loss_function(name, np.delete(np.delete(rates, 2, 0), 2, 1))
     value_without, gradient_without = value_and_gradient(
-        without, np.delete(x, 2, axis=1), np.delete(t, 2, axis=1))
+        without, np.delete(x, 2, axis=1), np.delete(t, 2, axis=1)
+    )
     assert value == pytest.approx(value_without)
     np.testing.assert_allclose(np.delete(gradient, 2, axis=1), gradient_without, atol=1e-15)
 
@@ -133,7 +142,7 @@ def log_sum(values):
 
 def stable(name, x, t, rates):
     """The sum of the terms in float64, by logarithms of sums."""
-    total = 0.
+    total = 0.0
     for z, y in zip(x.astype(np.float64), t, strict=True):
         if (y < 0).all():
             continue
@@ -148,8 +157,11 @@ def stable(name, x, t, rates):
         labels = np.flatnonzero(y > 0)
         for i in labels:
             if name == 'concurrent_softmax':
-                terms = [z[j] + np.log1p(-padded[i, j])
-                         for j in np.flatnonzero(y == 0) if padded[i, j] < 1] + [z[i]]
+                terms = [
+                    z[j] + np.log1p(-padded[i, j])
+                    for j in np.flatnonzero(y == 0)
+                    if padded[i, j] < 1
+                ] + [z[i]]
             else:
                 terms = z[y >= 0]
             total += (log_sum(terms) - z[i]) / (len(labels) if name == 'dist_ce' else 1)
@@ -182,8 +194,8 @@ def test_only_competitor_goes_together_in_float32():
 
     def loss(x):
         return value_and_gradient(
-            lambda x, t: concurrent_softmax_cross_entropy(x, t, rates),
-            np.array([x], np.float32), t)
+            lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), np.array([x], np.float32), t
+        )
 
     # The background is as good as absent.
     for x in [0, 1e4, -1e4], [-9e3, 1e4, -1e4], [1e4, 1e4, -1e4], [1e4, -1e4, 0]:

@@ -42,7 +42,8 @@ def test_a_class_always_competes_with_itself():
     x, rates = random_logits()
     diagonal = rates + np.eye(len(rates))
     np.testing.assert_array_equal(
-        concurrent_softmax_score(x, diagonal), concurrent_softmax_score(x, rates))
+        concurrent_softmax_score(x, diagonal), concurrent_softmax_score(x, rates)
+    )
 
 
 def test_softmax_score_is_that_without_rates_and_sums_to_one_with_the_background():
@@ -76,8 +77,7 @@ def test_a_class_beside_a_much_larger_one_that_goes_with_it():
     # exp(-200) is nothing in float32, but class 0 competes only with 2 and the background.
     x = np.array([[0, 200, -1, -2]], np.float32)
     score = concurrent_softmax_score(x, rates)
-    np.testing.assert_allclose(
-        score, [[1 / (1 + np.exp(-1) + np.exp(-2)), 1, 0]], rtol=1e-5)
+    np.testing.assert_allclose(score, [[1 / (1 + np.exp(-1) + np.exp(-2)), 1, 0]], rtol=1e-5)
 
 
 def test_every_loss_has_a_score_for_its_logits():

@@ -43,7 +43,12 @@ def test_gradient_is_numeric_gradient():
     indices = np.array([0, 1, 0, 1, 1], np.int32)
     gradient_check.check_backward(
         lambda x: roi_average_align_2d(x, rois, indices, 2, 0.25),
-        x, rng.normal(size=(5, 2, 2, 2)), dtype=np.float64, atol=1e-4, rtol=1e-4)
+        x,
+        rng.normal(size=(5, 2, 2, 2)),
+        dtype=np.float64,
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_no_boxes():

@@ -26,8 +26,12 @@ def main() -> None:
     """Parse arguments and compile."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('kernels', type=Path, help='what the tests recorded')
-    parser.add_argument('--arch', nargs='+', default=['70', '80', '90', '100'],
-                        help='compute capabilities; those that NVRTC does not know are left out')
+    parser.add_argument(
+        '--arch',
+        nargs='+',
+        default=['70', '80', '90', '100'],
+        help='compute capabilities; those that NVRTC does not know are left out',
+    )
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     cuda_libraries.preload()
@@ -45,8 +49,10 @@ def main() -> None:
                 compile_for(arch, elementwise_source(name, *rest), cupy_headers=True)
             else:
                 raise SystemExit(f'error: {name}: cannot make the source of a {kind}')
-    print(f'CuPy {cupy.__version__}, NVRTC {".".join(map(str, cupy.cuda.nvrtc.getVersion()))}: '
-          f'{len(kernels)} kernels compiled for {", ".join(archs)}')
+    print(
+        f'CuPy {cupy.__version__}, NVRTC {".".join(map(str, cupy.cuda.nvrtc.getVersion()))}: '
+        f'{len(kernels)} kernels compiled for {", ".join(archs)}'
+    )
 
 
 def nccl_kernels() -> list[list]:
@@ -61,20 +67,28 @@ def nccl_kernels() -> list[list]:
     packing = re.findall(r"cuda\.raw\(r'''(.*?)''', '(\w+)'\)", source, re.DOTALL)
     if len(packing) != 2:
         raise SystemExit(f'error: expected two kernels in {module}, found {len(packing)}')
-    return [*(['raw', name, code] for code, name in packing),
-            *(['elementwise', 'div_by_size', '', f'{dtype} x', 'x *= (1.0/8)', '', []]
-              for dtype in ('float16', 'float32'))]
+    return [
+        *(['raw', name, code] for code, name in packing),
+        *(
+            ['elementwise', 'div_by_size', '', f'{dtype} x', 'x *= (1.0/8)', '', []]
+            for dtype in ('float16', 'float32')
+        ),
+    ]
 
 
-def elementwise_source(name: str, ins: str, outs: str, operation: str, preamble: str,
-                       types: list) -> str:
+def elementwise_source(
+    name: str, ins: str, outs: str, operation: str, preamble: str, types: list
+) -> str:
     """CUDA C of an element-wise kernel, as CuPy writes it for contiguous arrays."""
     import cupy
     from cupy._core import _carray, _kernel
 
     by_letter = {letter: np.dtype(char) for letter, char in types}
-    params = (*_kernel._get_param_info(ins, True), *_kernel._get_param_info(outs, False),
-              *_kernel._get_param_info('CIndexer _ind', False))
+    params = (
+        *_kernel._get_param_info(ins, True),
+        *_kernel._get_param_info(outs, False),
+        *_kernel._get_param_info('CIndexer _ind', False),
+    )
     infos = []
     for p in params[:-1]:
         dtype = np.dtype(p.dtype) if p.dtype is not None else by_letter[p.ctype]
@@ -83,7 +97,8 @@ def elementwise_source(name: str, ins: str, outs: str, operation: str, preamble:
     # CuPy says itself which C types the letters are.
     type_map = _kernel._TypeMap(tuple((k, t.type) for k, t in by_letter.items()))
     return _kernel._get_elementwise_kernel_code(
-        tuple(infos), type_map, params, operation, name, preamble)
+        tuple(infos), type_map, params, operation, name, preamble
+    )
 
 
 def compile_for(arch: str, source: str, cupy_headers: bool) -> None:

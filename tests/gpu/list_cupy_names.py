@@ -12,10 +12,26 @@ import warnings
 from pathlib import Path
 
 MODULES = (
-    'cupy', 'cupy.cuda', 'cupy.cuda.memory_hook', 'cupy.cuda.nccl', 'cupy.cuda.nvtx',
-    'cupy.cuda.runtime', 'cupy.cuda.driver', 'cupy.cuda.cublas', 'cupy.cuda.memory',
-    'cupy.cuda.cudnn', 'cupy.cudnn', 'cupy.linalg', 'cupy.random', 'cupy.lib.stride_tricks',
-    'cupy._util', 'cupyx', 'cupyx.scipy.special', 'cupyx.scipy.linalg', 'cupyx.scipy.sparse')
+    'cupy',
+    'cupy.cuda',
+    'cupy.cuda.memory_hook',
+    'cupy.cuda.nccl',
+    'cupy.cuda.nvtx',
+    'cupy.cuda.runtime',
+    'cupy.cuda.driver',
+    'cupy.cuda.cublas',
+    'cupy.cuda.memory',
+    'cupy.cuda.cudnn',
+    'cupy.cudnn',
+    'cupy.linalg',
+    'cupy.random',
+    'cupy.lib.stride_tricks',
+    'cupy._util',
+    'cupyx',
+    'cupyx.scipy.special',
+    'cupyx.scipy.linalg',
+    'cupyx.scipy.sparse',
+)
 # Attributes that CuPy makes when they are asked for, and that dir() does not list.
 LAZY = {'cupy.cuda': ('cublas', 'cusolver', 'cusparse', 'curand', 'nccl', 'nvtx_enabled')}
 
@@ -40,9 +56,12 @@ def main() -> None:
     known[major] = names
     lines = []
     for version in sorted(known):
-        entries = ',\n'.join(f'  {json.dumps(key)}: {json.dumps(" ".join(value))}'
-                             if isinstance(value, list) else f'  {json.dumps(key)}: '
-                             f'{json.dumps(value)}' for key, value in known[version].items())
+        entries = ',\n'.join(
+            f'  {json.dumps(key)}: {json.dumps(" ".join(value))}'
+            if isinstance(value, list)
+            else f'  {json.dumps(key)}: {json.dumps(value)}'
+            for key, value in known[version].items()
+        )
         lines.append(f' {json.dumps(version)}: {{\n{entries}\n }}')
     path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
     print(f'{path.name}: CuPy {cupy.__version__}, {sum(map(len, names.values()))} names')
@@ -50,9 +69,10 @@ def main() -> None:
 
 def read(path: Path) -> dict[str, dict]:
     """The file: by major version, by module, a list of names; and ``'version'``, in full."""
-    return {major: {key: value if key == 'version' else value.split()
-                    for key, value in names.items()}
-            for major, names in json.loads(path.read_text()).items()}
+    return {
+        major: {key: value if key == 'version' else value.split() for key, value in names.items()}
+        for major, names in json.loads(path.read_text()).items()
+    }
 
 
 def find(module: str):

@@ -18,15 +18,30 @@ import pfdet
 # Python 3.12 and pytest show what is wrong with the backslashes in ChainerCV's docstrings.
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::SyntaxWarning')
 
-NAMES = {major: {module: set(names.split()) for module, names in modules.items()}
-         for major, modules in json.loads(
-             Path(__file__).with_name('cupy_names.json').read_text()).items()}
+NAMES = {
+    major: {module: set(names.split()) for module, names in modules.items()}
+    for major, modules in json.loads(
+        Path(__file__).with_name('cupy_names.json').read_text()
+    ).items()
+}
 
 # What `xp` or an alias stands for, as it is written in the sources.
-ROOTS = {'xp': 'cupy', 'self.xp': 'cupy', 'self._xp': 'cupy', 'cupy': 'cupy', 'cuda.cupy': 'cupy',
-         'chainer.cuda.cupy': 'cupy', 'cp': 'cupy', 'cuda.cupyx': 'cupyx', 'cupyx': 'cupyx',
-         'cuda.cudnn': 'cupy.cudnn', 'cudnn': 'cupy.cudnn', 'libcudnn': 'cupy.cuda.cudnn',
-         'cuda.libcudnn': 'cupy.cuda.cudnn', 'chainer.cuda.Stream': 'cupy.cuda.Stream'}
+ROOTS = {
+    'xp': 'cupy',
+    'self.xp': 'cupy',
+    'self._xp': 'cupy',
+    'cupy': 'cupy',
+    'cuda.cupy': 'cupy',
+    'chainer.cuda.cupy': 'cupy',
+    'cp': 'cupy',
+    'cuda.cupyx': 'cupyx',
+    'cupyx': 'cupyx',
+    'cuda.cudnn': 'cupy.cudnn',
+    'cudnn': 'cupy.cudnn',
+    'libcudnn': 'cupy.cuda.cudnn',
+    'cuda.libcudnn': 'cupy.cuda.cudnn',
+    'chainer.cuda.Stream': 'cupy.cuda.Stream',
+}
 
 # What reads like a name of CuPy's and is none: in this module `cuda` is cupy.cuda, and the old name
 # is tried where the new one is missing; in the other, `cp` is an array.
@@ -35,7 +50,9 @@ MISREAD = {
     ('chainer.backends.cuda', 'cupy.cudnn.CUDNN_TENSOR_NHWC'),
     ('chainer.backends.cuda', 'cupy.cudnn.getVersion'),
     ('chainer.backends.cuda', 'cupy.util.PerformanceWarning'),
-    ('chainer.functions.math.inv', 'cupy.data'), ('chainer.functions.math.inv', 'cupy.data.ptr')}
+    ('chainer.functions.math.inv', 'cupy.data'),
+    ('chainer.functions.math.inv', 'cupy.data.ptr'),
+}
 
 
 def dotted(node):
@@ -57,7 +74,7 @@ def uses(tree):
             continue
         for root in sorted(ROOTS, key=len, reverse=True):
             if name.startswith(root + '.'):
-                yield ROOTS[root] + name[len(root):]
+                yield ROOTS[root] + name[len(root) :]
                 break
 
 
@@ -88,7 +105,7 @@ def sources(package):
 
 @pytest.mark.parametrize('major', NAMES)
 def test_the_lists_are_of_the_versions_that_setup_asks_for(major):
-    version, = NAMES[major]['version']
+    (version,) = NAMES[major]['version']
     assert version.startswith(f'{major}.')
     assert {'nonzero', 'argsort', 'searchsorted', 'take_along_axis'} <= NAMES[major]['cupy']
     # One that came with CuPy 14, so that this test can fail
@@ -97,8 +114,9 @@ def test_the_lists_are_of_the_versions_that_setup_asks_for(major):
 
 @pytest.mark.parametrize('major', NAMES)
 def test_pfdet_uses_only_names_that_exist(major):
-    found = {(module, name) for module, source in sources('pfdet')
-             for name in uses(ast.parse(source))}
+    found = {
+        (module, name) for module, source in sources('pfdet') for name in uses(ast.parse(source))
+    }
     ours = {name for _, name in found if name.startswith('cupy.')}
     assert {'cupy.nonzero', 'cupy.take_along_axis', 'cupy.searchsorted'} <= ours
     # NumPy's own types and constants may be asked of xp as well.
@@ -108,9 +126,12 @@ def test_pfdet_uses_only_names_that_exist(major):
 @pytest.mark.parametrize('package', ['chainer', 'chainermn', 'chainercv'])
 @pytest.mark.parametrize('major', NAMES)
 def test_packages_use_only_names_that_exist(major, package):
-    found = {(module, name) for module, source in sources(package)
-             for name in uses(ast.parse(source))
-             if not module.startswith(('chainer.testing', 'chainer.function_hooks'))}
+    found = {
+        (module, name)
+        for module, source in sources(package)
+        for name in uses(ast.parse(source))
+        if not module.startswith(('chainer.testing', 'chainer.function_hooks'))
+    }
     lacking = {(m, n) for m, n in found if missing(n, NAMES[major])}
     if major == '14':
         # CuPy 14 has no cuDNN; Chainer asks only where cuda.cudnn_enabled.
@@ -122,9 +143,17 @@ def test_packages_use_only_names_that_exist(major, package):
 def test_names_that_do_not_exist_are_found():
     source = 'import x\nxp.no_such(1)\nself.xp.linalg.no_such\ncuda.cupyx.no_such\nxp.linalg.norm'
     names = set(uses(ast.parse(source)))
-    assert names == {'cupy.no_such', 'cupy.linalg.no_such', 'cupy.linalg', 'cupyx.no_such',
-                     'cupy.linalg.norm'}
+    assert names == {
+        'cupy.no_such',
+        'cupy.linalg.no_such',
+        'cupy.linalg',
+        'cupyx.no_such',
+        'cupy.linalg.norm',
+    }
     for major in NAMES:
         assert [n for n in sorted(names) if missing(n, NAMES[major])] == [
-            'cupy.linalg.no_such', 'cupy.no_such', 'cupyx.no_such']
+            'cupy.linalg.no_such',
+            'cupy.no_such',
+            'cupyx.no_such',
+        ]
     assert pfdet.__version__

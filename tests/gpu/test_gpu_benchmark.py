@@ -38,15 +38,15 @@ class Ticks:
 
 def test_time_goes_to_the_section_it_passes_in():
     sections = gpu_sections.Sections(Ticks())
-    sections.switch('other')                    # 1
-    with sections.inside('backbone'):           # 2
-        with sections.inside('backbone'):       # no change
+    sections.switch('other')  # 1
+    with sections.inside('backbone'):  # 2
+        with sections.inside('backbone'):  # no change
             pass
-        with sections.inside('targets'):        # 3
+        with sections.inside('targets'):  # 3
             pass
         #                                         4: backbone again
     #                                             5: other
-    found = sections.seconds()                  # 6
+    found = sections.seconds()  # 6
     assert found['other'] == 2 and found['backbone'] == 2 and found['targets'] == 1
     assert sum(found.values()) == 5
     assert sum(sections.seconds().values()) == 0
@@ -79,7 +79,8 @@ def test_a_step_is_divided_and_put_back_together(small_world):
 
 @pytest.mark.skipif(cuda.available, reason='there is a GPU')
 def test_without_a_gpu_it_is_one_line():
-    result = subprocess.run([sys.executable, 'benchmarks/gpu_step.py'], cwd=ROOT, text=True,
-                            capture_output=True)
+    result = subprocess.run(
+        [sys.executable, 'benchmarks/gpu_step.py'], cwd=ROOT, text=True, capture_output=True
+    )
     assert result.returncode == 2 and result.stdout == ''
     assert result.stderr.startswith('error: there is no GPU') and result.stderr.count('\n') == 1

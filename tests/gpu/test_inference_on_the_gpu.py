@@ -24,9 +24,14 @@ def equal(on_gpu, on_cpu):
 
 
 @pytest.mark.parametrize('n_box', [0, 1, 400])
-@pytest.mark.parametrize('function, options', [
-    (non_maximum_suppression, {}), (non_maximum_weighted, {}),
-    (non_maximum_weighted, {'join': 'nearest'})])
+@pytest.mark.parametrize(
+    'function, options',
+    [
+        (non_maximum_suppression, {}),
+        (non_maximum_weighted, {}),
+        (non_maximum_weighted, {'join': 'nearest'}),
+    ],
+)
 def test_suppression(function, options, n_box):
     rng = np.random.default_rng(n_box)
     bbox, label = random_boxes(rng, n_box), rng.integers(0, 5, n_box).astype(np.int32)

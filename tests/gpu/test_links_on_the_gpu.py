@@ -27,12 +27,14 @@ BACKBONES = {
     'se_resnext': lambda: ResNet(SHALLOW, 128, 32, se=True),
     'senet': lambda: SENet(SHALLOW, 16, 64),
     'efficientnet': lambda: EfficientNet(0.5, 0.5),
-    'mini': MiniSEResNeXt}
+    'mini': MiniSEResNeXt,
+}
 LINKS = {
     'fpn': lambda: FPN(MiniSEResNeXt(width=8), 16),
     'fpn of five scales': lambda: FPN(MiniSEResNeXt(width=8), 16, 5, psp=True),
     'fpn without bn': lambda: FPN(MiniSEResNeXt(width=8), 16, bn=False),
-    'psp': lambda: PyramidSpatialPooling(8)}
+    'psp': lambda: PyramidSpatialPooling(8),
+}
 
 
 def assert_close(ours, theirs):
@@ -51,15 +53,23 @@ def run(link, *arrays, gpu, train=True):
     x = chainer.Variable(arrays[0])
     with chainer.using_config('train', train):
         ys = link(x, *arrays[1:])
-    ys = [y for y in (ys if isinstance(ys, list | tuple) else [ys])
-          if isinstance(y, chainer.Variable)]
+    ys = [
+        y for y in (ys if isinstance(ys, list | tuple) else [ys]) if isinstance(y, chainer.Variable)
+    ]
     # A sum would not tell one place from another.
     loss = sum(F.sum(F.cos(y) * y) for y in ys)
     loss.backward()
-    found = [y.array for y in ys] + [x.grad] + [
-        p.grad for _, p in sorted(link.namedparams()) if p.grad is not None]
-    found += [value for child in link.links() for name in sorted(child._persistent)
-              if isinstance(value := getattr(child, name), chainer.get_array_types())]
+    found = (
+        [y.array for y in ys]
+        + [x.grad]
+        + [p.grad for _, p in sorted(link.namedparams()) if p.grad is not None]
+    )
+    found += [
+        value
+        for child in link.links()
+        for name in sorted(child._persistent)
+        if isinstance(value := getattr(child, name), chainer.get_array_types())
+    ]
     return [cuda.to_cpu(a) for a in found]
 
 
@@ -98,8 +108,9 @@ def test_preprocessing():
 
 def random_boxes(rng, *shape, size=100):
     corner = rng.uniform(-10, size - 10, (*shape, 2))
-    return np.concatenate(
-        [corner, corner + rng.uniform(1, 60, (*shape, 2))], axis=-1).astype(np.float32)
+    return np.concatenate([corner, corner + rng.uniform(1, 60, (*shape, 2))], axis=-1).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize('sizes', [(12, 6, 3), (12, 6, 1)])
@@ -107,8 +118,16 @@ def random_boxes(rng, *shape, size=100):
 def test_head(sizes, class_agnostic, context, bn):
     rng = np.random.default_rng(0)
     np.random.seed(0)
-    head = BboxHead(5, (1 / 4, 1 / 8, 1 / 16)[:len(sizes)], 6, n_unit=8, bn=bn, context=context,
-                    class_agnostic=class_agnostic, canonical_size=40)
+    head = BboxHead(
+        5,
+        (1 / 4, 1 / 8, 1 / 16)[: len(sizes)],
+        6,
+        n_unit=8,
+        bn=bn,
+        context=context,
+        class_agnostic=class_agnostic,
+        canonical_size=40,
+    )
     rois = coding.clip(random_boxes(rng, 40, size=48), (48, 64))
     indices = rng.integers(0, 2, 40).astype(np.int32)
     maps = [rng.normal(size=(2, 6, s, s * 4 // 3)).astype(np.float32) for s in sizes]
@@ -135,11 +154,11 @@ def test_roi_align_of_a_pyramid(levels):
     results = []
     for to_device in (lambda a: a), cuda.to_gpu:
         xs = [chainer.Variable(to_device(x)) for x in maps]
-        y = pyramid_roi_align(xs, *map(to_device, (rois, indices, level)), (3, 2),
-                              (1 / 4, 1 / 8, 1 / 16))
+        y = pyramid_roi_align(
+            xs, *map(to_device, (rois, indices, level)), (3, 2), (1 / 4, 1 / 8, 1 / 16)
+        )
         F.sum(y * y).backward()
-        results.append([cuda.to_cpu(a) for a in (y.array, *(x.grad for x in xs))
-                        if a is not None])
+        results.append([cuda.to_cpu(a) for a in (y.array, *(x.grad for x in xs)) if a is not None])
     # Maps that nobody looks at have a gradient of zero, or none.
     results = [[a for a in arrays if a.any()] for arrays in results]
     for ours, theirs in zip(results[1], results[0], strict=True):
@@ -168,8 +187,9 @@ def test_rpn(train):
     rng = np.random.default_rng(0)
     np.random.seed(0)
     sizes = [(12, 16), (6, 8), (3, 4)]
-    rpn = RPN((1 / 4, 1 / 8, 1 / 16), (0.5, 1, 2), 32, 4, train_limits=(50, 60),
-              test_limits=(40, 30))
+    rpn = RPN(
+        (1 / 4, 1 / 8, 1 / 16), (0.5, 1, 2), 32, 4, train_limits=(50, 60), test_limits=(40, 30)
+    )
     hs = [rng.normal(size=(2, 4, *s)).astype(np.float32) for s in sizes]
     results = []
     for gpu in False, True:
@@ -180,12 +200,15 @@ def test_rpn(train):
             locs, confs, n = link([cuda.to_gpu(h) if gpu else h for h in hs])
             anchors = link.anchors(sizes)
             # Other offsets than the almost equal ones of new weights
-            locs, confs = (np.random.default_rng(1).normal(scale=s, size=a.shape).astype('f')
-                           for s, a in ((0.3, locs), (1, confs)))
+            locs, confs = (
+                np.random.default_rng(1).normal(scale=s, size=a.shape).astype('f')
+                for s, a in ((0.3, locs), (1, confs))
+            )
             if gpu:
                 locs, confs = cuda.to_gpu((locs, confs))
-            results.append([cuda.to_cpu(a) for a in (
-                anchors, *link.decode(locs, confs, anchors, n, (48, 64)))])
+            results.append(
+                [cuda.to_cpu(a) for a in (anchors, *link.decode(locs, confs, anchors, n, (48, 64)))]
+            )
     (anchors, bbox, valid, anchor), (gpu_anchors, gpu_bbox, gpu_valid, gpu_anchor) = results
     np.testing.assert_array_equal(gpu_anchors, anchors)
     assert gpu_anchors.dtype == np.float32 and gpu_bbox.dtype == bbox.dtype

@@ -10,8 +10,11 @@ from chainer.backends import cuda
 from chainermn import nccl
 from chainermn.links import MultiNodeBatchNormalization
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU'),
-              pytest.mark.skipif(not nccl._available, reason='no NCCL')]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not cuda.available, reason='no GPU'),
+    pytest.mark.skipif(not nccl._available, reason='no NCCL'),
+]
 
 
 @pytest.fixture(scope='module')
@@ -41,14 +44,19 @@ def test_batch_normalization_over_nccl(comm):
     own = np.random.default_rng(comm.rank).normal(size=(4, 6, 5, 7)).astype(np.float32)
     everything = np.concatenate(comm.allgather_obj(own))
     results = []
-    for link, x in ((L.BatchNormalization(6), everything),
-                    (MultiNodeBatchNormalization(6, comm, communication_backend='nccl'), own)):
+    for link, x in (
+        (L.BatchNormalization(6), everything),
+        (MultiNodeBatchNormalization(6, comm, communication_backend='nccl'), own),
+    ):
         link.to_device(f'@cupy:{comm.intra_rank}')
         v = chainer.Variable(cuda.to_gpu(x))
         y = link(v)
-        F.sum(y ** 3).backward()
-        part = slice(len(own) * comm.rank, len(own) * (comm.rank + 1)) if x is everything else (
-            slice(None))
+        F.sum(y**3).backward()
+        part = (
+            slice(len(own) * comm.rank, len(own) * (comm.rank + 1))
+            if x is everything
+            else (slice(None))
+        )
         results.append([cuda.to_cpu(a) for a in (y.array[part], v.grad[part], link.avg_mean)])
     for ours, theirs in zip(results[1], results[0], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)

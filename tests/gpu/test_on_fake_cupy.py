@@ -16,18 +16,39 @@ FAKE_CUPY = Path(__file__).parent / 'fake_cupy'
 
 def run(*command, **kwargs):
     path = [str(FAKE_CUPY), str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS='1',
-                       OPENBLAS_NUM_THREADS='1')
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, **kwargs)
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'
+    )
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        **kwargs,
+    )
 
 
 @pytest.mark.skipif(cuda.available, reason='the tests run on the GPU itself')
-@pytest.mark.skipif(not shutil.which('g++') and not shutil.which('clang++'),
-                    reason='no C++ compiler to compile kernels with')
+@pytest.mark.skipif(
+    not shutil.which('g++') and not shutil.which('clang++'),
+    reason='no C++ compiler to compile kernels with',
+)
 def test_the_gpu_tests_pass_on_fake_cupy():
-    result = run('-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider', 'tests/gpu',
-                 'tests/functions', 'tests/targets', 'tests/inference', timeout=600)
+    result = run(
+        '-m',
+        'pytest',
+        '-q',
+        '-m',
+        'gpu',
+        '-p',
+        'no:cacheprovider',
+        'tests/gpu',
+        'tests/functions',
+        'tests/targets',
+        'tests/inference',
+        timeout=600,
+    )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     # Not skipped, as they would be without it
     assert int(re.search(r'(\d+) passed', result.stdout).group(1)) >= 68
@@ -36,23 +57,34 @@ def test_the_gpu_tests_pass_on_fake_cupy():
 
 
 REFUSED = {
-    'a NumPy array on the right': 'a + n', 'a NumPy array on the left': 'n * a',
-    'a function of NumPy': 'np.concatenate([a, a])', 'a ufunc of NumPy': 'np.exp(a)',
-    'numpy.asarray': 'np.asarray(a)', 'float': 'float(a[0])', 'int': 'int(a[0])',
-    'bool': 'bool(a[0] > 1)', 'index': '[1, 2, 3][cupy.asarray(1)]',
+    'a NumPy array on the right': 'a + n',
+    'a NumPy array on the left': 'n * a',
+    'a function of NumPy': 'np.concatenate([a, a])',
+    'a ufunc of NumPy': 'np.exp(a)',
+    'numpy.asarray': 'np.asarray(a)',
+    'float': 'float(a[0])',
+    'int': 'int(a[0])',
+    'bool': 'bool(a[0] > 1)',
+    'index': '[1, 2, 3][cupy.asarray(1)]',
     'a NumPy array given to a function': 'cupy.where(a > 0, n, a)',
-    'a NumPy array as an index': 'a[np.array([0, 1])]', 'a mask of NumPy': 'a[n > 0]',
-    'assigning a NumPy array': 'a.__setitem__(slice(None), n)', 'in place': 'a.__iadd__(n)',
-    'a slice by a number of the GPU': 'a[:cupy.asarray(1)]', 'pickling': 'pickle.dumps(a)',
-    'several keys': 'cupy.lexsort((a, a))', 'repeats of the GPU': 'cupy.repeat(a, cupy.arange(3))',
-    'a name that CuPy 13 lacks': 'cupy.put_along_axis', 'one that both lack': 'cupy.sctypes',
+    'a NumPy array as an index': 'a[np.array([0, 1])]',
+    'a mask of NumPy': 'a[n > 0]',
+    'assigning a NumPy array': 'a.__setitem__(slice(None), n)',
+    'in place': 'a.__iadd__(n)',
+    'a slice by a number of the GPU': 'a[:cupy.asarray(1)]',
+    'pickling': 'pickle.dumps(a)',
+    'several keys': 'cupy.lexsort((a, a))',
+    'repeats of the GPU': 'cupy.repeat(a, cupy.arange(3))',
+    'a name that CuPy 13 lacks': 'cupy.put_along_axis',
+    'one that both lack': 'cupy.sctypes',
     'another sort': "cupy.argsort(a, kind='quicksort')",
-    'a kernel given a NumPy array': "cupy.ElementwiseKernel('T x', 'T y', 'y = x')(n)"}
+    'a kernel given a NumPy array': "cupy.ElementwiseKernel('T x', 'T y', 'y = x')(n)",
+}
 
 
 def test_fake_cupy_refuses_what_cupy_refuses_and_what_copies_silently():
     lines = [f'check({what!r}, lambda: {expression})' for what, expression in REFUSED.items()]
-    program = '''
+    program = """
 import pickle
 import cupy
 import numpy as np
@@ -63,19 +95,19 @@ def check(what, expression):
         print(what, 'gave', expression())
     except (TypeError, ValueError, AttributeError):
         pass
-''' + '\n'.join(lines)
+""" + '\n'.join(lines)
     result = run('-c', program)
     assert result.returncode == 0 and result.stdout == '', result.stdout + result.stderr
 
 
 def test_fake_cupy_counts():
-    program = '''
+    program = """
 import cupy
 with cupy.counted() as (counts, places):
     a = cupy.asarray([3., 0., 1.])
     a[a > 0], cupy.nonzero(a), a.get(), (a + 1).sum() * 2, a[a > 0].sum()
     a[a > 0] = 5
 print(sorted(counts.items()))
-'''
+"""
     result = run('-c', program)
     assert result.stdout.strip() == "[('to_gpu', 1), ('to_host', 1), ('wait', 3)]", result.stderr

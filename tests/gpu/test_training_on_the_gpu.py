@@ -27,32 +27,53 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no
 # regions a level has, twice with context; how many a second label).
 SWITCHES = {
     'mini': ([], 1, 1),
-    'PFDet': (['psp=True', 'fpn_scale=5', 'context=True', 'cooccurrence=True',
-               'anchor_ratios=(0.33, 0.5, 1, 2, 3)'], 1, 2),
+    'PFDet': (
+        [
+            'psp=True',
+            'fpn_scale=5',
+            'context=True',
+            'cooccurrence=True',
+            'anchor_ratios=(0.33, 0.5, 1, 2, 3)',
+        ],
+        1,
+        2,
+    ),
     'focal': (['loss=focal'], 1, 1),
     'softmax': (['loss=softmax', 'class_agnostic=False'], 2, 1),
     'dist_ce': (['loss=dist_ce', 'normalize=used'], 1, 1),
-    'concurrent softmax': (['loss=concurrent_softmax', 'effective_beta=0.999',
-                            'score=concurrent_softmax', 'expand_scores=True'], 3, 2),
-    'several labels': (['loss=multi_label_softmax', 'normalize=positive'], 1, 1)}
+    'concurrent softmax': (
+        [
+            'loss=concurrent_softmax',
+            'effective_beta=0.999',
+            'score=concurrent_softmax',
+            'expand_scores=True',
+        ],
+        3,
+        2,
+    ),
+    'several labels': (['loss=multi_label_softmax', 'normalize=positive'], 1, 1),
+}
 
 
 def random_boxes(rng, *shape):
     corner = rng.uniform(-10, 60, (*shape, 2))
-    return np.concatenate(
-        [corner, corner + rng.uniform(3, 40, (*shape, 2))], axis=-1).astype(np.float32)
+    return np.concatenate([corner, corner + rng.uniform(3, 40, (*shape, 2))], axis=-1).astype(
+        np.float32
+    )
 
 
 def truth_of(rng, counts):
     flags = [rng.choice([0, 0, 0, GROUP_OF], n).astype(np.uint8) for n in counts]
     label = [rng.random((n, 3)) < 0.4 for n in counts]
     nothing = [np.zeros(3, bool)] * len(counts)
-    return collate([random_boxes(rng, n) for n in counts], label, flags, nothing, nothing,
-                   flat_hierarchy(3))
+    return collate(
+        [random_boxes(rng, n) for n in counts], label, flags, nothing, nothing, flat_hierarchy(3)
+    )
 
 
 def both(function, *arguments):
     """A function's named tuple on the CPU and on the GPU, both as NumPy arrays."""
+
     def to_gpu(a):
         return type(a)(*map(cuda.to_gpu, a)) if isinstance(a, tuple) else cuda.to_gpu(a)
 
@@ -67,7 +88,8 @@ def test_sampled_anchors():
     anchors, sizes = random_boxes(rng, 400), np.array([[90, 100], [100, 80], [95, 95]], 'f')
     priority = sampling.priorities(0, [3, 4, 5], len(anchors))
     for ours, theirs in both(
-            lambda *a: sampling.sample_anchors(*a, 64), anchors, truth, sizes, priority):
+        lambda *a: sampling.sample_anchors(*a, 64), anchors, truth, sizes, priority
+    ):
         assert ours.dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
@@ -78,10 +100,12 @@ def test_sampled_rois(n_sample):
     truth = truth_of(rng, [4, 0, 7])
     valid = rng.random((3, 90)) < [[0.9], [0.5], [1]]
     proposals = Proposals(
-        random_boxes(rng, 3, 90), valid, rng.permuted(np.tile(np.arange(90), (3, 1)), axis=1))
+        random_boxes(rng, 3, 90), valid, rng.permuted(np.tile(np.arange(90), (3, 1)), axis=1)
+    )
     priority = sampling.priorities(0, [3, 4, 5], 90 + truth.valid.shape[1])
     for ours, theirs in both(
-            lambda *a: sampling.sample_rois(*a, n_sample), proposals, truth, priority):
+        lambda *a: sampling.sample_rois(*a, n_sample), proposals, truth, priority
+    ):
         assert ours.dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
@@ -103,7 +127,7 @@ def make_chain(index, changes, dtype='float64'):
     return build.train_chain(recipe, network, index.classes, index.hierarchy, 0, rates, counts)
 
 
-def make_batch(index, join_iou=1.):
+def make_batch(index, join_iou=1.0):
     load = TrainLoader(OpenImagesDataset(index), (96, 96), 160, True, 0)
     return Converter(index.hierarchy, join_iou=join_iou)([load(i, i, 0) for i in range(3)])
 
@@ -145,7 +169,8 @@ def test_a_step(switches, index):
     assert gpu_losses == pytest.approx(losses, rel=1e-5)
     for name, expected in grads.items():
         np.testing.assert_allclose(
-            gpu_grads[name], expected, rtol=1e-3, atol=1e-5 * abs(expected).max(), err_msg=name)
+            gpu_grads[name], expected, rtol=1e-3, atol=1e-5 * abs(expected).max(), err_msg=name
+        )
 
 
 def test_the_losses_of_a_step_in_single_precision(index):
@@ -169,7 +194,8 @@ def test_prediction(switches, index):
     on_gpu = network.copy('copy')
     on_gpu.to_gpu()
     for (bbox, score), (gpu_bbox, gpu_score) in zip(
-            network.predict(imgs), on_gpu.predict(imgs), strict=True):
+        network.predict(imgs), on_gpu.predict(imgs), strict=True
+    ):
         assert len(bbox) > 5 and bbox.shape == gpu_bbox.shape and bbox.dtype == gpu_bbox.dtype
         np.testing.assert_allclose(gpu_bbox, bbox, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(gpu_score, score, rtol=1e-3, atol=1e-5)
@@ -194,17 +220,29 @@ def test_a_run(small_world, tmp_path):
     from chainermn import nccl
 
     index = AnnotationIndex.open(small_world / 'train.index')
-    recipe = recipes.override(recipes.find('mini'), [
-        'min_size=(96, 96)', 'max_size=160', 'test_size=96', 'batch_size=2', 'dtype=float64'])
+    recipe = recipes.override(
+        recipes.find('mini'),
+        ['min_size=(96, 96)', 'max_size=160', 'test_size=96', 'batch_size=2', 'dtype=float64'],
+    )
     losses = []
     for device in -1, 0:
         comm = chainermn.create_communicator(
-            'pure_nccl' if device == 0 and nccl._available else 'naive')
+            'pure_nccl' if device == 0 and nccl._available else 'naive'
+        )
         out = tmp_path / str(device)
         for iterations in 2, 3:
-            train(recipe, index, out, comm, device=device, iterations=iterations, log_interval=1,
-                  val_index=AnnotationIndex.open(small_world / 'validation.index'),
-                  snapshot_interval=2, resume=iterations == 3)
+            train(
+                recipe,
+                index,
+                out,
+                comm,
+                device=device,
+                iterations=iterations,
+                log_interval=1,
+                val_index=AnnotationIndex.open(small_world / 'validation.index'),
+                snapshot_interval=2,
+                resume=iterations == 3,
+            )
         log = json.loads((out / 'log').read_text())
         losses.append([entry['main/loss'] for entry in log])
         assert (out / 'model.npz').exists() and (out / 'score.json').exists()

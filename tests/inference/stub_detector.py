@@ -26,7 +26,7 @@ class StubDetector:
     def padded_size(self, size):
         return tuple(-(-int(n) // 32) * 32 for n in size)
 
-    def predict(self, imgs, score_thresh=0.):
+    def predict(self, imgs, score_thresh=0.0):
         if len(self.batches) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         assert len({self.padded_size(img.shape[1:]) for img in imgs}) == 1
@@ -41,13 +41,16 @@ class StubDetector:
             y, x = np.nonzero(np.abs(img.transpose(1, 2, 0).astype(int) - color).max(axis=2) < 99)
             if len(y) == 0:
                 continue
-            bbox.append([y.min() / height, x.min() / width, (y.max() + 1) / height,
-                         (x.max() + 1) / width])
-            score.append(np.full(N_CLASS, .001))
+            bbox.append(
+                [y.min() / height, x.min() / width, (y.max() + 1) / height, (x.max() + 1) / width]
+            )
+            score.append(np.full(N_CLASS, 0.001))
             # depends on the size at which it looks
-            score[-1][label] = .9 - label / 10 - 1 / height
-        return (np.array(bbox, np.float32).reshape(-1, 1, 4),
-                np.array(score, np.float32).reshape(-1, N_CLASS))
+            score[-1][label] = 0.9 - label / 10 - 1 / height
+        return (
+            np.array(bbox, np.float32).reshape(-1, 1, 4),
+            np.array(score, np.float32).reshape(-1, N_CLASS),
+        )
 
 
 def draw(directory, n=40, seed=0):
@@ -63,22 +66,34 @@ def draw(directory, n=40, seed=0):
         img = np.zeros((height, width, 3), np.uint8)
         boxes[f'{i:03}'] = {}
         # side by side, for none to cover another; some images have none
-        for label in np.flatnonzero(rng.random(N_CLASS) < .6):
+        for label in np.flatnonzero(rng.random(N_CLASS) < 0.6):
             y0, y1 = np.sort(rng.choice(9, 2, replace=False)) / 8
             x0, x1 = (label * 2 + 1) / 8, (label * 2 + 2) / 8
-            img[int(y0 * height):int(y1 * height), int(x0 * width):int(x1 * width)] = COLORS[label]
+            img[int(y0 * height) : int(y1 * height), int(x0 * width) : int(x1 * width)] = COLORS[
+                label
+            ]
             boxes[f'{i:03}'][int(label)] = (y0, x0, y1, x1)
         cv2.imwrite(str(directory / 'images' / f'{i:03}.png'), img[:, :, ::-1])
     ids = sorted(boxes)
-    (directory / 'boxes.csv').write_text('ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,'
-                                         'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n'
-                                         '000,x,/m/r,1,0,1,0,1,0,0,0,0,0\n')
+    (directory / 'boxes.csv').write_text(
+        'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,'
+        'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n'
+        '000,x,/m/r,1,0,1,0,1,0,0,0,0,0\n'
+    )
     (directory / 'labels.csv').write_text(
-        'ImageID,Source,LabelName,Confidence\n' + ''.join(f'{i},x,/m/r,1\n' for i in ids))
+        'ImageID,Source,LabelName,Confidence\n' + ''.join(f'{i},x,/m/r,1\n' for i in ids)
+    )
     (directory / 'classes.csv').write_text('/m/r,Red\n/m/g,Green\n/m/b,Blue\n')
     (directory / 'hierarchy.json').write_text(
         '{"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": "/m/r"}, {"LabelName": "/m/g"}, '
-        '{"LabelName": "/m/b"}]}')
-    build_index(directory / 'boxes.csv', directory / 'labels.csv', directory / 'classes.csv',
-                directory / 'hierarchy.json', directory / 'images', directory / 'drawn.index')
+        '{"LabelName": "/m/b"}]}'
+    )
+    build_index(
+        directory / 'boxes.csv',
+        directory / 'labels.csv',
+        directory / 'classes.csv',
+        directory / 'hierarchy.json',
+        directory / 'images',
+        directory / 'drawn.index',
+    )
     return boxes

@@ -31,8 +31,12 @@ def world(small_world, tmp_path_factory):
         build_index(
             data / 'validation-annotations-bbox.csv',
             data / 'validation-annotations-human-imagelabels.csv',
-            data / 'class-descriptions.csv', data / 'hierarchy.json', data / 'validation',
-            world / 'validation.index', keep_missing=True)
+            data / 'class-descriptions.csv',
+            data / 'hierarchy.json',
+            data / 'validation',
+            world / 'validation.index',
+            keep_missing=True,
+        )
     paths[2].write_bytes(paths[2].read_bytes()[:900])
     return world
 
@@ -41,17 +45,45 @@ def world(small_world, tmp_path_factory):
 def model(world, tmp_path_factory, mpiexec):
     """Also: validation while training gets over them."""
     out = tmp_path_factory.mktemp('model')
-    mpiexec(2, TRAIN, '--recipe', 'mini', '--train-index', world / 'train.index', '--val-index',
-            world / 'validation.index', '--out', out, '--iterations', 2, '--corrupt', 'skip',
-            '--set', 'min_size=(64,64)', 'n_anchor=32', 'n_roi=16', 'batch_size=2')
+    mpiexec(
+        2,
+        TRAIN,
+        '--recipe',
+        'mini',
+        '--train-index',
+        world / 'train.index',
+        '--val-index',
+        world / 'validation.index',
+        '--out',
+        out,
+        '--iterations',
+        2,
+        '--corrupt',
+        'skip',
+        '--set',
+        'min_size=(64,64)',
+        'n_anchor=32',
+        'n_roi=16',
+        'batch_size=2',
+    )
     assert 0 <= json.loads((out / 'score.json').read_text())['mAP'] <= 1
     return out
 
 
 def test_corrupt_images_have_no_detections(world, model, tmp_path, mpiexec):
     index = AnnotationIndex.open(world / 'validation.index')
-    predict = [PREDICT, '--model', model, '--index', index.path, '--score-thresh', .001,
-               '--corrupt', 'skip', '--out']
+    predict = [
+        PREDICT,
+        '--model',
+        model,
+        '--index',
+        index.path,
+        '--score-thresh',
+        0.001,
+        '--corrupt',
+        'skip',
+        '--out',
+    ]
     found = []
     for ranks in 1, 3:
         out = tmp_path / f'{ranks}.parquet'
@@ -66,8 +98,21 @@ def test_corrupt_images_have_no_detections(world, model, tmp_path, mpiexec):
 
 def test_the_first_ends_it(world, model, tmp_path):
     result = subprocess.run(
-        [sys.executable, str(PREDICT), '--model', model, '--index', world / 'validation.index',
-         '--out', tmp_path / 'd.csv'], cwd=ROOT, text=True, capture_output=True, check=False)
+        [
+            sys.executable,
+            str(PREDICT),
+            '--model',
+            model,
+            '--index',
+            world / 'validation.index',
+            '--out',
+            tmp_path / 'd.csv',
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert result.returncode == 2 and not (tmp_path / 'd.csv').exists()
     [line] = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert '.jpg: ' in line

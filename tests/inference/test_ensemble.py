@@ -28,10 +28,15 @@ def made(seed, n_image=30, most=20):
     ids = sorted(f'{i:02}' for i in rng.permutation(40)[:n_image])
     image = np.repeat(np.arange(n_image, dtype=np.int32), rng.integers(0, most, n_image))
     n = len(image)
-    corner = rng.integers(0, 3, (n, 2)) * .3
-    bbox = np.concatenate([corner, corner + .3], axis=1) + rng.random((n, 4)) * .05
-    return Detections(ids, image, rng.integers(0, len(CLASSES), n, np.int32),
-                      rng.random(n, np.float32), bbox.astype(np.float32))
+    corner = rng.integers(0, 3, (n, 2)) * 0.3
+    bbox = np.concatenate([corner, corner + 0.3], axis=1) + rng.random((n, 4)) * 0.05
+    return Detections(
+        ids,
+        image,
+        rng.integers(0, len(CLASSES), n, np.int32),
+        rng.random(n, np.float32),
+        bbox.astype(np.float32),
+    )
 
 
 @pytest.fixture
@@ -58,8 +63,12 @@ def by_image(blocks):
     blocks = list(blocks)
     ids = [i for block in blocks for i in block.image_ids]
     assert ids == sorted(set(ids))
-    return {i: (block.bbox[rows], block.score[rows], block.label[rows])
-            for block in blocks for i in block.image_ids for rows in [of_image(block, i)]}
+    return {
+        i: (block.bbox[rows], block.score[rows], block.label[rows])
+        for block in blocks
+        for i in block.image_ids
+        for rows in [of_image(block, i)]
+    }
 
 
 @pytest.mark.parametrize('n_row', [1, 7, 100, 10_000])
@@ -86,27 +95,29 @@ def test_side_by_side(models):
     assert seen == sorted({m.image_ids[i] for m in models[0] for i in m.image})
 
 
-@pytest.mark.parametrize('name, suppress', [
-    ('nmw', non_maximum_weighted), ('nms', non_maximum_suppression)])
+@pytest.mark.parametrize(
+    'name, suppress', [('nmw', non_maximum_weighted), ('nms', non_maximum_suppression)]
+)
 @pytest.mark.parametrize('rows_at_once', [40, 1 << 16])
 def test_against_image_by_image(models, name, suppress, rows_at_once, monkeypatch):
     monkeypatch.setattr('pfdet.inference.ensemble._ROWS_OF_A_FILE', 10)
     weight = np.random.default_rng(9).random((4, len(CLASSES)))
     weight[1, 2:] = 0
     weight[:, 4] = 0, 0, 1, 0
-    found = by_image(ensemble(models[1], CLASSES, weight, name, .4, .05, 15, rows_at_once))
+    found = by_image(ensemble(models[1], CLASSES, weight, name, 0.4, 0.05, 15, rows_at_once))
     n_limited = 0
     for image_id, (bbox, score, label) in found.items():
         all_boxes, all_scores, all_labels = [], [], []
         for model, w in zip(models[0], weight):
             rows = of_image(model, image_id)
             s = (model.score[rows] * w[model.label[rows]]).astype(np.float32)
-            keep = (s >= .05) & (w[model.label[rows]] > 0)
+            keep = (s >= 0.05) & (w[model.label[rows]] > 0)
             all_boxes.append(model.bbox[rows][keep])
             all_scores.append(s[keep])
             all_labels.append(model.label[rows][keep])
-        expected = suppress(np.concatenate(all_boxes), np.concatenate(all_scores),
-                            np.concatenate(all_labels), .4)
+        expected = suppress(
+            np.concatenate(all_boxes), np.concatenate(all_scores), np.concatenate(all_labels), 0.4
+        )
         n_limited += len(expected[1]) > 15
         np.testing.assert_allclose(bbox, expected[0][:15], atol=1e-6)
         np.testing.assert_allclose(score, expected[1][:15], atol=1e-6)
@@ -119,8 +130,7 @@ def test_one_model_alone_is_its_own_suppression(models):
     found = by_image(ensemble([path], CLASSES, np.ones((1, len(CLASSES))), max_per_image=None))
     for image_id, (bbox, score, _) in found.items():
         rows = of_image(model, image_id)
-        expected = non_maximum_weighted(
-            model.bbox[rows], model.score[rows], model.label[rows], .5)
+        expected = non_maximum_weighted(model.bbox[rows], model.score[rows], model.label[rows], 0.5)
         np.testing.assert_array_equal(bbox, expected[0])
         np.testing.assert_array_equal(score, expected[1])
 
@@ -136,8 +146,9 @@ def test_sorted_files_are_read_where_they_are(models, tmp_path):
     for name in 's.parquet', 'c.csv':
         copy = sorted_by_image(tmp_path / name, CLASSES, directory)
         assert copy.parent == directory
-        found, expected = (by_image(blocks_of_images(path, CLASSES, 100))
-                           for path in (copy, models[1][0]))
+        found, expected = (
+            by_image(blocks_of_images(path, CLASSES, 100)) for path in (copy, models[1][0])
+        )
         assert found.keys() == expected.keys()
         for image_id, columns in found.items():
             assert sorted(columns[1]) == sorted(expected[image_id][1])
@@ -145,27 +156,44 @@ def test_sorted_files_are_read_where_they_are(models, tmp_path):
 
 def run(*args):
     return subprocess.run(
-        [sys.executable, ROOT / 'evaluate' / 'ensemble.py', *map(str, args)], cwd=ROOT, text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, timeout=600, check=False)
+        [sys.executable, ROOT / 'evaluate' / 'ensemble.py', *map(str, args)],
+        cwd=ROOT,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
 
 
 def test_command(models, tmp_path):
     for k in range(4):
-        (tmp_path / f'{k}.json').write_text(json.dumps(
-            {'AP': {mid: .1 * k + .05 * c for c, mid in enumerate(CLASSES.mids)}}))
+        (tmp_path / f'{k}.json').write_text(
+            json.dumps({'AP': {mid: 0.1 * k + 0.05 * c for c, mid in enumerate(CLASSES.mids)}})
+        )
     csv = tmp_path / '3.csv'
     write_detections(csv, models[0][3], CLASSES)
     (tmp_path / 'classes.csv').write_text(''.join(f'{mid},x\n' for mid in CLASSES.mids))
     out = tmp_path / 'out' / 'e.parquet'
-    done = run('--detections', *models[1][:3], csv, '--scores',
-               *(tmp_path / f'{k}.json' for k in range(4)), '--out', out, '--alpha', .25,
-               '--classes', tmp_path / 'classes.csv')
+    done = run(
+        '--detections',
+        *models[1][:3],
+        csv,
+        '--scores',
+        *(tmp_path / f'{k}.json' for k in range(4)),
+        '--out',
+        out,
+        '--alpha',
+        0.25,
+        '--classes',
+        tmp_path / 'classes.csv',
+    )
     assert done.returncode == 0, done.stderr
     assert list(out.parent.iterdir()) == [out]
     found = read_detections(out, CLASSES)
     assert list(found.image_ids) == sorted(set().union(*(m.image_ids for m in models[0])))
     # mean 0.15, best 0.3 (with 0.05 a class more for all)
-    weight = np.array([.25, .25, 1 / 3 + .25 * 2 / 3, 1])[:, None] * np.ones((1, len(CLASSES)))
+    weight = np.array([0.25, 0.25, 1 / 3 + 0.25 * 2 / 3, 1])[:, None] * np.ones((1, len(CLASSES)))
     expected = by_image(ensemble(models[1], CLASSES, weight))
     for image_id, (bbox, score, _) in expected.items():
         rows = of_image(found, image_id)
@@ -185,17 +213,17 @@ def test_bad_input_of_the_command(models, tmp_path):
     path = models[1][0]
     whole = path.read_bytes()
     cut = tmp_path / 'cut.parquet'
-    cut.write_bytes(whole[:len(whole) // 2])
+    cut.write_bytes(whole[: len(whole) // 2])
     refused('--detections', path, cut, says='cut.parquet: cannot read the detections')
     # damaged where only reading the rows finds it
     cut.write_bytes(whole[:900] + bytes(200) + whole[1100:])
     refused('--detections', path, cut, says='cut.parquet')
     table = pq.read_table(path)
     for name, column, says in (
-            ('Score', np.where(np.arange(len(table)) == 120, np.nan, .5), 'row 121: Score is nan'),
-            ('XMax', np.where(np.arange(len(table)) == 130, 640, 1.), 'row 131: box (')):
-        pq.write_table(table.set_column(
-            table.schema.get_field_index(name), name, [column]), cut)
+        ('Score', np.where(np.arange(len(table)) == 120, np.nan, 0.5), 'row 121: Score is nan'),
+        ('XMax', np.where(np.arange(len(table)) == 130, 640, 1.0), 'row 131: box ('),
+    ):
+        pq.write_table(table.set_column(table.schema.get_field_index(name), name, [column]), cut)
         refused('--detections', cut, path, says='cut.parquet, ' + says)
     pq.write_table(table.drop(['YMin']), cut)
     refused('--detections', cut, says='cut.parquet: no column YMin')

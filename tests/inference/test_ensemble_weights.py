@@ -13,22 +13,25 @@ NAN = np.nan
 ALL = np.ones((3, 1), bool)
 
 
-@pytest.mark.parametrize('ap, alpha, expected', [
-    # mean 0.5, best 0.7: below; halfway, (0.6 - 0.5) / 0.2 + alpha (0.7 - 0.6) / 0.2; best
-    ((.2, .6, .7), .5, (.5, .75, 1)),
-    ((.2, .6, .7), .2, (.2, .6, 1)),
-    ((.2, .6, .7), 0, (0, .5, 1)),
-    ((.2, .6, .7), 1, (1, 1, 1)),
-    # at the mean
-    ((.2, .5, .8), .3, (.3, .3, 1)),
-    # two at the top
-    ((.1, .7, .7), .5, (.5, 1, 1)),
-    # equal, also where the mean of three is off by rounding
-    ((.1, .1, .1), .5, (1, 1, 1)),
-    ((0, 0, 0), .5, (1, 1, 1)),
-    # a class without ground truth
-    ((NAN, NAN, NAN), .5, (1, 1, 1)),
-])
+@pytest.mark.parametrize(
+    'ap, alpha, expected',
+    [
+        # mean 0.5, best 0.7: below; halfway, (0.6 - 0.5) / 0.2 + alpha (0.7 - 0.6) / 0.2; best
+        ((0.2, 0.6, 0.7), 0.5, (0.5, 0.75, 1)),
+        ((0.2, 0.6, 0.7), 0.2, (0.2, 0.6, 1)),
+        ((0.2, 0.6, 0.7), 0, (0, 0.5, 1)),
+        ((0.2, 0.6, 0.7), 1, (1, 1, 1)),
+        # at the mean
+        ((0.2, 0.5, 0.8), 0.3, (0.3, 0.3, 1)),
+        # two at the top
+        ((0.1, 0.7, 0.7), 0.5, (0.5, 1, 1)),
+        # equal, also where the mean of three is off by rounding
+        ((0.1, 0.1, 0.1), 0.5, (1, 1, 1)),
+        ((0, 0, 0), 0.5, (1, 1, 1)),
+        # a class without ground truth
+        ((NAN, NAN, NAN), 0.5, (1, 1, 1)),
+    ],
+)
 def test_by_hand(ap, alpha, expected):
     weight = class_weights(np.array(ap)[:, None], ALL, alpha)
     np.testing.assert_allclose(weight[:, 0], expected, atol=1e-12)
@@ -36,13 +39,14 @@ def test_by_hand(ap, alpha, expected):
 
 def test_one_model():
     np.testing.assert_array_equal(
-        class_weights(np.array([[.3, 0, NAN]]), np.ones((1, 3), bool), .5), [[1, 1, 1]])
+        class_weights(np.array([[0.3, 0, NAN]]), np.ones((1, 3), bool), 0.5), [[1, 1, 1]]
+    )
 
 
 def test_formula():
     """Term by term as the paper prints it, with experts that have some of the classes."""
     rng = np.random.default_rng(0)
-    ap, has, alpha = rng.random((6, 40)), rng.random((6, 40)) < .6, .4
+    ap, has, alpha = rng.random((6, 40)), rng.random((6, 40)) < 0.6, 0.4
     weight = class_weights(np.where(has, ap, NAN), has, alpha)
     n = 0
     for c in range(40):
@@ -65,7 +69,7 @@ def test_formula():
 
 def test_no_score_for_some():
     with pytest.raises(ValueError, match='class 0'):
-        class_weights(np.array([[.1], [NAN], [.2]]), ALL, .5)
+        class_weights(np.array([[0.1], [NAN], [0.2]]), ALL, 0.5)
 
 
 CLASSES = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))
@@ -75,49 +79,60 @@ def written(tmp_path, *contents):
     paths = []
     for k, ap in enumerate(contents):
         paths.append(tmp_path / f'{k}.json')
-        paths[-1].write_text(ap if isinstance(ap, str) else json.dumps({'mAP': .5, 'AP': ap}))
+        paths[-1].write_text(ap if isinstance(ap, str) else json.dumps({'mAP': 0.5, 'AP': ap}))
     return paths
 
 
 def test_experts_by_what_their_files_tell(tmp_path):
-    full = {'/m/a': .4, '/m/b': .5, '/m/c': None}
+    full = {'/m/a': 0.4, '/m/b': 0.5, '/m/c': None}
     # scored over all classes: 0 for those that the expert does not know
-    scores = written(tmp_path, full, {'/m/a': 0., '/m/b': .9, '/m/c': None}, {'/m/a': .2})
+    scores = written(tmp_path, full, {'/m/a': 0.0, '/m/b': 0.9, '/m/c': None}, {'/m/a': 0.2})
     names = [tmp_path / name for name in ('a.parquet', 'b.parquet', 'c.csv')]
     told = [list(CLASSES.mids), ['/m/b'], None]
-    np.testing.assert_allclose(model_weights(names, told, scores, CLASSES, .5), [
-        [1, .5, 1], [0, 1, 0], [.5, 0, 0]])
-    np.testing.assert_array_equal(model_weights(names, told, None, CLASSES, .5), [
-        [1, 1, 1], [0, 1, 0], [1, 1, 1]])
+    np.testing.assert_allclose(
+        model_weights(names, told, scores, CLASSES, 0.5), [[1, 0.5, 1], [0, 1, 0], [0.5, 0, 0]]
+    )
+    np.testing.assert_array_equal(
+        model_weights(names, told, None, CLASSES, 0.5), [[1, 1, 1], [0, 1, 0], [1, 1, 1]]
+    )
 
 
-@pytest.mark.parametrize('text, message', [
-    ('{"mAP": 1}', "expected scores .* KeyError: 'AP'"),
-    ('[1]', 'expected scores'),
-    ('{"AP": [1]}', 'expected scores'),
-    ('{"AP": {"/m/a": ', 'expected scores .* JSONDecodeError'),
-    ('{"AP": {"/m/a": NaN, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is nan; expected a number from'),
-    ('{"AP": {"/m/a": 55.3, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is 55.3'),
-    ('{"AP": {"/m/a": "1", "/m/b": 0, "/m/c": 0}}', "AP of /m/a is '1'"),
-    ('{"AP": {"/m/a": true, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is True'),
-    ('{"AP": {"/m/a": 0.5, "/m/c": 0}}', 'no AP of /m/b, which .*1.parquet may hold'),
-    ('{"AP": {"/m/a": null, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is null, but a number in .*0.j'),
-    ('\udcff', 'expected scores .* UnicodeDecodeError'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('{"mAP": 1}', "expected scores .* KeyError: 'AP'"),
+        ('[1]', 'expected scores'),
+        ('{"AP": [1]}', 'expected scores'),
+        ('{"AP": {"/m/a": ', 'expected scores .* JSONDecodeError'),
+        (
+            '{"AP": {"/m/a": NaN, "/m/b": 0, "/m/c": 0}}',
+            'AP of /m/a is nan; expected a number from',
+        ),
+        ('{"AP": {"/m/a": 55.3, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is 55.3'),
+        ('{"AP": {"/m/a": "1", "/m/b": 0, "/m/c": 0}}', "AP of /m/a is '1'"),
+        ('{"AP": {"/m/a": true, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is True'),
+        ('{"AP": {"/m/a": 0.5, "/m/c": 0}}', 'no AP of /m/b, which .*1.parquet may hold'),
+        (
+            '{"AP": {"/m/a": null, "/m/b": 0, "/m/c": 0}}',
+            'AP of /m/a is null, but a number in .*0.j',
+        ),
+        ('\udcff', 'expected scores .* UnicodeDecodeError'),
+    ],
+)
 def test_bad_scores(tmp_path, text, message):
-    paths = written(tmp_path, {mid: .5 for mid in CLASSES.mids}, '')
+    paths = written(tmp_path, {mid: 0.5 for mid in CLASSES.mids}, '')
     paths[1].write_bytes(text.encode(errors='surrogateescape'))
     names = [tmp_path / f'{k}.parquet' for k in range(2)]
     with pytest.raises(InputError, match='1.json: ' + message):
-        model_weights(names, [list(CLASSES.mids)] * 2, paths, CLASSES, .5)
+        model_weights(names, [list(CLASSES.mids)] * 2, paths, CLASSES, 0.5)
 
 
 def test_missing_and_foreign(tmp_path):
-    [path] = written(tmp_path, {'/m/other': .5})
+    [path] = written(tmp_path, {'/m/other': 0.5})
     with pytest.raises(InputError, match="x.csv: its model knows '/m/other'"):
-        model_weights([tmp_path / 'x.csv'], [None], [path], CLASSES, .5)
+        model_weights([tmp_path / 'x.csv'], [None], [path], CLASSES, 0.5)
     with pytest.raises(InputError, match='no.json: cannot read the scores: No such file'):
-        model_weights([tmp_path / 'x.csv'], [None], [tmp_path / 'no.json'], CLASSES, .5)
+        model_weights([tmp_path / 'x.csv'], [None], [tmp_path / 'no.json'], CLASSES, 0.5)
 
 
 def test_label_space(tmp_path):

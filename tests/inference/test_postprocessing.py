@@ -8,11 +8,11 @@ from pfdet.inference.postprocessing import select
 
 
 def random_output(rng, K, C, B):
-    centre = rng.random((5, 2))[rng.integers(0, 5, K)] + rng.normal(0, .04, (K, 2))
-    size = rng.uniform(.1, .4, (K, 2))
+    centre = rng.random((5, 2))[rng.integers(0, 5, K)] + rng.normal(0, 0.04, (K, 2))
+    size = rng.uniform(0.1, 0.4, (K, 2))
     bbox = np.concatenate([centre - size / 2, centre + size / 2], axis=1).clip(0, 1)
-    bbox = bbox[:, None] + rng.normal(0, .01, (K, B, 1))
-    return bbox.astype(np.float32), rng.beta(.2, 3, (K, C)).astype(np.float32)
+    bbox = bbox[:, None] + rng.normal(0, 0.01, (K, B, 1))
+    return bbox.astype(np.float32), rng.beta(0.2, 3, (K, C)).astype(np.float32)
 
 
 @pytest.mark.parametrize('B', [1, 7])
@@ -27,11 +27,12 @@ def test_equals_loop_over_classes(B, limit):
         for c in range(7):
             mine = [k for k in range(60) if score[k, c] >= thresh]
             boxes, scores, _ = non_maximum_weighted(
-                bbox[mine, min(c, B - 1)], score[mine, c], np.zeros(len(mine), int), .45)
+                bbox[mine, min(c, B - 1)], score[mine, c], np.zeros(len(mine), int), 0.45
+            )
             found += [(-s, c, *b) for b, s in zip(boxes.tolist(), scores.tolist())]
             merged += len(mine) - len(scores)
         expected = np.array(sorted(found)[:limit])
-        result = select(bbox, score, thresh, .45, limit)
+        result = select(bbox, score, thresh, 0.45, limit)
         np.testing.assert_array_equal(result[1], -expected[:, 0].astype(np.float32))
         np.testing.assert_array_equal(result[2], expected[:, 1])
         np.testing.assert_allclose(result[0], expected[:, 2:], rtol=1e-6)
@@ -40,8 +41,9 @@ def test_equals_loop_over_classes(B, limit):
 
 
 def test_nothing_found():
-    for K, thresh in (0, 0.), (4, 2.):
+    for K, thresh in (0, 0.0), (4, 2.0):
         bbox, score, label = select(
-            np.zeros((K, 1, 4), np.float32), np.zeros((K, 3), np.float32), thresh, .5, 10)
+            np.zeros((K, 1, 4), np.float32), np.zeros((K, 3), np.float32), thresh, 0.5, 10
+        )
         assert bbox.shape == (0, 4) and score.shape == label.shape == (0,)
         assert label.dtype == np.int32

@@ -32,9 +32,12 @@ from pfdet.openimages.corrupt_images import CorruptImages  # noqa: E402
 from pfdet.openimages.dataset import OpenImagesDataset  # noqa: E402
 from pfdet.openimages.index import AnnotationIndex  # noqa: E402
 
-ALONE = SimpleNamespace(rank=0, size=1, mpi_comm=SimpleNamespace(
-    bcast=lambda x: x, allgather=lambda x: [x], Barrier=lambda: None))
-SETTINGS = PredictSettings((64,), 200, score_thresh=.1, batch_size=3)
+ALONE = SimpleNamespace(
+    rank=0,
+    size=1,
+    mpi_comm=SimpleNamespace(bcast=lambda x: x, allgather=lambda x: [x], Barrier=lambda: None),
+)
+SETTINGS = PredictSettings((64,), 200, score_thresh=0.1, batch_size=3)
 
 
 @pytest.fixture(scope='module')
@@ -54,17 +57,30 @@ def windows_of_fifteen(monkeypatch):
 
 def run(drawn, out, detector=None, settings=SETTINGS, about='model', **options):
     dataset = drawn[0]
-    return predict_to_file(detector or StubDetector(), dataset, out, dataset.index.classes,
-                           settings, {'about': about}, ALONE, **options)
+    return predict_to_file(
+        detector or StubDetector(),
+        dataset,
+        out,
+        dataset.index.classes,
+        settings,
+        {'about': about},
+        ALONE,
+        **options,
+    )
 
 
 def rows_of(detections, image_id):
     return np.flatnonzero(detections.image == list(detections.image_ids).index(image_id))
 
 
-@pytest.mark.parametrize('settings', [
-    SETTINGS, dataclasses.replace(SETTINGS, flip=True),
-    dataclasses.replace(SETTINGS, sizes=(64, 128), max_size=400, suppression='nms', flip=True)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        SETTINGS,
+        dataclasses.replace(SETTINGS, flip=True),
+        dataclasses.replace(SETTINGS, sizes=(64, 128), max_size=400, suppression='nms', flip=True),
+    ],
+)
 def test_finds_what_is_drawn(drawn, settings):
     """Also in mirror images, flipped back exactly: all boxes of an object are the same."""
     dataset, _, boxes = drawn
@@ -72,24 +88,25 @@ def test_finds_what_is_drawn(drawn, settings):
     assert list(found.image_ids) == sorted(boxes)
     for image_id, expected in boxes.items():
         rows = rows_of(found, image_id)
-        assert {int(k): tuple(map(float, b)) for k, b in zip(found.label[rows], found.bbox[rows])
-                } == expected
+        assert {
+            int(k): tuple(map(float, b)) for k, b in zip(found.label[rows], found.bbox[rows])
+        } == expected
         assert len(rows) == len(expected)
         # The stub is surest of the greatest size.
         height, width = dataset.get_size(dataset.index.find(image_id))
         height *= max(settings.sizes) / min(height, width)
         np.testing.assert_allclose(
-            found.score[rows], .9 - found.label[rows] / 10 - 1 / height, atol=1e-6)
+            found.score[rows], 0.9 - found.label[rows] / 10 - 1 / height, atol=1e-6
+        )
 
 
 def test_flipping():
-    bbox = np.array([[[0, .25, .5, 1]], [[.125, 0, 1, .0625]]], np.float32)
-    np.testing.assert_array_equal(
-        flip_bbox(bbox), [[[0, 0, .5, .75]], [[.125, .9375, 1, 1]]])
+    bbox = np.array([[[0, 0.25, 0.5, 1]], [[0.125, 0, 1, 0.0625]]], np.float32)
+    np.testing.assert_array_equal(flip_bbox(bbox), [[[0, 0, 0.5, 0.75]], [[0.125, 0.9375, 1, 1]]])
     np.testing.assert_array_equal(flip_bbox(flip_bbox(bbox)), bbox)
     rng = np.random.default_rng(0)
     bbox = rng.random((1000, 4), np.float32)
-    np.testing.assert_allclose(flip_bbox(flip_bbox(bbox)), bbox, atol=2 ** -24, rtol=0)
+    np.testing.assert_allclose(flip_bbox(flip_bbox(bbox)), bbox, atol=2**-24, rtol=0)
 
 
 def test_outputs_are_concatenated_and_suppressed_once(drawn):
@@ -99,11 +116,13 @@ def test_outputs_are_concatenated_and_suppressed_once(drawn):
     class Unsure(StubDetector):
         def outputs(self, img):
             rng = np.random.default_rng(int(img[:, :8].sum()) + img.shape[1])
-            corner = rng.random((6, 1, 2)) * .1 + rng.integers(0, 2, (6, 1, 1)) * .5
-            return (np.concatenate([corner, corner + .3], axis=2).astype(np.float32),
-                    rng.random((6, 3), np.float32))
+            corner = rng.random((6, 1, 2)) * 0.1 + rng.integers(0, 2, (6, 1, 1)) * 0.5
+            return (
+                np.concatenate([corner, corner + 0.3], axis=2).astype(np.float32),
+                rng.random((6, 3), np.float32),
+            )
 
-    settings = PredictSettings((64, 96), 200, True, .4, nmw_thresh=.4, max_per_image=7)
+    settings = PredictSettings((64, 96), 200, True, 0.4, nmw_thresh=0.4, max_per_image=7)
     found = predict(Unsure(), dataset, [5, 3], settings)
     assert list(found.image_ids) == ['005', '003']
     for k, i in enumerate((5, 3)):
@@ -116,8 +135,8 @@ def test_outputs_are_concatenated_and_suppressed_once(drawn):
             bbox.append(np.stack([b[..., 0], 1 - b[..., 3], b[..., 2], 1 - b[..., 1]], axis=2))
             score.append(s)
         bbox, score = np.concatenate(bbox)[:, 0], np.concatenate(score)
-        place, label = np.nonzero(score >= .4)
-        expected = non_maximum_weighted(bbox[place], score[place, label], label, .4)
+        place, label = np.nonzero(score >= 0.4)
+        expected = non_maximum_weighted(bbox[place], score[place, label], label, 0.4)
         assert len(expected[1]) > 7
         rows = found.image == k
         np.testing.assert_allclose(found.bbox[rows], expected[0][:7], atol=1e-6)
@@ -174,7 +193,7 @@ def test_the_file_is_what_predict_returns(drawn, tmp_path):
     assert json.loads(empty) == [i for i, boxes in sorted(drawn[2].items()) if not boxes]
 
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 from functools import partial
 from pathlib import Path
@@ -195,7 +214,7 @@ kill_at = int(kill_at) if comm.rank == comm.size - 1 and int(kill_at) >= 0 else 
 resumable.predict_to_file(
     StubDetector(kill_at), dataset, Path(out), dataset.index.classes,
     PredictSettings((64,), 200, score_thresh=.1, batch_size=3), {'about': 'model'}, comm)
-'''
+"""
 
 
 def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec, monkeypatch):
@@ -207,8 +226,11 @@ def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec, m
     left = [int(path.stem) for path in (tmp_path / 'd.parquet.parts').glob('*.part')]
     assert left
     planned, plan = [], resumable.plan_parts
-    monkeypatch.setattr(resumable, 'plan_parts', lambda *args, **options: planned.extend(
-        plan(*args, **options)) or planned)
+    monkeypatch.setattr(
+        resumable,
+        'plan_parts',
+        lambda *args, **options: planned.extend(plan(*args, **options)) or planned,
+    )
     detector = StubDetector()
     done = run(drawn, out, detector)
     assert done['resumed'] == sum(len(planned[k].images) for k in left) < 40
@@ -229,8 +251,12 @@ def left(drawn, tmp_path):
     out = tmp_path / 'd.parquet'
     killed = subprocess.run(
         [sys.executable, '-c', PROGRAM, str(drawn[1]), str(out), '7'],
-        cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=600,
-        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])})
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+        timeout=600,
+        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])},
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     parts = tmp_path / 'd.parquet.parts'
     assert len(list(parts.glob('*.part'))) >= 2
@@ -241,10 +267,13 @@ def test_other_settings_do_not_mix(drawn, left):
     out, parts = left
     before = sorted(p.read_bytes() for p in parts.iterdir())
     for options, says in (
-            ({'about': 'another'}, 'about was model, now another'),
-            ({'settings': dataclasses.replace(SETTINGS, flip=True)},
-             'settings.flip was False, now True'),
-            ({'settings': dataclasses.replace(SETTINGS, sizes=(64, 96))}, r'\[64\], now \[64, 96')):
+        ({'about': 'another'}, 'about was model, now another'),
+        (
+            {'settings': dataclasses.replace(SETTINGS, flip=True)},
+            'settings.flip was False, now True',
+        ),
+        ({'settings': dataclasses.replace(SETTINGS, sizes=(64, 96))}, r'\[64\], now \[64, 96'),
+    ):
         with pytest.raises(InputError, match='another prediction .*' + says + '.*--restart'):
             run(drawn, out, **options)
     assert sorted(p.read_bytes() for p in parts.iterdir()) == before and not out.exists()
@@ -282,15 +311,15 @@ def test_images_skipped_before_the_kill_are_counted(tmp_path):
         path.write_bytes(b'')
 
     class Stops(StubDetector):
-        def predict(self, imgs, score_thresh=0.):
+        def predict(self, imgs, score_thresh=0.0):
             if len(self.batches) == 14:
                 raise KeyboardInterrupt
             return super().predict(imgs, score_thresh)
 
     out = tmp_path / 'd.parquet'
     with pytest.raises(KeyboardInterrupt):
-        run((dataset,), out, Stops(), corrupt=CorruptImages(.5))
-    done = run((dataset,), out, corrupt=CorruptImages(.5))
+        run((dataset,), out, Stops(), corrupt=CorruptImages(0.5))
+    done = run((dataset,), out, corrupt=CorruptImages(0.5))
     assert done['resumed'] and done['corrupt'].n_corrupt == 3 and done['corrupt'].n_image == 40
     assert '001.png' in str(done['corrupt']) and '030.png' in str(done['corrupt'])
     found = read_detections(out, dataset.index.classes)
@@ -298,7 +327,7 @@ def test_images_skipped_before_the_kill_are_counted(tmp_path):
 
     # Parts without images that were skipped are no parts where none may be; mended, all is found.
     with pytest.raises(KeyboardInterrupt):
-        run((dataset,), out, Stops(), corrupt=CorruptImages(.5))
+        run((dataset,), out, Stops(), corrupt=CorruptImages(0.5))
     for path, content in zip(paths, whole):
         path.write_bytes(content)
     run((dataset,), out)

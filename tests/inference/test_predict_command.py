@@ -61,14 +61,16 @@ def test_trained_with_softmax_tested_with_concurrent_softmax(small_world, model,
         np.testing.assert_allclose(score, concurrent_softmax_score(x, rates), rtol=1e-6)
         assert not np.allclose(score, softmax_score(x))
     letter = model_directory.read(
-        model, ['score=concurrent_softmax', 'hierarchy_rate=0'], path).rates
+        model, ['score=concurrent_softmax', 'hierarchy_rate=0'], path
+    ).rates
     assert (letter[index.hierarchy.ancestors] == 0).all()
     for setting, rates, says in (
-            ('score=concurrent_softmax', None, 'rates.npy: missing.* --rates INDEX'),
-            ('score=sigmoid', None, 'score=sigmoid: does not go with loss=softmax'),
-            ('backbone=resnet50', None, 'backbone=resnet50: belongs to the training; .*nmw_thresh'),
-            ('nonsense=1', None, "unknown recipe field 'nonsense'"),
-            ('score=concurrent_softmax', PREDICT, 'predict.py')):
+        ('score=concurrent_softmax', None, 'rates.npy: missing.* --rates INDEX'),
+        ('score=sigmoid', None, 'score=sigmoid: does not go with loss=softmax'),
+        ('backbone=resnet50', None, 'backbone=resnet50: belongs to the training; .*nmw_thresh'),
+        ('nonsense=1', None, "unknown recipe field 'nonsense'"),
+        ('score=concurrent_softmax', PREDICT, 'predict.py'),
+    ):
         with pytest.raises(InputError, match=says):
             model_directory.read(model, [setting], rates)
 
@@ -78,25 +80,47 @@ def test_rates_of_an_index_with_more_classes(small_world, model, tmp_path):
     pick = np.arange(len(index.classes))[::-2]
     some = index.classes.pick(pick)
     rates = model_directory.read_rates(
-        small_world / 'train.index', some, index.hierarchy.pick(pick), 1.)
+        small_world / 'train.index', some, index.hierarchy.pick(pick), 1.0
+    )
     whole = with_hierarchy(concurrent_rates(index).rates, index.hierarchy)
     np.testing.assert_array_equal(rates, whole[np.ix_(pick, pick)])
     with pytest.raises(InputError, match='train.index: lacks class /m/nowhere'):
-        model_directory.read_rates(small_world / 'train.index', Classes(('/m/nowhere',), ('N',)),
-                                   index.hierarchy, 1.)
+        model_directory.read_rates(
+            small_world / 'train.index', Classes(('/m/nowhere',), ('N',)), index.hierarchy, 1.0
+        )
 
 
 def test_augmented_on_ranks(small_world, model, tmp_path, mpiexec):
     """All options at once; two ranks write the file that one does."""
-    options = ['--model', model, '--index', small_world / 'validation.index', '--sizes', 64, 96,
-               '--flip', '--score-thresh', .02, '--nmw-thresh', .4, '--max-per-image', 9,
-               '--set', 'score=concurrent_softmax', 'test_proposals=(50, 20)',
-               '--rates', small_world / 'train.index', '--out']
+    options = [
+        '--model',
+        model,
+        '--index',
+        small_world / 'validation.index',
+        '--sizes',
+        64,
+        96,
+        '--flip',
+        '--score-thresh',
+        0.02,
+        '--nmw-thresh',
+        0.4,
+        '--max-per-image',
+        9,
+        '--set',
+        'score=concurrent_softmax',
+        'test_proposals=(50, 20)',
+        '--rates',
+        small_world / 'train.index',
+        '--out',
+    ]
     for ranks in 1, 2:
         mpiexec(ranks, PREDICT, *options, tmp_path / f'{ranks}.parquet')
-    one, two = (read_detections(tmp_path / f'{n}.parquet', model_directory.read(model).classes)
-                for n in (1, 2))
-    assert len(one) and (np.bincount(one.image) <= 9).all() and one.score.min() >= .02
+    one, two = (
+        read_detections(tmp_path / f'{n}.parquet', model_directory.read(model).classes)
+        for n in (1, 2)
+    )
+    assert len(one) and (np.bincount(one.image) <= 9).all() and one.score.min() >= 0.02
     for name in 'image', 'label':
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     np.testing.assert_allclose(one.bbox, two.bbox, atol=1e-5)
@@ -108,10 +132,18 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
 
     def run(out, *options):
         return subprocess.run(
-            [sys.executable, str(PREDICT), *map(str, (
-                '--model', model, '--index', index.path, '--out', out, *options))],
-            cwd=ROOT, text=True, capture_output=True, timeout=600, check=False,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)})
+            [
+                sys.executable,
+                str(PREDICT),
+                *map(str, ('--model', model, '--index', index.path, '--out', out, *options)),
+            ],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=600,
+            check=False,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )
 
     # The last that is looked at: all parts but its own are done.
     from pfdet.inference.predict import padded_shapes
@@ -119,8 +151,12 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
     from pfdet.openimages.dataset import OpenImagesDataset
 
     read = model_directory.read(model)
-    shapes = padded_shapes(read.network, OpenImagesDataset(index), np.arange(24),
-                           model_directory.predict_settings(read.recipe))
+    shapes = padded_shapes(
+        read.network,
+        OpenImagesDataset(index),
+        np.arange(24),
+        model_directory.predict_settings(read.recipe),
+    )
     parts = plan_parts(shapes, 2)
     assert len(parts) >= 3
     path = index.image_path(int(parts[-1].images[-1]))
@@ -140,16 +176,22 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
     assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
 
 
-@pytest.mark.parametrize('options, says', [
-    (['--score-thresh', 2], '--score-thresh 2.0: expected a number from 0 to 1'),
-    (['--score-thresh', 'nan'], '--score-thresh nan: expected'),
-    (['--max-per-image', 0], '--max-per-image 0: expected a number from 1'),
-    (['--sizes', 640, 0], '--sizes 0: expected pixels'),
-    (['--out', 'd.json'], '--out d.json: expected a name ending in'),
-])
+@pytest.mark.parametrize(
+    'options, says',
+    [
+        (['--score-thresh', 2], '--score-thresh 2.0: expected a number from 0 to 1'),
+        (['--score-thresh', 'nan'], '--score-thresh nan: expected'),
+        (['--max-per-image', 0], '--max-per-image 0: expected a number from 1'),
+        (['--sizes', 640, 0], '--sizes 0: expected pixels'),
+        (['--out', 'd.json'], '--out d.json: expected a name ending in'),
+    ],
+)
 def test_impossible_options(options, says, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', [
-        'predict.py', '--model', 'm', '--index', 'i', '--out', 'd.csv', *map(str, options)])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        ['predict.py', '--model', 'm', '--index', 'i', '--out', 'd.csv', *map(str, options)],
+    )
     from pfdet.cli import predict
 
     with pytest.raises(InputError) as e, contextlib.redirect_stderr(io.StringIO()):

@@ -31,7 +31,7 @@ def test_every_place_once_and_runs_in_a_row(n, chunk):
     assert sorted(places) == list(range(n))
     # aspect_runs, halves of runs and so on, to the smallest, are consecutive places in some order
     while True:
-        whole = places[:n // chunk * chunk].reshape(-1, chunk)
+        whole = places[: n // chunk * chunk].reshape(-1, chunk)
         assert (np.ptp(whole, axis=1) == chunk - 1).all()
         if chunk % 2:
             break
@@ -58,7 +58,7 @@ def test_ranks_share_the_sequential_sampler():
     for options in {}, {'group': group, 'chunk': 512}:
         one = SequentialSampler(n, 3, **options)
         sequence = [one[p] for p in range(length)]
-        assert sorted(sequence[:n]) == sorted(sequence[n:2 * n]) == list(range(n))
+        assert sorted(sequence[:n]) == sorted(sequence[n : 2 * n]) == list(range(n))
         for n_rank in 1, 2, 3, 8, 512:
             images = {}
             for rank in range(n_rank):
@@ -75,8 +75,9 @@ def test_ranks_share_the_sequential_sampler():
 def test_balanced_runs_with_more_groups_than_fit_beside_the_image():
     """Every image a group of its own: numbers of 64 bits instead of 32."""
     n = 70_000
-    classes = ClassImages(np.array([0, n, n + 50]),
-                          np.append(np.arange(n), np.arange(50)).astype(np.int32), n)
+    classes = ClassImages(
+        np.array([0, n, n + 50]), np.append(np.arange(n), np.arange(50)).astype(np.int32), n
+    )
     group = np.random.default_rng(0).permutation(n)
     sampler = SoftBalanceSampler(classes, 1, 0, group, 64)
     assert sampler._dealt[0].dtype == np.uint64

@@ -36,8 +36,9 @@ def of_lists(lists, n_image=None):
 def long_tail():
     """Images of one class each would tell little: here, classes share images."""
     rng = np.random.default_rng(0)
-    return of_lists([np.sort(rng.choice(1_000_000, n, replace=False)) for n in LONG_TAIL],
-                    1_000_000)
+    return of_lists(
+        [np.sort(rng.choice(1_000_000, n, replace=False)) for n in LONG_TAIL], 1_000_000
+    )
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +62,7 @@ def by_the_paper(n, lam):
     """Equations 6 to 8, letter by letter."""
     p_n = n / n.sum()
     alpha = 1 / (len(n) * p_n)
-    p_s = alpha ** lam * p_n
+    p_s = alpha**lam * p_n
     return p_s / p_s.sum()
 
 
@@ -80,7 +81,7 @@ def test_classes_are_independent_of_the_place(long_tail):
     sampler = SoftBalanceSampler(long_tail, 0.7, seed=1)
     label = np.array([sampler.label(p) for p in range(400_000)])
     p = np.add.reduceat(by_the_paper(LONG_TAIL, 0.7), range(0, 500, 50))
-    for part in label[:262_144:64], label[-100_000:], label[131_068:131_072 + 4096]:
+    for part in label[:262_144:64], label[-100_000:], label[131_068 : 131_072 + 4096]:
         count = np.bincount(part // 50, minlength=10)
         assert 1e-4 < p_value(count, len(part) * p) < 1 - 1e-4
     pairs = np.bincount(label[:-1] // 50 * 10 + label[1:] // 50, minlength=100)
@@ -101,7 +102,7 @@ def test_the_sequence_without_balance_has_p_o():
 
 def test_soft_balance():
     n = np.array([900, 90, 0, 10])
-    np.testing.assert_allclose(soft_balance(n, 0), [.9, .09, 0, .01], rtol=1e-14)
+    np.testing.assert_allclose(soft_balance(n, 0), [0.9, 0.09, 0, 0.01], rtol=1e-14)
     np.testing.assert_array_equal(soft_balance(n, 1), [1 / 3, 1 / 3, 0, 1 / 3])
     for lam in 0.3, 0.7, 1.5:
         p = soft_balance(n, lam)
@@ -118,7 +119,8 @@ def test_soft_balance():
 
 def test_both_ends(long_tail):
     np.testing.assert_allclose(
-        SoftBalanceSampler(long_tail, 0, 0).probability, LONG_TAIL / LONG_TAIL.sum(), rtol=1e-12)
+        SoftBalanceSampler(long_tail, 0, 0).probability, LONG_TAIL / LONG_TAIL.sum(), rtol=1e-12
+    )
     soft, aware = SoftBalanceSampler(long_tail, 1, 3), ClassAwareSampler(long_tail, 3)
     np.testing.assert_allclose(aware.probability, 1 / 500, rtol=1e-12)
     assert [soft[p] for p in range(2000)] == [aware[p] for p in range(2000)]
@@ -131,7 +133,7 @@ def assert_dealt(sampler, n):
     for p in range(n):
         dealt.setdefault(sampler.label(p), []).append(sampler[p])
     for c, images in dealt.items():
-        own = sorted(classes.images[classes.offsets[c]:classes.offsets[c + 1]].tolist())
+        own = sorted(classes.images[classes.offsets[c] : classes.offsets[c + 1]].tolist())
         whole = len(images) // len(own) * len(own)
         passes = np.reshape(images[:whole], (-1, len(own)))
         assert (np.sort(passes, axis=1) == own).all()
@@ -148,7 +150,7 @@ def test_without_replacement_until_exhausted(few, monkeypatch, lam):
     monkeypatch.setattr(balanced, '_PASSES', 30)
     dealt = assert_dealt(SoftBalanceSampler(few, lam, 5), 3000)
     assert dealt.keys() == {0, 2, 3}
-    passes = np.reshape(dealt[0][:14 * 20], (-1, 14)).tolist()
+    passes = np.reshape(dealt[0][: 14 * 20], (-1, 14)).tolist()
     assert len(set(map(tuple, passes))) == 20
 
 
@@ -162,9 +164,10 @@ def test_passes_are_uniform():
     sampler = SoftBalanceSampler(of_lists([[0, 1, 2]]), 1, 0)
     orders = Counter(tuple(sampler[p + k] for k in range(3)) for p in range(0, 60_000, 3))
     assert 1e-4 < p_value(np.array(list(orders.values())), np.full(6, 20_000 / 6))
-    first = Counter(SoftBalanceSampler(of_lists([range(5000)]), 1, seed)[0] // 1000
-                    for seed in range(500))
-    assert 1e-4 < p_value(np.array(list(first.values())), np.full(5, 100.))
+    first = Counter(
+        SoftBalanceSampler(of_lists([range(5000)]), 1, seed)[0] // 1000 for seed in range(500)
+    )
+    assert 1e-4 < p_value(np.array(list(first.values())), np.full(5, 100.0))
 
 
 def test_images_without_a_class_never_come(few):
@@ -195,8 +198,8 @@ def test_position_and_seed_decide(few, monkeypatch, options):
 
 def test_far_positions_need_no_walk(long_tail):
     sampler = SoftBalanceSampler(long_tail, 0.7, 0)
-    far = sampler[10 ** 9]
-    assert far == SoftBalanceSampler(long_tail, 0.7, 0)[10 ** 9]
+    far = sampler[10**9]
+    assert far == SoftBalanceSampler(long_tail, 0.7, 0)[10**9]
     # what the far position knows of the past is what the past was
     count = np.bincount([sampler.label(p) for p in range(2 << 17)], minlength=500)
     np.testing.assert_array_equal(sampler._count_before(2), count)
@@ -222,8 +225,11 @@ def test_ranks_share_one_sequence(long_tail, group):
 
 
 def test_pickles(few, tmp_path):
-    for sampler in (SoftBalanceSampler(few, 0.7, 0), ClassAwareSampler(few, 3),
-                    SoftBalanceSampler(few, 0.7, 0, GROUP, 8)):
+    for sampler in (
+        SoftBalanceSampler(few, 0.7, 0),
+        ClassAwareSampler(few, 3),
+        SoftBalanceSampler(few, 0.7, 0, GROUP, 8),
+    ):
         before = [sampler[p] for p in range(100)]
         copy = pickle.loads(pickle.dumps(sampler))
         assert type(copy) is type(sampler) and [copy[p] for p in range(100)] == before
@@ -241,13 +247,13 @@ def test_runs_of_one_group(long_tail):
     assert np.mean(runs[1:, 0] == runs[:-1, 0]) < 0.3
     # an image is one of the class drawn, and the probabilities are the same
     for c in 0, 100, 499:
-        own = long_tail.images[long_tail.offsets[c]:long_tail.offsets[c + 1]]
+        own = long_tail.images[long_tail.offsets[c] : long_tail.offsets[c + 1]]
         assert np.isin(images[labels == c], own).all()
     expected = 4 * n * by_the_paper(LONG_TAIL, 0.7)
     assert 1e-4 < p_value(np.bincount(labels, minlength=500), expected) < 1 - 1e-4
     # to the pass that a block begins or ends within, every image as often as the others
     times = np.bincount(images[labels == 499], minlength=1_000_000)
-    times = times[long_tail.images[long_tail.offsets[499]:]]
+    times = times[long_tail.images[long_tail.offsets[499] :]]
     assert times.max() - times.min() <= 1 < times.min()
 
 
@@ -268,13 +274,16 @@ def make_index(path, labels):
     columns = {
         'id_offsets': np.arange(n_image + 1, dtype=np.int32),
         'id_bytes': np.arange(97, 97 + n_image, dtype=np.uint8),
-        'image_size': np.ones((n_image, 2), np.int32), 'image_suffix': np.zeros(n_image, np.uint8),
-        'object_offsets': offsets, 'bbox': np.zeros((n_box, 4), np.float32),
-        'flags': np.zeros(n_box, np.uint8), 'label_offsets': np.arange(n_box + 1, dtype=np.int32),
-        'label': np.array(sum(labels, []), np.int16)}
+        'image_size': np.ones((n_image, 2), np.int32),
+        'image_suffix': np.zeros(n_image, np.uint8),
+        'object_offsets': offsets,
+        'bbox': np.zeros((n_box, 4), np.float32),
+        'flags': np.zeros(n_box, np.uint8),
+        'label_offsets': np.arange(n_box + 1, dtype=np.int32),
+        'label': np.array(sum(labels, []), np.int16),
+    }
     for name in 'positive', 'negative':
-        columns |= {f'{name}_offsets': np.zeros(n_image + 1, np.int32),
-                    name: np.zeros(0, np.int16)}
+        columns |= {f'{name}_offsets': np.zeros(n_image + 1, np.int32), name: np.zeros(0, np.int16)}
     write_index(path, columns, classes, hierarchy, path.parent, ['.jpg'], {})
     return AnnotationIndex.open(path)
 

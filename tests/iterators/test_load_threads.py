@@ -23,11 +23,18 @@ def test_results_in_the_order_asked_for():
     threads.stop()
 
 
-@pytest.mark.parametrize('error, expected', [
-    (OSError('disk'), OSError), (TimeoutError('network'), TimeoutError),
-    (SystemExit(0), RuntimeError), (KeyboardInterrupt(), RuntimeError)])
+@pytest.mark.parametrize(
+    'error, expected',
+    [
+        (OSError('disk'), OSError),
+        (TimeoutError('network'), TimeoutError),
+        (SystemExit(0), RuntimeError),
+        (KeyboardInterrupt(), RuntimeError),
+    ],
+)
 def test_what_load_raises_is_raised(error, expected):
     """And none of it ends the thread, nor the process without a word."""
+
     def load(k):
         if k == 1:
             raise error
@@ -45,7 +52,7 @@ def test_what_load_raises_is_raised(error, expected):
 
 def test_a_thread_that_has_ended_is_an_error():
     threads = LoadThreads(lambda k: k, 1, 60)
-    thread, = threads._threads
+    (thread,) = threads._threads
     threads._queue.put(None)
     thread.join(60)
     assert not thread.is_alive()
@@ -56,8 +63,9 @@ def test_a_thread_that_has_ended_is_an_error():
 
 def test_an_image_that_does_not_come_is_an_error():
     release = threading.Event()
-    iterator = ShardedIterator(SequentialSampler(10, 0), lambda *args: release.wait(), 2,
-                               timeout=0.3)
+    iterator = ShardedIterator(
+        SequentialSampler(10, 0), lambda *args: release.wait(), 2, timeout=0.3
+    )
     with pytest.raises(RuntimeError, match='image at position 0: not loaded within 0.3 seconds'):
         next(iterator)
     # Neither this nor what came before has waited for the image: it is released only now.
@@ -66,14 +74,18 @@ def test_an_image_that_does_not_come_is_an_error():
 
 
 def test_a_stuck_thread_does_not_keep_the_process():
-    program = '''
+    program = """
         import time
         from pfdet.iterators.load_threads import LoadThreads
         threads = LoadThreads(lambda: time.sleep(3600), 1, 0.5)
         threads.result(threads.submit(), 'image')
-    '''
-    done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], text=True,
-                          capture_output=True, timeout=600)
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(program)],
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
     assert done.returncode == 1 and 'image: not loaded within 0.5 seconds' in done.stderr
 
 

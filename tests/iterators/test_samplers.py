@@ -45,7 +45,7 @@ def test_runs_of_one_group():
     last = set()
     for epoch in epochs:
         assert sorted(epoch) == list(range(101))
-        runs = [group[epoch[k:k + 8]] for k in range(0, 96, 8)]
+        runs = [group[epoch[k : k + 8]] for k in range(0, 96, 8)]
         # there are two borders between three groups
         assert sum(len(set(run)) > 1 for run in runs) <= 2
         assert all(np.ptp(run) <= 1 for run in runs)
@@ -55,7 +55,7 @@ def test_runs_of_one_group():
         last.update(group[epoch[96:]].tolist())
     assert last == {0, 1, 2}
     # who comes together is drawn, too
-    together = [{frozenset(epoch[k:k + 8]) for k in range(0, 96, 8)} for epoch in epochs[:2]]
+    together = [{frozenset(epoch[k : k + 8]) for k in range(0, 96, 8)} for epoch in epochs[:2]]
     assert not together[0] & together[1]
 
 
@@ -69,13 +69,13 @@ def test_grouping_saves_padding():
     ratio = 2 ** rng.uniform(-1, 1, 4096)
     sizes = np.stack([800 * np.maximum(1, 1 / ratio), 800 * np.maximum(1, ratio)], axis=1)
     group = aspect_groups(sizes)
-    assert padding(sizes, SequentialSampler(4096, 0), 8) > .4
+    assert padding(sizes, SequentialSampler(4096, 0), 8) > 0.4
     for n_batch, chunk in (8, 8), (8, 64), (64, 64), (8, 512), (32, 4096), (6, 24), (7, 7):
         n = 4096 // n_batch * n_batch
         sampler = SequentialSampler(n, 0, group[:n], chunk)
-        assert padding(sizes[:n], sampler, n_batch) < .06
+        assert padding(sizes[:n], sampler, n_batch) < 0.06
     # fewer images than a run
-    assert padding(sizes[:240], SequentialSampler(240, 0, group[:240], 512), 8) < .1
+    assert padding(sizes[:240], SequentialSampler(240, 0, group[:240], 512), 8) < 0.1
 
 
 @pytest.mark.parametrize('n, chunk', [(240, 512), (2048, 512), (240, 24)])
@@ -83,8 +83,8 @@ def test_no_group_comes_always_first(n, chunk):
     group = np.arange(n) * 10 // n
     sampler = SequentialSampler(n, 0, group, chunk)
     epochs = group[[sampler[p] for p in range(60 * n)]].reshape(60, n)
-    for half in epochs[:, :n // 2], epochs[:, n // 2:]:
-        assert np.abs(half.mean(axis=0).mean() - 4.5) < .5
+    for half in epochs[:, : n // 2], epochs[:, n // 2 :]:
+        assert np.abs(half.mean(axis=0).mean() - 4.5) < 0.5
     first = np.bincount(epochs[:, 0], minlength=10)
     assert first.max() < 30 and (first > 0).sum() >= 6
 
@@ -106,8 +106,9 @@ def test_replacements_follow():
         found = list(replacements(sampler, position, 40))
         # over the end of an epoch, but none twice
         assert sorted([sampler[position], *found]) == list(range(10))
-        assert found[0] == next(sampler[p] for p in range(position + 1, position + 3)
-                                if sampler[p] != sampler[position])
+        assert found[0] == next(
+            sampler[p] for p in range(position + 1, position + 3) if sampler[p] != sampler[position]
+        )
     assert len(list(replacements(sampler, 0, 4))) == 4
     assert list(replacements([5] * 100, 3)) == []
 
@@ -116,4 +117,4 @@ def test_replacements_are_mostly_of_the_group():
     group = np.random.default_rng(0).integers(0, 5, 4000)
     sampler = SequentialSampler(4000, 5, group, 64)
     same = [group[next(replacements(sampler, p))] == group[sampler[p]] for p in range(3000)]
-    assert np.mean(same) > .97
+    assert np.mean(same) > 0.97

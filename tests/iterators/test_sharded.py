@@ -35,11 +35,22 @@ def test_epochs():
     epochs = []
     for _ in range(5):
         next(iterator)
-        epochs.append((iterator.epoch, iterator.is_new_epoch, iterator.epoch_detail,
-                       iterator.previous_epoch_detail))
+        epochs.append(
+            (
+                iterator.epoch,
+                iterator.is_new_epoch,
+                iterator.epoch_detail,
+                iterator.previous_epoch_detail,
+            )
+        )
     iterator.finalize()
-    assert epochs == [(0, False, .4, 0), (0, False, .8, .4), (1, True, 1.2, .8),
-                      (1, False, 1.6, 1.2), (2, True, 2., 1.6)]
+    assert epochs == [
+        (0, False, 0.4, 0),
+        (0, False, 0.8, 0.4),
+        (1, True, 1.2, 0.8),
+        (1, False, 1.6, 1.2),
+        (2, True, 2.0, 1.6),
+    ]
 
 
 def save(iterator):
@@ -99,8 +110,9 @@ def test_refuses():
 
 
 def test_many_ranks_without_gap():
-    positions = np.concatenate([
-        list(make_iterator(rank, 512, 2).positions(1024)) for rank in range(512)])
+    positions = np.concatenate(
+        [list(make_iterator(rank, 512, 2).positions(1024)) for rank in range(512)]
+    )
     assert sorted(positions) == list(range(1024, 2048))
 
 

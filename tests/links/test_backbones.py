@@ -19,9 +19,14 @@ from pfdet.links.se_resnext import MiniSEResNeXt
 
 # Of the public networks with 1000 classes.
 N_PARAMETER = {
-    'resnet50': 25_557_032, 'resnet101': 44_549_160, 'resnext101': 44_177_704,
-    'se_resnext50': 27_559_896, 'se_resnext101': 48_955_416, 'senet154': 115_088_984,
-    'efficientnet_b7': 66_347_960}
+    'resnet50': 25_557_032,
+    'resnet101': 44_549_160,
+    'resnext101': 44_177_704,
+    'se_resnext50': 27_559_896,
+    'se_resnext101': 48_955_416,
+    'senet154': 115_088_984,
+    'efficientnet_b7': 66_347_960,
+}
 FAST = {'initialW': chainer.initializers.Zero()}
 
 
@@ -33,7 +38,8 @@ def test_feature_maps_and_parameters(name):
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         hs = network(np.zeros((1, 3, 32, 64), np.float32))
     assert [h.shape for h in hs] == [
-        (1, c, 8 // 2 ** i, 16 // 2 ** i) for i, c in enumerate(network.out_channels)]
+        (1, c, 8 // 2**i, 16 // 2**i) for i, c in enumerate(network.out_channels)
+    ]
     # Every batch normalization is one that use_multi_node_batch_normalization replaces.
     norms = [link for link in network.links() if hasattr(link, 'avg_var')]
     assert norms and {type(link) for link in norms} == {chainer.links.BatchNormalization}
@@ -63,8 +69,9 @@ def randomize_statistics(network, seed):
             link.avg_var[...] = rng.uniform(0.5, 1.5, link.avg_var.shape)
 
 
-@pytest.mark.parametrize('name, theirs', [
-    ('resnet50', ChainerCVResNet50), ('se_resnext50', ChainerCVSEResNeXt50)])
+@pytest.mark.parametrize(
+    'name, theirs', [('resnet50', ChainerCVResNet50), ('se_resnext50', ChainerCVSEResNeXt50)]
+)
 def test_equals_chainercv_under_its_conventions(name, theirs):
     theirs = theirs()
     theirs.pick = ('res2', 'res3', 'res4', 'res5')

@@ -42,9 +42,19 @@ def test_feature_maps_equal(name, torch_backbones, tmp_path, monkeypatch, capsys
     arch = name.split()[0]
     theirs = torch_backbones.random_network(name, seed=1)
     torch.save(theirs.state_dict(), tmp_path / 'theirs.pth')
-    monkeypatch.setattr(sys, 'argv', [
-        'convert', '--arch', arch, '--weights', str(tmp_path / 'theirs.pth'),
-        '--out', str(tmp_path / 'ours.npz')])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'convert',
+            '--arch',
+            arch,
+            '--weights',
+            str(tmp_path / 'theirs.pth'),
+            '--out',
+            str(tmp_path / 'ours.npz'),
+        ],
+    )
     convert.main()
     assert 'left out' not in capsys.readouterr().out
 
@@ -82,8 +92,10 @@ def test_safetensors_as_pth(name, torch_backbones, tmp_path):
 def test_half_precision_and_wrapped_state(torch_backbones, tmp_path):
     save_file = pytest.importorskip('safetensors.torch').save_file
     state = torch_backbones.random_network('mini_se_resnext', seed=3).state_dict()
-    half = {f'module.{key}': value.bfloat16() if value.is_floating_point() else value
-            for key, value in state.items()}
+    half = {
+        f'module.{key}': value.bfloat16() if value.is_floating_point() else value
+        for key, value in state.items()
+    }
     torch.save({'epoch': 3, 'state_dict': half}, tmp_path / 'a.pth')
     save_file(half, tmp_path / 'a.safetensors')
     for file in 'a.pth', 'a.safetensors':
@@ -97,8 +109,19 @@ def test_half_precision_and_wrapped_state(torch_backbones, tmp_path):
 def test_preprocessing_as_torchvision(torch_backbones, tmp_path, monkeypatch):
     state = torch_backbones.random_network('resnet50', seed=4).state_dict()
     torch.save(state, tmp_path / 'a.pth')
-    monkeypatch.setattr(sys, 'argv', ['convert', '--arch', 'resnet50', '--weights',
-                                      str(tmp_path / 'a.pth'), '--out', str(tmp_path / 'a.npz')])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'convert',
+            '--arch',
+            'resnet50',
+            '--weights',
+            str(tmp_path / 'a.pth'),
+            '--out',
+            str(tmp_path / 'a.npz'),
+        ],
+    )
     convert.main()
     backbone = BACKBONES['resnet50'](initialW=chainer.initializers.Zero())
     load_backbone(backbone, tmp_path / 'a.npz')

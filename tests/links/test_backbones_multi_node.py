@@ -1,7 +1,7 @@
 import pytest
 
 # SE-ResNeXt is in test_multi_node_batch_normalization.py.
-PROGRAM = '''
+PROGRAM = """
 import pfdet.compat, numpy as np, chainer, chainermn
 from pfdet.links.efficientnet import EfficientNet
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
@@ -46,7 +46,7 @@ for build in [lambda: ResNet((1, 1, 1, 1), 32, 8), lambda: SENet((1, 2, 1, 1), 4
             close(l.avg_mean, links[name].avg_mean, name)
             close(l.avg_var, links[name].avg_var, name)
 print('equal')
-'''
+"""
 
 
 @pytest.mark.parametrize('n_rank', [2, 4])

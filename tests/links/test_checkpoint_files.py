@@ -25,11 +25,20 @@ def test_safetensors(tmp_path):
     half = np.array([0.1, 65504], '<f2')
     data = a.tobytes() + (b.view('<u4') >> 16).astype('<u2').tobytes() + half.tobytes() + b'\7'
     path = tmp_path / 'a.safetensors'
-    path.write_bytes(safetensors({
-        '__metadata__': {'format': 'pt'}, 'module.a': entry(0, 24, (2, 3)),
-        'module.b': entry(24, 30, (3,), 'BF16'), 'module.half': entry(30, 34, (2,), 'F16'),
-        # at an odd place, and a scalar
-        'module.n': entry(34, 35, (), 'U8'), 'module.none': entry(35, 35, (0, 4))}, data))
+    path.write_bytes(
+        safetensors(
+            {
+                '__metadata__': {'format': 'pt'},
+                'module.a': entry(0, 24, (2, 3)),
+                'module.b': entry(24, 30, (3,), 'BF16'),
+                'module.half': entry(30, 34, (2,), 'F16'),
+                # at an odd place, and a scalar
+                'module.n': entry(34, 35, (), 'U8'),
+                'module.none': entry(35, 35, (0, 4)),
+            },
+            data,
+        )
+    )
     got = read_checkpoint(path)
     assert list(got) == ['a', 'b', 'half', 'n', 'none']
     np.testing.assert_array_equal(got['a'], a)
@@ -39,24 +48,27 @@ def test_safetensors(tmp_path):
     assert got['n'] == 7 and got['none'].shape == (0, 4)
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'empty'),
-    (b'1234', 'header does not fit'),
-    (safetensors({}, length=1000), 'header does not fit'),
-    (safetensors({}, length=2 ** 63), 'header does not fit'),
-    (safetensors(b'{"a": '), 'not JSON'),
-    (safetensors(b'\xff\xff'), 'not JSON'),
-    (safetensors(b'[' * 100000), 'not JSON'),
-    (safetensors([1]), 'not a JSON object'),
-    (safetensors({'a': 3}), 'tensor a: expected dtype'),
-    (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: expected dtype'),
-    (safetensors({'a': entry(0, 8, (-2,))}, b'12345678'), 'tensor a: expected dtype'),
-    (safetensors({'a': entry(0, 8, (2.0,))}, b'12345678'), 'tensor a: expected dtype'),
-    (safetensors({'a': entry(0, 8, dtype='F8_E4M3')}, b'12345678'), 'tensor a: dtype F8_E4M3'),
-    (safetensors({'a': entry(0, 8)}, b'1234567'), 'tensor a: bytes 0 to 8 of 7'),
-    (safetensors({'a': entry(8, 0)}, b'12345678'), 'tensor a: bytes 8 to 0 of 8'),
-    (safetensors({'a': entry(0, 8, (3,))}, b'12345678'), 'tensor a: 8 bytes for shape'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'empty'),
+        (b'1234', 'header does not fit'),
+        (safetensors({}, length=1000), 'header does not fit'),
+        (safetensors({}, length=2**63), 'header does not fit'),
+        (safetensors(b'{"a": '), 'not JSON'),
+        (safetensors(b'\xff\xff'), 'not JSON'),
+        (safetensors(b'[' * 100000), 'not JSON'),
+        (safetensors([1]), 'not a JSON object'),
+        (safetensors({'a': 3}), 'tensor a: expected dtype'),
+        (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: expected dtype'),
+        (safetensors({'a': entry(0, 8, (-2,))}, b'12345678'), 'tensor a: expected dtype'),
+        (safetensors({'a': entry(0, 8, (2.0,))}, b'12345678'), 'tensor a: expected dtype'),
+        (safetensors({'a': entry(0, 8, dtype='F8_E4M3')}, b'12345678'), 'tensor a: dtype F8_E4M3'),
+        (safetensors({'a': entry(0, 8)}, b'1234567'), 'tensor a: bytes 0 to 8 of 7'),
+        (safetensors({'a': entry(8, 0)}, b'12345678'), 'tensor a: bytes 8 to 0 of 8'),
+        (safetensors({'a': entry(0, 8, (3,))}, b'12345678'), 'tensor a: 8 bytes for shape'),
+    ],
+)
 def test_damaged_safetensors(content, message, tmp_path):
     path = tmp_path / 'a.safetensors'
     path.write_bytes(content)

@@ -61,13 +61,26 @@ def mini():
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """Run the command on a state dict; returns the path of what it writes."""
+
     def run(state, *args, arch='mini_se_resnext'):
         write_safetensors(tmp_path / 'in.safetensors', state)
-        monkeypatch.setattr(sys, 'argv', [
-            'convert', '--arch', arch, '--weights', str(tmp_path / 'in.safetensors'),
-            '--out', str(tmp_path / 'out.npz'), *args])
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                'convert',
+                '--arch',
+                arch,
+                '--weights',
+                str(tmp_path / 'in.safetensors'),
+                '--out',
+                str(tmp_path / 'out.npz'),
+                *args,
+            ],
+        )
         convert.main()
         return tmp_path / 'out.npz'
+
     return run
 
 
@@ -91,19 +104,33 @@ def test_from_safetensors(mini, command, capsys):
 
 
 def test_from_a_detector(mini, tmp_path, monkeypatch):
-    np.savez(tmp_path / 'model.npz', **{'head/score/W': np.ones((3, 4), np.float32)}, **{
-        f'extractor/base/{key}': array for key, array in arrays_of(mini).items()})
-    monkeypatch.setattr(sys, 'argv', [
-        'convert', '--arch', 'mini_se_resnext', '--weights', str(tmp_path / 'model.npz'),
-        '--out', str(tmp_path / 'out.npz')])
+    np.savez(
+        tmp_path / 'model.npz',
+        **{'head/score/W': np.ones((3, 4), np.float32)},
+        **{f'extractor/base/{key}': array for key, array in arrays_of(mini).items()},
+    )
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'convert',
+            '--arch',
+            'mini_se_resnext',
+            '--weights',
+            str(tmp_path / 'model.npz'),
+            '--out',
+            str(tmp_path / 'out.npz'),
+        ],
+    )
     convert.main()
     network = MiniSEResNeXt(n_class=6)
     load_backbone(network, tmp_path / 'out.npz')
     assert_same_weights(network, mini)
 
 
-@pytest.mark.parametrize('arch, layout', [
-    (arch, i) for arch in LAYOUTS for i in range(len(LAYOUTS[arch]))])
+@pytest.mark.parametrize(
+    'arch, layout', [(arch, i) for arch in LAYOUTS for i in range(len(LAYOUTS[arch]))]
+)
 def test_names_are_one_to_one_and_told_apart(arch, layout):
     network = BACKBONES[arch](n_class=3, **FAST)
     state = public_state(network, arch, layout)
@@ -115,34 +142,77 @@ def test_names_are_one_to_one_and_told_apart(arch, layout):
     assert not (result.missing or result.surplus or result.misshaped or result.no_classifier)
 
 
-@pytest.mark.parametrize('arch, layout, shapes', [
-    ('resnet50', 0, {
-        'conv1.weight': (64, 3, 7, 7), 'bn1.running_mean': (64,),
-        'layer1.0.downsample.0.weight': (256, 64, 1, 1), 'layer2.3.conv2.weight': (128, 128, 3, 3),
-        'layer4.2.bn3.num_batches_tracked': (), 'fc.weight': (3, 2048), 'fc.bias': (3,)}),
-    ('resnext101', 0, {'layer3.22.conv2.weight': (512, 16, 3, 3)}),
-    ('resnext101', 1, {
-        'features.0.weight': (64, 3, 7, 7), 'features.1.bias': (64,),
-        'features.4.0.0.0.0.0.weight': (128, 64, 1, 1), 'features.4.0.0.1.1.running_var': (256,),
-        'features.6.22.0.0.0.3.weight': (512, 16, 3, 3), 'features.7.2.0.0.1.weight':
-        (2048, 1024, 1, 1), 'last_linear.bias': (3,)}),
-    ('resnext152', 0, {'layer3.35.conv2.weight': (1024, 32, 3, 3)}),
-    ('se_resnext101', 0, {
-        'layer0.conv1.weight': (64, 3, 7, 7), 'layer0.bn1.weight': (64,),
-        'layer3.22.se_module.fc1.weight': (64, 1024, 1, 1),
-        'layer3.22.se_module.fc2.bias': (1024,), 'last_linear.weight': (3, 2048)}),
-    ('senet154', 0, {
-        'layer0.conv3.weight': (128, 64, 3, 3), 'layer1.0.downsample.0.weight': (256, 128, 1, 1),
-        'layer2.0.downsample.0.weight': (512, 256, 3, 3), 'layer3.35.conv1.weight':
-        (512, 1024, 1, 1), 'layer4.2.conv2.weight': (2048, 16, 3, 3)}),
-    ('efficientnet_b7', 0, {
-        'features.0.0.weight': (64, 3, 3, 3), 'features.0.1.running_var': (64,),
-        'features.1.0.block.0.0.weight': (64, 1, 3, 3), 'features.1.3.block.1.fc1.weight':
-        (8, 32, 1, 1), 'features.2.0.block.1.0.weight': (192, 1, 3, 3),
-        'features.3.6.block.3.0.weight': (80, 480, 1, 1), 'features.5.9.block.2.fc2.bias': (1344,),
-        'features.7.3.block.3.1.weight': (640,), 'features.8.0.weight': (2560, 640, 1, 1),
-        'classifier.1.weight': (3, 2560)}),
-])
+@pytest.mark.parametrize(
+    'arch, layout, shapes',
+    [
+        (
+            'resnet50',
+            0,
+            {
+                'conv1.weight': (64, 3, 7, 7),
+                'bn1.running_mean': (64,),
+                'layer1.0.downsample.0.weight': (256, 64, 1, 1),
+                'layer2.3.conv2.weight': (128, 128, 3, 3),
+                'layer4.2.bn3.num_batches_tracked': (),
+                'fc.weight': (3, 2048),
+                'fc.bias': (3,),
+            },
+        ),
+        ('resnext101', 0, {'layer3.22.conv2.weight': (512, 16, 3, 3)}),
+        (
+            'resnext101',
+            1,
+            {
+                'features.0.weight': (64, 3, 7, 7),
+                'features.1.bias': (64,),
+                'features.4.0.0.0.0.0.weight': (128, 64, 1, 1),
+                'features.4.0.0.1.1.running_var': (256,),
+                'features.6.22.0.0.0.3.weight': (512, 16, 3, 3),
+                'features.7.2.0.0.1.weight': (2048, 1024, 1, 1),
+                'last_linear.bias': (3,),
+            },
+        ),
+        ('resnext152', 0, {'layer3.35.conv2.weight': (1024, 32, 3, 3)}),
+        (
+            'se_resnext101',
+            0,
+            {
+                'layer0.conv1.weight': (64, 3, 7, 7),
+                'layer0.bn1.weight': (64,),
+                'layer3.22.se_module.fc1.weight': (64, 1024, 1, 1),
+                'layer3.22.se_module.fc2.bias': (1024,),
+                'last_linear.weight': (3, 2048),
+            },
+        ),
+        (
+            'senet154',
+            0,
+            {
+                'layer0.conv3.weight': (128, 64, 3, 3),
+                'layer1.0.downsample.0.weight': (256, 128, 1, 1),
+                'layer2.0.downsample.0.weight': (512, 256, 3, 3),
+                'layer3.35.conv1.weight': (512, 1024, 1, 1),
+                'layer4.2.conv2.weight': (2048, 16, 3, 3),
+            },
+        ),
+        (
+            'efficientnet_b7',
+            0,
+            {
+                'features.0.0.weight': (64, 3, 3, 3),
+                'features.0.1.running_var': (64,),
+                'features.1.0.block.0.0.weight': (64, 1, 3, 3),
+                'features.1.3.block.1.fc1.weight': (8, 32, 1, 1),
+                'features.2.0.block.1.0.weight': (192, 1, 3, 3),
+                'features.3.6.block.3.0.weight': (80, 480, 1, 1),
+                'features.5.9.block.2.fc2.bias': (1344,),
+                'features.7.3.block.3.1.weight': (640,),
+                'features.8.0.weight': (2560, 640, 1, 1),
+                'classifier.1.weight': (3, 2560),
+            },
+        ),
+    ],
+)
 def test_public_names(arch, layout, shapes):
     state = public_state(BACKBONES[arch](n_class=3, **FAST), arch, layout)
     assert {name: state[name].shape for name in shapes if name in state} == shapes
@@ -155,15 +225,20 @@ def test_everything_that_does_not_fit_is_listed(mini, command, tmp_path, capsys)
     state['layer2.0.se_module.fc1.weight'] = np.zeros((3, 3), np.float32)
     state['layer3.0.bn2.bias'] = state['layer3.0.bn2.bias'] * np.float32(np.nan)
     state['layer5.0.conv1.weight'] = np.zeros((1, 2), np.float32)
-    with pytest.raises(InputError, match=r'in\.safetensors: .* 1 surplus, 1 misshaped, '
-                                         r'1 not finite, 2 missing'):
+    with pytest.raises(
+        InputError,
+        match=r'in\.safetensors: .* 1 surplus, 1 misshaped, '
+        r'1 not finite, 2 missing',
+    ):
         command(state)
     error = capsys.readouterr().err
-    for line in ['missing: layer1.0.conv1.weight, expected of shape (32, 32, 1, 1)',
-                 'missing: layer4.0.bn3.running_var, expected of shape (512,)',
-                 'misshaped: layer2.0.se_module.fc1.weight of shape (3, 3), expected (8, 128)',
-                 'not finite: layer3.0.bn2.bias holds',
-                 'surplus: layer5.0.conv1.weight of shape (1, 2)']:
+    for line in [
+        'missing: layer1.0.conv1.weight, expected of shape (32, 32, 1, 1)',
+        'missing: layer4.0.bn3.running_var, expected of shape (512,)',
+        'misshaped: layer2.0.se_module.fc1.weight of shape (3, 3), expected (8, 128)',
+        'not finite: layer3.0.bn2.bias holds',
+        'surplus: layer5.0.conv1.weight of shape (1, 2)',
+    ]:
         assert line in error
     assert len(error.splitlines()) == 5
     assert not list(tmp_path.glob('*.npz'))
@@ -213,8 +288,20 @@ def test_preprocessing_of_the_checkpoint(command):
     np.testing.assert_allclose(backbone.mean[:, 0, 0] / 255, [0.485, 0.456, 0.406], rtol=1e-6)
     np.testing.assert_allclose(backbone.std[:, 0, 0] / 255, [0.229, 0.224, 0.225], rtol=1e-6)
     assert backbone.channel_order == 'RGB'
-    path = command(state, '--mean', '1', '2', '3', '--std', '4', '5', '6', '--channel-order',
-                   'BGR', arch='resnet50')
+    path = command(
+        state,
+        '--mean',
+        '1',
+        '2',
+        '3',
+        '--std',
+        '4',
+        '5',
+        '6',
+        '--channel-order',
+        'BGR',
+        arch='resnet50',
+    )
     load_backbone(backbone, path)
     assert backbone.conventions.mean == (1, 2, 3) and backbone.conventions.std == (4, 5, 6)
     assert backbone.channel_order == 'BGR' and backbone.conventions.bn_eps == 1e-5
@@ -232,9 +319,19 @@ def test_weights_of_chainercv(tmp_path, monkeypatch):
     ours = BACKBONES['resnet50'](n_class=4, **FAST)
     # a second time from what was written the first time
     for source, target in ('in.npz', 'out.npz'), ('out.npz', 'again.npz'):
-        monkeypatch.setattr(sys, 'argv', [
-            'convert', '--arch', 'resnet50', '--weights', str(tmp_path / source),
-            '--out', str(tmp_path / target)])
+        monkeypatch.setattr(
+            sys,
+            'argv',
+            [
+                'convert',
+                '--arch',
+                'resnet50',
+                '--weights',
+                str(tmp_path / source),
+                '--out',
+                str(tmp_path / target),
+            ],
+        )
         convert.main()
         ours.use(BACKBONES['resnet50'](**FAST).conventions)
         load_backbone(ours, tmp_path / target)
@@ -242,14 +339,22 @@ def test_weights_of_chainercv(tmp_path, monkeypatch):
         ours.pick = theirs.pick
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             for a, b in zip(ours(x), expected, strict=True):
-                np.testing.assert_allclose(a.array, b.array, rtol=1e-4,
-                                           atol=1e-4 * abs(b.array).max())
+                np.testing.assert_allclose(
+                    a.array, b.array, rtol=1e-4, atol=1e-4 * abs(b.array).max()
+                )
 
 
 def test_exit_status(tmp_path):
     write_safetensors(tmp_path / 'in.safetensors', {'a': np.zeros(2, np.float32)})
-    command = [sys.executable, '-m', 'pfdet.links.convert', '--weights',
-               str(tmp_path / 'in.safetensors'), '--out', str(tmp_path / 'out.npz')]
+    command = [
+        sys.executable,
+        '-m',
+        'pfdet.links.convert',
+        '--weights',
+        str(tmp_path / 'in.safetensors'),
+        '--out',
+        str(tmp_path / 'out.npz'),
+    ]
     for arch, message in ('mini_se_resnext', '1 surplus'), ('vgg16', 'no such network'):
         done = subprocess.run([*command, '--arch', arch], capture_output=True, text=True)
         assert done.returncode == 2

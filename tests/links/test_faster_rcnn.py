@@ -25,7 +25,8 @@ def test_backbone_gives_c2_to_c5(backbone):
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         hs = base(np.zeros((1, 3, 64, 96), np.float32))
     assert [h.shape[1:] for h in hs] == [
-        (c, 64 // s, 96 // s) for c, s in zip(base.out_channels, (4, 8, 16, 32), strict=True)]
+        (c, 64 // s, 96 // s) for c, s in zip(base.out_channels, (4, 8, 16, 32), strict=True)
+    ]
 
 
 def test_fpn_without_bn_equals_chainercv():
@@ -35,7 +36,7 @@ def test_fpn_without_bn_equals_chainercv():
         def forward(self, x):
             return tuple(x[:, :, ::s, ::s] for s in (1, 2, 4, 8))
 
-    theirs = ChainerCVFPN(Base(), 4, tuple(1 / 2 ** n for n in range(2, 7)))
+    theirs = ChainerCVFPN(Base(), 4, tuple(1 / 2**n for n in range(2, 7)))
     ours = FPN(Base(), bn=False)
     x = np.random.default_rng(0).normal(size=(2, 5, 8, 16)).astype(np.float32)
     expected = theirs(x)
@@ -50,9 +51,10 @@ def test_fpn_of_five_scales_with_context():
     fpn = FPN(base, 16, 5, psp=True)
     x = np.random.default_rng(0).normal(size=(2, 3, 128, 192)).astype(np.float32)
     hs = fpn(x)
-    assert [h.shape[2:] for h in hs] == [
-        (128 // s, 192 // s) for s in (4, 8, 16, 32, 64)] + [(1, 2)]
-    assert fpn.stride == 64 and fpn.scales == tuple(1 / 2 ** n for n in range(2, 8))
+    assert [h.shape[2:] for h in hs] == [(128 // s, 192 // s) for s in (4, 8, 16, 32, 64)] + [
+        (1, 2)
+    ]
+    assert fpn.stride == 64 and fpn.scales == tuple(1 / 2**n for n in range(2, 8))
     # the fifth scale reaches the finest output from the top down
     fpn.extra.conv.W.array[...] = 0
     assert abs(fpn(x)[0].array - hs[0].array).max() > 1e-3
@@ -90,8 +92,9 @@ def test_context_is_twice_the_area_and_clipped():
 def test_gradient_through_context_is_numeric_gradient():
     rng = np.random.default_rng(0)
     with chainer.using_config('dtype', np.float64):
-        head = BboxHead(2, (1 / 4, 1 / 8), 2, n_unit=3, bn=False, context=True, roi_size=2,
-                        canonical_size=30)
+        head = BboxHead(
+            2, (1 / 4, 1 / 8), 2, n_unit=3, bn=False, context=True, roi_size=2, canonical_size=30
+        )
     for param in head.params():
         param.array[...] = rng.normal(size=param.shape)
     hs = rng.normal(size=(1, 2, 8, 8)), rng.normal(size=(1, 2, 4, 4))
@@ -102,8 +105,9 @@ def test_gradient_through_context_is_numeric_gradient():
         locs, confs = head(hs, rois, np.zeros(2, np.int32))
         return chainer.functions.concat([locs[:, 0], confs], axis=1)
 
-    gradient_check.check_backward(both, hs, rng.normal(size=(2, 6)), dtype=np.float64,
-                                  atol=1e-4, rtol=1e-4)
+    gradient_check.check_backward(
+        both, hs, rng.normal(size=(2, 6)), dtype=np.float64, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_box_a_class():
@@ -116,10 +120,13 @@ def test_a_box_a_class():
 
 def test_boxes_of_low_scores_are_left_out(mini):
     detector = FasterRCNN(
-        mini.extractor, mini.rpn,
-        BboxHead(5, mini.head.scales, mini.rpn.conv.W.shape[1], n_unit=16, class_agnostic=False))
+        mini.extractor,
+        mini.rpn,
+        BboxHead(5, mini.head.scales, mini.rpn.conv.W.shape[1], n_unit=16, class_agnostic=False),
+    )
     detector.head.loc.W.array[:] = np.random.default_rng(0).normal(
-        0, .2, detector.head.loc.W.shape)
+        0, 0.2, detector.head.loc.W.shape
+    )
     imgs = [np.random.default_rng(k).uniform(0, 255, (3, 64, 90)) for k in range(2)]
     plain = detector.predict(imgs)
     thresh = float(np.median(plain[0][1]))
@@ -151,7 +158,7 @@ def test_head_keeps_the_order_of_boxes():
     with chainer.using_config('train', False):
         locs, confs = head(hs, rois, indices)
         for i in range(9):
-            loc, conf = head(hs, rois[i:i + 1], indices[i:i + 1])
+            loc, conf = head(hs, rois[i : i + 1], indices[i : i + 1])
             np.testing.assert_allclose(locs.array[i], loc.array[0], atol=1e-5)
             np.testing.assert_allclose(confs.array[i], conf.array[0], atol=1e-5)
 
@@ -204,13 +211,12 @@ def test_decoding_does_not_depend_on_the_batch(mini):
     anchors = mini.rpn.anchors(sizes)
     n_anchors = [h * w * len(mini.rpn.anchor_ratios) for h, w in sizes]
     rng = np.random.default_rng(0)
-    locs = rng.normal(0, .2, (3, len(anchors), 4)).astype(np.float32)
+    locs = rng.normal(0, 0.2, (3, len(anchors), 4)).astype(np.float32)
     confs = rng.normal(0, 1, (3, len(anchors))).astype(np.float32)
     with chainer.using_config('train', False):
         together = mini.rpn.decode(locs, confs, anchors, n_anchors, (64, 96))
         for i in range(3):
-            alone = mini.rpn.decode(
-                locs[i:i + 1], confs[i:i + 1], anchors, n_anchors, (64, 96))
+            alone = mini.rpn.decode(locs[i : i + 1], confs[i : i + 1], anchors, n_anchors, (64, 96))
             n = alone.valid.sum()
             assert n == together.valid[i].sum() > 20
             for a, b in zip(alone, together, strict=True):
@@ -223,12 +229,12 @@ def test_predict_is_in_the_image_and_independent_of_the_batch(mini, two_images):
     for img, (bbox, score) in zip(two_images, together, strict=True):
         assert len(bbox) == len(score) > 0 and score.shape[1] == 7
         assert (bbox >= 0).all() and (bbox <= 1).all()
-        (alone, alone_score), = mini.predict([img])
+        ((alone, alone_score),) = mini.predict([img])
         everything = np.concatenate([bbox[:, 0], score], axis=1)
         alone_everything = np.concatenate([alone[:, 0], alone_score], axis=1)
         distance = abs(everything[:, None] - alone_everything).max(axis=2)
         matched = (distance.min(axis=1) < 1e-3).mean(), (distance.min(axis=0) < 1e-3).mean()
-        assert min(matched) > .95 and abs(len(bbox) - len(alone)) <= .05 * len(bbox)
+        assert min(matched) > 0.95 and abs(len(bbox) - len(alone)) <= 0.05 * len(bbox)
 
 
 def test_same_seed_same_weights(mini):

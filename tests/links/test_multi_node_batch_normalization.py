@@ -1,6 +1,6 @@
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 from pfdet import recipes
 import chainer, chainermn
@@ -58,7 +58,7 @@ for name, link in network.namedlinks():
             assert abs(a - b).max() < 1e-5 * abs(b).max() + 1e-9, (name, key)
 if comm.rank == 0:
     print('equal')
-'''
+"""
 
 
 @pytest.mark.parametrize('n_rank', [2, 4])

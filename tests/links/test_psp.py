@@ -9,16 +9,17 @@ from pfdet.links.psp import PyramidSpatialPooling, interpolation_matrix, pooling
 @pytest.mark.parametrize('size, n_bin', [(6, 3), (7, 3), (2, 6), (1, 1), (25, 6)])
 def test_pooling_averages_bins(size, n_bin):
     x = np.random.default_rng(0).normal(size=size)
-    expected = [x[int(np.floor(i * size / n_bin)):int(np.ceil((i + 1) * size / n_bin))].mean()
-                for i in range(n_bin)]
+    expected = [
+        x[int(np.floor(i * size / n_bin)) : int(np.ceil((i + 1) * size / n_bin))].mean()
+        for i in range(n_bin)
+    ]
     np.testing.assert_allclose(pooling_matrix(size, n_bin) @ x, expected)
 
 
 def test_interpolation_by_hand():
     # centres of two bins over four places are at 0.5 and 2.5
-    np.testing.assert_allclose(
-        interpolation_matrix(2, 4) @ [1., 3.], [1, 1.5, 2.5, 3])
-    np.testing.assert_allclose(interpolation_matrix(1, 5) @ [7.], 7)
+    np.testing.assert_allclose(interpolation_matrix(2, 4) @ [1.0, 3.0], [1, 1.5, 2.5, 3])
+    np.testing.assert_allclose(interpolation_matrix(1, 5) @ [7.0], 7)
 
 
 @pytest.mark.parametrize('n_bin, size', [(3, 10), (6, 7), (6, 3), (1, 4)])
@@ -26,7 +27,8 @@ def test_interpolation_equals_numpy(n_bin, size):
     values = np.random.default_rng(0).normal(size=n_bin)
     at = (np.arange(size) + 0.5) * n_bin / size - 0.5
     np.testing.assert_allclose(
-        interpolation_matrix(n_bin, size) @ values, np.interp(at, np.arange(n_bin), values))
+        interpolation_matrix(n_bin, size) @ values, np.interp(at, np.arange(n_bin), values)
+    )
 
 
 def test_map_stays_and_context_follows():
@@ -48,5 +50,11 @@ def test_gradient_is_numeric_gradient():
             param.array[...] = rng.normal(size=param.shape)
     x = rng.normal(size=(3, 4, 3, 5))
     gradient_check.check_backward(
-        lambda x, *_: psp(x), x, rng.normal(size=(3, 8, 3, 5)),
-        params=tuple(psp.params()), dtype=np.float64, atol=1e-4, rtol=1e-4)
+        lambda x, *_: psp(x),
+        x,
+        rng.normal(size=(3, 8, 3, 5)),
+        params=tuple(psp.params()),
+        dtype=np.float64,
+        atol=1e-4,
+        rtol=1e-4,
+    )

@@ -14,14 +14,14 @@ SIZES = [(12, 16), (6, 8), (3, 4)]
 
 def random_boxes(rng, *shape):
     corner = rng.uniform(0, 60, (*shape, 2))
-    return np.concatenate(
-        [corner, corner + rng.uniform(1, 40, (*shape, 2))], axis=-1).astype(np.float32)
+    return np.concatenate([corner, corner + rng.uniform(1, 40, (*shape, 2))], axis=-1).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize('pass_entries', [1 << 22, 100])
 def test_suppression_equals_chainercv(pass_entries, monkeypatch):
-    monkeypatch.setattr(
-        'pfdet.boxes.proposal_nms._PASS_ENTRIES', pass_entries)
+    monkeypatch.setattr('pfdet.boxes.proposal_nms._PASS_ENTRIES', pass_entries)
     rng = np.random.default_rng(0)
     bbox = random_boxes(rng, 6, 40)
     valid = rng.random((6, 40)) < 0.8
@@ -42,8 +42,8 @@ def test_anchors():
     size = anchors[:, 2:] - anchors[:, :2]
     np.testing.assert_allclose(size[:3, 0] / size[:3, 1], [0.5, 1, 2], rtol=1e-5)
     # one size a level, proportional to the stride
-    np.testing.assert_allclose(size[:12 * 16 * 3].prod(axis=1), 32 ** 2, rtol=1e-5)
-    np.testing.assert_allclose(size[-1].prod(), 128 ** 2, rtol=1e-5)
+    np.testing.assert_allclose(size[: 12 * 16 * 3].prod(axis=1), 32**2, rtol=1e-5)
+    np.testing.assert_allclose(size[-1].prod(), 128**2, rtol=1e-5)
 
 
 def test_forward_orders_as_anchors():
@@ -55,9 +55,9 @@ def test_forward_orders_as_anchors():
     h = chainer.functions.relu(rpn.conv(hs[1]))
     start = n_anchors[0] + (3 * 8 + 2) * 3
     np.testing.assert_allclose(
-        confs.array[1, start:start + 3], rpn.conf(h).array[1, :, 3, 2], rtol=1e-5)
-    np.testing.assert_allclose(
-        locs.array[1, start + 1], rpn.loc(h).array[1, 4:8, 3, 2], rtol=1e-5)
+        confs.array[1, start : start + 3], rpn.conf(h).array[1, :, 3, 2], rtol=1e-5
+    )
+    np.testing.assert_allclose(locs.array[1, start + 1], rpn.loc(h).array[1, 4:8, 3, 2], rtol=1e-5)
 
 
 def test_proposals_equal_chainercv():
@@ -76,7 +76,9 @@ def test_proposals_equal_chainercv():
     rois, indices = theirs.decode(
         [chainer.Variable(a) for a in np.split(locs, cut, axis=1)],
         [chainer.Variable(a) for a in np.split(confs, cut, axis=1)],
-        np.split(anchors, cut), (2, 3, 48, 64))
+        np.split(anchors, cut),
+        (2, 3, 48, 64),
+    )
     for i in range(2):
         ours = proposals.bbox[i][proposals.valid[i]]
         assert len(ours) > 20

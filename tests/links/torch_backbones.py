@@ -57,8 +57,19 @@ def stages(layers, i, mids, outs, groups, se=False, half=False, down=1, eps=1e-5
         blocks = []
         for b in range(layers[n]):
             stride = 2 if n > 0 and b == 0 else 1
-            blocks.append(Bottleneck(i, mid // 2 if half else mid, mid, o, stride, groups, se,
-                                     down if stride == 2 else 1, eps))
+            blocks.append(
+                Bottleneck(
+                    i,
+                    mid // 2 if half else mid,
+                    mid,
+                    o,
+                    stride,
+                    groups,
+                    se,
+                    down if stride == 2 else 1,
+                    eps,
+                )
+            )
             i = o
         made.append(nn.Sequential(*blocks))
     return made
@@ -73,7 +84,7 @@ class ResNet(nn.Module):
     def __init__(self, layers, width=64, groups=1):
         super().__init__()
         self.conv1, self.bn1 = conv(3, 64, 7, 2), nn.BatchNorm2d(64)
-        made = stages(layers, 64, [width * 2 ** n for n in range(4)], OUT, groups)
+        made = stages(layers, 64, [width * 2**n for n in range(4)], OUT, groups)
         self.layer1, self.layer2, self.layer3, self.layer4 = made
         self.fc = nn.Linear(2048, 1000)
 
@@ -128,10 +139,20 @@ class NestedResNeXt(nn.Module):
             mid, blocks = o // 2, []
             for b in range(layers[n]):
                 stride = 2 if n > 0 and b == 0 else 1
-                ways = [nn.Sequential(
-                    nn.Sequential(conv(i, mid, 1), nn.BatchNorm2d(mid), nn.ReLU(),
-                                  conv(mid, mid, 3, stride, 32), nn.BatchNorm2d(mid), nn.ReLU()),
-                    conv(mid, o, 1), nn.BatchNorm2d(o))]
+                ways = [
+                    nn.Sequential(
+                        nn.Sequential(
+                            conv(i, mid, 1),
+                            nn.BatchNorm2d(mid),
+                            nn.ReLU(),
+                            conv(mid, mid, 3, stride, 32),
+                            nn.BatchNorm2d(mid),
+                            nn.ReLU(),
+                        ),
+                        conv(mid, o, 1),
+                        nn.BatchNorm2d(o),
+                    )
+                ]
                 ways[0][2].ends_branch = True
                 if b == 0:
                     ways.append(nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)))
@@ -171,8 +192,11 @@ class MBConv(nn.Module):
         super().__init__()
         mid = i * expand
         layers = [conv_bn(i, mid)] if expand > 1 else []
-        layers += [conv_bn(mid, mid, k, stride, mid), SqueezeExcitation(mid, i // 4),
-                   conv_bn(mid, o, activation=False)]
+        layers += [
+            conv_bn(mid, mid, k, stride, mid),
+            SqueezeExcitation(mid, i // 4),
+            conv_bn(mid, o, activation=False),
+        ]
         self.block = nn.Sequential(*layers)
         self.add = stride == 1 and i == o
         layers[-1][1].ends_branch = self.add
@@ -187,8 +211,15 @@ class EfficientNetB7(nn.Module):
     def __init__(self):
         super().__init__()
         # Channels as published for B7; layers are those of B0 times 3.1.
-        table = [(1, 3, 1, 32, 1), (6, 3, 2, 48, 2), (6, 5, 2, 80, 2), (6, 3, 2, 160, 3),
-                 (6, 5, 1, 224, 3), (6, 5, 2, 384, 4), (6, 3, 1, 640, 1)]
+        table = [
+            (1, 3, 1, 32, 1),
+            (6, 3, 2, 48, 2),
+            (6, 5, 2, 80, 2),
+            (6, 3, 2, 160, 3),
+            (6, 5, 1, 224, 3),
+            (6, 5, 2, 384, 4),
+            (6, 3, 1, 640, 1),
+        ]
         features, i = [conv_bn(3, 64, 3, 2)], 64
         for expand, k, stride, o, n in table:
             blocks = []
@@ -220,11 +251,21 @@ NETWORKS = {
     'resnext152': lambda: ResNet(LAYERS[152], 256, 32),
     'se_resnext50': lambda: se_resnext(50),
     'se_resnext101': lambda: se_resnext(101),
-    'senet154': lambda: SENet([(3, 64, 3, 2), (64, 64, 3, 1), (64, 128, 3, 1)], 3, LAYERS[152],
-                              128, OUT, OUT, 64, half=True, down=3),
+    'senet154': lambda: SENet(
+        [(3, 64, 3, 2), (64, 64, 3, 1), (64, 128, 3, 1)],
+        3,
+        LAYERS[152],
+        128,
+        OUT,
+        OUT,
+        64,
+        half=True,
+        down=3,
+    ),
     'efficientnet_b7': EfficientNetB7,
-    'mini_se_resnext': lambda: SENet([(3, 32, 5, 2)], 2, (1, 1, 1, 1), 32, (32, 64, 128, 256),
-                                     (64, 128, 256, 512), 4, eps=2e-5),
+    'mini_se_resnext': lambda: SENet(
+        [(3, 32, 5, 2)], 2, (1, 1, 1, 1), 32, (32, 64, 128, 256), (64, 128, 256, 512), 4, eps=2e-5
+    ),
 }
 
 
@@ -247,8 +288,9 @@ def random_network(name, seed):
             module.weight.data.normal_(0, math.sqrt(2 / fan_in), generator=generator)
             if fan_in > 9:
                 # What ReLU makes positive would drown the image otherwise.
-                module.weight.data -= module.weight.flatten(1).mean(1).reshape(
-                    -1, *[1] * (module.weight.ndim - 1))
+                module.weight.data -= (
+                    module.weight.flatten(1).mean(1).reshape(-1, *[1] * (module.weight.ndim - 1))
+                )
             if module.bias is None:
                 module.weight.data *= scale
             else:
@@ -260,7 +302,6 @@ def random_network(name, seed):
                 module.weight.data *= 0.3
             module.bias.data.normal_(0, 0.1, generator=generator)
             module.running_mean.normal_(0, 0.1 * scale, generator=generator)
-            module.running_var.uniform_(
-                0.5 * scale ** 2, 1.5 * scale ** 2, generator=generator)
+            module.running_var.uniform_(0.5 * scale**2, 1.5 * scale**2, generator=generator)
             module.num_batches_tracked.fill_(7)
     return network

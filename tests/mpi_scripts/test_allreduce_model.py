@@ -18,7 +18,7 @@ def run_ring(vectors: list[np.ndarray], links: list[tuple[float, float]]) -> flo
     """
     n = len(vectors)
     chunks = [np.array_split(v, n) for v in vectors]
-    ready, free = [0.] * n, [0.] * n
+    ready, free = [0.0] * n, [0.0] * n
     for s in range(2 * (n - 1)):
         sent = []
         for rank in range(n):
@@ -105,7 +105,8 @@ def test_halving_step_by_step(n):
     for v in vectors:
         np.testing.assert_allclose(v, total)
     np.testing.assert_array_equal(
-        message_sizes('reduce_scatter_allgather', n, vectors[0].nbytes), sent)
+        message_sizes('reduce_scatter_allgather', n, vectors[0].nbytes), sent
+    )
 
 
 def test_bytes_and_steps():
@@ -174,9 +175,14 @@ def test_measured_sweep_is_predicted():
 
 
 def test_fit_finds_coefficients_that_made_the_times():
-    true = {a: np.array(c) for a, c in zip(
-        ALGORITHMS, [[1e-4, 2e-9, 3e-10, 1e-6], [5e-5, 0., 1e-10, 2e-6], [1e-5, 1e-9, 0., 0.]],
-        strict=True)}
+    true = {
+        a: np.array(c)
+        for a, c in zip(
+            ALGORITHMS,
+            [[1e-4, 2e-9, 3e-10, 1e-6], [5e-5, 0.0, 1e-10, 2e-6], [1e-5, 1e-9, 0.0, 0.0]],
+            strict=True,
+        )
+    }
     points = [p._replace(seconds=sweep.predict(true, p)) for p in sweep.read_sweep()]
     fitted, held_out = sweep.split(points)
     found = sweep.fit(fitted)

@@ -13,9 +13,12 @@ from pfdet.training.preemption import STATUS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / 'mpi_scripts'
 SHELL = sorted(SCRIPTS.glob('*.sh'))
-VERSIONS = {'openmpi': 'mpiexec (OpenRTE) 4.1.2', 'mpich': 'HYDRA build details:',
-            'intel': 'Intel(R) MPI Library for Linux* OS, Version 2021.5',
-            'prrte': 'prterun (Open MPI) 5.0.3'}
+VERSIONS = {
+    'openmpi': 'mpiexec (OpenRTE) 4.1.2',
+    'mpich': 'HYDRA build details:',
+    'intel': 'Intel(R) MPI Library for Linux* OS, Version 2021.5',
+    'prrte': 'prterun (Open MPI) 5.0.3',
+}
 
 
 def write_program(path: Path, source: str) -> None:
@@ -28,33 +31,43 @@ def fake_programs(tmp_path):
     """A directory of programs, and the environment in which they come first."""
     programs = tmp_path / 'programs'
     programs.mkdir()
-    clean = {k: v for k, v in os.environ.items()
-             if not k.startswith(('SLURM', 'NCCL', 'OMP', 'OPENBLAS', 'PFDET', 'MPIR', 'UCX'))}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(('SLURM', 'NCCL', 'OMP', 'OPENBLAS', 'PFDET', 'MPIR', 'UCX'))
+    }
     write_program(programs / 'nvidia-smi', 'for i in 0 1 2 3; do echo "GPU $i: V100"; done')
     write_program(programs / 'nproc', 'echo 64')
     # 24 cores with two hardware threads each, on two sockets.
-    write_program(programs / 'lscpu', '''
+    write_program(
+        programs / 'lscpu',
+        """
         echo '# CPU,Socket'
-        for i in $(seq 0 47); do echo "$((i % 24)),$((i % 24 / 12))"; done''')
+        for i in $(seq 0 47); do echo "$((i % 24)),$((i % 24 / 12))"; done""",
+    )
     return programs, {**clean, 'PATH': f'{programs}:{clean["PATH"]}'}
 
 
 def fake_mpiexec(programs: Path, version: str) -> None:
-    write_program(programs / 'mpiexec', f'''
+    write_program(
+        programs / 'mpiexec',
+        f"""
         [ "$1" != --version ] || {{ echo '{version}'; exit 0; }}
         printf '%s\\n' "$@"
         echo "threads $OMP_NUM_THREADS"
-        exit 7''')
+        exit 7""",
+    )
 
 
 def run(script: str, *args: str, env: dict) -> subprocess.CompletedProcess:
-    return subprocess.run([SCRIPTS / script, *args], env=env, text=True, capture_output=True,
-                          check=False, timeout=600)
+    return subprocess.run(
+        [SCRIPTS / script, *args], env=env, text=True, capture_output=True, check=False, timeout=600
+    )
 
 
 def follows(lines: list[str], *words: str) -> bool:
     n = len(words)
-    return any(tuple(lines[i:i + n]) == words for i in range(len(lines)))
+    return any(tuple(lines[i : i + n]) == words for i in range(len(lines)))
 
 
 @pytest.mark.parametrize('script', SHELL, ids=lambda path: path.name)
@@ -70,8 +83,18 @@ def test_mpiexec_binds_and_passes_on(fake_programs, flavor, tmp_path):
     hosts = tmp_path / 'hosts'
     hosts.write_text('a\nb\n')
     env = {**env, 'NCCL_IB_HCA': 'mlx5_0', 'SECRET': 'x', 'PYTHONPATH': '/code'}
-    done = run('mpiexec_gpus.sh', '-n', '512', '--hostfile', str(hosts), 'python', 'train.py',
-               '--out', 'a b', env=env)
+    done = run(
+        'mpiexec_gpus.sh',
+        '-n',
+        '512',
+        '--hostfile',
+        str(hosts),
+        'python',
+        'train.py',
+        '--out',
+        'a b',
+        env=env,
+    )
     lines = done.stdout.splitlines()
     assert done.returncode == 7, 'the status is that of mpiexec'
     assert follows(lines, '-n', '512')
@@ -102,13 +125,15 @@ def test_mpiexec_on_one_machine(fake_programs):
     assert follows(lines, '-n', '4') and follows(lines, '-bind-to', 'core:6')
     lines = run('mpiexec_gpus.sh', '-n', '1', 'true', env=env).stdout.splitlines()
     assert follows(lines, '-n', '1') and follows(lines, '-bind-to', 'core:24')
-    lines = run('mpiexec_gpus.sh', '--cores', '3', 'true',
-                env={**env, 'OMP_NUM_THREADS': '2'}).stdout.splitlines()
+    lines = run(
+        'mpiexec_gpus.sh', '--cores', '3', 'true', env={**env, 'OMP_NUM_THREADS': '2'}
+    ).stdout.splitlines()
     assert follows(lines, '-bind-to', 'core:3') and lines[-1] == 'threads 2'
     # A container with fewer processors than the machine has cores.
     write_program(programs / 'nproc', 'echo 8')
-    assert follows(run('mpiexec_gpus.sh', 'true', env=env).stdout.splitlines(),
-                   '-bind-to', 'core:2')
+    assert follows(
+        run('mpiexec_gpus.sh', 'true', env=env).stdout.splitlines(), '-bind-to', 'core:2'
+    )
 
 
 def test_mpiexec_print_starts_nothing(fake_programs):
@@ -120,14 +145,18 @@ def test_mpiexec_print_starts_nothing(fake_programs):
     assert r'a\ b' in done.stdout
 
 
-@pytest.mark.parametrize('args, message', [
-    ([], 'no command'),
-    (['-n', '0', 'true'], '-n 0: expected a whole number'),
-    (['-n'], '-n: expected a value'),
-    (['-n', '5', 'true'], 'more than 4 a machine'),
-    (['--hostfile', '/none', 'true'], '/none: no such file'),
-    (['--flavor', 'lam', 'true'], 'lam: expected openmpi, mpich or intel'),
-    (['--ranks', '5', 'true'], '--ranks: no such option')])
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        ([], 'no command'),
+        (['-n', '0', 'true'], '-n 0: expected a whole number'),
+        (['-n'], '-n: expected a value'),
+        (['-n', '5', 'true'], 'more than 4 a machine'),
+        (['--hostfile', '/none', 'true'], '/none: no such file'),
+        (['--flavor', 'lam', 'true'], 'lam: expected openmpi, mpich or intel'),
+        (['--ranks', '5', 'true'], '--ranks: no such option'),
+    ],
+)
 def test_mpiexec_refuses(fake_programs, args, message):
     programs, env = fake_programs
     fake_mpiexec(programs, VERSIONS['mpich'])
@@ -147,21 +176,38 @@ def test_unknown_mpiexec_is_refused(fake_programs):
 def test_srun(fake_programs, script):
     programs, env = fake_programs
     write_program(programs / 'srun', 'printf "%s\\n" "$@"\necho "threads $OMP_NUM_THREADS"\nexit 3')
-    done = run(script, 'python', 'train.py', '--out', 'a b',
-               env={**env, 'SLURM_CPUS_PER_TASK': '4', 'PFDET_SRUN_MPI': 'pmi2'})
+    done = run(
+        script,
+        'python',
+        'train.py',
+        '--out',
+        'a b',
+        env={**env, 'SLURM_CPUS_PER_TASK': '4', 'PFDET_SRUN_MPI': 'pmi2'},
+    )
     lines = done.stdout.splitlines()
     assert done.returncode == 3, 'the status is that of srun'
-    assert {'--mpi=pmi2', '--gpus-per-task=1', '--gpu-bind=none', '--cpus-per-task=4',
-            '--cpu-bind=cores', '--kill-on-bad-exit=0'} <= set(lines)
+    assert {
+        '--mpi=pmi2',
+        '--gpus-per-task=1',
+        '--gpu-bind=none',
+        '--cpus-per-task=4',
+        '--cpu-bind=cores',
+        '--kill-on-bad-exit=0',
+    } <= set(lines)
     assert lines[-1] == 'threads 4'
     command = ['python', 'train.py', '--out', 'a b']
-    assert lines[lines.index('python'):-1] == command + ['--resume'] * (script != 'slurm_train.sh')
+    assert lines[lines.index('python') : -1] == command + ['--resume'] * (
+        script != 'slurm_train.sh'
+    )
     assert run(script, env=env).returncode == 2
 
 
 def directives(script: str) -> set[str]:
-    return {line.split()[1] for line in (SCRIPTS / script).read_text().splitlines()
-            if line.startswith('#SBATCH')}
+    return {
+        line.split()[1]
+        for line in (SCRIPTS / script).read_text().splitlines()
+        if line.startswith('#SBATCH')
+    }
 
 
 def test_slurm_directives_are_read():
@@ -172,7 +218,8 @@ def test_slurm_directives_are_read():
         assert not any(line.startswith('#SBATCH') for line in lines[first:])
         assert {'--nodes=64', '--ntasks-per-node=8', '--gpus-per-task=1'} <= directives(script)
     assert {'--signal=B:USR1@600', '--requeue', '--open-mode=append'} <= directives(
-        'slurm_requeue.sh')
+        'slurm_requeue.sh'
+    )
 
 
 def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more: str):
@@ -181,7 +228,9 @@ def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more
     told, ready = tmp_path / 'told', tmp_path / 'ready'
     ready.unlink(missing_ok=True)
     # Like ranks with a snapshot to write: the signal is noted, and they end some time later.
-    write_program(programs / 'srun', f'''
+    write_program(
+        programs / 'srun',
+        f"""
         asked=
         trap 'asked=1; echo noted' USR1
         touch {ready}
@@ -189,11 +238,16 @@ def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more
             sleep 0.1
             [ -z "$asked" ] || {{ sleep 0.3; exit {status}; }}
         done
-        exit {99 if number else status}''')
+        exit {99 if number else status}""",
+    )
     write_program(programs / 'scontrol', f'echo "$@" > {told}')
     process = subprocess.Popen(
-        [SCRIPTS / 'slurm_requeue.sh', 'python', 'train.py'], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**env, 'SLURM_JOB_ID': '42', **more})
+        [SCRIPTS / 'slurm_requeue.sh', 'python', 'train.py'],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**env, 'SLURM_JOB_ID': '42', **more},
+    )
     if number:
         deadline = time.monotonic() + 600
         while not ready.exists() and time.monotonic() < deadline:
@@ -226,9 +280,11 @@ def test_only_a_snapshot_queues_again(fake_programs, tmp_path, status):
 def test_requeue_ends_some_time(fake_programs, tmp_path):
     """Ranks that Slurm told itself stop without this script being told."""
     returned, told, _, _ = requeue_run(
-        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='4', MAX_RESTARTS='5')
+        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='4', MAX_RESTARTS='5'
+    )
     assert returned == 0 and told == ['requeue', '42']
     (tmp_path / 'told').unlink()
     returned, told, _, stderr = requeue_run(
-        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='5', MAX_RESTARTS='5')
+        fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='5', MAX_RESTARTS='5'
+    )
     assert returned == STATUS and told is None and 'giving up' in stderr

@@ -18,7 +18,7 @@ from scaling.step import OPTIONS, Fit, Setting
 from pfdet.openimages.resizing import resized_size
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'mpi_scripts' / 'scaling_model.py'
-DETECTOR, INPUTS, FIT = read_detector(), Inputs(), Fit(2., 1.)
+DETECTOR, INPUTS, FIT = read_detector(), Inputs(), Fit(2.0, 1.0)
 
 
 def seconds(setting: Setting, n_gpu: int) -> float:
@@ -72,15 +72,16 @@ def test_detector_is_counted_from_the_network(monkeypatch):
 
     # Random weights take most of the time, and are not counted.
     monkeypatch.setattr(
-        chainer.initializers, 'generate_array',
-        lambda initializer, shape, xp, dtype=None, device=None: np.zeros(shape, np.float32))
+        chainer.initializers,
+        'generate_array',
+        lambda initializer, shape, xp, dtype=None, device=None: np.zeros(shape, np.float32),
+    )
     assert count_detector() == DETECTOR
 
 
 def test_one_gpu_communicates_nothing():
     for option in OPTIONS:
-        parts = step.step_parts(
-            DETECTOR, INPUTS, FIT, step.with_option(Setting(), option), 1)
+        parts = step.step_parts(DETECTOR, INPUTS, FIT, step.with_option(Setting(), option), 1)
         assert parts[1:] == pytest.approx((0, 0, 0), abs=1e-12)
         assert parts.compute == pytest.approx(3.293 / 2, rel=1e-3)
 
@@ -88,12 +89,14 @@ def test_one_gpu_communicates_nothing():
 def test_groups_in_a_node_do_not_touch_the_network():
     slow = dataclasses.replace(INPUTS, net_hop=1e4)
     for inputs in INPUTS, slow:
-        grouped = [step.batch_statistics_seconds(DETECTOR, inputs, 1., Setting(bn_group=8), n)
-                   for n in (8, 64, 4096)]
+        grouped = [
+            step.batch_statistics_seconds(DETECTOR, inputs, 1.0, Setting(bn_group=8), n)
+            for n in (8, 64, 4096)
+        ]
         assert grouped[0] == pytest.approx(grouped[1]) == pytest.approx(grouped[2])
         # 174 layers, two all-reduces each, of 14 hops and the start; bytes add little.
         assert grouped[0] == pytest.approx(2 * 174 * (14 * 0.47 + 3.6) * 1e-6, rel=0.1)
-    assert step.batch_statistics_seconds(DETECTOR, slow, 1., Setting(), 64) > 100 * grouped[0]
+    assert step.batch_statistics_seconds(DETECTOR, slow, 1.0, Setting(), 64) > 100 * grouped[0]
 
 
 def test_more_gpus_take_no_less_time():
@@ -108,49 +111,53 @@ def test_more_gpus_take_no_less_time():
 @pytest.mark.parametrize('option', list(OPTIONS)[1:6])
 def test_options_do_not_slow_down(option, n_gpu):
     assert seconds(step.with_option(Setting(), option), n_gpu) <= seconds(Setting(), n_gpu)
-    assert seconds(step.with_option(Setting(), 'all four'), n_gpu) <= seconds(
-        step.with_option(Setting(), option), n_gpu) + 1e-9
+    assert (
+        seconds(step.with_option(Setting(), 'all four'), n_gpu)
+        <= seconds(step.with_option(Setting(), option), n_gpu) + 1e-9
+    )
 
 
 def test_float16_halves_the_bytes_only():
-    half, full = (step.gradient_seconds(DETECTOR, INPUTS, 0., Setting(gradient_bytes=b), 512)
-                  for b in (2, 4))
+    half, full = (
+        step.gradient_seconds(DETECTOR, INPUTS, 0.0, Setting(gradient_bytes=b), 512) for b in (2, 4)
+    )
     assert full - half == pytest.approx(half - INPUTS.base * 1e-6)
     assert full == pytest.approx(
-        2 * 511 / 512 * 4 * DETECTOR.n_parameter / (12.5e9 * 0.85) + 3.6e-6)
+        2 * 511 / 512 * 4 * DETECTOR.n_parameter / (12.5e9 * 0.85) + 3.6e-6
+    )
 
 
 def test_overlap_hides_no_more_than_the_backward_pass():
     slow = dataclasses.replace(INPUTS, port_efficiency=0.01)
-    both = [step.step_parts(DETECTOR, slow, FIT, Setting(overlap=o), 64)
-            for o in (False, True)]
+    both = [step.step_parts(DETECTOR, slow, FIT, Setting(overlap=o), 64) for o in (False, True)]
     backward = 2 / 3 * (both[0].compute + both[0].waiting)
     assert both[0].gradients - both[1].gradients == pytest.approx(backward)
-    assert step.step_parts(
-        DETECTOR, INPUTS, FIT, Setting(overlap=True), 64).gradients == 0
+    assert step.step_parts(DETECTOR, INPUTS, FIT, Setting(overlap=True), 64).gradients == 0
 
 
 def test_expected_maximum_against_draws():
     rng = np.random.default_rng(0)
     values, weight = rng.uniform(1, 3, 50), rng.uniform(0.1, 1, 50)
     for n in 1, 8, 64:
-        for jitter in 0., 0.05:
+        for jitter in 0.0, 0.05:
             drawn = rng.choice(values, (20000, n), p=weight / weight.sum())
             drawn = drawn * (1 + jitter * rng.normal(size=drawn.shape))
             assert expected_maximum(values, weight, n, jitter) == pytest.approx(
-                drawn.max(axis=1).mean(), rel=0.005)
+                drawn.max(axis=1).mean(), rel=0.005
+            )
 
 
 def test_maximum_of_normals():
     """Standard deviations above the mean, from tables of order statistics."""
     for n, deviations in (8, 1.4236), (100, 2.5076), (1000, 3.2414):
         assert expected_maximum(np.ones(1), np.ones(1), n, 0.02) == pytest.approx(
-            1 + 0.02 * deviations, abs=1e-4)
+            1 + 0.02 * deviations, abs=1e-4
+        )
 
 
 def test_costs_are_those_of_images():
     """Sizes as the loader makes them and the network pads them."""
-    costs = image_costs(lambda pixels: pixels, (640, 1056), 1333, 64, {4 / 3: 1., 1.: 3.})
+    costs = image_costs(lambda pixels: pixels, (640, 1056), 1333, 64, {4 / 3: 1.0, 1.0: 3.0})
     for edge in 640, 801, 1000, 1056:
         for i, size in enumerate([(7500, 10000), (10000, 10000)]):
             height, width = resized_size(size, edge, 1333)
@@ -163,15 +170,21 @@ def test_ways_to_draw():
     rng = np.random.default_rng(1)
     costs = Costs(rng.uniform(1, 2, (5, 3)), np.array([0.5, 0.3, 0.2]))
     n = 4
-    drawn = {'each': costs.seconds[rng.integers(5, size=(40000, n)),
-                                   rng.choice(3, (40000, n), p=costs.weight)],
-             'edge': costs.seconds[rng.integers(5, size=(40000, 1)),
-                                   rng.choice(3, (40000, n), p=costs.weight)],
-             'all': costs.seconds[rng.integers(5, size=(40000, 1)),
-                                  rng.choice(3, (40000, 1), p=costs.weight)]}
+    drawn = {
+        'each': costs.seconds[
+            rng.integers(5, size=(40000, n)), rng.choice(3, (40000, n), p=costs.weight)
+        ],
+        'edge': costs.seconds[
+            rng.integers(5, size=(40000, 1)), rng.choice(3, (40000, n), p=costs.weight)
+        ],
+        'all': costs.seconds[
+            rng.integers(5, size=(40000, 1)), rng.choice(3, (40000, 1), p=costs.weight)
+        ],
+    }
     for draw in image_sizes.DRAWS:
         assert expected_step(costs, n, draw) == pytest.approx(
-            drawn[draw].max(axis=1).mean(), rel=0.005)
+            drawn[draw].max(axis=1).mean(), rel=0.005
+        )
     with pytest.raises(ValueError, match='both'):
         expected_step(costs, n, 'both')
 
@@ -182,24 +195,35 @@ def test_time_grows_as_operations_do():
     x = np.array([row['tera_operations'] for row in rows])
     y = np.array([row['seconds'] for row in rows])
     fixed, slope = np.linalg.lstsq(
-        np.stack([np.ones_like(x), x], axis=1) / y[:, None], np.ones_like(y), rcond=None)[0]
+        np.stack([np.ones_like(x), x], axis=1) / y[:, None], np.ones_like(y), rcond=None
+    )[0]
     np.testing.assert_allclose(fixed + slope * x, y, rtol=0.08)
-    average = step.operations(DETECTOR, INPUTS.passes, 1, 'all', 0.)
+    average = step.operations(DETECTOR, INPUTS.passes, 1, 'all', 0.0)
     assert fixed < 0.05 * (fixed + slope * average)
 
 
 def test_command(tmp_path):
     out = tmp_path / 'figures' / 'scaling.png'
-    done = subprocess.run([sys.executable, SCRIPT, '--out', out, '--inputs', '--ranges'],
-                          text=True, capture_output=True, check=False, timeout=600,
-                          env=environment())
+    done = subprocess.run(
+        [sys.executable, SCRIPT, '--out', out, '--inputs', '--ranges'],
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=600,
+        env=environment(),
+    )
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size > 20000 and out.read_bytes().startswith(b'\x89PNG')
     assert '| ports | 1 | 1 to 4 |' in done.stdout
     assert '83.0%' in done.stdout and 'predicted   64 ranks' in done.stdout
     assert [p.name for p in out.parent.iterdir()] == ['scaling.png']
-    refused = subprocess.run([sys.executable, SCRIPT, '--out', 'x.jpeg2'], text=True,
-                             capture_output=True, check=False, env=environment())
+    refused = subprocess.run(
+        [sys.executable, SCRIPT, '--out', 'x.jpeg2'],
+        text=True,
+        capture_output=True,
+        check=False,
+        env=environment(),
+    )
     assert refused.returncode == 2 and 'expected a .png' in refused.stderr
 
 
@@ -207,5 +231,7 @@ def environment() -> dict:
     import os
 
     root = str(SCRIPT.parents[1])
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(
-        filter(None, [root, os.environ.get('PYTHONPATH')]))}
+    return {
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
+    }

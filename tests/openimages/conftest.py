@@ -9,18 +9,47 @@ import cv2
 import numpy as np
 import pytest
 
-BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
-               'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+BOX_COLUMNS = (
+    'ImageID',
+    'Source',
+    'LabelName',
+    'Confidence',
+    'XMin',
+    'XMax',
+    'YMin',
+    'YMax',
+    'IsOccluded',
+    'IsTruncated',
+    'IsGroupOf',
+    'IsDepiction',
+    'IsInside',
+)
 FLAG_COLUMNS = BOX_COLUMNS[-5:]
 LABEL_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence')
-CLASSES = (('/m/a', 'Animal'), ('/m/b', 'Bird'), ('/m/c', 'Cat, domestic'), ('/m/d', 'Duck'),
-           ('/m/e', 'Egg'))
-HIERARCHY = {'LabelName': '/m/root', 'Subcategory': [
-    {'LabelName': '/m/a',
-     'Subcategory': [{'LabelName': '/m/b', 'Subcategory': [{'LabelName': '/m/d'}],
-                      'Part': [{'LabelName': '/m/e'}]},
-                     {'LabelName': '/m/c'}]},
-    {'LabelName': '/m/e'}]}
+CLASSES = (
+    ('/m/a', 'Animal'),
+    ('/m/b', 'Bird'),
+    ('/m/c', 'Cat, domestic'),
+    ('/m/d', 'Duck'),
+    ('/m/e', 'Egg'),
+)
+HIERARCHY = {
+    'LabelName': '/m/root',
+    'Subcategory': [
+        {
+            'LabelName': '/m/a',
+            'Subcategory': [
+                {
+                    'LabelName': '/m/b',
+                    'Subcategory': [{'LabelName': '/m/d'}],
+                    'Part': [{'LabelName': '/m/e'}],
+                },
+                {'LabelName': '/m/c'},
+            ],
+        },
+        {'LabelName': '/m/e'},
+    ],
+}
 
 
 def write_csv(path: Path, header, rows) -> Path:
@@ -34,7 +63,7 @@ def write_split(root: Path, seed: int = 0, n_image: int = 25, n_box: int = 160) 
     rng = np.random.default_rng(seed)
     images = root / 'images'
     images.mkdir(parents=True)
-    ids = [f'{i:016x}' for i in rng.choice(2 ** 40, n_image - 2, replace=False)]
+    ids = [f'{i:016x}' for i in rng.choice(2**40, n_image - 2, replace=False)]
     ids += ['z-\u00fcber', 'A_B']
     for image_id in ids:
         height, width = rng.integers(8, 40, 2)
@@ -45,21 +74,35 @@ def write_split(root: Path, seed: int = 0, n_image: int = 25, n_box: int = 160) 
     boxes = []
     for _ in range(n_box):
         x, y = (sorted(rng.choice(grid, 2), key=float) for _ in range(2))
-        boxes.append([rng.choice(ids[:-1]), 'xclick', rng.choice(mids), '1', *x, *y,
-                      *rng.choice(['-1', '0', '0', '1'], 5)])
+        boxes.append(
+            [
+                rng.choice(ids[:-1]),
+                'xclick',
+                rng.choice(mids),
+                '1',
+                *x,
+                *y,
+                *rng.choice(['-1', '0', '0', '1'], 5),
+            ]
+        )
     for i in rng.choice(n_box, n_box // 3):  # the same box again, often of another class
-        boxes.append([*boxes[i][:2], rng.choice(mids), *boxes[i][3:8],
-                      *rng.choice(['0', '1'], 5)])
-    labels = [[rng.choice(ids), 'verification', rng.choice(mids), rng.choice(['0', '1', '0.7'])]
-              for _ in range(n_box)]
+        boxes.append([*boxes[i][:2], rng.choice(mids), *boxes[i][3:8], *rng.choice(['0', '1'], 5)])
+    labels = [
+        [rng.choice(ids), 'verification', rng.choice(mids), rng.choice(['0', '1', '0.7'])]
+        for _ in range(n_box)
+    ]
     with open(root / 'hierarchy.json', 'w') as f:
         json.dump(HIERARCHY, f)
     with open(root / 'classes.csv', 'w', newline='') as f:
         csv.writer(f).writerows(CLASSES)
-    return {'boxes': write_csv(root / 'boxes.csv', BOX_COLUMNS, boxes),
-            'labels': write_csv(root / 'labels.csv', LABEL_COLUMNS, labels),
-            'classes': root / 'classes.csv', 'hierarchy': root / 'hierarchy.json',
-            'images': images, 'out': root / 'split.index'}
+    return {
+        'boxes': write_csv(root / 'boxes.csv', BOX_COLUMNS, boxes),
+        'labels': write_csv(root / 'labels.csv', LABEL_COLUMNS, labels),
+        'classes': root / 'classes.csv',
+        'hierarchy': root / 'hierarchy.json',
+        'images': images,
+        'out': root / 'split.index',
+    }
 
 
 def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
@@ -71,12 +114,15 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
     """
     class_ids = {mid: i for i, (mid, _) in enumerate(CLASSES)}
     split: dict = {}
-    counts = dict(boxes=0, clipped=0, degenerate=0, box_unknown=0, labels=0, label_unknown=0,
-                  unverified=0)
+    counts = dict(
+        boxes=0, clipped=0, degenerate=0, box_unknown=0, labels=0, label_unknown=0, unverified=0
+    )
 
     def entry(image_id):
-        return split.setdefault(image_id, {'objects': {}, 'positive': set(), 'negative': set(),
-                                           'rows': []})
+        return split.setdefault(
+            image_id, {'objects': {}, 'positive': set(), 'negative': set(), 'rows': []}
+        )
+
     with open(boxes, newline='') as f:
         for row in csv.DictReader(f):
             image = entry(row['ImageID'])
@@ -91,7 +137,7 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
             counts['boxes'] += 1
             counts['clipped'] += any(b != c for b, c in zip(bbox, corners))
             label = class_ids[row['LabelName']]
-            flags = sum(2 ** k for k, name in enumerate(FLAG_COLUMNS) if row.get(name) == '1')
+            flags = sum(2**k for k, name in enumerate(FLAG_COLUMNS) if row.get(name) == '1')
             image['rows'].append((label, bbox, flags))
             merged = image['objects'].setdefault(bbox, [set(), 0])
             merged[0].add(label)
@@ -121,20 +167,20 @@ def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
         length = int(rng.integers(1, 30))
         kind = rng.integers(9)
         if kind == 0:
-            data[at:at + 1] = bytes([rng.integers(256)])
+            data[at : at + 1] = bytes([rng.integers(256)])
         elif kind == 1:
-            data[at:at + 1] = bytes([rng.choice(list(telling))])
+            data[at : at + 1] = bytes([rng.choice(list(telling))])
         elif kind == 2:
             data[at:at] = bytes([rng.choice(list(telling))])
         elif kind == 3:
-            del data[at:at + length]
+            del data[at : at + length]
         elif kind == 4:
             start = int(rng.integers(len(data) + 1))
-            data[at:at] = data[start:start + length]
+            data[at:at] = data[start : start + length]
         elif kind == 5:
             del data[at:]
         elif kind == 6:
-            data[at:at + length] = data[at:at + length][::-1]
+            data[at : at + length] = data[at : at + length][::-1]
         else:
             lines = data.splitlines(keepends=True)
             if lines:
@@ -148,8 +194,9 @@ def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
 @pytest.fixture(scope='session')
 def made() -> SimpleNamespace:
     """The functions of this file."""
-    return SimpleNamespace(write_csv=write_csv, write_split=write_split, read_slowly=read_slowly,
-                           mutate=mutate)
+    return SimpleNamespace(
+        write_csv=write_csv, write_split=write_split, read_slowly=read_slowly, mutate=mutate
+    )
 
 
 @pytest.fixture

@@ -25,15 +25,19 @@ def test_read_classes(tmp_path, head):
     assert read_classes(path) == Classes(('/m/b', '/m/a'), ('Cat, domestic', 'Duck'))
 
 
-@pytest.mark.parametrize('content, said', [
-    (b'', 'no classes'),
-    (b'LabelName,DisplayName\n', 'no classes'),
-    (b'/m/a,Duck\n/m/b\n', 'line 2: expected mid,name'),
-    (b'/m/a,Duck\n\n/m/b,Cat,domestic\n', 'line 3: expected mid,name'),
-    (b'/m/a,Duck\n,Cat\n', 'line 2'),
-    (b'/m/a,Duck\n/m/b,"Cat\n', 'line 2'),
-    (b'/m/a,Duck\n/m/b,Cat\n/m/a,Goose\n', "line 3: class '/m/a' was already given in line 1"),
-    (b'/m/a,D\xffck\n', 'UTF-8')])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'', 'no classes'),
+        (b'LabelName,DisplayName\n', 'no classes'),
+        (b'/m/a,Duck\n/m/b\n', 'line 2: expected mid,name'),
+        (b'/m/a,Duck\n\n/m/b,Cat,domestic\n', 'line 3: expected mid,name'),
+        (b'/m/a,Duck\n,Cat\n', 'line 2'),
+        (b'/m/a,Duck\n/m/b,"Cat\n', 'line 2'),
+        (b'/m/a,Duck\n/m/b,Cat\n/m/a,Goose\n', "line 3: class '/m/a' was already given in line 1"),
+        (b'/m/a,D\xffck\n', 'UTF-8'),
+    ],
+)
 def test_malformed_classes(tmp_path, content, said):
     path = tmp_path / 'classes.csv'
     path.write_bytes(content)

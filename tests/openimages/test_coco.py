@@ -19,8 +19,17 @@ from pfdet.openimages.hierarchy import challenge_hierarchy, flat_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.tables import GROUP_OF
 
-CATEGORIES = {1: 'person', 18: 'dog', 74: 'mouse', 88: 'teddy bear', 23: 'bear', 34: 'frisbee',
-              3: 'car', 8: 'truck', 67: 'dining table'}
+CATEGORIES = {
+    1: 'person',
+    18: 'dog',
+    74: 'mouse',
+    88: 'teddy bear',
+    23: 'bear',
+    34: 'frisbee',
+    3: 'car',
+    8: 'truck',
+    67: 'dining table',
+}
 
 
 def class_id(name):
@@ -30,23 +39,42 @@ def class_id(name):
 def instances():
     """Four images in a mixed order, one of them without annotations."""
     return {
-        'info': {'year': 2017}, 'licenses': [],
-        'images': [{'id': 30, 'file_name': '000030.jpg', 'width': 200, 'height': 100},
-                   {'id': 4, 'file_name': '000004.png', 'width': 640, 'height': 480},
-                   {'id': 9, 'file_name': 'sub/000009.jpg', 'width': 100, 'height': 100},
-                   {'id': 5, 'file_name': '000005.jpg', 'width': 50, 'height': 50}],
+        'info': {'year': 2017},
+        'licenses': [],
+        'images': [
+            {'id': 30, 'file_name': '000030.jpg', 'width': 200, 'height': 100},
+            {'id': 4, 'file_name': '000004.png', 'width': 640, 'height': 480},
+            {'id': 9, 'file_name': 'sub/000009.jpg', 'width': 100, 'height': 100},
+            {'id': 5, 'file_name': '000005.jpg', 'width': 50, 'height': 50},
+        ],
         'annotations': [
-            {'id': 1, 'image_id': 30, 'category_id': 1, 'bbox': [20, 10, 50, 40.5], 'iscrowd': 0,
-             'segmentation': [[1, 2, 3, 4, 5, 6]], 'area': 10},
-            {'id': 2, 'image_id': 30, 'category_id': 1, 'bbox': [0, 0, 200, 100], 'iscrowd': 1,
-             'segmentation': {'counts': [1, 2], 'size': [100, 200]}},
+            {
+                'id': 1,
+                'image_id': 30,
+                'category_id': 1,
+                'bbox': [20, 10, 50, 40.5],
+                'iscrowd': 0,
+                'segmentation': [[1, 2, 3, 4, 5, 6]],
+                'area': 10,
+            },
+            {
+                'id': 2,
+                'image_id': 30,
+                'category_id': 1,
+                'bbox': [0, 0, 200, 100],
+                'iscrowd': 1,
+                'segmentation': {'counts': [1, 2], 'size': [100, 200]},
+            },
             {'id': 3, 'image_id': 4, 'category_id': 74, 'bbox': [630, 0, 20, 48]},
             {'id': 4, 'image_id': 4, 'category_id': 88, 'bbox': [64, 48, 64, 48]},
             {'id': 5, 'image_id': 4, 'category_id': 34, 'bbox': [64, 48, 64, 48]},
             {'id': 6, 'image_id': 9, 'category_id': 18, 'bbox': [5, 5, 0, 10]},
-            {'id': 7, 'image_id': 9, 'category_id': 8, 'bbox': [10, 20, 30, 40]}],
-        'categories': [{'id': k, 'name': name, 'supercategory': 'x'}
-                       for k, name in CATEGORIES.items()]}
+            {'id': 7, 'image_id': 9, 'category_id': 8, 'bbox': [10, 20, 30, 40]},
+        ],
+        'categories': [
+            {'id': k, 'name': name, 'supercategory': 'x'} for k, name in CATEGORIES.items()
+        ],
+    }
 
 
 def write(path, data):
@@ -74,24 +102,37 @@ def test_decisions_on_the_80_classes():
     classes, names = challenge_classes(), challenge_classes().names
     decisions = {d.coco: d for d in decide(list(read_mapping()), classes)}
     assert len(decisions) == 80
-    chosen = {name: names[d.class_id] if d.class_id >= 0 else None
-              for name, d in decisions.items()}
+    chosen = {name: names[d.class_id] if d.class_id >= 0 else None for name, d in decisions.items()}
     # A class of the same name is not always the one: COCO's mouse is a computer's.
     assert chosen['mouse'] == 'Computer mouse'
     assert chosen['dog'] == 'Dog' and chosen['person'] == 'Person' and chosen['clock'] == 'Clock'
     assert chosen['tv'] == 'Television' and chosen['cell phone'] == 'Mobile phone'
     assert chosen['cow'] == 'Cattle' and chosen['dining table'] == 'Kitchen & dining room table'
     assert {name for name, found in chosen.items() if found is None} == {
-        'frisbee', 'hair drier', 'parking meter', 'remote', 'toothbrush'}
+        'frisbee',
+        'hair drier',
+        'parking meter',
+        'remote',
+        'toothbrush',
+    }
     found = [d.class_id for d in decisions.values() if d.class_id >= 0]
     assert len(set(found)) == len(found) == 75
     for name, d in decisions.items():
-        assert d.how == ('not among the classes' if d.class_id < 0 else
-                         'same name' if chosen[name].casefold() == name else
-                         'mapping file' if len(d.candidates) == 1 else 'chosen of several')
+        assert d.how == (
+            'not among the classes'
+            if d.class_id < 0
+            else 'same name'
+            if chosen[name].casefold() == name
+            else 'mapping file'
+            if len(d.candidates) == 1
+            else 'chosen of several'
+        )
         assert d.class_id < 0 or d.class_id in d.candidates
     assert [d.how for d in decide(['Person', 'hovercraft', 'cup'], classes)] == [
-        'same name', 'no class of COCO', 'chosen of several']
+        'same name',
+        'no class of COCO',
+        'chosen of several',
+    ]
 
 
 def test_every_annotation_is_there(built, images):
@@ -101,41 +142,73 @@ def test_every_annotation_is_there(built, images):
     ids = [index.image_id(i) for i in range(len(index))]
     assert ids == ['000004', '000005', '000030', 'sub/000009']
     assert [index.image_path(i) for i in range(4)] == [
-        images / name for name in ('000004.png', '000005.jpg', '000030.jpg', 'sub/000009.jpg')]
-    assert [index.image_size(i) for i in range(4)] == [
-        (480, 640), (50, 50), (100, 200), (100, 100)]
+        images / name for name in ('000004.png', '000005.jpg', '000030.jpg', 'sub/000009.jpg')
+    ]
+    assert [index.image_size(i) for i in range(4)] == [(480, 640), (50, 50), (100, 200), (100, 100)]
     one = index.annotation(2)
-    np.testing.assert_allclose(one.bbox, [[0, 0, 1, 1], [.1, .1, .505, .35]], atol=1e-7)
-    np.testing.assert_array_equal(np.argwhere(one.label), [[0, class_id('Person')],
-                                                           [1, class_id('Person')]])
+    np.testing.assert_allclose(one.bbox, [[0, 0, 1, 1], [0.1, 0.1, 0.505, 0.35]], atol=1e-7)
+    np.testing.assert_array_equal(
+        np.argwhere(one.label), [[0, class_id('Person')], [1, class_id('Person')]]
+    )
     np.testing.assert_array_equal(one.flags, [GROUP_OF, 0])
     other = index.annotation(0)
-    np.testing.assert_allclose(other.bbox, [[0, 630 / 640, .1, 1], [.1, .1, .2, .2]], atol=1e-7)
-    np.testing.assert_array_equal(np.argwhere(other.label)[:, 1], [
-        class_id('Computer mouse'), class_id('Teddy bear')])
+    np.testing.assert_allclose(
+        other.bbox, [[0, 630 / 640, 0.1, 1], [0.1, 0.1, 0.2, 0.2]], atol=1e-7
+    )
+    np.testing.assert_array_equal(
+        np.argwhere(other.label)[:, 1], [class_id('Computer mouse'), class_id('Teddy bear')]
+    )
     assert len(index.annotation(1).bbox) == 0
     counts = report.counts
-    assert (counts['annotations'], counts['objects'], counts['unmapped'], counts['degenerate'],
-            counts['clipped'], counts['crowd'], counts['missing']) == (7, 5, 1, 1, 1, 1, 0)
-    assert report.annotations == {'person': 2, 'dog': 1, 'mouse': 1, 'teddy bear': 1, 'bear': 0,
-                                  'frisbee': 1, 'car': 0, 'truck': 1, 'dining table': 0}
+    assert (
+        counts['annotations'],
+        counts['objects'],
+        counts['unmapped'],
+        counts['degenerate'],
+        counts['clipped'],
+        counts['crowd'],
+        counts['missing'],
+    ) == (7, 5, 1, 1, 1, 1, 0)
+    assert report.annotations == {
+        'person': 2,
+        'dog': 1,
+        'mouse': 1,
+        'teddy bear': 1,
+        'bear': 0,
+        'frisbee': 1,
+        'car': 0,
+        'truck': 1,
+        'dining table': 0,
+    }
 
 
 def test_verified_classes(built):
     index, _ = built
-    every = {class_id(name) for name in (
-        'Person', 'Dog', 'Computer mouse', 'Teddy bear', 'Bear', 'Car', 'Truck',
-        'Kitchen & dining room table')}
+    every = {
+        class_id(name)
+        for name in (
+            'Person',
+            'Dog',
+            'Computer mouse',
+            'Teddy bear',
+            'Bear',
+            'Car',
+            'Truck',
+            'Kitchen & dining room table',
+        )
+    }
     expected = [
         ({'Computer mouse', 'Teddy bear'}, {'Bear'}),  # a teddy bear is a Bear
         (set(), set()),
         ({'Person'}, set()),
-        ({'Dog', 'Truck'}, {'Car'})]  # the truck may be a van, which is a Car
+        ({'Dog', 'Truck'}, {'Car'}),
+    ]  # the truck may be a van, which is a Car
     for i, (positive, unknown) in enumerate(expected):
         one = index.annotation(i)
         assert set(np.flatnonzero(one.positive)) == {class_id(name) for name in positive}
         assert set(np.flatnonzero(one.negative)) == every - {
-            class_id(name) for name in positive | unknown}
+            class_id(name) for name in positive | unknown
+        }
         # Nothing that is present, expanded, is verified absent.
         there = one.positive.astype(int) @ index.hierarchy.closure
         assert not (there.astype(bool) & one.negative).any()
@@ -171,8 +244,9 @@ def test_another_label_space(tmp_path, images):
     index = AnnotationIndex.open(out)
     assert index.classes == classes and index.columns['label'].tolist() == [0]
     with pytest.raises(InputError, match='among the 1 classes'):
-        build_coco_index(tmp_path / 'a.json', images, out, Classes(('/m/2',), ('Bull',)),
-                         flat_hierarchy(1))
+        build_coco_index(
+            tmp_path / 'a.json', images, out, Classes(('/m/2',), ('Bull',)), flat_hierarchy(1)
+        )
 
 
 def without(data, section, at, key):
@@ -183,38 +257,55 @@ def put(data, section, at, key, value):
     data[section][at][key] = value
 
 
-@pytest.mark.parametrize('change, named', [
-    *[(lambda d, s=s: d.pop(s), s) for s in ('images', 'annotations', 'categories')],
-    *[(lambda d, k=k: without(d, 'images', 2, k), rf"images\[2\] has no '{k}'")
-      for k in ('id', 'file_name', 'width', 'height')],
-    *[(lambda d, k=k: without(d, 'annotations', 3, k), rf"annotations\[3\] has no '{k}'")
-      for k in ('image_id', 'category_id', 'bbox')],
-    (lambda d: without(d, 'categories', 1, 'name'), r"categories\[1\] has no 'name'"),
-    (lambda d: put(d, 'annotations', 2, 'category_id', 999), r'annotations\[2\].*category_id 999'),
-    (lambda d: put(d, 'annotations', 2, 'category_id', [1]), r'annotations\[2\].*category_id'),
-    (lambda d: put(d, 'annotations', 2, 'image_id', 31), r'annotations\[2\].*image_id 31'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3]), r'annotations\[1\].*4 numbers'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, None]), r'annotations\[1\].*4 numbers'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, float('nan')]), r'annotations\[1\]'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 'x']), r'annotations\[1\]'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 10 ** 400]), r'annotations\[1\]'),
-    (lambda d: put(d, 'annotations', 1, 'bbox', {'x': 1}), r'annotations\[1\]'),
-    (lambda d: put(d, 'annotations', 4, 'iscrowd', 'no'), r'annotations\[4\] has iscrowd'),
-    (lambda d: put(d, 'images', 1, 'width', 0), r'images\[1\].*pixels'),
-    (lambda d: put(d, 'images', 1, 'width', 'wide'), r'images\[1\] has width'),
-    (lambda d: put(d, 'images', 1, 'id', 30), r'images\[1\] has the id 30 of images\[0\]'),
-    (lambda d: put(d, 'images', 1, 'id', None), r'images\[1\] has id null'),
-    (lambda d: put(d, 'images', 1, 'file_name', '000030.png'), r'images\[1\] has the file_name'),
-    (lambda d: put(d, 'images', 1, 'file_name', '\ud800.jpg'), r'images\[1\] has file_name'),
-    (lambda d: put(d, 'images', 1, 'file_name', ''), r'images\[1\] has file_name'),
-    (lambda d: put(d, 'categories', 1, 'id', 1), r'categories\[1\] has the id 1'),
-    (lambda d: put(d, 'categories', 1, 'name', 'person'), r'categories\[1\] has the name'),
-    (lambda d: d.update(images=[]), 'no images'), (lambda d: d.update(images={}), 'images'),
-    (lambda d: d['annotations'].append(7), r'annotations\[7\] is 7'),
-    (lambda d: d.update(annotations=[]), 'no annotation of a COCO class'),
-    (lambda d: d.update(categories=[]), 'category_id'),
-    (lambda d: [c.update(name=c['name'] + '?') for c in d['categories']], 'no annotation of a'),
-])
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        *[(lambda d, s=s: d.pop(s), s) for s in ('images', 'annotations', 'categories')],
+        *[
+            (lambda d, k=k: without(d, 'images', 2, k), rf"images\[2\] has no '{k}'")
+            for k in ('id', 'file_name', 'width', 'height')
+        ],
+        *[
+            (lambda d, k=k: without(d, 'annotations', 3, k), rf"annotations\[3\] has no '{k}'")
+            for k in ('image_id', 'category_id', 'bbox')
+        ],
+        (lambda d: without(d, 'categories', 1, 'name'), r"categories\[1\] has no 'name'"),
+        (
+            lambda d: put(d, 'annotations', 2, 'category_id', 999),
+            r'annotations\[2\].*category_id 999',
+        ),
+        (lambda d: put(d, 'annotations', 2, 'category_id', [1]), r'annotations\[2\].*category_id'),
+        (lambda d: put(d, 'annotations', 2, 'image_id', 31), r'annotations\[2\].*image_id 31'),
+        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3]), r'annotations\[1\].*4 numbers'),
+        (
+            lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, None]),
+            r'annotations\[1\].*4 numbers',
+        ),
+        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, float('nan')]), r'annotations\[1\]'),
+        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 'x']), r'annotations\[1\]'),
+        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 10**400]), r'annotations\[1\]'),
+        (lambda d: put(d, 'annotations', 1, 'bbox', {'x': 1}), r'annotations\[1\]'),
+        (lambda d: put(d, 'annotations', 4, 'iscrowd', 'no'), r'annotations\[4\] has iscrowd'),
+        (lambda d: put(d, 'images', 1, 'width', 0), r'images\[1\].*pixels'),
+        (lambda d: put(d, 'images', 1, 'width', 'wide'), r'images\[1\] has width'),
+        (lambda d: put(d, 'images', 1, 'id', 30), r'images\[1\] has the id 30 of images\[0\]'),
+        (lambda d: put(d, 'images', 1, 'id', None), r'images\[1\] has id null'),
+        (
+            lambda d: put(d, 'images', 1, 'file_name', '000030.png'),
+            r'images\[1\] has the file_name',
+        ),
+        (lambda d: put(d, 'images', 1, 'file_name', '\ud800.jpg'), r'images\[1\] has file_name'),
+        (lambda d: put(d, 'images', 1, 'file_name', ''), r'images\[1\] has file_name'),
+        (lambda d: put(d, 'categories', 1, 'id', 1), r'categories\[1\] has the id 1'),
+        (lambda d: put(d, 'categories', 1, 'name', 'person'), r'categories\[1\] has the name'),
+        (lambda d: d.update(images=[]), 'no images'),
+        (lambda d: d.update(images={}), 'images'),
+        (lambda d: d['annotations'].append(7), r'annotations\[7\] is 7'),
+        (lambda d: d.update(annotations=[]), 'no annotation of a COCO class'),
+        (lambda d: d.update(categories=[]), 'category_id'),
+        (lambda d: [c.update(name=c['name'] + '?') for c in d['categories']], 'no annotation of a'),
+    ],
+)
 def test_bad_content_is_one_line(change, named, tmp_path, images):
     data = instances()
     change(data)
@@ -225,8 +316,19 @@ def test_bad_content_is_one_line(change, named, tmp_path, images):
     assert not (tmp_path / 'coco.index').exists()
 
 
-@pytest.mark.parametrize('text', ['', '[]', '7', '{"images": [', '[' * 100_000, '{"a": 1} x',
-                                  '{"images": ' + '9' * 5000 + '}', 'null'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '[]',
+        '7',
+        '{"images": [',
+        '[' * 100_000,
+        '{"a": 1} x',
+        '{"images": ' + '9' * 5000 + '}',
+        'null',
+    ],
+)
 def test_bad_json_is_one_line(text, tmp_path, images):
     path = write(tmp_path / 'bad.json', text)
     with pytest.raises(InputError, match='bad.json'):
@@ -241,7 +343,7 @@ def test_bad_json_is_one_line(text, tmp_path, images):
 def test_mutated_files_are_refused_or_sound(tmp_path, images):
     """Values replaced anywhere, and bytes: never another exception, never a wrong index."""
     choose = random.Random(0)
-    values = [None, True, -1, 0, 1.5, 10 ** 30, 'x', '', [], {}, [1], {'id': 1}, float('inf')]
+    values = [None, True, -1, 0, 1.5, 10**30, 'x', '', [], {}, [1], {'id': 1}, float('inf')]
     refused = 0
     for n in range(300):
         data = instances()
@@ -293,11 +395,16 @@ def test_command(tmp_path, images, capsys):
     assert len(lines) == 81 and any('Computer mouse' in line for line in lines)
 
 
-@pytest.mark.parametrize('arguments, named', [
-    ([], '--annotations: missing'), (['--images', 'x'], '--annotations'),
-    (['--annotations', 'x', '--images', 'x'], '--out'),
-    (['--annotations', 'x', '--table'], '--images'),
-    (['--table', '--classes', 'x'], '--hierarchy')])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        ([], '--annotations: missing'),
+        (['--images', 'x'], '--annotations'),
+        (['--annotations', 'x', '--images', 'x'], '--out'),
+        (['--annotations', 'x', '--table'], '--images'),
+        (['--table', '--classes', 'x'], '--hierarchy'),
+    ],
+)
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(InputError, match=named):
         main(arguments)
@@ -306,9 +413,21 @@ def test_bad_arguments_are_named(arguments, named):
 def test_as_a_program(tmp_path):
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, '-m', 'pfdet.openimages.coco', '--annotations', str(tmp_path / 'no.json'),
-         '--images', str(tmp_path), '--out', str(tmp_path / 'out.index')], capture_output=True,
-        text=True, env={**os.environ, 'PYTHONPATH': str(root)})
+        [
+            sys.executable,
+            '-m',
+            'pfdet.openimages.coco',
+            '--annotations',
+            str(tmp_path / 'no.json'),
+            '--images',
+            str(tmp_path),
+            '--out',
+            str(tmp_path / 'out.index'),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+    )
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     assert 'no.json' in done.stderr

@@ -42,16 +42,21 @@ def index_of(path, images, hierarchy=CHAIN):
     columns = {
         'id_offsets': offsets_of([4] * n),
         'id_bytes': np.frombuffer(b''.join(b'%04d' % i for i in range(n)), np.uint8),
-        'image_size': np.full((n, 2), 100, np.int32), 'image_suffix': np.zeros(n, np.uint8),
+        'image_size': np.full((n, 2), 100, np.int32),
+        'image_suffix': np.zeros(n, np.uint8),
         'object_offsets': offsets_of([len(image) for image in images]),
         'bbox': np.array([bbox for bbox, _, _ in objects], np.float32).reshape(-1, 4),
         'flags': np.array([flags for _, _, flags in objects], np.uint8),
         'label_offsets': offsets_of([len(labels) for _, labels, _ in objects]),
         'label': np.array([c for _, labels, _ in objects for c in sorted(labels)], np.int16),
-        'positive_offsets': np.zeros(n + 1, np.int32), 'positive': np.zeros(0, np.int16),
-        'negative_offsets': np.zeros(n + 1, np.int32), 'negative': np.zeros(0, np.int16)}
-    classes = Classes(tuple(f'/m/{c}' for c in range(n_class)),
-                      tuple(f'class {c}' for c in range(n_class)))
+        'positive_offsets': np.zeros(n + 1, np.int32),
+        'positive': np.zeros(0, np.int16),
+        'negative_offsets': np.zeros(n + 1, np.int32),
+        'negative': np.zeros(0, np.int16),
+    }
+    classes = Classes(
+        tuple(f'/m/{c}' for c in range(n_class)), tuple(f'class {c}' for c in range(n_class))
+    )
     write_index(path, columns, classes, hierarchy, path.parent, ['.jpg'], {})
     return AnnotationIndex.open(path)
 
@@ -60,7 +65,7 @@ def iou(a, b):
     height = min(a[2], b[2]) - max(a[0], b[0])
     width = min(a[3], b[3]) - max(a[1], b[1])
     if height <= 0 or width <= 0:
-        return 0.
+        return 0.0
     shared = height * width
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
@@ -73,8 +78,9 @@ def slow_rates(index, iou_thresh=0.9, group_of=False, expanded=False):
     for i in range(len(index)):
         annotation = index.annotation(i)
         groups = []
-        for bbox, label, flags in zip(annotation.bbox.astype(float).tolist(), annotation.label,
-                                      annotation.flags):
+        for bbox, label, flags in zip(
+            annotation.bbox.astype(float).tolist(), annotation.label, annotation.flags
+        ):
             if flags & GROUP_OF and not group_of:
                 continue
             if expanded:
@@ -99,16 +105,20 @@ def shifted(bbox, by):
 
 @pytest.fixture
 def by_hand(tmp_path):
-    box, far = [0., 0., .5, .5], [.5, .5, 1., .75]
-    return index_of(tmp_path / 'hand.index', [
-        [(box, [A, D], 0), (far, [A], 0)],
-        # Shifted by 0.02 of 0.5, two boxes have an IoU of 0.48 / 0.52 = 0.92; by 0.04, 0.85:
-        # the first and the last are one object by way of the second.
-        [(box, [A], 0), (shifted(box, .02), [B], 0), (shifted(box, .04), [A], 0)],
-        [(box, [A], 0), (shifted(box, .04), [D], 0)],
-        [],
-        [(box, [A, D], GROUP_OF), (shifted(box, .02), [B], 0)],
-        [(box, [C], 0)]])
+    box, far = [0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 0.75]
+    return index_of(
+        tmp_path / 'hand.index',
+        [
+            [(box, [A, D], 0), (far, [A], 0)],
+            # Shifted by 0.02 of 0.5, two boxes have an IoU of 0.48 / 0.52 = 0.92; by 0.04, 0.85:
+            # the first and the last are one object by way of the second.
+            [(box, [A], 0), (shifted(box, 0.02), [B], 0), (shifted(box, 0.04), [A], 0)],
+            [(box, [A], 0), (shifted(box, 0.04), [D], 0)],
+            [],
+            [(box, [A, D], GROUP_OF), (shifted(box, 0.02), [B], 0)],
+            [(box, [C], 0)],
+        ],
+    )
 
 
 def test_by_hand(by_hand):
@@ -143,21 +153,24 @@ def random_index(path, seed, n_image=60):
     for _ in range(n_image):
         image = []
         for _ in range(rng.integers(0, 14)):
-            size = rng.choice([.1, .2, .25, .5], 2)
-            at = rng.choice(np.linspace(0, .45, 7), 2)
+            size = rng.choice([0.1, 0.2, 0.25, 0.5], 2)
+            at = rng.choice(np.linspace(0, 0.45, 7), 2)
             bbox = np.concatenate([at, at + size])
             for _ in range(rng.choice([1, 1, 2, 3])):
-                near = bbox + rng.uniform(-.04, .04, 4) * np.tile(size, 2)
+                near = bbox + rng.uniform(-0.04, 0.04, 4) * np.tile(size, 2)
                 labels = rng.choice(4, rng.integers(1, 4), replace=False).tolist()
-                image.append((near.astype(np.float32), labels,
-                              GROUP_OF if rng.random() < .1 else 0))
+                image.append(
+                    (near.astype(np.float32), labels, GROUP_OF if rng.random() < 0.1 else 0)
+                )
         images.append(image)
     return index_of(path, images)
 
 
 @pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('options', [
-    {}, {'group_of': True}, {'expanded': True}, {'iou_thresh': 1.}, {'iou_thresh': .5}])
+@pytest.mark.parametrize(
+    'options',
+    [{}, {'group_of': True}, {'expanded': True}, {'iou_thresh': 1.0}, {'iou_thresh': 0.5}],
+)
 def test_equals_the_slow_double_loop(tmp_path, seed, options):
     index = random_index(tmp_path / 'random.index', seed)
     count, both = slow_rates(index, **options)
@@ -176,7 +189,8 @@ def test_blocks_make_no_difference(tmp_path):
         assert len(pieces) > 1
         assert sum(piece.shape[0] for piece in pieces) == next(label_sets(index)).shape[0]
         np.testing.assert_array_equal(
-            sum(np.bincount(piece.indices, minlength=4) for piece in pieces), whole.count)
+            sum(np.bincount(piece.indices, minlength=4) for piece in pieces), whole.count
+        )
 
 
 def test_an_index_without_objects(tmp_path):
@@ -188,12 +202,12 @@ def test_an_index_without_objects(tmp_path):
 
 def test_groups_are_components():
     rng = np.random.default_rng(0)
-    at = rng.uniform(0, .05, (200, 2))
-    bbox = np.concatenate([at, at + rng.uniform(.4, .5, (200, 2))], axis=1)
+    at = rng.uniform(0, 0.05, (200, 2))
+    bbox = np.concatenate([at, at + rng.uniform(0.4, 0.5, (200, 2))], axis=1)
     image = np.sort(rng.integers(0, 20, 200))
     group = np.arange(200)
     for a, b in itertools.combinations(range(200), 2):
-        if image[a] == image[b] and iou(bbox[a], bbox[b]) >= .9:
+        if image[a] == image[b] and iou(bbox[a], bbox[b]) >= 0.9:
             group[group == group[b]] = group[a]
     found = group_boxes(bbox, image)
     assert 20 < found.max() + 1 < 200
@@ -203,15 +217,15 @@ def test_groups_are_components():
 
 
 def test_with_hierarchy():
-    rates = np.full((4, 4), .25, np.float32)
+    rates = np.full((4, 4), 0.25, np.float32)
     np.fill_diagonal(rates, 0)
-    for rate in (0., 1.):
+    for rate in (0.0, 1.0):
         found = with_hierarchy(rates, CHAIN, rate)
         related = [(1, 0), (2, 1), (2, 0)]
         for i, j in itertools.product(range(4), repeat=2):
             expected = rate if (i, j) in related or (j, i) in related else rates[i, j]
             assert found[i, j] == expected
-    assert found.dtype == np.float32 and rates[1, 0] == .25
+    assert found.dtype == np.float32 and rates[1, 0] == 0.25
     np.testing.assert_array_equal(with_hierarchy(rates, flat_hierarchy(4)), rates)
     with pytest.raises(ValueError, match='4 classes'):
         with_hierarchy(rates[:3, :3], CHAIN)
@@ -224,8 +238,8 @@ def test_confused_pairs(by_hand):
     rates = concurrent_rates(by_hand)
     pairs = confused_pairs(rates)
     assert [(p.i, p.j) for p in pairs] == [(B, A), (D, A), (A, B), (A, D)]
-    assert pairs[0] == (B, A, .5, .25, 1, 2)
-    assert [(p.i, p.j) for p in confused_pairs(rates, .3)] == [(B, A), (D, A)]
+    assert pairs[0] == (B, A, 0.5, 0.25, 1, 2)
+    assert [(p.i, p.j) for p in confused_pairs(rates, 0.3)] == [(B, A), (D, A)]
     leaves = by_hand.hierarchy.is_leaf
     assert confused_pairs(rates, among=leaves) == []
     assert [(p.i, p.j) for p in confused_pairs(rates, min_count=3)] == [(A, B), (A, D)]
@@ -237,10 +251,11 @@ def test_files(by_hand, tmp_path):
     write_concurrent_rates(path, rates, by_hand.classes)
     back = read_concurrent_rates(path, by_hand.classes)
     np.testing.assert_array_equal(back.rates, rates.rates)
-    assert (back.iou_thresh, back.group_of, back.expanded) == (.9, False, False)
+    assert (back.iou_thresh, back.group_of, back.expanded) == (0.9, False, False)
     some = Classes(('/m/3', '/m/0'), ('class 3', 'class 0'))
-    np.testing.assert_array_equal(read_concurrent_rates(path, some).rates,
-                                  rates.rates[np.ix_([3, 0], [3, 0])])
+    np.testing.assert_array_equal(
+        read_concurrent_rates(path, some).rates, rates.rates[np.ix_([3, 0], [3, 0])]
+    )
     write_pairs_csv(tmp_path / 'pairs.csv', confused_pairs(rates), by_hand.classes)
     lines = (tmp_path / 'pairs.csv').read_text().splitlines()
     assert lines[0].startswith('LabelName,DisplayName,AsLabelName')
@@ -258,9 +273,16 @@ def test_bad_files_are_refused(by_hand, tmp_path):
         read_concurrent_rates(tmp_path / 'missing.npz', by_hand.classes)
     np.savez(tmp_path / 'other.npz', x=np.arange(3))
     np.save(tmp_path / 'single.npy', np.arange(3))
-    np.savez(tmp_path / 'shapes.npz', mids=np.array(['/m/0']), count=np.zeros(2), iou_thresh=.9,
-             both=np.zeros((2, 2)), group_of=False, expanded=False)
-    for name, data in (('empty', b''), ('text', b'rates'), ('half', whole[:len(whole) // 2])):
+    np.savez(
+        tmp_path / 'shapes.npz',
+        mids=np.array(['/m/0']),
+        count=np.zeros(2),
+        iou_thresh=0.9,
+        both=np.zeros((2, 2)),
+        group_of=False,
+        expanded=False,
+    )
+    for name, data in (('empty', b''), ('text', b'rates'), ('half', whole[: len(whole) // 2])):
         (tmp_path / f'{name}.npz').write_bytes(data)
     for name in ('other.npz', 'single.npy', 'shapes.npz', 'empty.npz', 'text.npz', 'half.npz'):
         with pytest.raises(InputError, match=name):
@@ -288,24 +310,41 @@ def test_mutated_files_are_refused_or_the_same(by_hand, tmp_path):
     assert 100 < refused < 300
 
 
-@pytest.mark.parametrize('knobs', [
-    Knobs(seed=1, images=800, validation_images=1, long_side=64),
-    Knobs(seed=2, images=800, validation_images=1, long_side=64, torch_flashlight=(.3, .8),
-          leopard_cheetah=(.9, .25))])
+@pytest.mark.parametrize(
+    'knobs',
+    [
+        Knobs(seed=1, images=800, validation_images=1, long_side=64),
+        Knobs(
+            seed=2,
+            images=800,
+            validation_images=1,
+            long_side=64,
+            torch_flashlight=(0.3, 0.8),
+            leopard_cheetah=(0.9, 0.25),
+        ),
+    ],
+)
 def test_planted_rates_come_back(tmp_path, knobs):
     data = tmp_path / 'mini'
     make_mini(data, knobs, workers=1)
-    build_index(data / 'train-annotations-bbox.csv',
-                data / 'train-annotations-human-imagelabels.csv', data / 'class-descriptions.csv',
-                data / 'hierarchy.json', data / 'train', tmp_path / 'train.index')
+    build_index(
+        data / 'train-annotations-bbox.csv',
+        data / 'train-annotations-human-imagelabels.csv',
+        data / 'class-descriptions.csv',
+        data / 'hierarchy.json',
+        data / 'train',
+        tmp_path / 'train.index',
+    )
     index = AnnotationIndex.open(tmp_path / 'train.index')
     found = concurrent_rates(index)
     names = index.classes.names
-    for one, other, planted in (('Torch', 'Flashlight', knobs.torch_flashlight),
-                                ('Leopard', 'Cheetah', knobs.leopard_cheetah)):
+    for one, other, planted in (
+        ('Torch', 'Flashlight', knobs.torch_flashlight),
+        ('Leopard', 'Cheetah', knobs.leopard_cheetah),
+    ):
         i, j = names.index(one), names.index(other)
-        assert found.rates[i, j] == pytest.approx(planted[0], abs=.03)
-        assert found.rates[j, i] == pytest.approx(planted[1], abs=.03)
+        assert found.rates[i, j] == pytest.approx(planted[0], abs=0.03)
+        assert found.rates[j, i] == pytest.approx(planted[1], abs=0.03)
         # With equal coordinates only, two people's boxes of one object are two objects.
         assert concurrent_rates(index, iou_thresh=1).rates[i, j] == 0
     # These are all the confused leaves planted; toy cars are one more, and Car is no leaf.

@@ -26,23 +26,28 @@ def test_the_47_pairs():
 def test_pairs_outside_the_label_space_are_left_out(tmp_path):
     subject, part = read_pairs(CLASSES)
     assert subject.shape == part.shape == (0,) and subject.dtype == np.int64
-    path = write(tmp_path, '\ufeffPartMID,Part,SubjectMID\n'
-                 '/m/b,x,/m/a\n/m/z,y,/m/a\n/m/b,x,/m/a\n/m/c,x,/m/a\n')
+    path = write(
+        tmp_path,
+        '\ufeffPartMID,Part,SubjectMID\n/m/b,x,/m/a\n/m/z,y,/m/a\n/m/b,x,/m/a\n/m/c,x,/m/a\n',
+    )
     subject, part = read_pairs(CLASSES, path)
     assert (subject.tolist(), part.tolist()) == ([0, 0], [1, 2])
 
 
-@pytest.mark.parametrize('text, message', [
-    ('SubjectMID,Part\n/m/a,/m/b\n', 'line 1: no column PartMID'),
-    ('', 'line 1: no column SubjectMID'),
-    ('SubjectMID,PartMID\n/m/a,/m/b\n/m/a,\n', 'line 3: expected two class ids'),
-    ('SubjectMID,PartMID\n/m/a\n', 'line 2: expected two class ids'),
-    ('SubjectMID,PartMID\n/m/a,/m/a\n', 'line 2: /m/a is paired with itself'),
-    ('SubjectMID,PartMID\n/m/x,/m/y\n', 'of its 1 pairs none is'),
-    ('SubjectMID,PartMID\n', 'of its 0 pairs none is'),
-    (b'SubjectMID,PartMID\n\xff\xfe', 'expected pairs as CSV in UTF-8'),
-    ('SubjectMID,PartMID\n"/m/a"b,/m/b\n', 'line 2: expected CSV'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('SubjectMID,Part\n/m/a,/m/b\n', 'line 1: no column PartMID'),
+        ('', 'line 1: no column SubjectMID'),
+        ('SubjectMID,PartMID\n/m/a,/m/b\n/m/a,\n', 'line 3: expected two class ids'),
+        ('SubjectMID,PartMID\n/m/a\n', 'line 2: expected two class ids'),
+        ('SubjectMID,PartMID\n/m/a,/m/a\n', 'line 2: /m/a is paired with itself'),
+        ('SubjectMID,PartMID\n/m/x,/m/y\n', 'of its 1 pairs none is'),
+        ('SubjectMID,PartMID\n', 'of its 0 pairs none is'),
+        (b'SubjectMID,PartMID\n\xff\xfe', 'expected pairs as CSV in UTF-8'),
+        ('SubjectMID,PartMID\n"/m/a"b,/m/b\n', 'line 2: expected CSV'),
+    ],
+)
 def test_bad_files(tmp_path, text, message):
     path = write(tmp_path, text)
     with pytest.raises(InputError, match=message) as e:

@@ -16,12 +16,15 @@ def counted(n_image, bad, **options):
 
 
 def test_too_many_are_a_share_and_a_number():
-    counted(1900, range(19), max_share=.001).check()
-    counted(2000, range(20), max_share=.01).check()
-    counted(3, range(3), max_share=0., least=4).check()
+    counted(1900, range(19), max_share=0.001).check()
+    counted(2000, range(20), max_share=0.01).check()
+    counted(3, range(3), max_share=0.0, least=4).check()
     counted(0, ()).check()
-    for corrupt in (counted(1999, range(20), max_share=.01), counted(20, range(20)),
-                    counted(1000, [3], max_share=0., least=1)):
+    for corrupt in (
+        counted(1999, range(20), max_share=0.01),
+        counted(20, range(20)),
+        counted(1000, [3], max_share=0.0, least=1),
+    ):
         with pytest.raises(InputError, match='cannot be read'):
             corrupt.check()
 
@@ -29,8 +32,10 @@ def test_too_many_are_a_share_and_a_number():
 def test_one_line_says_it():
     with pytest.raises(InputError) as e:
         counted(2000, range(100, 130), n_first=2).check()
-    assert str(e.value) == ('30 of 2,000 images cannot be read (1.5 %): 100.jpg: empty file; '
-                            '101.jpg: empty file; ...; expected at most 1 %')
+    assert str(e.value) == (
+        '30 of 2,000 images cannot be read (1.5 %): 100.jpg: empty file; '
+        '101.jpg: empty file; ...; expected at most 1 %'
+    )
     assert str(counted(7, ())) == '0 of 7 images cannot be read (0 %)'
     assert str(counted(4, [1])) == '1 of 4 images cannot be read (25 %): 1.jpg: empty file'
 
@@ -52,7 +57,7 @@ def test_merged_are_as_if_counted_together():
     assert [place for place, _ in merged.first] == [3, 9, 20, 33]
 
 
-@pytest.mark.parametrize('share', [-.1, 1.5, float('nan')])
+@pytest.mark.parametrize('share', [-0.1, 1.5, float('nan')])
 def test_refuses(share):
     with pytest.raises(ValueError, match='max_share'):
         CorruptImages(share)

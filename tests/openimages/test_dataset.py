@@ -24,8 +24,9 @@ def dataset(split):
 def smooth(height, width):
     """An image that JPEG keeps within a few grey values; asymmetric, its channels differ."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)],
-                    axis=2).astype(np.uint8)
+    return np.stack(
+        [y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)], axis=2
+    ).astype(np.uint8)
 
 
 def encoded(img, form='JPEG', mode='RGB', **options):
@@ -48,7 +49,8 @@ def test_examples(dataset):
         annotation = index.annotation(i)
         assert bbox.dtype == np.float32
         np.testing.assert_allclose(
-            bbox, annotation.bbox * [height, width, height, width], rtol=1e-6)
+            bbox, annotation.bbox * [height, width, height, width], rtol=1e-6
+        )
         for found, wanted in zip((label, flags, positive, negative), annotation[1:]):
             np.testing.assert_array_equal(found, wanted)
         assert image_id == index.image_id(i)
@@ -73,7 +75,7 @@ def test_annotations_are_read_without_images(dataset):
     for path in dataset.index.images.iterdir():
         path.unlink()
     sizes = [dataset.get_size(i) for i in range(25)]
-    assert all(len(dataset.slice[i:i + 1, ('bbox', 'label')][0]) == 2 for i in range(25))
+    assert all(len(dataset.slice[i : i + 1, ('bbox', 'label')][0]) == 2 for i in range(25))
     assert (0, 0) not in sizes
     with pytest.raises(InputError, match='cannot read the image'):
         dataset[0]
@@ -98,12 +100,17 @@ def test_size_of_images_that_came_later(split):
     i = int(np.argmax(np.diff(dataset.index.columns['object_offsets'])))
     img, bbox = dataset.slice[:, ('img', 'bbox')][i]
     np.testing.assert_allclose(
-        bbox, dataset.index.annotation(i).bbox * [*img.shape[1:], *img.shape[1:]], rtol=1e-6)
+        bbox, dataset.index.annotation(i).bbox * [*img.shape[1:], *img.shape[1:]], rtol=1e-6
+    )
 
 
 def _checksum(dataset, results):
-    results.put([float(sum(np.sum(x, dtype=np.float64) for x in dataset[i][:6]))
-                 for i in range(len(dataset))])
+    results.put(
+        [
+            float(sum(np.sum(x, dtype=np.float64) for x in dataset[i][:6]))
+            for i in range(len(dataset))
+        ]
+    )
 
 
 def test_two_processes(dataset):
@@ -117,8 +124,11 @@ def test_two_processes(dataset):
     found = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
-    assert found[0] == found[1] == [
-        float(sum(np.sum(x, dtype=np.float64) for x in dataset[i][:6])) for i in range(25)]
+    assert (
+        found[0]
+        == found[1]
+        == [float(sum(np.sum(x, dtype=np.float64) for x in dataset[i][:6])) for i in range(25)]
+    )
 
 
 @pytest.fixture(scope='module')
@@ -139,16 +149,21 @@ def photographs(tmp_path_factory, made):
     return OpenImagesDataset(AnnotationIndex.open(split['out']))
 
 
-@pytest.mark.parametrize('min_size, max_size', [(1, 1), (25, 1000), (40, 44), (75, 1000), (
-    150, 160), (260, 1000), (500, 700)])
+@pytest.mark.parametrize(
+    'min_size, max_size',
+    [(1, 1), (25, 1000), (40, 44), (75, 1000), (150, 160), (260, 1000), (500, 700)],
+)
 def test_resized_is_resized(photographs, min_size, max_size):
     """Decoding in reduced size changes neither the shape nor, much, the pixels."""
     for i in range(len(photographs)):
         img = photographs.get_resized(i, min_size, max_size)
         whole = photographs.get_image(i)
         expected = resize(whole, min_size, max_size)
-        assert img.shape == expected.shape == (
-            *resized_size(photographs.get_size(i), min_size, max_size), 3)
+        assert (
+            img.shape
+            == expected.shape
+            == (*resized_size(photographs.get_size(i), min_size, max_size), 3)
+        )
         assert img.dtype == np.uint8 and img.flags.c_contiguous
         if min(expected.shape[:2]) * 2 > min(whole.shape[:2]):
             np.testing.assert_array_equal(img, expected)
@@ -159,8 +174,11 @@ def test_resized_is_resized(photographs, min_size, max_size):
 
 def test_resized_decodes_no_more_than_it_must(photographs, monkeypatch):
     decoded = []
-    monkeypatch.setattr(dataset_module, 'read_reduced', lambda *args: decoded.append(
-        read_reduced(*args)) or decoded[-1])
+    monkeypatch.setattr(
+        dataset_module,
+        'read_reduced',
+        lambda *args: decoded.append(read_reduced(*args)) or decoded[-1],
+    )
     for i in range(len(photographs)):
         photographs.get_resized(i, 40, 1000)
     reduced = [img.shape[:2] != size for img, size in decoded]
@@ -181,4 +199,4 @@ def test_resize_shrinks_by_areas():
     img = np.zeros((64, 64, 3), np.uint8)
     img[:, 13] = 255
     for size in (16, 16), (64, 16), (63, 16):
-        np.testing.assert_allclose(resize_to(img, size).mean(), 255 / 64, atol=.5)
+        np.testing.assert_allclose(resize_to(img, size).mean(), 255 / 64, atol=0.5)

@@ -35,8 +35,10 @@ def refusal_of(function, *args):
 
 def test_mutated_classes(made, tmp_path):
     path = tmp_path / 'classes.csv'
-    whole = b''.join(b'/m/%x,%s\n' % (i * i, b'"Name, in %d"' % i if i % 3 else b'Name %d' % i)
-                     for i in range(12))
+    whole = b''.join(
+        b'/m/%x,%s\n' % (i * i, b'"Name, in %d"' % i if i % 3 else b'Name %d' % i)
+        for i in range(12)
+    )
     rng = np.random.default_rng(0)
     n_read = 0
     for _ in range(300):
@@ -44,8 +46,9 @@ def test_mutated_classes(made, tmp_path):
         path.write_bytes(data)
         classes = refusal_of(read_classes, path)
         if not isinstance(classes, InputError):
-            rows = [row for row in csv.reader(io.StringIO(data.decode('utf-8-sig'), newline=''))
-                    if row]
+            rows = [
+                row for row in csv.reader(io.StringIO(data.decode('utf-8-sig'), newline='')) if row
+            ]
             assert list(zip(classes.mids, classes.names)) == [tuple(row) for row in rows]
             n_read += 1
     assert 30 < n_read < 270
@@ -68,9 +71,14 @@ def plain_ancestors(root):
         for child in children.get(name, ()):
             found |= {child} | below(child, above | {name})
         return found
+
     gather(root)
-    return {(child, name) for name in LETTERS.mids for child in below(name, set())
-            if child in LETTERS.ids}
+    return {
+        (child, name)
+        for name in LETTERS.mids
+        for child in below(name, set())
+        if child in LETTERS.ids
+    }
 
 
 def agree_or_refuse(path, text):
@@ -84,16 +92,29 @@ def agree_or_refuse(path, text):
 
 
 def test_mutated_hierarchies(made, tmp_path):
-    tree = {'LabelName': 'root', 'Subcategory': [
-        {'LabelName': 'a', 'Subcategory': [{'LabelName': 'b'}, {'LabelName': 'x', 'Subcategory': [
-            {'LabelName': 'c', 'Part': [{'LabelName': 'd'}]}]}]},
-        {'LabelName': 'e', 'Subcategory': [{'LabelName': 'c'}, {'LabelName': 'f'}]}]}
+    tree = {
+        'LabelName': 'root',
+        'Subcategory': [
+            {
+                'LabelName': 'a',
+                'Subcategory': [
+                    {'LabelName': 'b'},
+                    {
+                        'LabelName': 'x',
+                        'Subcategory': [{'LabelName': 'c', 'Part': [{'LabelName': 'd'}]}],
+                    },
+                ],
+            },
+            {'LabelName': 'e', 'Subcategory': [{'LabelName': 'c'}, {'LabelName': 'f'}]},
+        ],
+    }
     whole = json.dumps(tree, indent=1).encode()
     rng = np.random.default_rng(0)
     path = tmp_path / 'h.json'
     # Few damaged files are still JSON; those of the next test all are.
-    accepted = [agree_or_refuse(path, made.mutate(rng, whole, b'{}[]":,abcdefx0\xff'))
-                for _ in range(300)]
+    accepted = [
+        agree_or_refuse(path, made.mutate(rng, whole, b'{}[]":,abcdefx0\xff')) for _ in range(300)
+    ]
     assert 3 < sum(accepted) < 270
 
 
@@ -101,13 +122,21 @@ names = st.sampled_from('abcdefxy')
 nodes = st.recursive(
     st.fixed_dictionaries({'LabelName': names}),
     lambda below: st.fixed_dictionaries(
-        {'LabelName': names}, optional={'Subcategory': st.lists(below, max_size=3),
-                                        'Part': st.lists(below, max_size=2)}), max_leaves=12)
+        {'LabelName': names},
+        optional={'Subcategory': st.lists(below, max_size=3), 'Part': st.lists(below, max_size=2)},
+    ),
+    max_leaves=12,
+)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(
-        st.sampled_from(['LabelName', 'Subcategory', 'Part', '']), below, max_size=3),
-    max_leaves=8)
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(['LabelName', 'Subcategory', 'Part', '']), below, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
 
 
 @SETTINGS
@@ -125,9 +154,19 @@ def test_numbers_of_too_many_digits(tmp_path):
 def contents(path):
     index = AnnotationIndex.open(path)
     index.verify()
-    return ([(index.image_id(i), index.image_size(i), index.image_path(i).name,
-              [column.tolist() for column in index.annotation(i)]) for i in range(len(index))],
-            index.classes, index.hierarchy.ancestors.tolist())
+    return (
+        [
+            (
+                index.image_id(i),
+                index.image_size(i),
+                index.image_path(i).name,
+                [column.tolist() for column in index.annotation(i)],
+            )
+            for i in range(len(index))
+        ],
+        index.classes,
+        index.hierarchy.ancestors.tolist(),
+    )
 
 
 def test_mutated_indexes(made, tmp_path):
@@ -149,17 +188,24 @@ def test_mutated_indexes(made, tmp_path):
 def forged(whole, change):
     """An index with a changed header, whose checksum is right."""
     length = struct.unpack_from('<I', whole, 12)[0]
-    header = json.loads(whole[32:32 + length])
+    header = json.loads(whole[32 : 32 + length])
     text = json.dumps(change(header)).encode()
     pad = -(-(32 + len(text)) // 64) * 64 - 32 - len(text)
-    return (whole[:12] + struct.pack('<II', len(text), zlib.crc32(text)) + bytes(12) + text
-            + bytes(pad) + whole[-(-(32 + length) // 64) * 64:])
+    return (
+        whole[:12]
+        + struct.pack('<II', len(text), zlib.crc32(text))
+        + bytes(12)
+        + text
+        + bytes(pad)
+        + whole[-(-(32 + length) // 64) * 64 :]
+    )
 
 
 ENTRIES = st.one_of(
     st.tuples(st.just('dtype'), st.sampled_from(['<f8', '|O', '<i2', 'x', None, 3])),
-    st.tuples(st.just('shape'), st.lists(st.integers(-3, 10 ** 20), max_size=3) | anything),
-    st.tuples(st.just('offset'), st.integers(-10 ** 20, 10 ** 20) | anything))
+    st.tuples(st.just('shape'), st.lists(st.integers(-3, 10**20), max_size=3) | anything),
+    st.tuples(st.just('offset'), st.integers(-(10**20), 10**20) | anything),
+)
 
 
 @SETTINGS
@@ -184,6 +230,7 @@ def test_forged_headers(forgeable, data):
         else:
             header[name] = data.draw(anything)
         return header
+
     path.write_bytes(forged(whole, change))
     refusal_of(AnnotationIndex.open, path)
 
@@ -208,8 +255,9 @@ def encodings():
     yield '.png', cv2.imencode('.png', img.astype(np.uint16) * 257)[1].tobytes()
 
 
-@pytest.mark.parametrize('suffix, whole', list(encodings()),
-                         ids=['RGB', 'grey', 'CMYK', 'PNG', 'PNG 16'])
+@pytest.mark.parametrize(
+    'suffix, whole', list(encodings()), ids=['RGB', 'grey', 'CMYK', 'PNG', 'PNG 16']
+)
 def test_mutated_images(made, tmp_path, suffix, whole):
     path = tmp_path / f'image{suffix}'
     path.write_bytes(whole)
@@ -219,8 +267,9 @@ def test_mutated_images(made, tmp_path, suffix, whole):
     for k in range(60):
         # The head holds the size; the rest is mostly what was compressed.
         cut = len(whole) if k % 2 else 30
-        path.write_bytes(made.mutate(rng, whole[:cut], b'\xff\xd8\xd9\xda\xc0\xc4\x00')
-                         + whole[cut:])
+        path.write_bytes(
+            made.mutate(rng, whole[:cut], b'\xff\xd8\xd9\xda\xc0\xc4\x00') + whole[cut:]
+        )
         size = refusal_of(image_size, path)
         img = refusal_of(read_image, path)
         if isinstance(img, InputError):

@@ -18,8 +18,21 @@ from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
 
 SPACE = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))
-COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
-           'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+COLUMNS = (
+    'ImageID',
+    'Source',
+    'LabelName',
+    'Confidence',
+    'XMin',
+    'XMax',
+    'YMin',
+    'YMax',
+    'IsOccluded',
+    'IsTruncated',
+    'IsGroupOf',
+    'IsDepiction',
+    'IsInside',
+)
 TELLING = b',"\n\r\t\x00 -+.e0123456789\xff\xef\xbb\xbf/mabci'
 SETTINGS = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 
@@ -55,8 +68,9 @@ def plain_boxes(data):
         else:
             counts['boxes'] += 1
             counts['clipped'] += bbox != corners
-            found.append((row['ImageID'], SPACE.ids[row['LabelName']],
-                          tuple(map(float, bbox)), flags))
+            found.append(
+                (row['ImageID'], SPACE.ids[row['LabelName']], tuple(map(float, bbox)), flags)
+            )
     return sorted(found), sorted(ids), counts
 
 
@@ -80,17 +94,26 @@ def plain_labels(data):
 
 def fast_boxes(path):
     table = tables.read_boxes(path, SPACE)
-    return sorted((table.image_ids[i], int(label), tuple(map(float, bbox)), int(flags))
-                  for i, label, bbox, flags in zip(
-                      table.image, table.label, table.bbox, table.flags)
-                  ), table.image_ids.tolist(), table.counts
+    return (
+        sorted(
+            (table.image_ids[i], int(label), tuple(map(float, bbox)), int(flags))
+            for i, label, bbox, flags in zip(table.image, table.label, table.bbox, table.flags)
+        ),
+        table.image_ids.tolist(),
+        table.counts,
+    )
 
 
 def fast_labels(path):
     table = tables.read_image_labels(path, SPACE)
-    return sorted((table.image_ids[i], int(label), bool(positive)) for i, label, positive in
-                  zip(table.image, table.label, table.positive)
-                  ), table.image_ids.tolist(), table.counts
+    return (
+        sorted(
+            (table.image_ids[i], int(label), bool(positive))
+            for i, label, positive in zip(table.image, table.label, table.positive)
+        ),
+        table.image_ids.tolist(),
+        table.counts,
+    )
 
 
 def agree_or_refuse(fast, plain, path, data):
@@ -112,29 +135,47 @@ def written(quoting=csv.QUOTE_MINIMAL, end='\n', n=25, seed=0):
     writer.writerow(COLUMNS)
     for _ in range(n):
         low, high = np.sort(rng.uniform(-0.1, 1.1, (2, 2)), axis=0)
-        writer.writerow([f'i{rng.integers(9)}', 'xclick', rng.choice(['/m/a', '/m/b', '/m/x']), 1,
-                         *(f'{value:.6f}' for value in (low[0], high[0], low[1], high[1])),
-                         *rng.integers(-1, 2, 5)])
+        writer.writerow(
+            [
+                f'i{rng.integers(9)}',
+                'xclick',
+                rng.choice(['/m/a', '/m/b', '/m/x']),
+                1,
+                *(f'{value:.6f}' for value in (low[0], high[0], low[1], high[1])),
+                *rng.integers(-1, 2, 5),
+            ]
+        )
     return file.getvalue().encode()
 
 
 @pytest.fixture(params=[None, 64], ids=['one block', 'small blocks'])
 def block_size(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(tables, 'map_batches', functools.partial(
-            csv_columns.map_batches, block_size=request.param))
+        monkeypatch.setattr(
+            tables,
+            'map_batches',
+            functools.partial(csv_columns.map_batches, block_size=request.param),
+        )
 
 
-@pytest.mark.parametrize('fast, plain', [(fast_boxes, plain_boxes), (fast_labels, plain_labels)],
-                         ids=['boxes', 'labels'])
+@pytest.mark.parametrize(
+    'fast, plain', [(fast_boxes, plain_boxes), (fast_labels, plain_labels)], ids=['boxes', 'labels']
+)
 def test_mutated(made, tmp_path, fast, plain, block_size):
     rng = np.random.default_rng(0)
-    sources = [written(quoting, end) for quoting, end in itertools.product(
-        (csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ('\n', '\r\n', '\r'))]
+    sources = [
+        written(quoting, end)
+        for quoting, end in itertools.product(
+            (csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ('\n', '\r\n', '\r')
+        )
+    ]
     assert all(agree_or_refuse(fast, plain, tmp_path / 't.csv', source) for source in sources)
-    accepted = [agree_or_refuse(fast, plain, tmp_path / 't.csv',
-                                made.mutate(rng, sources[k % len(sources)], TELLING))
-                for k in range(250)]
+    accepted = [
+        agree_or_refuse(
+            fast, plain, tmp_path / 't.csv', made.mutate(rng, sources[k % len(sources)], TELLING)
+        )
+        for k in range(250)
+    ]
     assert 25 < sum(accepted) < 225
 
 
@@ -143,52 +184,107 @@ def test_mutated_gzip(made, tmp_path):
     path = tmp_path / 't.csv.gz'
     whole = gzip.compress(written(), mtime=0)
     assert agree_or_refuse(fast_boxes, plain_boxes, path, whole)
-    accepted = [agree_or_refuse(fast_boxes, plain_boxes, path, made.mutate(rng, whole, TELLING))
-                for _ in range(60)]
+    accepted = [
+        agree_or_refuse(fast_boxes, plain_boxes, path, made.mutate(rng, whole, TELLING))
+        for _ in range(60)
+    ]
     assert not all(accepted)
 
 
 values = st.one_of(
-    st.sampled_from(['0', '1', '-1', '0.5', '.25', '1e-3', ' 0.75', '-0', '2', '', 'nan', 'inf',
-                     '1e39', '0x1', '1_0', '\u0663', '+1', '00', '-', '1.', '1e', '0.1 ']),
-    st.floats(width=32).map(repr), st.text('0123456789.eE+-', max_size=8))
-names = st.one_of(st.sampled_from(['i', '/m/a', '/m/b', '/m/x', ' i', '"i"', 'a,b', '\u00fc']),
-                  st.text(max_size=4))
+    st.sampled_from(
+        [
+            '0',
+            '1',
+            '-1',
+            '0.5',
+            '.25',
+            '1e-3',
+            ' 0.75',
+            '-0',
+            '2',
+            '',
+            'nan',
+            'inf',
+            '1e39',
+            '0x1',
+            '1_0',
+            '\u0663',
+            '+1',
+            '00',
+            '-',
+            '1.',
+            '1e',
+            '0.1 ',
+        ]
+    ),
+    st.floats(width=32).map(repr),
+    st.text('0123456789.eE+-', max_size=8),
+)
+names = st.one_of(
+    st.sampled_from(['i', '/m/a', '/m/b', '/m/x', ' i', '"i"', 'a,b', '\u00fc']),
+    st.text(max_size=4),
+)
 tables_of_text = st.lists(
-    st.tuples(names, names, st.one_of(st.sampled_from(['/m/a', '/m/b']), names), values,
-              *[values] * 4, *[st.one_of(st.sampled_from(['0', '1', '-1']), values)] * 5),
-    min_size=1, max_size=3)
+    st.tuples(
+        names,
+        names,
+        st.one_of(st.sampled_from(['/m/a', '/m/b']), names),
+        values,
+        *[values] * 4,
+        *[st.one_of(st.sampled_from(['0', '1', '-1']), values)] * 5,
+    ),
+    min_size=1,
+    max_size=3,
+)
 
 
 @SETTINGS
-@given(rows=tables_of_text, always=st.booleans(), end=st.sampled_from(['\n', '\r\n', '\r']),
-       head=st.sampled_from(['', '\ufeff']))
+@given(
+    rows=tables_of_text,
+    always=st.booleans(),
+    end=st.sampled_from(['\n', '\r\n', '\r']),
+    head=st.sampled_from(['', '\ufeff']),
+)
 def test_any_text_in_any_field(tmp_path_factory, rows, always, end, head):
     path = tmp_path_factory.getbasetemp() / 'any.csv'
     # Not by csv.writer, which cannot write a NUL before Python 3.11.
-    lines = [','.join('"' + field.replace('"', '""') + '"' if always or set(field) & set('",\r\n')
-                      else field for field in row) for row in (COLUMNS, *rows)]
+    lines = [
+        ','.join(
+            '"' + field.replace('"', '""') + '"' if always or set(field) & set('",\r\n') else field
+            for field in row
+        )
+        for row in (COLUMNS, *rows)
+    ]
     data = (head + end.join(lines)).encode('utf-8', 'surrogatepass')
     agree_or_refuse(fast_boxes, plain_boxes, path, data)
     agree_or_refuse(fast_labels, plain_labels, path, data)
 
 
 @SETTINGS
-@given(data=st.one_of(
-    st.binary(max_size=60),
-    st.text(',"\n\r 0a\ufeff', max_size=40).map(
-        lambda text: ('ImageID,LabelName\n' + text).encode())))
+@given(
+    data=st.one_of(
+        st.binary(max_size=60),
+        st.text(',"\n\r 0a\ufeff', max_size=40).map(
+            lambda text: ('ImageID,LabelName\n' + text).encode()
+        ),
+    )
+)
 def test_any_bytes(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / 'bytes.csv'
     agree_or_refuse(fast_labels, plain_labels, path, data)
 
 
-@pytest.mark.parametrize('row, line', [
-    ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni,xclick",/m/a,1,0,1,0,1,0,0,0,0,0', 3),
-    ('"i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni",xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
-    ('i,xc"lick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
-    ('i,"xclick"s,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
-    ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3)])
+@pytest.mark.parametrize(
+    'row, line',
+    [
+        ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni,xclick",/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+        ('"i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0\ni",xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+        ('i,xc"lick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+        ('i,"xclick"s,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+        ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
+    ],
+)
 def test_a_stray_quote_swallows_no_row(tmp_path, block_size, row, line):
     path = tmp_path / 't.csv'
     good = 'i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0'
@@ -206,8 +302,7 @@ def test_index_of_mutated_tables(made, tmp_path, seed):
     n_built = 0
     for k in range(40):
         for name, data in whole.items():
-            split[name].write_bytes(made.mutate(rng, data, TELLING) if rng.random() < 0.6
-                                    else data)
+            split[name].write_bytes(made.mutate(rng, data, TELLING) if rng.random() < 0.6 else data)
         split['out'] = tmp_path / f'{k}.index'
         try:
             build_index(**split, keep_missing=True)
@@ -220,9 +315,10 @@ def test_index_of_mutated_tables(made, tmp_path, seed):
         assert [index.image_id(i) for i in range(len(index))] == sorted(slow)
         for i, image_id in enumerate(sorted(slow)):
             a = index.annotation(i)
-            assert {tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
-                    for bbox, label, flags in zip(a.bbox, a.label, a.flags)
-                    } == slow[image_id]['objects']
+            assert {
+                tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
+                for bbox, label, flags in zip(a.bbox, a.label, a.flags)
+            } == slow[image_id]['objects']
             assert set(np.flatnonzero(a.positive)) == slow[image_id]['positive']
             assert set(np.flatnonzero(a.negative)) == slow[image_id]['negative']
     assert 5 < n_built < 40

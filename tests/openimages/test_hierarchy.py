@@ -37,8 +37,11 @@ def node(name, *below, part=()):
 
 def test_challenge_hierarchy_against_a_plain_recursion():
     # For every pair: is there a chain of Subcategory entries from one to the other?
-    text = importlib.resources.files('pfdet.openimages').joinpath(
-        'data/bbox_labels_500_hierarchy.json').read_text()
+    text = (
+        importlib.resources.files('pfdet.openimages')
+        .joinpath('data/bbox_labels_500_hierarchy.json')
+        .read_text()
+    )
     root = json.loads(text)
     classes = challenge_classes()
     children = {}
@@ -49,6 +52,7 @@ def test_challenge_hierarchy_against_a_plain_recursion():
             gather(child)
         for part in tree.get('Part', []):
             gather(part)
+
     gather(root)
 
     def below(mid):
@@ -74,8 +78,11 @@ def test_challenge_hierarchy_against_a_plain_recursion():
 
 def test_expansion_follows_every_path_of_the_file():
     # No graph: whatever stands above a class on any path from the root is an ancestor.
-    text = importlib.resources.files('pfdet.openimages').joinpath(
-        'data/bbox_labels_500_hierarchy.json').read_text()
+    text = (
+        importlib.resources.files('pfdet.openimages')
+        .joinpath('data/bbox_labels_500_hierarchy.json')
+        .read_text()
+    )
     classes = challenge_classes()
     above = {mid: set() for mid in classes.mids}
     parents = {mid: set() for mid in classes.mids}
@@ -88,27 +95,36 @@ def test_expansion_follows_every_path_of_the_file():
             walk(child, [*path, tree['LabelName']])
         for part in tree.get('Part', []):
             walk(part, [])
+
     walk(json.loads(text), [])
 
     expanded = np.eye(500, dtype=bool) @ challenge_hierarchy().closure
     for i, mid in enumerate(classes.mids):
         found = {classes.mids[j] for j in np.flatnonzero(expanded[i])}
         assert found == {mid} | above[mid] & set(classes.mids)
-    several = {classes.names[classes.ids[mid]]: {
-        classes.names[classes.ids[name]] for name in above[mid] if name in classes.ids}
-        for mid in classes.mids if len(parents[mid] & set(classes.mids)) > 1}
+    several = {
+        classes.names[classes.ids[mid]]: {
+            classes.names[classes.ids[name]] for name in above[mid] if name in classes.ids
+        }
+        for mid in classes.mids
+        if len(parents[mid] & set(classes.mids)) > 1
+    }
     assert len(several) == 16
     assert several['Teddy bear'] == {'Toy', 'Animal', 'Carnivore', 'Bear'}
     assert several['Oyster'] == {'Shellfish', 'Seafood', 'Animal', 'Invertebrate'}
     assert several['Crab'] == {
-        'Shellfish', 'Seafood', 'Animal', 'Invertebrate', 'Marine invertebrates'}
+        'Shellfish',
+        'Seafood',
+        'Animal',
+        'Invertebrate',
+        'Marine invertebrates',
+    }
 
 
 def test_matrices_agree():
     hierarchy = challenge_hierarchy()
     np.testing.assert_array_equal(hierarchy.descendants, hierarchy.ancestors.T)
-    np.testing.assert_array_equal(hierarchy.closure,
-                                  hierarchy.ancestors | np.eye(500, dtype=bool))
+    np.testing.assert_array_equal(hierarchy.closure, hierarchy.ancestors | np.eye(500, dtype=bool))
     assert not hierarchy.ancestors.diagonal().any()
     np.testing.assert_array_equal(hierarchy.closure @ hierarchy.closure, hierarchy.closure)
     with pytest.raises(ValueError):
@@ -145,8 +161,11 @@ def test_random_graphs_against_matrix_powers():
         order = rng.permutation(9)
         edges = [(names[order[i]], names[order[j]]) for i, j in np.argwhere(adjacency)]
         reach = np.linalg.matrix_power(np.eye(9, dtype=int) + adjacency, 9) > 0
-        expected = {(names[order[j]], names[order[i]]) for i, j in np.argwhere(reach)
-                    if i != j and {names[order[i]], names[order[j]]} <= set(LETTERS.mids)}
+        expected = {
+            (names[order[j]], names[order[i]])
+            for i, j in np.argwhere(reach)
+            if i != j and {names[order[i]], names[order[j]]} <= set(LETTERS.mids)
+        }
         assert pairs(hierarchy_from_edges(edges, LETTERS)) == expected
 
 
@@ -163,20 +182,27 @@ def test_wrong_matrices():
         Hierarchy(np.ones((2, 2), bool))
 
 
-@pytest.mark.parametrize('content, said', [
-    ('', 'line 1'),
-    ('{"LabelName": "a",\n"Subcategory": [}', 'line 2'),
-    ('[]', 'LabelName'),
-    ('{"Subcategory": []}', 'LabelName'),
-    ('{"LabelName": 3}', 'LabelName'),
-    ('{"LabelName": "a", "Subcategory": {}}', "Subcategory of 'a'"),
-    ('{"LabelName": "a", "Subcategory": [{"LabelName": "b"}, 7]}', "under 'a'"),
-    ('{"LabelName": "a", "Part": "b"}', "Part of 'a'"),
-    ('{"LabelName": "/m/0bl9f"}', 'names none of the 6 classes'),
-    ('{"LabelName": "a", "Subcategory": [{"LabelName": "a"}]}', 'cycle'),
-    ('[' * 100000, 'nested too deep'),
-    ('{"LabelName": "a", "Subcategory": [{"LabelName": "b", "Subcategory": '
-     '[{"LabelName": "a"}]}]}', 'cycle')])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        ('', 'line 1'),
+        ('{"LabelName": "a",\n"Subcategory": [}', 'line 2'),
+        ('[]', 'LabelName'),
+        ('{"Subcategory": []}', 'LabelName'),
+        ('{"LabelName": 3}', 'LabelName'),
+        ('{"LabelName": "a", "Subcategory": {}}', "Subcategory of 'a'"),
+        ('{"LabelName": "a", "Subcategory": [{"LabelName": "b"}, 7]}', "under 'a'"),
+        ('{"LabelName": "a", "Part": "b"}', "Part of 'a'"),
+        ('{"LabelName": "/m/0bl9f"}', 'names none of the 6 classes'),
+        ('{"LabelName": "a", "Subcategory": [{"LabelName": "a"}]}', 'cycle'),
+        ('[' * 100000, 'nested too deep'),
+        (
+            '{"LabelName": "a", "Subcategory": [{"LabelName": "b", "Subcategory": '
+            '[{"LabelName": "a"}]}]}',
+            'cycle',
+        ),
+    ],
+)
 def test_malformed(tmp_path, content, said):
     path = tmp_path / 'h.json'
     path.write_text(content)

@@ -17,8 +17,9 @@ from pfdet.openimages.resizing import resize_to
 def smooth(height, width):
     """An image that JPEG keeps within a few grey values; asymmetric, its channels differ."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)],
-                    axis=2).astype(np.uint8)
+    return np.stack(
+        [y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)], axis=2
+    ).astype(np.uint8)
 
 
 def encoded(img, form='JPEG', mode=None, **options):
@@ -31,10 +32,13 @@ def encoded(img, form='JPEG', mode=None, **options):
 def adobe(jpeg, transform=None):
     """Change how Adobe's segment says colours are coded, or drop the segment."""
     at = jpeg.index(b'\xff\xee')
-    assert jpeg[at + 4:at + 9] == b'Adobe'
-    end = at + 2 + int.from_bytes(jpeg[at + 2:at + 4], 'big')
-    return jpeg[:at] + (b'' if transform is None else
-                        jpeg[at:end - 1] + bytes([transform])) + jpeg[end:]
+    assert jpeg[at + 4 : at + 9] == b'Adobe'
+    end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], 'big')
+    return (
+        jpeg[:at]
+        + (b'' if transform is None else jpeg[at : end - 1] + bytes([transform]))
+        + jpeg[end:]
+    )
 
 
 def png(img):
@@ -66,8 +70,9 @@ FILES = {
     'grey-alpha.png': encoded(ALPHA, 'PNG', 'LA'),
     'alpha.png': encoded(ALPHA, 'PNG'),
     'palette.png': encoded(RGB, 'PNG', 'P'),
-    'palette-transparent.png': encoded(np.asarray(PALETTE.convert('RGB')), 'PNG', 'P',
-                                       transparency=bytes(range(256))),
+    'palette-transparent.png': encoded(
+        np.asarray(PALETTE.convert('RGB')), 'PNG', 'P', transparency=bytes(range(256))
+    ),
     'bits.png': encoded(RGB, 'PNG', '1'),
     'one-pixel.png': encoded(RGB[:1, :1], 'PNG', 'L'),
     'grey16.png': png(GREY16),
@@ -113,8 +118,14 @@ def test_reduced(tmp_path, name):
     path.write_bytes(FILES[name])
     whole = read_image_uint8(path)
     is_jpeg = FILES[name].startswith(b'\xff\xd8')
-    for least, factor in ((46, 62), 1), ((22, 30), 1), ((11, 15), 4), ((5, 7), 4), ((3, 5), 8), (
-            (1, 1), 8):
+    for least, factor in (
+        ((46, 62), 1),
+        ((22, 30), 1),
+        ((11, 15), 4),
+        ((5, 7), 4),
+        ((3, 5), 8),
+        ((1, 1), 8),
+    ):
         img, size = read_reduced(path, least)
         assert size == whole.shape[:2] and img.dtype == np.uint8 and img.flags.c_contiguous
         if not is_jpeg or factor == 1 or min(size) < 2:
@@ -123,12 +134,12 @@ def test_reduced(tmp_path, name):
         assert img.shape == (round(45 / factor), round(61 / factor), 3)
         # whole blocks; at the border libjpeg averages also what lies beyond
         h, w = 45 // factor, 61 // factor
-        mean = whole[:h * factor, :w * factor].reshape(h, factor, w, factor, 3).mean(axis=(1, 3))
+        mean = whole[: h * factor, : w * factor].reshape(h, factor, w, factor, 3).mean(axis=(1, 3))
         assert np.abs(img[:h, :w] - mean).max() <= 13
 
 
 @pytest.mark.parametrize('size', [(683, 1024), (768, 1023), (301, 447), (97, 803)])
-@pytest.mark.parametrize('share', [.5, .31, .22, .124, .05])
+@pytest.mark.parametrize('share', [0.5, 0.31, 0.22, 0.124, 0.05])
 def test_everything_stays_in_its_place(tmp_path, size, share):
     """Ramps are where they are without reduction, within a quarter of a pixel."""
     y, x = (np.linspace(10, 245, n) for n in size)
@@ -164,7 +175,8 @@ def test_exif_orientation_is_ignored(tmp_path, orientation):
         assert found.shape == (20, 31, 3)
         assert np.abs(found.astype(int) - img).max() <= 9
         assert read_reduced(path, (7, 7))[0].shape == (
-            (10, 16, 3) if form == 'JPEG' else (20, 31, 3))
+            (10, 16, 3) if form == 'JPEG' else (20, 31, 3)
+        )
 
 
 def test_size_behind_a_long_head(tmp_path):
@@ -175,11 +187,17 @@ def test_size_behind_a_long_head(tmp_path):
     assert image_size(path) == (20, 31) == read_image_uint8(path).shape[:2]
 
 
-@pytest.mark.parametrize('data', [
-    encoded(smooth(64, 80), quality=95), encoded(smooth(64, 80), progressive=True),
-    encoded(smooth(64, 80), 'PNG'), encoded(smooth(64, 80), mode='CMYK'),
-    encoded(smooth(64, 80), exif=b'Exif\0\0' + encoded(smooth(8, 8)))],
-    ids=['jpeg', 'progressive', 'png', 'cmyk', 'thumbnail'])
+@pytest.mark.parametrize(
+    'data',
+    [
+        encoded(smooth(64, 80), quality=95),
+        encoded(smooth(64, 80), progressive=True),
+        encoded(smooth(64, 80), 'PNG'),
+        encoded(smooth(64, 80), mode='CMYK'),
+        encoded(smooth(64, 80), exif=b'Exif\0\0' + encoded(smooth(8, 8))),
+    ],
+    ids=['jpeg', 'progressive', 'png', 'cmyk', 'thumbnail'],
+)
 def test_truncated_images(tmp_path, data):
     path = tmp_path / 'cut.jpg'
     # The last chunk of a PNG holds no pixels: without it nothing is missing.
@@ -211,7 +229,7 @@ def test_no_memory_for_a_damaged_head(tmp_path, monkeypatch):
     """A head that claims gigabytes is refused before they are asked for."""
     data = bytearray(FILES['rgb.jpg'])
     at = data.index(b'\xff\xc0')
-    data[at + 5:at + 9] = b'\xff\xf0\xff\xf0'
+    data[at + 5 : at + 9] = b'\xff\xf0\xff\xf0'
     path = tmp_path / 'img.jpg'
     path.write_bytes(data)
     monkeypatch.setattr(images.cv2, 'imdecode', None)
@@ -232,13 +250,13 @@ def mutated(data, rng):
             data[at] = rng.integers(256)
     elif kind == 2:  # a lost piece
         first, last = sorted(rng.integers(0, len(data), 2))
-        del data[first:min(last, first + 200)]
+        del data[first : min(last, first + 200)]
     elif kind == 3:  # a piece from elsewhere in the file
         first, at = rng.integers(0, len(data), 2)
-        data[at:at] = data[first:first + 64]
+        data[at:at] = data[first : first + 64]
     else:  # a hole, or an end that was never written
         first = rng.integers(len(data))
-        data[first:] = b'\0' * (len(data) - first) if rng.random() < .5 else b''
+        data[first:] = b'\0' * (len(data) - first) if rng.random() < 0.5 else b''
     return bytes(data)
 
 

@@ -22,11 +22,16 @@ ROOT = Path(pfdet.__file__).parents[1]
 def as_dict(index, i):
     """The annotation of an image in the form of the slow reader."""
     a = index.annotation(i)
-    objects = {tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
-               for bbox, label, flags in zip(a.bbox, a.label, a.flags)}
+    objects = {
+        tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
+        for bbox, label, flags in zip(a.bbox, a.label, a.flags)
+    }
     assert len(objects) == len(a.bbox)
-    return {'objects': objects, 'positive': set(np.flatnonzero(a.positive)),
-            'negative': set(np.flatnonzero(a.negative))}
+    return {
+        'objects': objects,
+        'positive': set(np.flatnonzero(a.positive)),
+        'negative': set(np.flatnonzero(a.negative)),
+    }
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -51,12 +56,14 @@ def test_against_a_slow_reader(made, tmp_path, seed):
     assert report.counts['positive'] == sum(len(image['positive']) for image in slow.values())
     assert report.counts['negative'] == sum(len(image['negative']) for image in slow.values())
     assert report.unknown == {
-        '/m/unknown': slow_counts['box_unknown'] + slow_counts['label_unknown']}
+        '/m/unknown': slow_counts['box_unknown'] + slow_counts['label_unknown']
+    }
     assert dict(index.counts) == report.counts
     offsets, classes = index.image_classes()
     for i, image_id in enumerate(sorted(slow)):
-        assert classes[offsets[i]:offsets[i + 1]].tolist() == sorted(
-            {label for label, _, _ in slow[image_id]['rows']})
+        assert classes[offsets[i] : offsets[i + 1]].tolist() == sorted(
+            {label for label, _, _ in slow[image_id]['rows']}
+        )
 
 
 def test_annotation_dtypes_and_own_memory(split):
@@ -80,7 +87,7 @@ def test_positions(split):
     n = len(index)
     assert index.image_id(-1) == index.image_id(n - 1)
     for ask in (index.image_id, index.image_size, index.image_path, index.annotation):
-        for i in (n, -n - 1, 10 ** 9):
+        for i in (n, -n - 1, 10**9):
             with pytest.raises(IndexError, match=f'an index of {n} images'):
                 ask(i)
     for image_id in ('', 'zzzz', '0'):
@@ -147,26 +154,36 @@ def test_bad_input_leaves_the_old_index(split, tmp_path):
     wrong = tmp_path / 'wrong.csv'
     wrong.write_text('/m/x,X\n')
     for name, value, said in (
-            ('images', tmp_path / 'none', 'no image of the'),
-            ('images', tmp_path / 'nowhere', 'no image of the'),
-            ('boxes', flat, 'no usable box'),
-            ('boxes', split['labels'], 'no column XMin'),
-            ('classes', wrong, 'names none of the 1 classes'),
-            ('hierarchy', split['boxes'], 'line 1')):
+        ('images', tmp_path / 'none', 'no image of the'),
+        ('images', tmp_path / 'nowhere', 'no image of the'),
+        ('boxes', flat, 'no usable box'),
+        ('boxes', split['labels'], 'no column XMin'),
+        ('classes', wrong, 'names none of the 1 classes'),
+        ('hierarchy', split['boxes'], 'line 1'),
+    ):
         with pytest.raises(InputError, match=said):
             build_index(**{**split, name: value})
     with pytest.raises(InputError, match='boxes.csv.x.index: cannot be written'):
         build_index(**{**split, 'out': split['boxes'] / 'x.index'})
     assert split['out'].read_bytes() == before
     assert {p.name for p in split['out'].parent.iterdir()} == {
-        'boxes.csv', 'labels.csv', 'classes.csv', 'hierarchy.json', 'images', 'split.index'}
+        'boxes.csv',
+        'labels.csv',
+        'classes.csv',
+        'hierarchy.json',
+        'images',
+        'split.index',
+    }
 
 
 def test_no_images_needed_if_asked(split, tmp_path):
     split['images'] = tmp_path / 'nowhere'
     report = build_index(**split, keep_missing=True)
-    assert report.counts['images'] == report.counts['missing'] == len(
-        AnnotationIndex.open(split['out']))
+    assert (
+        report.counts['images']
+        == report.counts['missing']
+        == len(AnnotationIndex.open(split['out']))
+    )
 
 
 def test_truncated_anywhere(split):
@@ -220,8 +237,10 @@ def test_foreign_files(split, tmp_path):
         AnnotationIndex.open(path)
     other = bytearray(split['out'].read_bytes())
     length = struct.unpack_from('<I', other, 12)[0]
-    other[32:32 + length] = other[32:32 + length].replace(b'annotation index', b'annotation undex')
-    other[16:20] = struct.pack('<I', zlib.crc32(other[32:32 + length]))
+    other[32 : 32 + length] = other[32 : 32 + length].replace(
+        b'annotation index', b'annotation undex'
+    )
+    other[16:20] = struct.pack('<I', zlib.crc32(other[32 : 32 + length]))
     path.write_bytes(other)
     with pytest.raises(InputError, match="kind is 'annotation undex'"):
         AnnotationIndex.open(path)
@@ -266,31 +285,45 @@ def test_an_open_index_survives_its_replacement(split):
 
 def test_opening_needs_numpy_alone(split):
     build_index(**split)
-    program = ('import sys\nfrom pfdet.openimages.index import AnnotationIndex\n'
-               'index = AnnotationIndex.open(sys.argv[1])\nindex.annotation(0)\n'
-               'print([m for m in ("pyarrow", "chainer", "cv2", "PIL", "scipy") '
-               'if m in sys.modules])')
-    done = subprocess.run([sys.executable, '-c', program, str(split['out'])], text=True, check=True,
-                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    program = (
+        'import sys\nfrom pfdet.openimages.index import AnnotationIndex\n'
+        'index = AnnotationIndex.open(sys.argv[1])\nindex.annotation(0)\n'
+        'print([m for m in ("pyarrow", "chainer", "cv2", "PIL", "scipy") '
+        'if m in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, str(split['out'])],
+        text=True,
+        check=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     assert done.stdout == '[]\n'
 
 
 def imports_pandas(program, *args):
     done = subprocess.run(
         [sys.executable, '-c', f'import sys\n{program}\nprint("pandas" in sys.modules)', *args],
-        text=True, check=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        text=True,
+        check=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     return done.stdout.splitlines()[-1] == 'True'
 
 
 def test_building_leaves_pandas_alone(split):
     # pyarrow imports it on the first conversion by its own means, for longer than a build takes.
-    if imports_pandas('import pyarrow as pa\n'
-                      'a = pa.Array.from_buffers(pa.int8(), 1, [None, pa.py_buffer(b"1")])\n'
-                      'a.cast(pa.int32())'):
+    if imports_pandas(
+        'import pyarrow as pa\n'
+        'a = pa.Array.from_buffers(pa.int8(), 1, [None, pa.py_buffer(b"1")])\n'
+        'a.cast(pa.int32())'
+    ):
         pytest.skip('this pyarrow, as 10 does, imports pandas in every compute function')
     flags = [part for name, value in split.items() for part in (f'--{name}', str(value))]
     assert not imports_pandas(
-        'from pfdet.openimages.build_index import main\nmain(sys.argv[1:])', *flags)
+        'from pfdet.openimages.build_index import main\nmain(sys.argv[1:])', *flags
+    )
 
 
 def test_command(split, capsys):
@@ -301,9 +334,13 @@ def test_command(split, capsys):
     assert out.out.splitlines()[-1].startswith(f'{split["out"]}: ')
     split['boxes'].write_text(split['boxes'].read_text() + 'half,a,row\n')
     n_line = split['boxes'].read_bytes().count(b'\n')
-    done = subprocess.run([sys.executable, '-m', 'pfdet.openimages.build_index', *flags],
-                          text=True, capture_output=True,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, '-m', 'pfdet.openimages.build_index', *flags],
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     assert done.returncode == 2 and not done.stdout
-    assert done.stderr == (f'error: {split["boxes"]}, line {n_line}: expected 13 fields as in the '
-                           'header, got 3\n')
+    assert done.stderr == (
+        f'error: {split["boxes"]}, line {n_line}: expected 13 fields as in the header, got 3\n'
+    )

@@ -51,20 +51,32 @@ def test_another_seed_is_another_world(made, tmp_path):
 
 
 def test_files_are_those_of_open_images(made):
-    assert sorted(p.name for p in made.iterdir()) == sorted([
-        'train', 'validation', 'class-descriptions.csv', 'hierarchy.json',
-        *(f'{split}-annotations-{kind}.csv' for split in SPLITS
-          for kind in ('bbox', 'human-imagelabels'))])
+    assert sorted(p.name for p in made.iterdir()) == sorted(
+        [
+            'train',
+            'validation',
+            'class-descriptions.csv',
+            'hierarchy.json',
+            *(
+                f'{split}-annotations-{kind}.csv'
+                for split in SPLITS
+                for kind in ('bbox', 'human-imagelabels')
+            ),
+        ]
+    )
     for split, n in (('train', 40), ('validation', 10)):
         lines = (made / f'{split}-annotations-bbox.csv').read_text().splitlines()
-        assert lines[0] == ('ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,'
-                            'IsTruncated,IsGroupOf,IsDepiction,IsInside')
+        assert lines[0] == (
+            'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,'
+            'IsTruncated,IsGroupOf,IsDepiction,IsInside'
+        )
         labels = (made / f'{split}-annotations-human-imagelabels.csv').read_text().splitlines()
         assert labels[0] == 'ImageID,Source,LabelName,Confidence'
         images = list((made / split).iterdir())
         assert len(images) == n
-        assert all(len(p.stem) == 16 and int(p.stem, 16) >= 0 and p.suffix == '.jpg'
-                   for p in images)
+        assert all(
+            len(p.stem) == 16 and int(p.stem, 16) >= 0 and p.suffix == '.jpg' for p in images
+        )
         for path in images[:5]:
             height, width, _ = cv2.imread(str(path)).shape
             assert max(height, width) == 256 and min(height, width) >= 170
@@ -89,22 +101,32 @@ def test_classes_and_hierarchy_are_the_real_ones_restricted(made):
     assert real[full].any(axis=0).sum() == real[np.ix_(full, full)].any(axis=0).sum()
     tree = json.loads((made / 'hierarchy.json').read_text())
     assert tree['LabelName'] == '/m/0bl9f'
-    person = next(n for n in tree['Subcategory'] if n['LabelName'] == classes.mids[
-        classes.names.index('Person')])
+    person = next(
+        n
+        for n in tree['Subcategory']
+        if n['LabelName'] == classes.mids[classes.names.index('Person')]
+    )
     assert [n['LabelName'] for n in person['Part']] == [mini_classes()['Human face']]
 
 
-@pytest.mark.parametrize('arguments, named', [
-    (['--images', '0'], '--images 0'), (['--images', '-3'], '--images -3'),
-    (['--validation-images', '0'], '--validation-images 0'),
-    (['--parts-verified', '1.5'], '--parts-verified 1.5'),
-    (['--parent-only', '-0.1'], '--parent-only -0.1'),
-    (['--jitter', 'nan'], '--jitter nan'),
-    (['--torch-flashlight', '0.5', '0'], '--torch-flashlight'),
-    (['--leopard-cheetah', '0.5', '2'], '--leopard-cheetah 2'),
-    (['--validation-naming', 'neither'], '--validation-naming neither'),
-    (['--long-side', '8'], '--long-side 8'), (['--seed', '-1'], '--seed -1'),
-    (['--workers', '0'], '--workers 0'), (['--tail', 'nan'], '--tail nan')])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (['--images', '0'], '--images 0'),
+        (['--images', '-3'], '--images -3'),
+        (['--validation-images', '0'], '--validation-images 0'),
+        (['--parts-verified', '1.5'], '--parts-verified 1.5'),
+        (['--parent-only', '-0.1'], '--parent-only -0.1'),
+        (['--jitter', 'nan'], '--jitter nan'),
+        (['--torch-flashlight', '0.5', '0'], '--torch-flashlight'),
+        (['--leopard-cheetah', '0.5', '2'], '--leopard-cheetah 2'),
+        (['--validation-naming', 'neither'], '--validation-naming neither'),
+        (['--long-side', '8'], '--long-side 8'),
+        (['--seed', '-1'], '--seed -1'),
+        (['--workers', '0'], '--workers 0'),
+        (['--tail', 'nan'], '--tail nan'),
+    ],
+)
 def test_bad_arguments_are_named(arguments, named, tmp_path):
     with pytest.raises(InputError, match=named):
         main(['--out', str(tmp_path / 'out'), *arguments])
@@ -167,7 +189,18 @@ def test_preview_is_a_picture(tmp_path):
 
 def test_as_a_program(tmp_path):
     done = subprocess.run(
-        [sys.executable, '-m', 'pfdet.openimages.make_mini', '--out', str(tmp_path), '--images',
-         '0'], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        [
+            sys.executable,
+            '-m',
+            'pfdet.openimages.make_mini',
+            '--out',
+            str(tmp_path),
+            '--images',
+            '0',
+        ],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: --images 0')

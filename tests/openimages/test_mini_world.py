@@ -61,8 +61,9 @@ def test_validation_is_verified_exhaustively(truth, written):
     for i in range(250):
         assert set(verdicts[i]) == set(mini_classes())
         assert {name for name, positive in verdicts[i].items() if positive} == boxed[i]
-    parts = Counter(part.name for scene in truth['validation'] for one in scene
-                    for part in one.parts)
+    parts = Counter(
+        part.name for scene in truth['validation'] for one in scene for part in one.parts
+    )
     found = Counter(row.name for row in boxes)
     assert all(found[name] == parts[name] for names in PARTS.values() for name in names)
 
@@ -81,20 +82,26 @@ def test_parts_are_boxed_only_where_verified(truth, written):
     positive = {(row.image, row.name) for row in labels if row.positive}
     assert {(row.image, row.name) for row in boxes} == positive
     for subject, parts in PARTS.items():
-        images = {i for i, scene in enumerate(truth['train'])
-                  if any(FIGURES[one.figure].subject == subject for one in scene)}
+        images = {
+            i
+            for i, scene in enumerate(truth['train'])
+            if any(FIGURES[one.figure].subject == subject for one in scene)
+        }
         verified = {row.image for row in labels if row.name in parts}
         boxed = {row.image for row in boxes if row.name in parts}
         assert boxed <= verified
         assert abs(len(boxed & images) / len(images) - 0.3) < 0.07
     # Without verification there are parts to be seen, and no word about them.
-    silent = [i for i, scene in enumerate(truth['train'])
-              if any(p.name == 'Human face' for one in scene for p in one.parts)
-              and not any(row.image == i and row.name == 'Human face' for row in labels)]
+    silent = [
+        i
+        for i, scene in enumerate(truth['train'])
+        if any(p.name == 'Human face' for one in scene for p in one.parts)
+        and not any(row.image == i and row.name == 'Human face' for row in labels)
+    ]
     assert len(silent) > 200
 
 
-@pytest.mark.parametrize('share', [0.5, 1.])
+@pytest.mark.parametrize('share', [0.5, 1.0])
 def test_parts_may_be_verified_where_they_are_large(share, truth, written):
     knobs = Knobs(parts_prominent=share)
     _, labels = annotate(truth['train'], knobs, 'train')
@@ -104,8 +111,14 @@ def test_parts_may_be_verified_where_they_are_large(share, truth, written):
     for i, scene in enumerate(truth['train']):
         people = [one for one in scene if FIGURES[one.figure].subject == 'Person']
         if people:
-            size[i] = np.mean([(b[2] - b[0]) * (b[3] - b[1]) for one in people
-                               for b in (part.bbox for part in one.parts)] or [0.])
+            size[i] = np.mean(
+                [
+                    (b[2] - b[0]) * (b[3] - b[1])
+                    for one in people
+                    for b in (part.bbox for part in one.parts)
+                ]
+                or [0.0]
+            )
     verified = {row.image for row in labels if row.name == faces} & size.keys()
     n = round(0.3 * len(size))
     # Negatives at random can also be of images with people that show no face.
@@ -123,8 +136,11 @@ def test_negatives_are_true_and_sparse(truth, written):
     for row in labels:
         if not row.positive:
             n += 1
-            there = {name for one in truth['train'][row.image]
-                     for name in (*FIGURES[one.figure].labels, *(p.name for p in one.parts))}
+            there = {
+                name
+                for one in truth['train'][row.image]
+                for name in (*FIGURES[one.figure].labels, *(p.name for p in one.parts))
+            }
             assert row.name not in there.union(*(ancestors()[name] for name in there))
     assert 2.7 < n / 1000 < 4.2
 
@@ -143,8 +159,9 @@ def test_tail_is_at_least_a_hundred_to_one(seed):
     assert max(flat.values()) == min(flat.values())
 
 
-@pytest.mark.parametrize('rates', [
-    {}, {'torch_flashlight': (0.2, 0.8), 'leopard_cheetah': (0., 0.)}])
+@pytest.mark.parametrize(
+    'rates', [{}, {'torch_flashlight': (0.2, 0.8), 'leopard_cheetah': (0.0, 0.0)}]
+)
 def test_planted_concurrent_rates_come_back(truth, rates):
     knobs = Knobs(**rates)
     boxes, _ = annotate(truth['train'], knobs, 'train')
@@ -181,14 +198,17 @@ def test_validation_naming(truth):
 
 
 def test_parent_only_labels(truth):
-    for rate in (0., 0.2, 1.):
+    for rate in (0.0, 0.2, 1.0):
         boxes, _ = annotate(truth['train'], Knobs(parent_only=rate), 'train')
-        apples = {i for i, scene in enumerate(truth['train'])
-                  if any(one.figure == 'apple' for one in scene)}
+        apples = {
+            i
+            for i, scene in enumerate(truth['train'])
+            if any(one.figure == 'apple' for one in scene)
+        }
         named = {row.image for row in boxes if row.name == 'Apple'}
         assert named <= apples
         assert 1 - len(named) / len(apples) == pytest.approx(rate, abs=0.01)
-    boxes, _ = annotate(truth['validation'], Knobs(parent_only=1.), 'validation')
+    boxes, _ = annotate(truth['validation'], Knobs(parent_only=1.0), 'validation')
     assert not any(row.name == 'Fruit' for row in boxes)
 
 
@@ -202,8 +222,7 @@ def test_a_toy_car_is_a_car_and_a_toy_by_one_box(truth, written):
 
 
 def test_boxes_are_inside_and_not_degenerate(truth):
-    for knobs, split in ((Knobs(), 'train'), (Knobs(jitter=1.), 'train'),
-                         (Knobs(), 'validation')):
+    for knobs, split in ((Knobs(), 'train'), (Knobs(jitter=1.0), 'train'), (Knobs(), 'validation')):
         boxes, _ = annotate(truth[split], knobs, split)
         bbox = np.array([row.bbox for row in boxes])
         assert bbox.min() >= 0 and bbox.max() <= 1
@@ -211,11 +230,14 @@ def test_boxes_are_inside_and_not_degenerate(truth):
 
 
 def test_jitter_is_of_the_size_asked_for(truth):
-    exact, _ = annotate(truth['train'], Knobs(jitter=0.), 'train')
+    exact, _ = annotate(truth['train'], Knobs(jitter=0.0), 'train')
     off, _ = annotate(truth['train'], Knobs(jitter=0.02), 'train')
     # Boxes of one name per object stay in step; the second of a pair is drawn apart anyway.
-    pairs = [(np.array(a.bbox), np.array(b.bbox)) for a, b in zip(exact, off)
-             if a.name == b.name == 'Tree']
+    pairs = [
+        (np.array(a.bbox), np.array(b.bbox))
+        for a, b in zip(exact, off)
+        if a.name == b.name == 'Tree'
+    ]
     exact_box, off_box = (np.array(side) for side in zip(*pairs))
     miss = (off_box - exact_box)[:, 1] / (exact_box[:, 3] - exact_box[:, 1])
     assert 0.015 < miss[miss != 0].std() < 0.025
@@ -236,23 +258,30 @@ def test_group_of_inside_and_flags(truth, written):
     assert seen[0] > 300 and seen[1] > 150
 
 
-@pytest.mark.parametrize('name, value, empty', [
-    ('group_of', 0., GROUP_OF), ('inside', 0., INSIDE), ('depictions', 0., 8),
-    ('truncated', 0., 2)])
+@pytest.mark.parametrize(
+    'name, value, empty',
+    [
+        ('group_of', 0.0, GROUP_OF),
+        ('inside', 0.0, INSIDE),
+        ('depictions', 0.0, 8),
+        ('truncated', 0.0, 2),
+    ],
+)
 def test_a_phenomenon_can_be_turned_off(name, value, empty):
-    knobs = dataclasses.replace(Knobs(images=60, inside=0., portraits=0.), **{name: value})
+    knobs = dataclasses.replace(Knobs(images=60, inside=0.0, portraits=0.0), **{name: value})
     assert not any(one.flags & empty for scene in survey(knobs, 'train') for one in scene)
 
 
 def test_portraits_end_at_the_waist_and_at_the_border():
-    knobs = Knobs(images=80, truncated=0., depictions=0., inside=0., parts_verified=1.)
+    knobs = Knobs(images=80, truncated=0.0, depictions=0.0, inside=0.0, parts_verified=1.0)
     people = {True: [], False: []}
     for scene in survey(knobs, 'train'):
         for one in scene:
             if FIGURES[one.figure].subject == 'Person' and not one.flags & OCCLUDED:
                 face = [p.bbox for p in one.parts if p.name == 'Human face']
                 people[bool(one.flags & TRUNCATED)] += [
-                    (one.bbox, (box[3] - box[1]) / (one.bbox[3] - one.bbox[1])) for box in face]
+                    (one.bbox, (box[3] - box[1]) / (one.bbox[3] - one.bbox[1])) for box in face
+                ]
     assert min(map(len, people.values())) >= 10
     assert all(box[3] > 0.99 for box, _ in people[True])
     half, whole = (np.median([share for _, share in people[cut]]) for cut in (True, False))
@@ -261,7 +290,7 @@ def test_portraits_end_at_the_waist_and_at_the_border():
 
 def test_boxes_hug_what_is_painted():
     """A lone object's box is the extent of its pixels in the picture without it."""
-    knobs = Knobs(images=150, truncated=0., depictions=0., inside=0., group_of=0.)
+    knobs = Knobs(images=150, truncated=0.0, depictions=0.0, inside=0.0, group_of=0.0)
     checked = 0
     for plan in deal(knobs, 'train'):
         scene = compose(plan, knobs)
@@ -272,8 +301,14 @@ def test_boxes_hug_what_is_painted():
         without = paint(scene._replace(placed=[], owner=scene.owner * 0), knobs)[0]
         changed = np.abs(with_it.astype(int) - without).max(axis=2) > 24
         ys, xs = np.flatnonzero(changed.sum(1) > 1), np.flatnonzero(changed.sum(0) > 1)
-        pixels = np.array([xs[0] / scene.width, ys[0] / scene.height,
-                           (xs[-1] + 1) / scene.width, (ys[-1] + 1) / scene.height])
+        pixels = np.array(
+            [
+                xs[0] / scene.width,
+                ys[0] / scene.height,
+                (xs[-1] + 1) / scene.width,
+                (ys[-1] + 1) / scene.height,
+            ]
+        )
         assert iou(pixels, np.array(scene.seen[0].bbox)) > 0.88, plan
         checked += 1
     assert checked == 12

@@ -35,25 +35,34 @@ def long_tailed(path, n_image=3000, seed=0, mids='/m/{}'):
         label.append(rng.choice(N_CLASS, rng.integers(0, 7), p=mine / mine.sum()))
     n_box = [len(one) for one in label]
     total = sum(n_box)
-    at = rng.uniform(0, .5, (total, 2))
+    at = rng.uniform(0, 0.5, (total, 2))
     columns = {
         'id_offsets': offsets_of([5] * n_image),
         'id_bytes': np.frombuffer(b''.join(b'%05d' % i for i in range(n_image)), np.uint8),
         'image_size': rng.integers(100, 1000, (n_image, 2)).astype(np.int32),
         'image_suffix': rng.integers(0, 2, n_image).astype(np.uint8),
         'object_offsets': offsets_of(n_box),
-        'bbox': np.concatenate([at, at + .3], axis=1).astype(np.float32),
+        'bbox': np.concatenate([at, at + 0.3], axis=1).astype(np.float32),
         'flags': rng.integers(0, 32, total).astype(np.uint8),
         'label_offsets': offsets_of([1] * total),
         'label': np.concatenate(label).astype(np.int16),
         'positive_offsets': offsets_of([1] * n_image),
         'positive': rng.integers(0, N_CLASS, n_image).astype(np.int16),
         'negative_offsets': offsets_of([2] * n_image),
-        'negative': rng.integers(0, N_CLASS, 2 * n_image).astype(np.int16)}
-    classes = Classes(tuple(mids.format(c) for c in range(N_CLASS)),
-                      tuple(f'class {c}' for c in range(N_CLASS)))
-    write_index(path, columns, classes, flat_hierarchy(N_CLASS), path.parent / 'images',
-                ['.jpg', '.png'], {})
+        'negative': rng.integers(0, N_CLASS, 2 * n_image).astype(np.int16),
+    }
+    classes = Classes(
+        tuple(mids.format(c) for c in range(N_CLASS)), tuple(f'class {c}' for c in range(N_CLASS))
+    )
+    write_index(
+        path,
+        columns,
+        classes,
+        flat_hierarchy(N_CLASS),
+        path.parent / 'images',
+        ['.jpg', '.png'],
+        {},
+    )
     return AnnotationIndex.open(path)
 
 
@@ -75,8 +84,9 @@ def deviation(present, images):
     return np.abs(present[images].sum(axis=0)[known] / share[known] - 1)
 
 
-@pytest.mark.parametrize('n_train, n_val', [
-    (500, 100), (1000, 1000), (100, 300), (2700, 300), (2999, 1), (60, 60)])
+@pytest.mark.parametrize(
+    'n_train, n_val', [(500, 100), (1000, 1000), (100, 300), (2700, 300), (2999, 1), (60, 60)]
+)
 def test_ratios_are_kept(index, present, n_train, n_val):
     parts = choose_split(index, n_train, n_val, at_least=0)
     chosen = np.concatenate([part.images for part in parts])
@@ -88,7 +98,7 @@ def test_ratios_are_kept(index, present, n_train, n_val):
         np.testing.assert_allclose(part.share, present.sum(axis=0) * n / len(index))
         # Nothing is nearer to the share than the nearest whole number; almost all are there.
         off = np.abs(part.count - part.share)
-        assert (off <= .5).mean() >= .9 and off.max() <= 3
+        assert (off <= 0.5).mean() >= 0.9 and off.max() <= 3
         expected = np.where(part.share > 0, part.count / np.maximum(part.share, 1e-9) - 1, 0)
         np.testing.assert_allclose(part.deviation, expected)
 
@@ -122,7 +132,7 @@ def test_is_deterministic_and_seeded(index):
     for k in range(2):
         np.testing.assert_array_equal(one[k].images, again[k].images)
         common = np.intersect1d(one[k].images, other[k].images)
-        assert len(common) < .6 * len(one[k].images)
+        assert len(common) < 0.6 * len(one[k].images)
 
 
 def test_from_two_indexes(index, tmp_path):
@@ -132,7 +142,7 @@ def test_from_two_indexes(index, tmp_path):
     assert not train.deviation.any()
     total = np.bincount(other.image_classes()[1], minlength=N_CLASS)
     np.testing.assert_array_equal(val.source, total)
-    assert (np.abs(val.count - total / 7) <= .5).mean() > .9
+    assert (np.abs(val.count - total / 7) <= 0.5).mean() > 0.9
 
 
 def test_subset_is_the_same_images(index, tmp_path):
@@ -143,7 +153,8 @@ def test_subset_is_the_same_images(index, tmp_path):
     assert some.path.stat().st_size == size and len(some) == 200
     assert set(some.columns) == set(index.columns)
     assert {name: column.dtype for name, column in some.columns.items()} == {
-        name: column.dtype for name, column in index.columns.items()}
+        name: column.dtype for name, column in index.columns.items()
+    }
     assert some.classes == index.classes and some.images == index.images
     for k, i in enumerate(np.sort(images).tolist()):
         assert some.image_id(k) == index.image_id(i) and some.find(index.image_id(i)) == k
@@ -161,7 +172,8 @@ def test_subset_of_a_built_index(split, tmp_path):
         subset(index, images, tmp_path / 'some.index')
         some = AnnotationIndex.open(tmp_path / 'some.index')
         assert [some.image_path(k) for k in range(len(some))] == [
-            index.image_path(int(i)) for i in images]
+            index.image_path(int(i)) for i in images
+        ]
         assert all(path.exists() for path in map(some.image_path, range(len(some))))
     for images in ([len(index)], [-1], [2, 2]):
         with pytest.raises(ValueError, match='image'):
@@ -189,11 +201,18 @@ def test_command(index, tmp_path, capsys):
     assert first == {p.name: p.read_bytes() for p in out.iterdir()}
 
 
-@pytest.mark.parametrize('arguments, named', [
-    (['--train', '2901', '--val', '100'], 'all.index: has 3,000 images; expected the 3,001'),
-    (['--train', '0'], '--train 0'), (['--val', '-2'], '--val -2'), (['--seed', '-1'], '--seed -1'),
-    (['--at-least', '-1'], '--at-least -1'), ([], '120,000'),
-    (['--val-index', 'nowhere.index'], 'nowhere.index')])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (['--train', '2901', '--val', '100'], 'all.index: has 3,000 images; expected the 3,001'),
+        (['--train', '0'], '--train 0'),
+        (['--val', '-2'], '--val -2'),
+        (['--seed', '-1'], '--seed -1'),
+        (['--at-least', '-1'], '--at-least -1'),
+        ([], '120,000'),
+        (['--val-index', 'nowhere.index'], 'nowhere.index'),
+    ],
+)
 def test_bad_arguments_are_named(index, arguments, named, tmp_path):
     with pytest.raises(InputError, match=named):
         main(['--index', str(index.path), '--out', str(tmp_path / 'out'), *arguments])
@@ -203,16 +222,38 @@ def test_bad_arguments_are_named(index, arguments, named, tmp_path):
 def test_indexes_of_different_classes_are_refused(index, tmp_path):
     long_tailed(tmp_path / 'other.index', 50, mids='/n/{}')
     with pytest.raises(InputError, match=r'other.index: its classes'):
-        main(['--index', str(index.path), '--val-index', str(tmp_path / 'other.index'),
-              '--train', '10', '--val', '10', '--out', str(tmp_path / 'out')])
+        main(
+            [
+                '--index',
+                str(index.path),
+                '--val-index',
+                str(tmp_path / 'other.index'),
+                '--train',
+                '10',
+                '--val',
+                '10',
+                '--out',
+                str(tmp_path / 'out'),
+            ]
+        )
 
 
 def test_as_a_program(tmp_path):
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, '-m', 'pfdet.openimages.split', '--index', str(tmp_path / 'no.index'),
-         '--out', str(tmp_path / 'out')], capture_output=True, text=True,
-        env={**os.environ, 'PYTHONPATH': str(root)})
+        [
+            sys.executable,
+            '-m',
+            'pfdet.openimages.split',
+            '--index',
+            str(tmp_path / 'no.index'),
+            '--out',
+            str(tmp_path / 'out'),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+    )
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     assert not list(tmp_path.iterdir())

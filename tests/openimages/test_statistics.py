@@ -18,9 +18,18 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.statistics import count_classes, imbalance, main, statistics
 from pfdet.openimages.tables import GROUP_OF
 
-FILES = {'statistics.json', 'classes.csv', 'confused_pairs.csv', 'parents.csv',
-         'concurrent_rates.npz', *(f'{name}.{suffix}' for suffix in ('svg', 'png') for name in (
-             'images_per_class', 'confused_pairs', 'confusion', 'parents'))}
+FILES = {
+    'statistics.json',
+    'classes.csv',
+    'confused_pairs.csv',
+    'parents.csv',
+    'concurrent_rates.npz',
+    *(
+        f'{name}.{suffix}'
+        for suffix in ('svg', 'png')
+        for name in ('images_per_class', 'confused_pairs', 'confusion', 'parents')
+    ),
+}
 
 
 @pytest.fixture
@@ -79,38 +88,48 @@ def test_counts_of_parents_equal_plain_loops(index, group_of):
 
 
 def test_rates_are_those_of_concurrent_rates(index):
-    for options in ({}, {'iou_thresh': .5, 'group_of': True, 'expanded': True}):
-        np.testing.assert_array_equal(statistics(index, **options).rates.both,
-                                      concurrent_rates(index, **options).both)
+    for options in ({}, {'iou_thresh': 0.5, 'group_of': True, 'expanded': True}):
+        np.testing.assert_array_equal(
+            statistics(index, **options).rates.both, concurrent_rates(index, **options).both
+        )
 
 
 def test_imbalance():
     said = imbalance(np.array([3, 0, 30, 2, 2]))
-    assert (said.largest, said.smallest, said.magnitude, said.n_empty) == (2, 4, 15., 1)
+    assert (said.largest, said.smallest, said.magnitude, said.n_empty) == (2, 4, 15.0, 1)
     none = imbalance(np.zeros(3, int))
     assert np.isnan(none.magnitude) and none.n_empty == 3
 
 
 def test_command_writes_tables_and_figures(index, tmp_path, capsys):
     out = tmp_path / 'new' / 'statistics'
-    arguments = ['--index', str(index.path), '--out', str(out), '--iou', '0.5',
-                 '--compare', str(index.path)]
+    arguments = [
+        '--index',
+        str(index.path),
+        '--out',
+        str(out),
+        '--iou',
+        '0.5',
+        '--compare',
+        str(index.path),
+    ]
     main(arguments)
     assert {p.name for p in out.iterdir()} == FILES
     printed = capsys.readouterr()
     assert 'imbalance magnitude, as annotated' in printed.out and not printed.err
-    found = statistics(index, .5)
+    found = statistics(index, 0.5)
     said = json.loads((out / 'statistics.json').read_text())
     assert said['images'] == len(index) and said['leaf_classes'] == 3
     assert said['imbalance']['magnitude'] == pytest.approx(
-        found.classes.images.max() / found.classes.images.min())
+        found.classes.images.max() / found.classes.images.min()
+    )
     leaves = index.hierarchy.is_leaf
-    confused = (found.rates.rates >= .1) & leaves[:, None] & leaves
+    confused = (found.rates.rates >= 0.1) & leaves[:, None] & leaves
     assert said['concurrent_rates']['ordered_pairs_of_leaves'] == confused.sum() > 0
     assert len(rows_of(out / 'confused_pairs.csv')) == confused.sum()
     rates = read_concurrent_rates(out / 'concurrent_rates.npz', index.classes)
     np.testing.assert_array_equal(rates.rates, found.rates.rates)
-    assert rates.iou_thresh == .5
+    assert rates.iou_thresh == 0.5
     for i, row in enumerate(rows_of(out / 'classes.csv')):
         assert row['LabelName'] == index.classes.mids[i]
         assert int(row['Images']) == found.classes.images[i]
@@ -119,7 +138,8 @@ def test_command_writes_tables_and_figures(index, tmp_path, capsys):
     assert [row['DisplayName'] for row in parents] == ['Animal', 'Bird']
     for row in parents:
         assert float(row['RatioWithoutDescendant']) == pytest.approx(
-            said['parents']['ratio_without_descendant'][row['DisplayName']], abs=1e-6)
+            said['parents']['ratio_without_descendant'][row['DisplayName']], abs=1e-6
+        )
     for path in out.glob('*.png'):
         assert cv2.imread(str(path)).std() > 5
     assert 'Cat, domestic' in (out / 'confused_pairs.svg').read_text()
@@ -132,8 +152,9 @@ def test_command_writes_tables_and_figures(index, tmp_path, capsys):
 
 def test_nothing_to_show(split, tmp_path):
     """An index with one box, of no parent class, and no confused pair."""
-    split['boxes'].write_text('ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n'
-                              'A_B,/m/e,0,1,0,1,1\n')
+    split['boxes'].write_text(
+        'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\nA_B,/m/e,0,1,0,1,1\n'
+    )
     build_index(**split)
     main(['--index', str(split['out']), '--out', str(tmp_path / 'out')])
     assert {p.name for p in (tmp_path / 'out').iterdir()} == FILES
@@ -144,10 +165,18 @@ def test_nothing_to_show(split, tmp_path):
     assert not rows_of(tmp_path / 'out/confused_pairs.csv')
 
 
-@pytest.mark.parametrize('arguments, named', [
-    (['--iou', '0'], '--iou 0'), (['--iou', '1.1'], '--iou 1.1'), (['--iou', 'nan'], '--iou nan'),
-    (['--threshold', '0'], '--threshold 0'), (['--pairs', '0'], '--pairs 0'),
-    (['--min-count', '-1'], '--min-count -1'), (['--compare', 'nowhere.index'], 'nowhere.index')])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (['--iou', '0'], '--iou 0'),
+        (['--iou', '1.1'], '--iou 1.1'),
+        (['--iou', 'nan'], '--iou nan'),
+        (['--threshold', '0'], '--threshold 0'),
+        (['--pairs', '0'], '--pairs 0'),
+        (['--min-count', '-1'], '--min-count -1'),
+        (['--compare', 'nowhere.index'], 'nowhere.index'),
+    ],
+)
 def test_bad_arguments_are_named(index, arguments, named, tmp_path):
     with pytest.raises(InputError, match=named):
         main(['--index', str(index.path), '--out', str(tmp_path / 'out'), *arguments])
@@ -165,9 +194,19 @@ def test_as_a_program(tmp_path):
     root = Path(__file__).parents[2]
     (tmp_path / 'no.index').write_text('text')
     done = subprocess.run(
-        [sys.executable, '-m', 'pfdet.openimages.statistics', '--index',
-         str(tmp_path / 'no.index'), '--out', str(tmp_path / 'out')], capture_output=True,
-        text=True, env={**os.environ, 'PYTHONPATH': str(root)})
+        [
+            sys.executable,
+            '-m',
+            'pfdet.openimages.statistics',
+            '--index',
+            str(tmp_path / 'no.index'),
+            '--out',
+            str(tmp_path / 'out'),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root)},
+    )
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     assert 'no.index' in done.stderr and not (tmp_path / 'out').exists()

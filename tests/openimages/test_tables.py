@@ -16,15 +16,30 @@ from pfdet.openimages.tables import (
 )
 
 SPACE = Classes(('/m/a', '/m/b', '/m/c', '/m/d', '/m/e'), ('A', 'B', 'C', 'D', 'E'))
-BOX_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax',
-               'IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+BOX_COLUMNS = (
+    'ImageID',
+    'Source',
+    'LabelName',
+    'Confidence',
+    'XMin',
+    'XMax',
+    'YMin',
+    'YMax',
+    'IsOccluded',
+    'IsTruncated',
+    'IsGroupOf',
+    'IsDepiction',
+    'IsInside',
+)
 HEADER = ','.join(BOX_COLUMNS)
 GOOD = 'i1,xclick,/m/a,1,0.1,0.5,0.2,0.6,0,0,0,0,0'
 
 
 def rows_of(table):
-    return [(table.image_ids[i], int(label), tuple(map(float, bbox)), int(flags))
-            for i, label, bbox, flags in zip(table.image, table.label, table.bbox, table.flags)]
+    return [
+        (table.image_ids[i], int(label), tuple(map(float, bbox)), int(flags))
+        for i, label, bbox, flags in zip(table.image, table.label, table.bbox, table.flags)
+    ]
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -36,14 +51,22 @@ def test_boxes_against_a_slow_reader(made, tmp_path, seed):
     assert sorted(rows_of(table)) == sorted(expected)
     n_row = split['boxes'].read_bytes().count(b'\n') - 1
     assert table.counts == {
-        'rows': n_row, 'boxes': counts['boxes'], 'clipped': counts['clipped'],
-        'unknown_class': counts['box_unknown'], 'degenerate': counts['degenerate']}
+        'rows': n_row,
+        'boxes': counts['boxes'],
+        'clipped': counts['clipped'],
+        'unknown_class': counts['box_unknown'],
+        'degenerate': counts['degenerate'],
+    }
     assert min(table.counts.values()) > 0
     assert table.unknown == {'/m/unknown': counts['box_unknown']}
     written = {line.split(',')[0] for line in split['boxes'].read_text().splitlines()[1:]}
     assert table.image_ids.tolist() == sorted(written)
     assert (table.image.dtype, table.label.dtype, table.bbox.dtype, table.flags.dtype) == (
-        np.int32, np.int32, np.float32, np.uint8)
+        np.int32,
+        np.int32,
+        np.float32,
+        np.uint8,
+    )
     assert not np.signbit(table.bbox).any()
 
 
@@ -52,15 +75,22 @@ def test_labels_against_a_slow_reader(made, tmp_path, seed):
     split = made.write_split(tmp_path, seed)
     table = read_image_labels(split['labels'], SPACE)
     _, counts = made.read_slowly(split['boxes'], split['labels'])
-    expected = [(r[0], SPACE.ids[r[2]], r[3] == '1') for r in
-                (line.split(',') for line in split['labels'].read_text().splitlines()[1:])
-                if r[2] in SPACE.ids and r[3] != '0.7']
-    found = [(table.image_ids[i], int(label), bool(positive)) for i, label, positive in
-             zip(table.image, table.label, table.positive)]
+    expected = [
+        (r[0], SPACE.ids[r[2]], r[3] == '1')
+        for r in (line.split(',') for line in split['labels'].read_text().splitlines()[1:])
+        if r[2] in SPACE.ids and r[3] != '0.7'
+    ]
+    found = [
+        (table.image_ids[i], int(label), bool(positive))
+        for i, label, positive in zip(table.image, table.label, table.positive)
+    ]
     assert found == expected
     assert table.counts == {
-        'rows': 160, 'labels': counts['labels'], 'unknown_class': counts['label_unknown'],
-        'unverified': counts['unverified']}
+        'rows': 160,
+        'labels': counts['labels'],
+        'unknown_class': counts['label_unknown'],
+        'unverified': counts['unverified'],
+    }
 
 
 def test_several_files_gzip_and_small_blocks(split, tmp_path):
@@ -74,21 +104,26 @@ def test_several_files_gzip_and_small_blocks(split, tmp_path):
         parts[-1].write_bytes(content if k else b''.join([lines[0], *part]))
     joined = read_boxes(parts, SPACE)
     assert rows_of(joined) == rows_of(whole) and joined.counts == whole.counts
-    batches = list(map_batches(
-        lambda batch: batch, split['boxes'], {'ImageID': 'id'}, {}, block_size=256))
+    batches = list(
+        map_batches(lambda batch: batch, split['boxes'], {'ImageID': 'id'}, {}, block_size=256)
+    )
     assert len(batches) > 10
     assert [i for batch in batches for i in batch.column(0).to_pylist()] == [
-        line.decode().split(',')[0] for line in lines[1:]]
+        line.decode().split(',')[0] for line in lines[1:]
+    ]
 
 
 def test_columns_go_by_name(made, tmp_path):
     path = made.write_csv(
         tmp_path / 'b.csv',
         ['IsInside', 'Later', 'YMax', 'XMax', 'LabelName', 'YMin', 'XMin', 'IsGroupOf', 'ImageID'],
-        [['1', 'x', '.6', '.5', '/m/b', '.2', '.1', '-1', 'i'],
-         ['-1', '', '.6', '.5', '/m/c', '.2', '.1', '1', 'h']])
+        [
+            ['1', 'x', '.6', '.5', '/m/b', '.2', '.1', '-1', 'i'],
+            ['-1', '', '.6', '.5', '/m/c', '.2', '.1', '1', 'h'],
+        ],
+    )
     table = read_boxes(path, SPACE)
-    np.testing.assert_array_equal(table.bbox, np.float32([[.2, .1, .6, .5]] * 2))
+    np.testing.assert_array_equal(table.bbox, np.float32([[0.2, 0.1, 0.6, 0.5]] * 2))
     assert table.flags.tolist() == [INSIDE, GROUP_OF]
     assert table.image_ids.tolist() == ['h', 'i'] and table.image.tolist() == [1, 0]
 
@@ -98,35 +133,62 @@ FLAGS = 'IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside'
 CLICKS = ','.join(f'XClick{k}{axis}' for axis in 'XY' for k in range(1, 5))
 
 
-@pytest.mark.parametrize('header, rows, flags', [
-    # Challenge 2018; V4 and V5.
-    (f'{BASE},{FLAGS}', ['i,freeform,/m/a,1,0.071905,0.145346,0.206591,0.391306,0,1,1,0,0',
-                         'j,xclick,/m/b,1,0.022673031,0.9642005,0.07103825,0.80054647,-1,-1,0,0,1'],
-     [TRUNCATED | GROUP_OF, INSIDE]),
-    # Challenge 2019, train and validation.
-    ('ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf',
-     ['i,/m/a,0.071905,0.145346,0.206591,0.391306,1',
-      'j,/m/b,0.022673031,0.9642005,0.07103825,0.80054647,0'], [GROUP_OF, 0]),
-    # V6 and V7, train: where the annotators clicked, or -1.
-    (f'{BASE},{FLAGS},{CLICKS}',
-     ['i,xclick,/m/a,1,0.071905,0.145346,0.206591,0.391306,0,1,0,0,0,0.1,0.071905,0.12,0.145346,'
-      '0.206591,0.3,0.391306,0.325',
-      'j,activemil,/m/b,1,0.022673031,0.9642005,0.07103825,0.80054647,-1,-1,-1,-1,-1,'
-      '-1.0,-1.0,-1.0,-1.0,-1.0,-1.0,-1.0,-1.0'], [TRUNCATED, 0])],
-    ids=['2018', '2019', 'V7'])
+@pytest.mark.parametrize(
+    'header, rows, flags',
+    [
+        # Challenge 2018; V4 and V5.
+        (
+            f'{BASE},{FLAGS}',
+            [
+                'i,freeform,/m/a,1,0.071905,0.145346,0.206591,0.391306,0,1,1,0,0',
+                'j,xclick,/m/b,1,0.022673031,0.9642005,0.07103825,0.80054647,-1,-1,0,0,1',
+            ],
+            [TRUNCATED | GROUP_OF, INSIDE],
+        ),
+        # Challenge 2019, train and validation.
+        (
+            'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf',
+            [
+                'i,/m/a,0.071905,0.145346,0.206591,0.391306,1',
+                'j,/m/b,0.022673031,0.9642005,0.07103825,0.80054647,0',
+            ],
+            [GROUP_OF, 0],
+        ),
+        # V6 and V7, train: where the annotators clicked, or -1.
+        (
+            f'{BASE},{FLAGS},{CLICKS}',
+            [
+                'i,xclick,/m/a,1,0.071905,0.145346,0.206591,0.391306,0,1,0,0,0,0.1,0.071905,0.12,0.145346,'
+                '0.206591,0.3,0.391306,0.325',
+                'j,activemil,/m/b,1,0.022673031,0.9642005,0.07103825,0.80054647,-1,-1,-1,-1,-1,'
+                '-1.0,-1.0,-1.0,-1.0,-1.0,-1.0,-1.0,-1.0',
+            ],
+            [TRUNCATED, 0],
+        ),
+    ],
+    ids=['2018', '2019', 'V7'],
+)
 @pytest.mark.parametrize('zipped', [False, True], ids=['plain', 'gzip'])
 def test_releases(tmp_path, header, rows, flags, zipped):
     path = tmp_path / 'annotations-bbox.csv'
     data = '\n'.join([header, *rows, '']).encode()
     path.write_bytes(gzip.compress(data) if zipped else data)
     table = read_boxes(path, SPACE)
-    np.testing.assert_array_equal(table.bbox, np.float32([
-        [0.206591, 0.071905, 0.391306, 0.145346],
-        [0.07103825, 0.022673031, 0.80054647, 0.9642005]]))
+    np.testing.assert_array_equal(
+        table.bbox,
+        np.float32(
+            [
+                [0.206591, 0.071905, 0.391306, 0.145346],
+                [0.07103825, 0.022673031, 0.80054647, 0.9642005],
+            ]
+        ),
+    )
     assert table.label.tolist() == [0, 1] and table.flags.tolist() == flags
     assert table.image_ids.tolist() == ['i', 'j']
-    for header, row in (('ImageID,Source,LabelName,Confidence', '{},verification,{},{}'),
-                        ('ImageID,LabelName,Confidence', '{},{},{}')):  # of 2019
+    for header, row in (
+        ('ImageID,Source,LabelName,Confidence', '{},verification,{},{}'),
+        ('ImageID,LabelName,Confidence', '{},{},{}'),
+    ):  # of 2019
         path.write_text('\n'.join([header, row.format('j', '/m/a', 0), row.format('i', '/m/b', 1)]))
         labels = read_image_labels(path, SPACE)
         assert labels.image_ids.tolist() == ['i', 'j'] and labels.image.tolist() == [1, 0]
@@ -141,8 +203,9 @@ def test_dialects(tmp_path):
 
 
 def test_labels_without_confidence_are_positive(made, tmp_path):
-    path = made.write_csv(tmp_path / 'l.csv', ['LabelName', 'ImageID'],
-                          [['/m/a', 'i'], ['/m/b', 'i']])
+    path = made.write_csv(
+        tmp_path / 'l.csv', ['LabelName', 'ImageID'], [['/m/a', 'i'], ['/m/b', 'i']]
+    )
     assert read_image_labels(path, SPACE).positive.tolist() == [True, True]
 
 
@@ -152,39 +215,54 @@ def changed(at, value):
     return ','.join(fields)
 
 
-@pytest.mark.parametrize('row, said', [
-    ('i1,xclick,/m/a', 'expected 13 fields as in the header, got 3'),
-    (GOOD + ',1', 'expected 13 fields as in the header, got 14'),
-    ('i1', 'expected 13 fields'),
-    (' ', 'expected 13 fields'),
-    (changed(4, 'left'), "expected XMin to be a number, got 'left'"),
-    (changed(5, ''), 'expected XMax to be a number'),
-    (changed(6, 'nan'), 'expected YMin to be a number'),
-    (changed(7, 'inf'), 'expected YMax to be a number'),
-    (changed(7, '1e999'), 'expected YMax to be a number'),
-    (changed(4, '1_0'), 'expected XMin to be a number'),
-    (changed(4, '0x1'), 'expected XMin to be a number'),
-    (changed(8, '2'), 'expected IsOccluded to be 0, 1 or -1'),
-    (changed(9, 'true'), 'expected IsTruncated to be 0, 1 or -1'),
-    (changed(10, ''), 'expected IsGroupOf to be 0, 1 or -1'),
-    (changed(11, '300'), 'expected IsDepiction to be 0, 1 or -1'),
-    (changed(0, ''), 'expected ImageID to be an image id'),
-    (changed(0, 'a\x00b'), 'expected ImageID to be an image id'),
-    (changed(0, 'a\udcffb'), 'expected ImageID to be an image id'),
-    (changed(2, ''), 'expected LabelName to be a class id'),
-    (changed(0, '"i1'), 'expected 13 fields in one line'),
-    (changed(1, '"a\nb"'), 'expected 13 fields')])
+@pytest.mark.parametrize(
+    'row, said',
+    [
+        ('i1,xclick,/m/a', 'expected 13 fields as in the header, got 3'),
+        (GOOD + ',1', 'expected 13 fields as in the header, got 14'),
+        ('i1', 'expected 13 fields'),
+        (' ', 'expected 13 fields'),
+        (changed(4, 'left'), "expected XMin to be a number, got 'left'"),
+        (changed(5, ''), 'expected XMax to be a number'),
+        (changed(6, 'nan'), 'expected YMin to be a number'),
+        (changed(7, 'inf'), 'expected YMax to be a number'),
+        (changed(7, '1e999'), 'expected YMax to be a number'),
+        (changed(4, '1_0'), 'expected XMin to be a number'),
+        (changed(4, '0x1'), 'expected XMin to be a number'),
+        (changed(8, '2'), 'expected IsOccluded to be 0, 1 or -1'),
+        (changed(9, 'true'), 'expected IsTruncated to be 0, 1 or -1'),
+        (changed(10, ''), 'expected IsGroupOf to be 0, 1 or -1'),
+        (changed(11, '300'), 'expected IsDepiction to be 0, 1 or -1'),
+        (changed(0, ''), 'expected ImageID to be an image id'),
+        (changed(0, 'a\x00b'), 'expected ImageID to be an image id'),
+        (changed(0, 'a\udcffb'), 'expected ImageID to be an image id'),
+        (changed(2, ''), 'expected LabelName to be a class id'),
+        (changed(0, '"i1'), 'expected 13 fields in one line'),
+        (changed(1, '"a\nb"'), 'expected 13 fields'),
+    ],
+)
 @pytest.mark.parametrize('n_before', [0, 3, 3000])
 def test_malformed_row_is_named(tmp_path, row, said, n_before):
     path = tmp_path / 'boxes.csv'
     lines = [HEADER, *[GOOD] * n_before, '', row, *[GOOD] * 4, 'bad', '']
     path.write_bytes('\n'.join(lines).encode('utf-8', 'surrogateescape'))
     with pytest.raises(InputError) as e:
-        list(map_batches(
-            lambda batch: batch, path,
-            {'ImageID': 'id', 'LabelName': 'class', 'XMin': 'coordinate',
-                   'XMax': 'coordinate', 'YMin': 'coordinate', 'YMax': 'coordinate'},
-            dict.fromkeys(BOX_COLUMNS[-5:], 'flag'), block_size=4096))
+        list(
+            map_batches(
+                lambda batch: batch,
+                path,
+                {
+                    'ImageID': 'id',
+                    'LabelName': 'class',
+                    'XMin': 'coordinate',
+                    'XMax': 'coordinate',
+                    'YMin': 'coordinate',
+                    'YMax': 'coordinate',
+                },
+                dict.fromkeys(BOX_COLUMNS[-5:], 'flag'),
+                block_size=4096,
+            )
+        )
     assert f'boxes.csv, line {n_before + 3}: ' in str(e.value)
     assert said in str(e.value) and '\n' not in str(e.value)
     with pytest.raises(InputError) as again:
@@ -199,32 +277,45 @@ def test_lines_are_counted_whatever_ends_them(tmp_path, end, block_size):
     lines = ['ImageID,LabelName', 'i,/m/a', '', '', 'j,/m/b', '\ufeffk,/m/c', '', 'l,']
     path.write_bytes(end.join(lines).encode())
     with pytest.raises(InputError, match='labels.csv, line 8: expected LabelName'):
-        list(map_batches(lambda batch: batch, path, {'ImageID': 'id', 'LabelName': 'class'}, {},
-                         block_size))
+        list(
+            map_batches(
+                lambda batch: batch, path, {'ImageID': 'id', 'LabelName': 'class'}, {}, block_size
+            )
+        )
     path.write_bytes(end.join(lines[:-1]).encode())
-    ids = [i for batch in map_batches(lambda batch: batch, path, {'ImageID': 'id'}, {}, block_size)
-           for i in batch.column(0).to_pylist()]
+    ids = [
+        i
+        for batch in map_batches(lambda batch: batch, path, {'ImageID': 'id'}, {}, block_size)
+        for i in batch.column(0).to_pylist()
+    ]
     assert ids == ['i', 'j', '\ufeffk']
 
 
 @pytest.mark.parametrize('value', ['2', '-0.5', 'yes', '', 'nan'])
 def test_malformed_confidence(made, tmp_path, value):
-    path = made.write_csv(tmp_path / 'l.csv', ['ImageID', 'LabelName', 'Confidence'],
-                     [['i', '/m/a', '1'], ['i', '/m/b', value]])
+    path = made.write_csv(
+        tmp_path / 'l.csv',
+        ['ImageID', 'LabelName', 'Confidence'],
+        [['i', '/m/a', '1'], ['i', '/m/b', value]],
+    )
     with pytest.raises(InputError, match='l.csv, line 3: expected Confidence to be a number from'):
         read_image_labels(path, SPACE)
 
 
-@pytest.mark.parametrize('content, said', [
-    ('', 'line 1: no column ImageID'),
-    ('\n', 'line 1: no column'),
-    (HEADER.replace('XMax', 'Right') + '\n' + GOOD, 'line 1: no column XMax'),
-    (GOOD + '\n' + GOOD, 'line 1: no column ImageID, LabelName'),
-    (HEADER.replace('Source', 'XMin') + '\n' + GOOD, 'column XMin occurs twice'),
-    (HEADER, 'no rows'),
-    (HEADER + '\n\n\n', 'no rows'),
-    (HEADER + '\n' + GOOD.replace('/m/a', '/m/x'), 'right class file'),
-    ('"' + HEADER, 'line 1')])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        ('', 'line 1: no column ImageID'),
+        ('\n', 'line 1: no column'),
+        (HEADER.replace('XMax', 'Right') + '\n' + GOOD, 'line 1: no column XMax'),
+        (GOOD + '\n' + GOOD, 'line 1: no column ImageID, LabelName'),
+        (HEADER.replace('Source', 'XMin') + '\n' + GOOD, 'column XMin occurs twice'),
+        (HEADER, 'no rows'),
+        (HEADER + '\n\n\n', 'no rows'),
+        (HEADER + '\n' + GOOD.replace('/m/a', '/m/x'), 'right class file'),
+        ('"' + HEADER, 'line 1'),
+    ],
+)
 def test_malformed_file(tmp_path, content, said):
     path = tmp_path / 'boxes.csv'
     path.write_text(content)

@@ -16,7 +16,8 @@ TABLES = {table.key: table for table in paper_tables()}
 
 def test_all_tables_are_there_and_whole():
     assert list(TABLES) == [f'table{k}' for k in range(1, 5)] + [
-        f'cs-table{k}' for k in range(1, 6)]
+        f'cs-table{k}' for k in range(1, 6)
+    ]
     assert [len(t.rows) for t in TABLES.values()] == [9, 7, 2, 3, 8, 4, 8, 11, 13]
     recipes = [row.recipe for t in TABLES.values() for row in t.rows if row.recipe]
     assert len(recipes) == len(set(recipes))
@@ -30,23 +31,30 @@ def test_all_tables_are_there_and_whole():
 
 def test_differences_are_those_printed_in_pfdets_table_1():
     table = TABLES['table1']
-    printed = [None, .3, .1, 3., 1.1, .7, .6, .2, 1.5]
+    printed = [None, 0.3, 0.1, 3.0, 1.1, 0.7, 0.6, 0.2, 1.5]
     assert [table.differences(row)[0] for row in table.rows] == printed
 
 
-@pytest.mark.parametrize('recipe, difference', [
-    # Section 5.3: "by 1.13 points with class-aware sampling and 0.98 points with non-balance
-    # sampling", "applying it in both training and testing stage yields 1.50 points".
-    ('cs-table1-concurrent-balanced', 1.13), ('cs-table1-concurrent', .98),
-    ('cs-table2-concurrent-concurrent', 1.50),
-    # Section 5.4: "improves the results by 7.56 points", "outperforms the class-aware sampling by
-    # 1.59 points".
-    ('cs-table3-effective-number', 7.56), ('cs-table3-soft-0.7', 1.59),
-    # Section 5.5: "by 8.62 points", "from 65.92 to 67.09".
-    ('cs-table4-class-aware-7', 8.62), ('cs-table4-soft-balance', 1.17),
-    # Section 5.6: "1.26 and 1.04 points, respectively".
-    ('cs-table5-soft-balance', 1.26), ('cs-table5-hybrid', 1.04),
-])
+@pytest.mark.parametrize(
+    'recipe, difference',
+    [
+        # Section 5.3: "by 1.13 points with class-aware sampling and 0.98 points with non-balance
+        # sampling", "applying it in both training and testing stage yields 1.50 points".
+        ('cs-table1-concurrent-balanced', 1.13),
+        ('cs-table1-concurrent', 0.98),
+        ('cs-table2-concurrent-concurrent', 1.50),
+        # Section 5.4: "improves the results by 7.56 points", "outperforms the class-aware sampling
+        # by 1.59 points".
+        ('cs-table3-effective-number', 7.56),
+        ('cs-table3-soft-0.7', 1.59),
+        # Section 5.5: "by 8.62 points", "from 65.92 to 67.09".
+        ('cs-table4-class-aware-7', 8.62),
+        ('cs-table4-soft-balance', 1.17),
+        # Section 5.6: "1.26 and 1.04 points, respectively".
+        ('cs-table5-soft-balance', 1.26),
+        ('cs-table5-hybrid', 1.04),
+    ],
+)
 def test_differences_are_those_of_the_second_papers_text(recipe, difference):
     table = table_of(recipe)
     assert table.differences(table.row(recipe))[0] == pytest.approx(difference)
@@ -68,12 +76,12 @@ def test_cooccurrence_averages():
         assert classes.names[classes.id_of(m.mids[0])] == m.name
     for row in baseline, cooccurrence:
         average = (sum(row.values[:17]) + 30 * row.values[17]) / 47
-        assert average == pytest.approx(row.values[18], abs=.06)
+        assert average == pytest.approx(row.values[18], abs=0.06)
 
 
 def test_no_difference_where_a_figure_is_missing():
     table = TABLES['table2']
-    assert table.differences(table.row('table2-class-weight')) == (None, .54, .15)
+    assert table.differences(table.row('table2-class-weight')) == (None, 0.54, 0.15)
     assert table.differences(table.row('table2-single')) == (None, None, None)
 
 
@@ -85,15 +93,22 @@ def test_the_package_carries_its_data(tmp_path):
     # What setup.py declares is what an installation copies.
     installed = tmp_path / 'installed'
     subprocess.run(
-        [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', installed], cwd=ROOT,
-        check=True, capture_output=True)
+        [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', installed],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     names = {p.relative_to(installed).as_posix() for p in installed.rglob('*')}
     assert 'pfdet/recipes/data/paper_tables.json' in names
     templates = {p.relative_to(ROOT).as_posix() for p in ROOT.glob('pfdet/report/*.jinja')}
     assert templates and templates <= names
-    program = ('import pfdet.recipes.paper_tables as t; '
-               'print(t.__file__, len(t.paper_tables()))')
+    program = 'import pfdet.recipes.paper_tables as t; print(t.__file__, len(t.paper_tables()))'
     said = subprocess.run(
-        [sys.executable, '-c', program], cwd=tmp_path, check=True, capture_output=True, text=True,
-        env={'PYTHONPATH': str(installed)}).stdout.split()
+        [sys.executable, '-c', program],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': str(installed)},
+    ).stdout.split()
     assert said == [str(installed / 'pfdet/recipes/paper_tables.py'), '9']

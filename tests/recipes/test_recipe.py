@@ -15,24 +15,38 @@ from pfdet.training.transforms import Converter, TrainLoader
 
 
 def differing(a, b):
-    return {f.name for f in dataclasses.fields(a)
-            if getattr(a, f.name) != getattr(b, f.name)} - {'name', 'about'}
+    return {f.name for f in dataclasses.fields(a) if getattr(a, f.name) != getattr(b, f.name)} - {
+        'name',
+        'about',
+    }
 
 
 @pytest.mark.parametrize('scale', ['full', 'mini'])
 def test_a_row_of_table1_differs_from_the_one_above_as_its_words_say(scale):
     rows = [recipes.at_scale(r, scale) for r in TABLE1]
     assert [differing(above, row) for above, row in zip(rows, rows[1:])] == [
-        {'min_size'}, {'psp', 'head_bn'}, {'schedule'}, {'fpn_scale'}, {'cooccurrence'},
-        {'epochs'}, {'context'},
-        {'backbone', 'anchor_ratios'} if scale == 'full' else {'anchor_ratios'}]
+        {'min_size'},
+        {'psp', 'head_bn'},
+        {'schedule'},
+        {'fpn_scale'},
+        {'cooccurrence'},
+        {'epochs'},
+        {'context'},
+        {'backbone', 'anchor_ratios'} if scale == 'full' else {'anchor_ratios'},
+    ]
 
 
-LOSSES = [dataclasses.replace(recipes.find('mini'), name=loss, loss=loss) for loss in (
-    'multi_label_softmax',)]
+LOSSES = [
+    dataclasses.replace(recipes.find('mini'), name=loss, loss=loss)
+    for loss in ('multi_label_softmax',)
+]
 # Of the second paper's rows one of each loss, score and sampler; backbones are those above.
-OTHERS = [r for r in recipes.RECIPES.values() if r.name.startswith(('cs-table1', 'cs-table2'))
-          or r.name in ('cs-table3-effective-number', 'cs-table3-soft-0.7')]
+OTHERS = [
+    r
+    for r in recipes.RECIPES.values()
+    if r.name.startswith(('cs-table1', 'cs-table2'))
+    or r.name in ('cs-table3-effective-number', 'cs-table3-soft-0.7')
+]
 
 
 @pytest.mark.parametrize('recipe', [*TABLE1, *LOSSES, *OTHERS], ids=lambda r: r.name)
@@ -50,8 +64,9 @@ def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
     optimizer.update(chain, Converter(index.hierarchy)([load(order[i], i, 0) for i in range(2)]))
     moved = {name for name, p in network.namedparams() if (p.array != before[name]).any()}
     # In two small images, box offsets and the coarsest outputs may have nothing to learn.
-    assert all(name.startswith(('/head/loc/', '/extractor/outer/'))
-               for name in before.keys() - moved)
+    assert all(
+        name.startswith(('/head/loc/', '/extractor/outer/')) for name in before.keys() - moved
+    )
     assert all(np.isfinite(p.array).all() for p in network.params())
 
 
@@ -66,8 +81,20 @@ def test_mini_scale_changes_sizes_not_switches():
     full = recipes.find('table1-multiscale')
     mini = recipes.find('table1-multiscale', 'mini')
     assert mini.scale == 'mini' and mini.min_size == (128, 211)
-    switches = {'fpn_bn', 'head_bn', 'loss', 'cooccurrence', 'sampler', 'flip', 'epochs',
-                'schedule', 'steps', 'anchor_ratios', 'momentum', 'weight_decay'}
+    switches = {
+        'fpn_bn',
+        'head_bn',
+        'loss',
+        'cooccurrence',
+        'sampler',
+        'flip',
+        'epochs',
+        'schedule',
+        'steps',
+        'anchor_ratios',
+        'momentum',
+        'weight_decay',
+    }
     assert not differing(full, mini) & switches
 
 
@@ -79,37 +106,43 @@ def test_configurations_of_the_second_paper():
 
 
 # What the two papers' tables compare: a row, the row it is held against, and what differs.
-@pytest.mark.parametrize('row, against, field', [
-    ('table3-cooccurrence', 'table3-baseline', 'cooccurrence'),
-    ('cs-table1-focal', 'cs-table1-bce', 'loss'),
-    ('cs-table1-co-bce', 'cs-table1-bce', 'cooccurrence'),
-    ('cs-table1-bce', 'cs-table1-softmax-balanced', 'loss'),
-    ('cs-table1-dist-ce', 'cs-table1-softmax-balanced', 'loss'),
-    ('cs-table1-softmax-balanced', 'cs-table1-softmax', 'sampler'),
-    ('cs-table1-concurrent', 'cs-table1-softmax', 'loss'),
-    ('cs-table1-concurrent-balanced', 'cs-table1-softmax-balanced', 'loss'),
-    ('cs-table1-concurrent-balanced', 'cs-table1-concurrent', 'sampler'),
-    ('cs-table2-softmax-concurrent', 'cs-table2-softmax-softmax', 'score'),
-    ('cs-table2-concurrent-softmax', 'cs-table2-softmax-softmax', 'loss'),
-    ('cs-table2-concurrent-concurrent', 'cs-table2-concurrent-softmax', 'score'),
-    ('cs-table3-class-aware', 'cs-table3-non-balance', 'sampler'),
-    ('cs-table3-effective-number', 'cs-table3-non-balance', 'effective_beta'),
-    ('cs-table3-soft-0.3', 'cs-table3-soft-0.7', 'soft_balance_lambda'),
-    ('cs-table4-hybrid-s20', 'cs-table4-class-aware-7', 'init'),
-    ('cs-table4-soft-balance', 'cs-table4-hybrid-s20', 'sampler'),
-    ('cs-table5-class-aware', 'cs-table5-baseline', 'sampler'),
-    ('cs-table5-soft-balance', 'cs-table5-concurrent', 'sampler'),
-    ('cs-table5-hybrid', 'cs-table5-soft-balance', 'init')])
+@pytest.mark.parametrize(
+    'row, against, field',
+    [
+        ('table3-cooccurrence', 'table3-baseline', 'cooccurrence'),
+        ('cs-table1-focal', 'cs-table1-bce', 'loss'),
+        ('cs-table1-co-bce', 'cs-table1-bce', 'cooccurrence'),
+        ('cs-table1-bce', 'cs-table1-softmax-balanced', 'loss'),
+        ('cs-table1-dist-ce', 'cs-table1-softmax-balanced', 'loss'),
+        ('cs-table1-softmax-balanced', 'cs-table1-softmax', 'sampler'),
+        ('cs-table1-concurrent', 'cs-table1-softmax', 'loss'),
+        ('cs-table1-concurrent-balanced', 'cs-table1-softmax-balanced', 'loss'),
+        ('cs-table1-concurrent-balanced', 'cs-table1-concurrent', 'sampler'),
+        ('cs-table2-softmax-concurrent', 'cs-table2-softmax-softmax', 'score'),
+        ('cs-table2-concurrent-softmax', 'cs-table2-softmax-softmax', 'loss'),
+        ('cs-table2-concurrent-concurrent', 'cs-table2-concurrent-softmax', 'score'),
+        ('cs-table3-class-aware', 'cs-table3-non-balance', 'sampler'),
+        ('cs-table3-effective-number', 'cs-table3-non-balance', 'effective_beta'),
+        ('cs-table3-soft-0.3', 'cs-table3-soft-0.7', 'soft_balance_lambda'),
+        ('cs-table4-hybrid-s20', 'cs-table4-class-aware-7', 'init'),
+        ('cs-table4-soft-balance', 'cs-table4-hybrid-s20', 'sampler'),
+        ('cs-table5-class-aware', 'cs-table5-baseline', 'sampler'),
+        ('cs-table5-soft-balance', 'cs-table5-concurrent', 'sampler'),
+        ('cs-table5-hybrid', 'cs-table5-soft-balance', 'init'),
+    ],
+)
 @pytest.mark.parametrize('scale', ['full', 'mini'])
 def test_rows_that_a_table_compares_differ_in_one_field(row, against, field, scale):
     assert differing(recipes.find(row, scale), recipes.find(against, scale)) == {field}
 
 
 def test_rows_with_the_same_figure_in_two_tables_are_the_same_recipe():
-    for one, other in (('cs-table1-softmax-balanced', 'cs-table2-softmax-softmax'),
-                       ('cs-table1-concurrent-balanced', 'cs-table2-concurrent-softmax'),
-                       ('cs-table1-softmax-balanced', 'cs-table3-class-aware'),
-                       ('cs-table1-softmax', 'cs-table3-non-balance')):
+    for one, other in (
+        ('cs-table1-softmax-balanced', 'cs-table2-softmax-softmax'),
+        ('cs-table1-concurrent-balanced', 'cs-table2-concurrent-softmax'),
+        ('cs-table1-softmax-balanced', 'cs-table3-class-aware'),
+        ('cs-table1-softmax', 'cs-table3-non-balance'),
+    ):
         assert not differing(recipes.find(one), recipes.find(other))
 
 
@@ -120,8 +153,7 @@ def test_what_a_recipe_starts_from_is_a_recipe():
 
 def test_score_must_fit_the_loss():
     with pytest.raises(InputError, match='score=sigmoid: does not go with loss=softmax'):
-        build.detector(recipes.override(
-            recipes.find('mini'), ['loss=softmax', 'score=sigmoid']), 3)
+        build.detector(recipes.override(recipes.find('mini'), ['loss=softmax', 'score=sigmoid']), 3)
 
 
 def test_json_round_trip():
@@ -131,16 +163,29 @@ def test_json_round_trip():
 
 
 def test_settings_replace_fields():
-    recipe = recipes.override(recipes.find('mini'), [
-        'epochs=3', 'min_size=(96, 100)', 'schedule=step', 'flip=False', 'anchor_ratios=[1,2]'])
+    recipe = recipes.override(
+        recipes.find('mini'),
+        ['epochs=3', 'min_size=(96, 100)', 'schedule=step', 'flip=False', 'anchor_ratios=[1,2]'],
+    )
     assert (recipe.epochs, recipe.min_size, recipe.schedule, recipe.flip, recipe.anchor_ratios) == (
-        3., (96, 100), 'step', False, (1., 2.))
+        3.0,
+        (96, 100),
+        'step',
+        False,
+        (1.0, 2.0),
+    )
 
 
-@pytest.mark.parametrize('setting, message', [
-    ('epochs', 'KEY=VALUE'), ('epoch=3', "unknown recipe field 'epoch'"),
-    ('epochs=many', 'expected float'), ('flip=1', 'expected bool'),
-    ('min_size=(1, "a")', 'expected int')])
+@pytest.mark.parametrize(
+    'setting, message',
+    [
+        ('epochs', 'KEY=VALUE'),
+        ('epoch=3', "unknown recipe field 'epoch'"),
+        ('epochs=many', 'expected float'),
+        ('flip=1', 'expected bool'),
+        ('min_size=(1, "a")', 'expected int'),
+    ],
+)
 def test_bad_settings(setting, message):
     with pytest.raises(InputError, match=message):
         recipes.override(recipes.find('mini'), [setting])

@@ -33,10 +33,18 @@ TABLES = {table.key: table for table in paper_tables()}
 def _run(name, value, seed=0, scale='mini', log=(), aps=None, **fields):
     """A run with an mAP of ``value`` percent, and that AP in every class."""
     aps = aps or {'/m/a': value / 100, '/m/b': value / 100}
-    return Run(Path(f'runs/{name}/{seed}'), {'name': name, 'scale': scale, **fields},
-               {'seed': seed, 'images': 100, 'global_batch_size': 10, 'iterations': 40},
-               {'mAP': value / 100, 'AP': aps, 'name': {'/m/a': 'A', '/m/b': 'B'},
-                'n_ground_truth': {'/m/a': 5, '/m/b': 3}}, log)
+    return Run(
+        Path(f'runs/{name}/{seed}'),
+        {'name': name, 'scale': scale, **fields},
+        {'seed': seed, 'images': 100, 'global_batch_size': 10, 'iterations': 40},
+        {
+            'mAP': value / 100,
+            'AP': aps,
+            'name': {'/m/a': 'A', '/m/b': 'B'},
+            'n_ground_truth': {'/m/a': 5, '/m/b': 3},
+        },
+        log,
+    )
 
 
 def _row(compared, recipe):
@@ -49,13 +57,13 @@ def test_the_papers_own_figures_give_their_own_differences():
     runs = []
     for table in TABLES.values():
         for row in table.rows:
-            aps = dict.fromkeys(mids, .5)
+            aps = dict.fromkeys(mids, 0.5)
             for measure, value in zip(table.measures, row.values):
                 if measure.of == 'classes' and measure.name != 'Average':
                     aps.update(dict.fromkeys(measure.mids, value / 100))
                 if measure.of == 'ranks':
                     first, last = measure.ranks
-                    aps.update(dict.fromkeys(mids[first - 1:last], value / 100))
+                    aps.update(dict.fromkeys(mids[first - 1 : last], value / 100))
             if row.recipe and row.values[0] is not None:
                 runs.append(_run(row.recipe, row.values[0], scale='full', aps=aps))
     compared = compare(runs, ranks)
@@ -68,7 +76,7 @@ def test_the_papers_own_figures_give_their_own_differences():
                     assert cell.here == () and cell.differences == ()
                     continue
                 # The paper's average over 47 classes is of unrounded figures.
-                close = .06 if measure.name == 'Average' else 1e-9
+                close = 0.06 if measure.name == 'Average' else 1e-9
                 assert cell.mean == pytest.approx(cell.paper, abs=close)
                 if cell.paper_difference is None:
                     assert cell.differences == ()
@@ -96,17 +104,26 @@ def test_seeds_and_differences_by_hand():
     # Nothing to compare with.
     cell = _row(compare(above), 'table1-multiscale').cells[0]
     assert cell.differences == () and difference_text(cell) == '–'
-    assert here_text(Cell(60., None, tuple(range(10)))) == (
-        '4.5 (0.0 to 9.0, standard deviation 3.0, 10 runs)')
+    assert here_text(Cell(60.0, None, tuple(range(10)))) == (
+        '4.5 (0.0 to 9.0, standard deviation 3.0, 10 runs)'
+    )
 
 
-@pytest.mark.parametrize('differences, agreement', [
-    ((.3,), 'as in the paper'), ((-.3,), 'opposite'), ((.04, -.04), 'no difference'),
-    ((.3, -.3), 'seeds differ'), ((.3, 0), 'seeds differ'), ((), '')])
+@pytest.mark.parametrize(
+    'differences, agreement',
+    [
+        ((0.3,), 'as in the paper'),
+        ((-0.3,), 'opposite'),
+        ((0.04, -0.04), 'no difference'),
+        ((0.3, -0.3), 'seeds differ'),
+        ((0.3, 0), 'seeds differ'),
+        ((), ''),
+    ],
+)
 def test_agreement(differences, agreement):
-    assert Cell(60.3, .3, (60.,), differences).agreement == agreement
-    assert Cell(60.3, 0., (60.,), differences).agreement == ''
-    mirrored = Cell(60.3, -.3, (60.,), tuple(-d for d in differences))
+    assert Cell(60.3, 0.3, (60.0,), differences).agreement == agreement
+    assert Cell(60.3, 0.0, (60.0,), differences).agreement == ''
+    mirrored = Cell(60.3, -0.3, (60.0,), tuple(-d for d in differences))
     assert mirrored.agreement == agreement
 
 
@@ -122,30 +139,41 @@ def test_ranks():
     assert lengths == [8, 12, 8]
 
 
-@pytest.mark.parametrize('groups', [
-    {'rank 11-100': .25, 'rank 101-250': .5}, {'11–100': {'mAP': .25, 'n_class': 90}},
-    {'1011-100': .75, 'ranks 11-100': {'mAP': .25}}])
+@pytest.mark.parametrize(
+    'groups',
+    [
+        {'rank 11-100': 0.25, 'rank 101-250': 0.5},
+        {'11–100': {'mAP': 0.25, 'n_class': 90}},
+        {'1011-100': 0.75, 'ranks 11-100': {'mAP': 0.25}},
+    ],
+)
 def test_groups_of_the_score_are_used(groups):
     score = {**_run('x', 75).score, 'groups': groups}
     assert measured(score, Measure('', 'ranks', ranks=(11, 100))) == 25
 
 
 def test_groups_of_the_score_may_be_empty():
-    score = {'mAP': .5, 'AP': {f'/m/{k}': k / 500 for k in range(500)},
-             'groups': {'rank 11-100': None}}
+    score = {
+        'mAP': 0.5,
+        'AP': {f'/m/{k}': k / 500 for k in range(500)},
+        'groups': {'rank 11-100': None},
+    }
     images = {mid: k for k, mid in enumerate(score['AP'])}
     assert measured(score, Measure('', 'ranks', ranks=(11, 100)), images) == pytest.approx(
-        100 * np.mean(np.arange(10, 100) / 500))
+        100 * np.mean(np.arange(10, 100) / 500)
+    )
     assert measured({'mAP': None, 'AP': {}}, Measure('', 'mAP')) is None
     assert measured({'mAP': None, 'AP': {'/m/a': None}}, Measure('', 'classes', ('/m/a',))) is None
 
 
 def test_settings_are_kept_apart():
     base = [_run('table1-baseline', 50, epochs=e) for e in (4, 8)]
-    base[1] = replace(base[1], score={**base[1].score, 'mAP': .6})
+    base[1] = replace(base[1], score={**base[1].score, 'mAP': 0.6})
     above = _run('table1-multiscale', 63, epochs=8)
     assert [(setting, len(runs)) for setting, runs in by_setting(base)] == [
-        ({'epochs': 4}, 1), ({'epochs': 8}, 1)]
+        ({'epochs': 4}, 1),
+        ({'epochs': 8}, 1),
+    ]
     compared = compare([*base, above])
     rows = compared[0].rows
     assert [row.setting for row in rows[:3]] == ['epochs=4', 'epochs=8', '']
@@ -161,13 +189,19 @@ def test_scales_are_kept_apart():
     runs = [_run('table1-baseline', 50), _run('table1-multiscale', 70, scale='full')]
     compared = [table for table in compare(runs) if table.n_run]
     assert [(table.table.key, table.scale, table.n_run) for table in compared] == [
-        ('table1', 'full', 1), ('table1', 'mini', 1)]
+        ('table1', 'full', 1),
+        ('table1', 'mini', 1),
+    ]
     assert all(not row.cells[0].differences for table in compared for row in table.rows)
 
 
 def test_nothing_is_left_out_of_the_text():
-    runs = [_run('table1-baseline', 50), _run('mini', 40), _run('mini', 42, 1),
-            _run('mini', 30, flip=False)]
+    runs = [
+        _run('table1-baseline', 50),
+        _run('mini', 40),
+        _run('mini', 42, 1),
+        _run('mini', 30, flip=False),
+    ]
     compared, others = compare(runs), other_runs(runs)
     assert [(row.setting, len(row.runs)) for row in others] == [('flip=None', 2), ('flip=False', 1)]
     text = markdown(compared, others)
@@ -187,7 +221,7 @@ def test_nothing_is_left_out_of_the_text():
 
 
 def test_curves_over_epochs_and_figure_5():
-    log = [{'iteration': 10 * k, 'validation/mAP': .1 * k} for k in (1, 2, 3)]
+    log = [{'iteration': 10 * k, 'validation/mAP': 0.1 * k} for k in (1, 2, 3)]
     runs = [_run(name, 30, seed, log=log) for name in FIGURE_5[1] for seed in (0, 1)]
     table = next(t for t in compare(runs) if t.table.key == 'cs-table3')
     svg = training_curves(table)
@@ -199,11 +233,15 @@ def test_curves_over_epochs_and_figure_5():
     assert figures[0][1].index('>A<') < figures[0][1].index('>B<')
 
 
-def _write(directory, name='table1-baseline', seed=0, value=.5, **files):
+def _write(directory, name='table1-baseline', seed=0, value=0.5, **files):
     directory.mkdir(parents=True, exist_ok=True)
     run = _run(name, 100 * value, seed)
-    contents = {'recipe.json': {'recipe': run.recipe, 'run': run.facts, 'classes': []},
-                'score.json': run.score, 'log': [], **files}
+    contents = {
+        'recipe.json': {'recipe': run.recipe, 'run': run.facts, 'classes': []},
+        'score.json': run.score,
+        'log': [],
+        **files,
+    }
     for file, content in contents.items():
         if content is not None:
             text = content if isinstance(content, str) else json.dumps(content)
@@ -221,18 +259,21 @@ def test_runs_are_found(tmp_path):
     assert read_run(tmp_path / 'a' / 'seed0').epoch(20) == 2
 
 
-@pytest.mark.parametrize('files, where, expected', [
-    ({'recipe.json': '{'}, 'recipe.json', 'JSON'),
-    ({'recipe.json': []}, 'recipe.json', 'recipe that has a name'),
-    ({'recipe.json': {'recipe': {}}}, 'recipe.json', 'recipe that has a name'),
-    ({'score.json': None}, 'score.json', 'evaluate/score.py'),
-    ({'score.json': 'not JSON'}, 'score.json', 'JSON'),
-    ({'score.json': {'mAP': .5}}, 'score.json', 'mAP and AP by class'),
-    ({'score.json': {'mAP': 2, 'AP': {}}}, 'score.json', 'from 0 to 1'),
-    ({'score.json': '{"mAP": NaN, "AP": {}}'}, 'score.json', 'from 0 to 1'),
-    ({'score.json': {'mAP': .5, 'AP': {'/m/a': 'x'}}}, 'score.json', '/m/a'),
-    ({'log': '{}'}, 'log', 'LogReport'),
-])
+@pytest.mark.parametrize(
+    'files, where, expected',
+    [
+        ({'recipe.json': '{'}, 'recipe.json', 'JSON'),
+        ({'recipe.json': []}, 'recipe.json', 'recipe that has a name'),
+        ({'recipe.json': {'recipe': {}}}, 'recipe.json', 'recipe that has a name'),
+        ({'score.json': None}, 'score.json', 'evaluate/score.py'),
+        ({'score.json': 'not JSON'}, 'score.json', 'JSON'),
+        ({'score.json': {'mAP': 0.5}}, 'score.json', 'mAP and AP by class'),
+        ({'score.json': {'mAP': 2, 'AP': {}}}, 'score.json', 'from 0 to 1'),
+        ({'score.json': '{"mAP": NaN, "AP": {}}'}, 'score.json', 'from 0 to 1'),
+        ({'score.json': {'mAP': 0.5, 'AP': {'/m/a': 'x'}}}, 'score.json', '/m/a'),
+        ({'log': '{}'}, 'log', 'LogReport'),
+    ],
+)
 def test_bad_directories(tmp_path, files, where, expected):
     _write(tmp_path / 'run', **files)
     with pytest.raises(InputError) as e:
@@ -250,16 +291,26 @@ def test_directories_without_runs(tmp_path):
 def _command(*args):
     return subprocess.run(
         [sys.executable, ROOT / 'evaluate' / 'compare_tables.py', *map(str, args)],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=600)
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def test_command(tmp_path):
     for seed in 0, 1:
         _write(tmp_path / 'runs' / f'base{seed}', seed=seed)
-        _write(tmp_path / 'runs' / f'multi{seed}', 'table1-multiscale', seed, .6)
+        _write(tmp_path / 'runs' / f'multi{seed}', 'table1-multiscale', seed, 0.6)
     _write(tmp_path / 'runs' / 'mini', 'mini <b>')
-    done = _command('--runs', tmp_path / 'runs', '--out', tmp_path / 'report.html',
-                    '--markdown', tmp_path / 'report.md')
+    done = _command(
+        '--runs',
+        tmp_path / 'runs',
+        '--out',
+        tmp_path / 'report.html',
+        '--markdown',
+        tmp_path / 'report.md',
+    )
     assert done.returncode == 0, done.stderr
     assert '60.0 (60.0, 60.0)  +10.0 (+10.0, +10.0)  as in the paper' in done.stdout
     page = (tmp_path / 'report.html').read_text()
@@ -281,5 +332,9 @@ def test_command_on_a_bad_directory(tmp_path):
 
 
 def test_every_recipe_belongs_to_its_table():
-    assert all(table_of(row.recipe) is table for table in TABLES.values() for row in table.rows
-               if row.recipe)
+    assert all(
+        table_of(row.recipe) is table
+        for table in TABLES.values()
+        for row in table.rows
+        if row.recipe
+    )

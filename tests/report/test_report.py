@@ -20,22 +20,38 @@ from pfdet.report.run_page import Example, write_report
 from pfdet.report.table1_steps import steps_of_table1
 
 _SCORE = {
-    'mAP': .512, 'AP': {'/m/a': .25, '/m/b': .774, '/m/c': None},
+    'mAP': 0.512,
+    'AP': {'/m/a': 0.25, '/m/b': 0.774, '/m/c': None},
     'name': {'/m/a': 'Apple <i>&$x_1$', '/m/b': 'Fruit'},
-    'n_ground_truth': {'/m/a': 1200, '/m/b': 1500}, 'n_image': 160, 'parents': ['/m/b'],
-    'precision': {'/m/a': [1.] * 30 + [0.] * 71, '/m/b': [.8] * 101}}
+    'n_ground_truth': {'/m/a': 1200, '/m/b': 1500},
+    'n_image': 160,
+    'parents': ['/m/b'],
+    'precision': {'/m/a': [1.0] * 30 + [0.0] * 71, '/m/b': [0.8] * 101},
+}
 _LOG = [
-    {'iteration': 10 * k, 'epoch': 0, 'lr': .01, 'main/loss': 2 / k, 'main/loss_cls': 1 / k,
-     'main/loss_odd': float('nan'), **({'validation/main/map': .1 * k} if k % 2 else {})}
-    for k in range(1, 200)]
+    {
+        'iteration': 10 * k,
+        'epoch': 0,
+        'lr': 0.01,
+        'main/loss': 2 / k,
+        'main/loss_cls': 1 / k,
+        'main/loss_odd': float('nan'),
+        **({'validation/main/map': 0.1 * k} if k % 2 else {}),
+    }
+    for k in range(1, 200)
+]
 
 
 def _example():
     return Example(
-        'image-1 <script>', np.random.default_rng(0).uniform(0, 255, (3, 90, 120)),
-        np.array([[.1, .1, .5, .5], [.1, .1, .5, .5]]), ['Apple', 'Fruit'],
-        np.array([[.1, .1, .5, .52], [.6, .6, .9, .9], [0, 0, 1, 1]]), ['Apple', 'Fruit', 'Toy'],
-        np.array([.9, .8, .1]))
+        'image-1 <script>',
+        np.random.default_rng(0).uniform(0, 255, (3, 90, 120)),
+        np.array([[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.5]]),
+        ['Apple', 'Fruit'],
+        np.array([[0.1, 0.1, 0.5, 0.52], [0.6, 0.6, 0.9, 0.9], [0, 0, 1, 1]]),
+        ['Apple', 'Fruit', 'Toy'],
+        np.array([0.9, 0.8, 0.1]),
+    )
 
 
 class _Page(html.parser.HTMLParser):
@@ -73,8 +89,12 @@ class _Page(html.parser.HTMLParser):
 
 def _write(path, **changes):
     arguments = dict(
-        title='A <b>run', recipe={'name': 'mini', 'head': {'fc': [256, 256], 'psp': True}},
-        log=_LOG, score=_SCORE, examples=[_example(), _example()])
+        title='A <b>run',
+        recipe={'name': 'mini', 'head': {'fc': [256, 256], 'psp': True}},
+        log=_LOG,
+        score=_SCORE,
+        examples=[_example(), _example()],
+    )
     arguments.update(changes)
     write_report(path, **arguments)
     text = path.read_text()
@@ -85,15 +105,31 @@ def _write(path, **changes):
 
 def test_self_contained_and_escaped(tmp_path):
     text, page = _write(
-        tmp_path / 'report.html', facts={'Untrained mAP': .0031}, notes=['1 < 2'],
-        command='mpiexec -n 2 python x && y')
+        tmp_path / 'report.html',
+        facts={'Untrained mAP': 0.0031},
+        notes=['1 < 2'],
+        command='mpiexec -n 2 python x && y',
+    )
     assert page.references
     assert all(r.startswith(('data:image/jpeg;base64,', '#')) for r in page.references)
     assert {r[1:] for r in page.references if r[0] == '#'} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert not re.search(r'url\((?!#)|@import|<script|<link', text)
-    for shown in ('A <b>run', '0.512', '0.774', '1,200', 'head.fc', '256, 256', '0.0031', '1 < 2',
-                  'Apple <i>&$x_1$', 'image-1 <script>', 'loss_cls', 'x && y', '2,700'):
+    for shown in (
+        'A <b>run',
+        '0.512',
+        '0.774',
+        '1,200',
+        'head.fc',
+        '256, 256',
+        '0.0031',
+        '1 < 2',
+        'Apple <i>&$x_1$',
+        'image-1 <script>',
+        'loss_cls',
+        'x && y',
+        '2,700',
+    ):
         assert shown in page.text, shown
     assert 'script' not in page.tags and 'i' in page.tags
     assert [p.name for p in tmp_path.iterdir()] == ['report.html']
@@ -104,14 +140,17 @@ def full_page(tmp_path_factory):
     return _write(tmp_path_factory.mktemp('report') / 'report.html')[1]
 
 
-@pytest.mark.parametrize('changes, absent', [
-    (dict(log=[]), 'Training'),
-    (dict(log=[{'iteration': 1, 'main/loss': 2.}]), 'Learning rate'),
-    (dict(examples=[]), 'What it sees'),
-    (dict(score={'mAP': None, 'AP': {}}), 'Average precision by class'),
-    (dict(score={'mAP': .5, 'AP': {'/m/a': .5}}), 'Precision and recall'),
-    (dict(recipe={}), 'Recipe'),
-])
+@pytest.mark.parametrize(
+    'changes, absent',
+    [
+        (dict(log=[]), 'Training'),
+        (dict(log=[{'iteration': 1, 'main/loss': 2.0}]), 'Learning rate'),
+        (dict(examples=[]), 'What it sees'),
+        (dict(score={'mAP': None, 'AP': {}}), 'Average precision by class'),
+        (dict(score={'mAP': 0.5, 'AP': {'/m/a': 0.5}}), 'Precision and recall'),
+        (dict(recipe={}), 'Recipe'),
+    ],
+)
 def test_what_is_missing_is_left_out(tmp_path, full_page, changes, absent):
     _, page = _write(tmp_path / 'report.html', **changes)
     assert absent not in page.text
@@ -120,8 +159,14 @@ def test_what_is_missing_is_left_out(tmp_path, full_page, changes, absent):
 
 def test_example_without_boxes(tmp_path):
     nothing = Example(
-        'none', np.zeros((3, 40, 60), np.uint8), np.zeros((0, 4)), [], np.zeros((0, 4)), [],
-        np.zeros(0))
+        'none',
+        np.zeros((3, 40, 60), np.uint8),
+        np.zeros((0, 4)),
+        [],
+        np.zeros((0, 4)),
+        [],
+        np.zeros(0),
+    )
     _write(tmp_path / 'report.html', examples=[nothing])
 
 
@@ -130,16 +175,19 @@ def test_boxes_of_one_object_share_a_label():
     hues = {'Apple': 0, 'Fruit': 120, 'Toy': 240}
     annotated = boxes_to_draw(e.gt_bbox, e.gt_name, hues)
     assert [(b.names, b.agrees) for b in annotated] == [(['Apple', 'Fruit'], True)]
-    detected = boxes_to_draw(e.bbox, e.name, hues, e.score, .3, (e.gt_bbox, e.gt_name))
+    detected = boxes_to_draw(e.bbox, e.name, hues, e.score, 0.3, (e.gt_bbox, e.gt_name))
     # The Toy is below the threshold; nobody annotated a Fruit where the second box is.
     assert [(b.names, b.agrees, b.hue) for b in detected] == [
-        (['Apple 0.90'], True, 0), (['Fruit 0.80'], False, 120)]
+        (['Apple 0.90'], True, 0),
+        (['Fruit 0.80'], False, 120),
+    ]
     np.testing.assert_allclose(
-        [detected[0].x, detected[0].y, detected[0].width, detected[0].height], [10, 10, 42, 40])
+        [detected[0].x, detected[0].y, detected[0].width, detected[0].height], [10, 10, 42, 40]
+    )
 
 
 def test_photograph_is_made_small():
-    url, width, height = photograph(np.full((3, 500, 2000), 300.), longest=560)
+    url, width, height = photograph(np.full((3, 500, 2000), 300.0), longest=560)
     assert (width, height) == (560, 140) and url.startswith('data:image/jpeg;base64,')
 
 
@@ -157,17 +205,21 @@ def detected(small_world):
     rng = np.random.default_rng(0)
     found = np.arange(0, len(truth.label), 2)
     n_wrong = 60
-    corner = rng.uniform(0, .6, (n_wrong, 2))
-    bbox = np.concatenate((
-        truth.bbox[found], np.hstack((corner, corner + rng.uniform(.1, .4, (n_wrong, 2))))))
+    corner = rng.uniform(0, 0.6, (n_wrong, 2))
+    bbox = np.concatenate(
+        (truth.bbox[found], np.hstack((corner, corner + rng.uniform(0.1, 0.4, (n_wrong, 2)))))
+    )
     label = np.concatenate((truth.label[found], rng.integers(0, len(index.classes), n_wrong)))
     detections = Detections(
         truth.image_ids,
         np.concatenate((truth.image[found], rng.integers(0, len(index), n_wrong))).astype(np.int32),
-        label.astype(np.int32), rng.uniform(.05, 1, len(bbox)).astype(np.float32),
-        bbox.astype(np.float32))
-    score = score_dict(average_precision(detections, truth, len(index.classes)), index.classes,
-                       index.hierarchy)
+        label.astype(np.int32),
+        rng.uniform(0.05, 1, len(bbox)).astype(np.float32),
+        bbox.astype(np.float32),
+    )
+    score = score_dict(
+        average_precision(detections, truth, len(index.classes)), index.classes, index.hierarchy
+    )
     return index, detections, score
 
 
@@ -175,7 +227,8 @@ def test_errors_are_those_of_the_score(detected):
     index, detections, score = detected
     samples = class_samples(index, detections, score, n_class=5, n_crop=3, score_thresh=0)
     assert [s.mid for s in samples] == sorted(
-        score['name'], key=lambda mid: (score['AP'][mid], index.classes.ids[mid]))
+        score['name'], key=lambda mid: (score['AP'][mid], index.classes.ids[mid])
+    )
     for place, s in enumerate(samples):
         n_wrong = score['n_detection'][s.mid] - score['n_true_positive'][s.mid]
         assert sum(s.reasons.values()) == n_wrong
@@ -183,21 +236,28 @@ def test_errors_are_those_of_the_score(detected):
         assert s.n_ground_truth == score['n_ground_truth'][s.mid]
         shown = (min(3, n_wrong), min(3, s.n_ground_truth - s.n_found)) if place < 5 else (0, 0)
         assert (len(s.wrong), len(s.missed)) == shown
-    surely = class_samples(index, detections, score, n_class=0, score_thresh=.5)
+    surely = class_samples(index, detections, score, n_class=0, score_thresh=0.5)
     assert 0 < sum(s.n_found_surely for s in surely) < sum(s.n_found for s in surely)
-    assert 0 < sum(sum(s.reasons.values()) for s in surely) < sum(
-        sum(s.reasons.values()) for s in samples)
+    assert (
+        0
+        < sum(sum(s.reasons.values()) for s in surely)
+        < sum(sum(s.reasons.values()) for s in samples)
+    )
 
 
 def test_report_of_a_whole_run(detected, tmp_path):
     index, detections, score = detected
     shown = examples(index, detections, 4)
     assert [e.image_id for e in shown] == [
-        index.image_id(i) for i in (0, len(index) // 3, 2 * (len(index) - 1) // 3, len(index) - 1)]
+        index.image_id(i) for i in (0, len(index) // 3, 2 * (len(index) - 1) // 3, len(index) - 1)
+    ]
     text, page = _write(
-        tmp_path / 'report.html', score=score, examples=shown,
+        tmp_path / 'report.html',
+        score=score,
+        examples=shown,
         errors=class_samples(index, detections, score),
-        frequency={mid: k + 1 for k, mid in enumerate(score['name'])})
+        frequency={mid: k + 1 for k, mid in enumerate(score['name'])},
+    )
     assert len(page.ids) == len(set(page.ids))
     assert all(r.startswith(('data:image/jpeg;base64,', '#')) for r in page.references)
     for words in ('Where it errs', 'AP against class frequency', 'training images', 'Precision'):
@@ -214,7 +274,9 @@ def test_ancestors_of_an_annotation_agree(detected):
         assert right == {index.classes.names[c] for c in np.flatnonzero(of_classes)}
 
 
-@pytest.mark.parametrize('bbox', [(.4, .3, .6, .45), (0, 0, .1, .1), (.9, .8, 1, 1), (0, 0, 1, 1)])
+@pytest.mark.parametrize(
+    'bbox', [(0.4, 0.3, 0.6, 0.45), (0, 0, 0.1, 0.1), (0.9, 0.8, 1, 1), (0, 0, 1, 1)]
+)
 def test_crop_draws_its_box_where_the_object_is(bbox):
     img = np.zeros((3, 200, 300))
     y_min, x_min, y_max, x_max = np.round(np.array(bbox) * [200, 300, 200, 300]).astype(int)
@@ -224,22 +286,49 @@ def test_crop_draws_its_box_where_the_object_is(bbox):
     assert picture.shape == (c.height, c.width)
     inside = np.zeros(picture.shape, bool)
     top, left = c.box.y * c.height / 100, c.box.x * c.width / 100
-    inside[round(top):round(top + c.box.height * c.height / 100),
-           round(left):round(left + c.box.width * c.width / 100)] = True
+    inside[
+        round(top) : round(top + c.box.height * c.height / 100),
+        round(left) : round(left + c.box.width * c.width / 100),
+    ] = True
     # JPEG blurs the border.
-    assert ((picture > 127) != inside).mean() < .02
+    assert ((picture > 127) != inside).mean() < 0.02
 
 
 def test_steps_of_table_1():
-    recipe = {'min_size': (640, 1056), 'backbone': 'se_resnext101', 'psp': False, 'head_bn': True,
-              'schedule': 'cosine', 'fpn_scale': 4, 'cooccurrence': True, 'epochs': 12.,
-              'context': False, 'anchor_ratios': (.5, 1, 2)}
+    recipe = {
+        'min_size': (640, 1056),
+        'backbone': 'se_resnext101',
+        'psp': False,
+        'head_bn': True,
+        'schedule': 'cosine',
+        'fpn_scale': 4,
+        'cooccurrence': True,
+        'epochs': 12.0,
+        'context': False,
+        'anchor_ratios': (0.5, 1, 2),
+    }
     steps = steps_of_table1(recipe)
     assert [s.on for s in steps] == [
-        'yes', 'yes', 'BN in the head only', 'yes', '', 'yes', '', '', '']
+        'yes',
+        'yes',
+        'BN in the head only',
+        'yes',
+        '',
+        'yes',
+        '',
+        '',
+        '',
+    ]
     assert (steps[3].paper, steps[3].recipe) == ('63.4 (+3.0)', 'table1-cosine')
-    last = {**recipe, 'backbone': 'senet154', 'psp': True, 'fpn_scale': 5, 'epochs': 16.,
-            'context': True, 'anchor_ratios': (1 / 3, .5, 1, 2, 3)}
+    last = {
+        **recipe,
+        'backbone': 'senet154',
+        'psp': True,
+        'fpn_scale': 5,
+        'epochs': 16.0,
+        'context': True,
+        'anchor_ratios': (1 / 3, 0.5, 1, 2, 3),
+    }
     assert all(s.on == 'yes' for s in steps_of_table1(last))
     assert steps_of_table1({'name': 'other'}) == []
 
@@ -253,7 +342,7 @@ def test_many_classes_are_not_named():
 
 
 def test_seeds_are_averaged():
-    epoch = np.arange(1., 4)
+    epoch = np.arange(1.0, 4)
     svg = map_over_epochs({'one': [(epoch, epoch / 10), (epoch, epoch / 5)], 'two': []}, 'salt')
     # Two faint curves and the mean of them with three points.
     assert svg.count('stroke-opacity: 0.45') == 2 and svg.count('<use ') >= 3

@@ -26,7 +26,7 @@ def commands(monkeypatch):
             out.mkdir(parents=True)
             (out / 'model.npz').touch()
         elif out.suffix == '.json':
-            out.write_text(json.dumps({'mAP': .5, 'AP': {}}))
+            out.write_text(json.dumps({'mAP': 0.5, 'AP': {}}))
         else:
             out.touch()
 
@@ -37,5 +37,6 @@ def commands(monkeypatch):
 
 @pytest.fixture
 def rows(tmp_path):
-    return Rows(tmp_path / 'runs', tmp_path / 'train.index', tmp_path / 'validation.index', 'mini',
-                1)
+    return Rows(
+        tmp_path / 'runs', tmp_path / 'train.index', tmp_path / 'validation.index', 'mini', 1
+    )

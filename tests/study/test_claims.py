@@ -9,36 +9,48 @@ from pfdet.training.table_runs import Rows
 from study.__main__ import PARTS, PLAN
 from study.claims import Claim, Finding, claims, findings, mean_over, part_classes, thirds
 
-CLAIM = Claim('Losses', 'A beats B', 'a', 'b', 1., 'Table 1')
-NO_LOSS = Claim('Losses', 'A does not lose to B', 'a', 'b', 1., 'Table 1', no_loss=True)
-WORSE = Claim('Losses', 'A is worse than B', 'a', 'b', -1., 'Table 1', sign=-1)
+CLAIM = Claim('Losses', 'A beats B', 'a', 'b', 1.0, 'Table 1')
+NO_LOSS = Claim('Losses', 'A does not lose to B', 'a', 'b', 1.0, 'Table 1', no_loss=True)
+WORSE = Claim('Losses', 'A is worse than B', 'a', 'b', -1.0, 'Table 1', sign=-1)
 
 
-@pytest.mark.parametrize('claim, differences, noise, verdict', [
-    (CLAIM, [], 1., 'not run'),
-    (CLAIM, [.1, 2., 1.], 5., 'reproduced'),
-    (CLAIM, [.1, -.1, 1.], 5., 'undecided: seeds disagree'),
-    (CLAIM, [-.1, -.2], 5., 'not reproduced'),
-    (CLAIM, [2.], 1., 'reproduced, one seed'),
-    (CLAIM, [-2.], 1., 'not reproduced, one seed'),
-    (CLAIM, [.9], 1., 'undecided: one seed, within the noise of seeds'),
-    (WORSE, [-2.], 1., 'reproduced, one seed'),
-    (WORSE, [.5, 1.], 1., 'not reproduced'),
-    (CLAIM, [.9, .04], 1., 'undecided: seeds disagree'),
-    (CLAIM, [-.9, -.04], 1., 'undecided: seeds disagree'),
-    (NO_LOSS, [.5, -.2], 1., 'reproduced'),
-    (NO_LOSS, [-.2, -.6, .1], 1., 'reproduced'),
-    (NO_LOSS, [.5], 1., 'reproduced, one seed'),
-    (NO_LOSS, [-.5], 1., 'undecided: within the noise of seeds'),
-    (NO_LOSS, [-2., -1.5], 1., 'not reproduced')])
+@pytest.mark.parametrize(
+    'claim, differences, noise, verdict',
+    [
+        (CLAIM, [], 1.0, 'not run'),
+        (CLAIM, [0.1, 2.0, 1.0], 5.0, 'reproduced'),
+        (CLAIM, [0.1, -0.1, 1.0], 5.0, 'undecided: seeds disagree'),
+        (CLAIM, [-0.1, -0.2], 5.0, 'not reproduced'),
+        (CLAIM, [2.0], 1.0, 'reproduced, one seed'),
+        (CLAIM, [-2.0], 1.0, 'not reproduced, one seed'),
+        (CLAIM, [0.9], 1.0, 'undecided: one seed, within the noise of seeds'),
+        (WORSE, [-2.0], 1.0, 'reproduced, one seed'),
+        (WORSE, [0.5, 1.0], 1.0, 'not reproduced'),
+        (CLAIM, [0.9, 0.04], 1.0, 'undecided: seeds disagree'),
+        (CLAIM, [-0.9, -0.04], 1.0, 'undecided: seeds disagree'),
+        (NO_LOSS, [0.5, -0.2], 1.0, 'reproduced'),
+        (NO_LOSS, [-0.2, -0.6, 0.1], 1.0, 'reproduced'),
+        (NO_LOSS, [0.5], 1.0, 'reproduced, one seed'),
+        (NO_LOSS, [-0.5], 1.0, 'undecided: within the noise of seeds'),
+        (NO_LOSS, [-2.0, -1.5], 1.0, 'not reproduced'),
+    ],
+)
 def test_verdicts(claim, differences, noise, verdict):
-    assert Finding(claim, tuple((50 + d, 50.) for d in differences), noise).verdict == verdict
+    assert Finding(claim, tuple((50 + d, 50.0) for d in differences), noise).verdict == verdict
 
 
 def test_every_claim_is_of_runs_that_the_study_makes():
     planned = {name for name, _ in PLAN if name not in PARTS}
-    together = {'table2-single', 'table2-class20-experts', 'table2-class10-experts', 'table2-all',
-                'table2-coco', 'table2-class-weight', 'table4-class10', 'table4-class40'}
+    together = {
+        'table2-single',
+        'table2-class20-experts',
+        'table2-class10-experts',
+        'table2-all',
+        'table2-coco',
+        'table2-class-weight',
+        'table4-class10',
+        'table4-class40',
+    }
     assert planned <= recipes.RECIPES.keys() and len(PLAN) == len(set(PLAN))
     for claim in claims({'/m/a': 1, '/m/b': 2, '/m/c': 3}):
         assert {claim.row, claim.against} <= planned | together
@@ -57,8 +69,11 @@ def test_figures_of_the_papers_are_those_of_their_tables():
 
 def test_thirds_are_by_training_images():
     counts = {f'/m/{k}': k for k in range(10)}  # /m/0 has none
-    assert thirds(counts) == [{'/m/1', '/m/2', '/m/3'}, {'/m/4', '/m/5', '/m/6'},
-                              {'/m/7', '/m/8', '/m/9'}]
+    assert thirds(counts) == [
+        {'/m/1', '/m/2', '/m/3'},
+        {'/m/4', '/m/5', '/m/6'},
+        {'/m/7', '/m/8', '/m/9'},
+    ]
     assert thirds(counts, 2, 7) == [{'/m/2', '/m/3'}, {'/m/4', '/m/5'}, {'/m/6', '/m/7'}]
 
 
@@ -68,17 +83,19 @@ def test_part_classes_are_those_of_the_pairs():
 
 
 def test_means_leave_out_classes_without_ground_truth():
-    score = {'AP': {'/m/a': .5, '/m/b': None, '/m/c': 1.}}
-    assert mean_over({'/m/a', '/m/b', '/m/c'})(score) == .75
+    score = {'AP': {'/m/a': 0.5, '/m/b': None, '/m/c': 1.0}}
+    assert mean_over({'/m/a', '/m/b', '/m/c'})(score) == 0.75
     assert mean_over({'/m/b'})(score) is None
 
 
 def test_findings_take_seeds_that_both_rows_have(tmp_path):
     rows = Rows(tmp_path, Path('t'), Path('v'), 'mini', 1)
-    for name, values in (('cs-table1-concurrent', {0: .5, 1: .52, 2: .6}),
-                         ('cs-table1-softmax', {0: .4, 2: .47}),
-                         # What shares its training says nothing more of the noise.
-                         ('cs-table3-non-balance', {0: .3, 2: .7})):
+    for name, values in (
+        ('cs-table1-concurrent', {0: 0.5, 1: 0.52, 2: 0.6}),
+        ('cs-table1-softmax', {0: 0.4, 2: 0.47}),
+        # What shares its training says nothing more of the noise.
+        ('cs-table3-non-balance', {0: 0.3, 2: 0.7}),
+    ):
         for seed, value in values.items():
             directory = rows.directory(name, seed)
             directory.mkdir(parents=True)
@@ -87,11 +104,11 @@ def test_findings_take_seeds_that_both_rows_have(tmp_path):
     # In training, with a validation's score.
     unfinished = rows.directory('cs-table1-softmax', 1)
     unfinished.mkdir()
-    (unfinished / 'score.json').write_text(json.dumps({'mAP': .1, 'AP': {}}))
+    (unfinished / 'score.json').write_text(json.dumps({'mAP': 0.1, 'AP': {}}))
     found = {f.claim.text: f for f in findings(rows, {})}
     one = found['Concurrent softmax beats softmax, without balance']
     assert one.differences == pytest.approx([10, 13]) and one.mean == pytest.approx(11.5)
     assert one.verdict == 'reproduced'
     # Softmax's two seeds are 7 points apart: a sum of squares of 24.5; the others' is 56.
-    assert one.noise == pytest.approx(2 * (2 * (24.5 + 56) / 3) ** .5)
+    assert one.noise == pytest.approx(2 * (2 * (24.5 + 56) / 3) ** 0.5)
     assert found['Co-BCE beats BCE'].verdict == 'not run'

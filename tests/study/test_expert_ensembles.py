@@ -6,8 +6,8 @@ from study import expert_ensembles
 
 def between(args, flag):
     """The values of a flag."""
-    rest = args[args.index(flag) + 1:]
-    return rest[:next((k for k, arg in enumerate(rest) if arg.startswith('--')), len(rest))]
+    rest = args[args.index(flag) + 1 :]
+    return rest[: next((k for k, arg in enumerate(rest) if arg.startswith('--')), len(rest))]
 
 
 def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_path):
@@ -15,10 +15,17 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
     expert_ensembles.experts_and_ensembles(rows, indexes, 0)
 
     assert len(set(map(tuple, commands))) == len(commands)
-    trained = [(between(args, '--recipe')[0], *between(args, '--seed')) for args in commands
-               if args[0] == 'train']
-    assert trained == [('mini', '0'), ('mini', '1'), ('mini', '2'), *(
-        (name, str(seed)) for name, seed in expert_ensembles.OTHERS)]
+    trained = [
+        (between(args, '--recipe')[0], *between(args, '--seed'))
+        for args in commands
+        if args[0] == 'train'
+    ]
+    assert trained == [
+        ('mini', '0'),
+        ('mini', '1'),
+        ('mini', '2'),
+        *((name, str(seed)) for name, seed in expert_ensembles.OTHERS),
+    ]
     of_step = {}
     for args in commands:
         if args[0] == 'ensemble':
@@ -31,13 +38,14 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
         for step in steps:
             assert '--scores' not in of_step[step]
             models = between(of_step[step], '--detections')
-            assert models[:len(before)] == before
+            assert models[: len(before)] == before
             before = models
         weighted = of_step[f'{expert_ensembles.WEIGHTED}/seed0/{score}-detections.parquet']
         assert between(weighted, '--detections') == before
         # Of the same model, and found on the validation set for both.
         assert [Path(p).parent for p in between(weighted, '--scores')] == [
-            Path(p).parent for p in before]
+            Path(p).parent for p in before
+        ]
     of_full = between(of_step['table4-full/seed0/score-detections.parquet'], '--detections')
     assert of_full == [str(rows.out / 'mini/seed0/detections.parquet')]
     for args in commands:
@@ -57,7 +65,9 @@ def test_other_seeds_are_not_the_full_models_own(commands, rows, tmp_path):
     facts = json.loads((rows.directory('table2-all', 1) / 'recipe.json').read_text())['run']
     assert facts['models'][0] == 'mini/seed1'
     assert [model for model in facts['models'][1:] if model.startswith('mini/')] == [
-        'mini/seed0', 'mini/seed2']
+        'mini/seed0',
+        'mini/seed2',
+    ]
 
 
 def test_ways_of_testing_leave_the_weights_as_they_are(commands, rows):
@@ -66,13 +76,18 @@ def test_ways_of_testing_leave_the_weights_as_they_are(commands, rows):
 
     expert_ensembles.ways_of_testing(rows, 0)
     assert [args[0] for args in commands].count('train') == 1
-    flags = {Path(between(args, '--out')[0]).stem: args for args in commands
-             if args[0] == 'predict'}
+    flags = {
+        Path(between(args, '--out')[0]).stem: args for args in commands if args[0] == 'predict'
+    }
     assert flags.keys() == {'detections', 'detections-nms', 'detections-tta', 'detections-tta-nms'}
     assert {name for name, args in flags.items() if '--flip' in args} == {
-        'detections-tta', 'detections-tta-nms'}
+        'detections-tta',
+        'detections-tta-nms',
+    }
     assert {name for name, args in flags.items() if '--suppression' in args} == {
-        'detections-nms', 'detections-tta-nms'}
+        'detections-nms',
+        'detections-tta-nms',
+    }
     names = 'score', 'score-nms', 'score-tta', 'score-tta-nms'
     assert all(score(name).exists() and score(f'{name}-iou75').exists() for name in names)
     for args in commands:

@@ -23,15 +23,23 @@ def test_rows_of_one_training_are_scored_on_its_images_once(commands, rows):
 def test_table(tmp_path):
     runs = []
     for name, seed, train, validation in (
-            ('table1-baseline', 0, .9, .8), ('table1-baseline', 1, .8, .75),
-            ('table1-cosine', 0, .7, .9), ('table1-scale', 0, None, .5), ('mini', 0, .5, .5)):
+        ('table1-baseline', 0, 0.9, 0.8),
+        ('table1-baseline', 1, 0.8, 0.75),
+        ('table1-cosine', 0, 0.7, 0.9),
+        ('table1-scale', 0, None, 0.5),
+        ('mini', 0, 0.5, 0.5),
+    ):
         path = tmp_path / name / f'seed{seed}'
         path.mkdir(parents=True)
         if train is not None:
             (path / 'score-train.json').write_text(json.dumps({'mAP': train}))
         runs.append(Run(path, {'name': name}, {'seed': seed}, {'mAP': validation}))
-    lines = [[cell.strip() for cell in line.strip('|').split('|')]
-             for line in fit_table(runs).strip().split('\n')[2:]]
-    assert lines == [['Baseline (FPN with SE-ResNeXt-101)', '85.0', '77.5', '-7.5', '2'],
-                     ['+ Cosine Annealing', '70.0', '90.0', '+20.0', '1']]
+    lines = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in fit_table(runs).strip().split('\n')[2:]
+    ]
+    assert lines == [
+        ['Baseline (FPN with SE-ResNeXt-101)', '85.0', '77.5', '-7.5', '2'],
+        ['+ Cosine Annealing', '70.0', '90.0', '+20.0', '1'],
+    ]
     assert fit_table(runs[3:]) is None

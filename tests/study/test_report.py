@@ -9,24 +9,32 @@ from study.claims import claims
 from study.reasons import REASONS, REMARKS
 from study.report import write_report
 
-FIGURES = {'mini': (.5, .6), 'mini-without-cooccurrence': (.4, .55),
-           'cs-table1-softmax-balanced': (.7, .7), 'cs-table1-concurrent-balanced': (.6, .65),
-           'cs-table4-non-balance-7': (.5, .5), 'cs-table4-non-balance-14': (.6, .6)}
+FIGURES = {
+    'mini': (0.5, 0.6),
+    'mini-without-cooccurrence': (0.4, 0.55),
+    'cs-table1-softmax-balanced': (0.7, 0.7),
+    'cs-table1-concurrent-balanced': (0.6, 0.65),
+    'cs-table4-non-balance-7': (0.5, 0.5),
+    'cs-table4-non-balance-14': (0.6, 0.6),
+}
 
 
 @pytest.fixture
 def rows(small_world, tmp_path):
-    rows = Rows(tmp_path / 'runs', small_world / 'train.index', small_world / 'validation.index',
-                'mini', 1)
+    rows = Rows(
+        tmp_path / 'runs', small_world / 'train.index', small_world / 'validation.index', 'mini', 1
+    )
     mids = AnnotationIndex.open(rows.train_index).classes.mids
     for name, values in FIGURES.items():
         for seed, value in enumerate(values):
             directory = rows.directory(name, seed)
             directory.mkdir(parents=True)
-            (directory / 'recipe.json').write_text(json.dumps({
-                'recipe': recipes.to_dict(rows.recipe(name)), 'run': {'seed': seed}}))
-            (directory / 'score.json').write_text(json.dumps(
-                {'mAP': value, 'AP': dict.fromkeys(mids, value)}))
+            (directory / 'recipe.json').write_text(
+                json.dumps({'recipe': recipes.to_dict(rows.recipe(name)), 'run': {'seed': seed}})
+            )
+            (directory / 'score.json').write_text(
+                json.dumps({'mAP': value, 'AP': dict.fromkeys(mids, value)})
+            )
             (directory / 'done').touch()
     return rows
 
@@ -36,8 +44,9 @@ def test_page(rows, tmp_path):
     text = (tmp_path / 'study.md').read_text()
     head = text.split('\n## ')[0].replace(str(tmp_path), '')
     assert max(map(len, head.split('\n'))) <= 100
-    line = next(line for line in text.split('\n') if line.startswith(
-        '| Co-occurrence loss raises the mAP'))
+    line = next(
+        line for line in text.split('\n') if line.startswith('| Co-occurrence loss raises the mAP')
+    )
     assert '+0.70, PFDet, Table 1 | **+7.5** (47.5 to 55.0) | +10.0, +5.0 | reproduced |' in line
     said = text.split('## What did not come out')[1].split('\n## ')[0]
     assert '*Concurrent softmax beats softmax, with class-aware sampling* (not reproduced' in said

@@ -19,14 +19,32 @@ def rows_in(directory, *settings):
 def leave_run(rows, name, seed, recipe, **facts):
     directory = rows.directory(name, seed)
     directory.mkdir(parents=True)
-    (directory / 'recipe.json').write_text(json.dumps(
-        {'recipe': recipe, 'run': {'seed': seed, 'images': 9, **facts}, 'classes': []}))
-    for file, value in (('score', .5 + seed / 10), ('score-test', .25)):
-        (directory / f'{file}.json').write_text(json.dumps(
-            {'mAP': value, 'AP': {'/m/a': value, '/m/b': None}, 'precision': {'/m/a': [1.] * 99}}))
-    (directory / 'log').write_text(json.dumps([
-        {'iteration': k, 'main/loss': 1 / k, 'lr': .1, **({'validation/mAP': .1} if k == 2 else {})}
-        for k in (1, 2, 3, 4)]))
+    (directory / 'recipe.json').write_text(
+        json.dumps({'recipe': recipe, 'run': {'seed': seed, 'images': 9, **facts}, 'classes': []})
+    )
+    for file, value in (('score', 0.5 + seed / 10), ('score-test', 0.25)):
+        (directory / f'{file}.json').write_text(
+            json.dumps(
+                {
+                    'mAP': value,
+                    'AP': {'/m/a': value, '/m/b': None},
+                    'precision': {'/m/a': [1.0] * 99},
+                }
+            )
+        )
+    (directory / 'log').write_text(
+        json.dumps(
+            [
+                {
+                    'iteration': k,
+                    'main/loss': 1 / k,
+                    'lr': 0.1,
+                    **({'validation/mAP': 0.1} if k == 2 else {}),
+                }
+                for k in (1, 2, 3, 4)
+            ]
+        )
+    )
     (directory / 'done').write_text('abc123\n')
 
 
@@ -35,8 +53,13 @@ def written(tmp_path):
     rows = rows_in(tmp_path / 'there')
     for seed in 0, 2:
         leave_run(rows, NAME, seed, recipes.to_dict(rows.recipe(NAME)))
-    leave_run(rows, 'table2-all', 0, {'name': 'table2-all', 'about': '', 'scale': 'mini'},
-              full=recipes.to_dict(rows.recipe(FULL)))
+    leave_run(
+        rows,
+        'table2-all',
+        0,
+        {'name': 'table2-all', 'about': '', 'scale': 'mini'},
+        full=recipes.to_dict(rows.recipe(FULL)),
+    )
     # Was not scored yet.
     (rows.directory(NAME, 1)).mkdir()
     (rows.directory(NAME, 1) / 'recipe.json').write_text('{}')
@@ -51,8 +74,8 @@ def test_results_come_back_where_rows_look_for_them(written, tmp_path, capsys):
     rows = rows_in(tmp_path / 'here')
     assert restore_results(rows, 'data-0', written) == 3
     directory = rows.directory(NAME, 2)
-    assert json.loads((directory / 'score.json').read_text()) == {'mAP': .7, 'AP': {'/m/a': .7}}
-    assert json.loads((directory / 'score-test.json').read_text())['mAP'] == .25
+    assert json.loads((directory / 'score.json').read_text()) == {'mAP': 0.7, 'AP': {'/m/a': 0.7}}
+    assert json.loads((directory / 'score-test.json').read_text())['mAP'] == 0.25
     # Entries with a validation, and the last.
     assert [e['iteration'] for e in json.loads((directory / 'log').read_text())] == [2, 4]
     # It is not run again, and says where it is from.
@@ -77,8 +100,12 @@ def test_results_of_other_data_and_damaged_ones_are_refused(written, tmp_path):
     with pytest.raises(InputError, match=r'results.jsonl: has results of other data \(data-0\)'):
         restore_results(rows_in(tmp_path / 'here'), 'data-1', written)
     lines = written.read_text().splitlines()
-    for damaged, said in (([*lines[:2], lines[2][:40]], 'line 3: '), (['[]'], 'line 1: '),
-                          ([lines[0], '{"run": "x"}'], 'line 2: no commit'), ([], 'empty')):
+    for damaged, said in (
+        ([*lines[:2], lines[2][:40]], 'line 3: '),
+        (['[]'], 'line 1: '),
+        ([lines[0], '{"run": "x"}'], 'line 2: no commit'),
+        ([], 'empty'),
+    ):
         written.write_text('\n'.join(damaged))
         with pytest.raises(InputError, match=said):
             read_results(written)

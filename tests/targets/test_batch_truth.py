@@ -24,7 +24,10 @@ def test_collate():
         [np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), np.zeros((0, 4))],
         [one[[1, 3]] | one[[1, 2]], np.zeros((0, 4), bool)],
         [np.array([GROUP_OF | OCCLUDED, OCCLUDED], np.uint8), np.zeros(0, np.uint8)],
-        [one[1], one[3]], [one[3], one[0]], Hierarchy(ancestors))
+        [one[1], one[3]],
+        [one[3], one[0]],
+        Hierarchy(ancestors),
+    )
     assert truth.bbox.tolist() == [[[1, 2, 3, 4], [5, 6, 7, 8]], [[0] * 4] * 2]
     assert truth.valid.tolist() == [[True, True], [False, False]]
     assert truth.group_of.tolist() == [[True, False], [False, False]]
@@ -38,13 +41,22 @@ def test_collate():
 def test_boxes_of_one_object_get_each_others_labels():
     one = np.eye(6, dtype=bool)
     # 0 to 2 are a chain of which the ends are too far apart; 3 is elsewhere, 4 a group in 0's place
-    bbox = np.array([[0, 0, 100, 100], [0, 4, 100, 104], [0, 8, 100, 108], [0, 50, 100, 150],
-                     [0, 0, 100, 100]], np.float32)
+    bbox = np.array(
+        [[0, 0, 100, 100], [0, 4, 100, 104], [0, 8, 100, 108], [0, 50, 100, 150], [0, 0, 100, 100]],
+        np.float32,
+    )
     group_of = np.array([False, False, False, False, True])
     joined = join_labels(bbox, one[:5], group_of, 0.9)
-    np.testing.assert_array_equal(joined, [
-        [1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0],
-        [0, 0, 0, 0, 1, 0]])
+    np.testing.assert_array_equal(
+        joined,
+        [
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [0, 0, 0, 1, 0, 0],
+            [0, 0, 0, 0, 1, 0],
+        ],
+    )
     np.testing.assert_array_equal(join_labels(bbox, one[:5], group_of, 0.95), one[:5])
     np.testing.assert_array_equal(join_labels(bbox[:0], one[:0], group_of[:0], 0.9), one[:0])
 
@@ -64,9 +76,14 @@ def test_only_objects_of_some_classes():
     ancestors = np.zeros((4, 4), bool)
     ancestors[1, 0] = True  # 1 is a kind of 0
     one = np.eye(4, dtype=bool)
-    truth = collate([np.arange(12).reshape(3, 4) + 1], [one[[1, 2, 3]]],
-                    [np.array([0, GROUP_OF, GROUP_OF], np.uint8)], [one[1]], [one[3]],
-                    Hierarchy(ancestors))
+    truth = collate(
+        [np.arange(12).reshape(3, 4) + 1],
+        [one[[1, 2, 3]]],
+        [np.array([0, GROUP_OF, GROUP_OF], np.uint8)],
+        [one[1]],
+        [one[3]],
+        Hierarchy(ancestors),
+    )
     some = only_objects_of(truth, np.array([3, 0]))
     assert some.valid.tolist() == [[True, False, True]]
     assert some.group_of.tolist() == [[False, False, True]]

@@ -32,15 +32,24 @@ def make_batch(images):
         verified = np.zeros((2, C), bool)
         verified[0, [ID[n] for n in positive]] = True
         verified[1, [ID[n] for n in negative]] = True
-        columns.append((
-            np.array([o[0] for o in objects], np.float32).reshape(-1, 4), label,
-            np.array([o[2] for o in objects], np.uint8), *verified))
+        columns.append(
+            (
+                np.array([o[0] for o in objects], np.float32).reshape(-1, 4),
+                label,
+                np.array([o[2] for o in objects], np.uint8),
+                *verified,
+            )
+        )
     return collate(*zip(*columns, strict=True), HIERARCHY)
 
 
 def one_region(bbox, matched, foreground):
-    return RoiSample(np.array([[bbox]], np.float32), np.array([[matched]]),
-                     np.array([[foreground]]), np.array([[True]]))
+    return RoiSample(
+        np.array([[bbox]], np.float32),
+        np.array([[matched]]),
+        np.array([[foreground]]),
+        np.array([[True]]),
+    )
 
 
 def named(t, value):
@@ -84,7 +93,8 @@ def test_descendants_of_a_parent_label_are_ignored():
         truth = make_batch([([([0, 0, 10, 10], labels, 0)], [], [])])
         region = one_region([0, 0, 10, 10], 0, True)
         t = rules.ignore_descendants(
-            rules.positives(region, truth), region, truth, HIERARCHY.descendants)
+            rules.positives(region, truth), region, truth, HIERARCHY.descendants
+        )
         assert ('Orange' in named(t, -1)) == ignored
         assert 'Fruit' in named(t, 1) and 'Car' in named(t, 0)
         if ignored:
@@ -103,14 +113,16 @@ def test_classes_of_a_group_are_ignored_within_it():
 def test_parts_are_ignored_in_their_subject_unless_verified():
     person = ([0, 0, 100, 50], ['Woman'], 0)
     for negative, also, bbox, expected in (
-            ([], False, [0, 0, 20, 20], {'Human face', 'Human arm', 'Hat'}),
-            (['Human face'], False, [0, 0, 20, 20], {'Human arm', 'Hat'}),
-            (['Human face'], True, [0, 0, 20, 20], {'Human face', 'Human arm', 'Hat'}),
-            ([], False, [0, 40, 20, 61], set())):
+        ([], False, [0, 0, 20, 20], {'Human face', 'Human arm', 'Hat'}),
+        (['Human face'], False, [0, 0, 20, 20], {'Human arm', 'Hat'}),
+        (['Human face'], True, [0, 0, 20, 20], {'Human face', 'Human arm', 'Hat'}),
+        ([], False, [0, 40, 20, 61], set()),
+    ):
         truth = make_batch([([person], ['Woman'], negative)])
         region = one_region(bbox, 0, False)
         t = rules.ignore_cooccurring(
-            rules.positives(region, truth), region, truth, PAIRS, also_verified=also)
+            rules.positives(region, truth), region, truth, PAIRS, also_verified=also
+        )
         assert named(t, -1) & {'Human face', 'Human arm', 'Hat'} == expected
         assert 'Wheel' in named(t, 0)
 
@@ -150,7 +162,8 @@ def literal(region, objects, positive, negative, pairs, also_verified=False):
                         t[up] = -1
     for subject, part in pairs:
         verified = any(is_a(name, part) for name in positive) or any(
-            is_a(part, name) for name in negative)
+            is_a(part, name) for name in negative
+        )
         if verified and not also_verified or t[part] != 0:
             continue
         for box, names, _ in objects:
@@ -169,13 +182,15 @@ def random_image(rng, pool, n_region):
         corner = rng.integers(0, 60, 2)
         return [*corner.tolist(), *(corner + rng.integers(5, 60, 2)).tolist()]
 
-    objects = [(box(), pick(rng.choice([1, 1, 1, 2, 3])),
-                int(rng.choice([0, GROUP_OF], p=[.8, .2]))) for _ in range(rng.integers(0, 6))]
+    objects = [
+        (box(), pick(rng.choice([1, 1, 1, 2, 3])), int(rng.choice([0, GROUP_OF], p=[0.8, 0.2])))
+        for _ in range(rng.integers(0, 6))
+    ]
     regions = []
     for _ in range(n_region):
         matched = int(rng.integers(len(objects))) if objects else 0
         bbox = objects[matched][0] if objects and rng.random() < 0.3 else box()
-        regions.append((bbox, matched, bool(objects and rng.random() < .5)))
+        regions.append((bbox, matched, bool(objects and rng.random() < 0.5)))
     return objects, pick(rng.integers(0, 4)), pick(rng.integers(0, 4)), regions
 
 
@@ -185,15 +200,28 @@ def test_all_rules_equal_a_literal_reading(also_verified):
     rng = np.random.default_rng(int(also_verified))
     names = [(CLASSES.names[s], CLASSES.names[p]) for s, p in zip(*PAIRS, strict=True)]
     pool = sorted({n for pair in names for n in pair}) + [
-        'Woman', 'Boy', 'Car', 'Land vehicle', 'Apple', 'Fruit', 'Toy', 'Furniture', 'Animal',
-        'Vehicle', 'Tank', 'Carnivore', 'Footwear']
+        'Woman',
+        'Boy',
+        'Car',
+        'Land vehicle',
+        'Apple',
+        'Fruit',
+        'Toy',
+        'Furniture',
+        'Animal',
+        'Vehicle',
+        'Tank',
+        'Carnivore',
+        'Footwear',
+    ]
     seen = dict.fromkeys((-1, 0, 1), 0)
     n_region = 4
     for _ in range(125):
         images = [random_image(rng, pool, n_region) for _ in range(8)]
         truth = make_batch([image[:3] for image in images])
         bbox, matched, foreground = (
-            np.array([[r[k] for r in regions] for *_, regions in images]) for k in range(3))
+            np.array([[r[k] for r in regions] for *_, regions in images]) for k in range(3)
+        )
         used = rng.random(foreground.shape) < 0.95
         sample = RoiSample(bbox.astype(np.float32), matched, foreground, used)
         t = rules.positives(sample, truth)
@@ -201,9 +229,13 @@ def test_all_rules_equal_a_literal_reading(also_verified):
         t = rules.ignore_group_of(t, sample, truth)
         t = rules.ignore_cooccurring(t, sample, truth, PAIRS, also_verified=also_verified)
         assert t.dtype == np.int8
-        expected = np.array([
-            [list(literal(region, *image, names, also_verified).values()) for region in regions]
-            for *image, regions in images], np.int8)
+        expected = np.array(
+            [
+                [list(literal(region, *image, names, also_verified).values()) for region in regions]
+                for *image, regions in images
+            ],
+            np.int8,
+        )
         expected[~used] = -1
         np.testing.assert_array_equal(t, expected)
         for value in seen:
@@ -223,10 +255,12 @@ def test_rules_leave_their_argument_alone():
     region = one_region([0, 0, 9, 9], 0, True)
     t = rules.positives(region, truth)
     before = t.copy()
-    for after in (rules.ignore_descendants(t, region, truth, HIERARCHY.descendants),
-                  rules.ignore_group_of(t, region, truth),
-                  rules.ignore_cooccurring(t, region, truth, PAIRS),
-                  rules.keep_one_label(t, region, truth, HIERARCHY.depth)):
+    for after in (
+        rules.ignore_descendants(t, region, truth, HIERARCHY.descendants),
+        rules.ignore_group_of(t, region, truth),
+        rules.ignore_cooccurring(t, region, truth, PAIRS),
+        rules.keep_one_label(t, region, truth, HIERARCHY.depth),
+    ):
         assert (after != before).any()
         np.testing.assert_array_equal(t, before)
 
@@ -272,7 +306,8 @@ def test_one_label_is_kept(others):
     background = one_region([0, 0, 10, 10], 0, False)
     t = rules.positives(background, truth)
     np.testing.assert_array_equal(
-        rules.keep_one_label(t, background, truth, HIERARCHY.depth, others), t)
+        rules.keep_one_label(t, background, truth, HIERARCHY.depth, others), t
+    )
 
 
 def test_one_label_refuses():

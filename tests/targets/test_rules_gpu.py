@@ -27,13 +27,20 @@ def test_rules_on_the_gpu():
     counts = [3, 0, 6, 1]
     C = hierarchy.n_class
     truth = collate(
-        [random_boxes(rng, n) for n in counts], [rng.random((n, C)) < 0.01 for n in counts],
+        [random_boxes(rng, n) for n in counts],
+        [rng.random((n, C)) < 0.01 for n in counts],
         [rng.choice([0, GROUP_OF], n).astype(np.uint8) for n in counts],
-        [rng.random(C) < 0.05 for _ in counts], [rng.random(C) < 0.05 for _ in counts], hierarchy)
+        [rng.random(C) < 0.05 for _ in counts],
+        [rng.random(C) < 0.05 for _ in counts],
+        hierarchy,
+    )
     shape = len(counts), 64
     sample = RoiSample(
-        random_boxes(rng, 4 * 64).reshape(*shape, 4), rng.integers(0, 6, shape),
-        rng.random(shape) < 0.3, rng.random(shape) < 0.9)
+        random_boxes(rng, 4 * 64).reshape(*shape, 4),
+        rng.integers(0, 6, shape),
+        rng.random(shape) < 0.3,
+        rng.random(shape) < 0.9,
+    )
 
     def all_rules(sample, truth):
         t = [rules.positives(sample, truth)]

@@ -12,8 +12,7 @@ from pfdet.targets.sampling import priorities, sample_anchors, sample_rois
 
 def random_boxes(rng, n, size=100):
     corner = rng.uniform(-10, size - 10, (n, 2))
-    return np.concatenate(
-        [corner, corner + rng.uniform(3, 50, (n, 2))], axis=1).astype(np.float32)
+    return np.concatenate([corner, corner + rng.uniform(3, 50, (n, 2))], axis=1).astype(np.float32)
 
 
 def make_truth(bboxes, flags=None, n_class=3):
@@ -39,9 +38,9 @@ def test_overlaps_are_plain_ones():
     for i in range(6):
         for j in range(5):
             assert iou[i, j] == pytest.approx(plain_iou(a[i], b[j]), abs=1e-5)
-    assert pairwise_ioa(np.array([[0., 0, 10, 10]]), np.array([[5., 0, 20, 5]]))[0, 0] == 0.25
+    assert pairwise_ioa(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 20, 5]]))[0, 0] == 0.25
     assert (inside <= 1 + 1e-6).all()
-    empty = np.array([[5., 5, 5, 5]])
+    empty = np.array([[5.0, 5, 5, 5]])
     assert pairwise_iou(empty, empty)[0, 0] == 0 and pairwise_ioa(empty, empty)[0, 0] == 0
 
 
@@ -64,23 +63,38 @@ def test_sample_anchors_by_the_rules():
         assert mine.sum() == 40 and sampled.positive[mine].sum() <= 10
         np.testing.assert_allclose(sampled.weight[mine], 1 / 40)
     assert not sampled.positive[sampled.image == 2].any()
-    best = {n: [max((plain_iou(a, b) for a in anchors if (a[:2] >= 0).all()
-                     and (a[2:] <= sizes[n]).all()), default=0)
-                for b in bboxes[n]] for n in range(3)}
+    best = {
+        n: [
+            max(
+                (
+                    plain_iou(a, b)
+                    for a in anchors
+                    if (a[:2] >= 0).all() and (a[2:] <= sizes[n]).all()
+                ),
+                default=0,
+            )
+            for b in bboxes[n]
+        ]
+        for n in range(3)
+    }
     for n, a, positive, offset in zip(
-            sampled.image, sampled.anchor, sampled.positive, sampled.offset, strict=True):
+        sampled.image, sampled.anchor, sampled.positive, sampled.offset, strict=True
+    ):
         anchor = anchors[a]
         assert (anchor[:2] >= 0).all() and (anchor[2:] <= sizes[n]).all()
         objects = [k for k in range(len(bboxes[n])) if not flags[n][k]]
         ious = [plain_iou(anchor, bboxes[n][k]) for k in objects]
-        is_positive = bool(ious) and (max(ious) >= 0.7 or any(
-            v > 0 and v == pytest.approx(best[n][k], rel=1e-5)
-            for v, k in zip(ious, objects, strict=True)))
+        is_positive = bool(ious) and (
+            max(ious) >= 0.7
+            or any(
+                v > 0 and v == pytest.approx(best[n][k], rel=1e-5)
+                for v, k in zip(ious, objects, strict=True)
+            )
+        )
         assert positive == is_positive
         if positive:
             decoded = coding.decode(offset, anchor)
-            np.testing.assert_allclose(
-                decoded, bboxes[n][objects[int(np.argmax(ious))]], atol=1e-3)
+            np.testing.assert_allclose(decoded, bboxes[n][objects[int(np.argmax(ious))]], atol=1e-3)
         else:
             assert max(ious, default=0) < 0.3
             for k in set(range(len(bboxes[n]))) - set(objects):
@@ -112,8 +126,7 @@ def test_sample_rois_by_the_rules():
     for n in range(3):
         chosen = [tuple(b) for b in sample.bbox[n][sample.used[n]].tolist()]
         assert len(set(chosen)) == len(chosen)
-        for b, k, fg in zip(
-                sample.bbox[n], sample.matched[n], sample.foreground[n], strict=True):
+        for b, k, fg in zip(sample.bbox[n], sample.matched[n], sample.foreground[n], strict=True):
             ious = [plain_iou(b, g) for g in bboxes[n]]
             if fg:
                 assert max(ious) >= 0.5 and k == int(np.argmax(ious))
@@ -138,6 +151,9 @@ def test_one_proposal_more_changes_one_place():
 def test_no_proposal_and_no_object():
     truth = make_truth([np.zeros((0, 4), np.float32)])
     sample = sample_rois(
-        make_proposals(np.zeros((1, 1, 4), np.float32), np.zeros((1, 1), bool)), truth,
-        priorities(0, [0], 4 + truth.valid.shape[1]), 8)
+        make_proposals(np.zeros((1, 1, 4), np.float32), np.zeros((1, 1), bool)),
+        truth,
+        priorities(0, [0], 4 + truth.valid.shape[1]),
+        8,
+    )
     assert not sample.used.any() and not sample.foreground.any()

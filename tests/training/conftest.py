@@ -18,7 +18,7 @@ TRAIN = ROOT / 'train' / 'train_multi.py'
 # Runs a training script whose iterations beyond the number in a file wait, on all ranks of a model,
 # until the number is raised or the model's ranks are asked to stop. So a test that acts on a run
 # never finds it finished, however slow the test is.
-HELD = '''
+HELD = """
 import runpy
 import sys
 import time
@@ -39,7 +39,7 @@ def hold(self, trainer):
 
 AgreeToStop.__call__ = hold
 runpy.run_path(sys.argv[0], run_name='__main__')
-'''
+"""
 
 
 @pytest.fixture
@@ -51,8 +51,9 @@ def launch(tmp_path):
     """
     runs = []
 
-    def launch(n_rank: int, *args: object, hold: int | None = None,
-               script: Path = TRAIN) -> LaunchedRun:
+    def launch(
+        n_rank: int, *args: object, hold: int | None = None, script: Path = TRAIN
+    ) -> LaunchedRun:
         program = [str(script)]
         if hold is not None:
             limit = tmp_path / f'limit-{len(runs)}'
@@ -61,10 +62,13 @@ def launch(tmp_path):
         beside = Path(sys.executable).with_name('mpiexec')
         mpiexec = str(beside) if beside.exists() else shutil.which('mpiexec')
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-        runs.append(LaunchedRun(
-            [mpiexec, '-n', str(n_rank), sys.executable, *program, *map(str, args)],
-            dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
-            ROOT))
+        runs.append(
+            LaunchedRun(
+                [mpiexec, '-n', str(n_rank), sys.executable, *program, *map(str, args)],
+                dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
+                ROOT,
+            )
+        )
         return runs[-1]
 
     yield launch
@@ -83,14 +87,22 @@ class LaunchedRun:
 
     def __init__(self, command: list[str], environment: dict[str, str], directory: Path):
         self.process = subprocess.Popen(
-            command, cwd=directory, env=environment, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            command,
+            cwd=directory,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.lines: list[str] = []
         self.errors: list[str] = []
         self._changed = threading.Condition()
         self._readers = [
             threading.Thread(target=self._read, args=args, daemon=True)
-            for args in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))]
+            for args in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        ]
         for reader in self._readers:
             reader.start()
         self.seen: dict[int, str] = {}
@@ -112,7 +124,8 @@ class LaunchedRun:
         """Wait until this job has logged ``n`` iterations, or ended."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self.trained()) >= n or self.process.poll() is not None, timeout)
+                lambda: len(self.trained()) >= n or self.process.poll() is not None, timeout
+            )
 
     def ranks(self, n: int, timeout: float = 600) -> list[int]:
         """The process ids of the ranks, once there are ``n``."""

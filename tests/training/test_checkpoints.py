@@ -13,8 +13,10 @@ import pytest
 from pfdet.errors import InputError
 from pfdet.training import checkpoints
 
-STATE = {'updater/model:main/W': np.arange(600, dtype=np.float32).reshape(20, 30),
-         'updater/iteration': np.array(7)}
+STATE = {
+    'updater/model:main/W': np.arange(600, dtype=np.float32).reshape(20, 30),
+    'updater/iteration': np.array(7),
+}
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def path(tmp_path):
 class Trainer:
     """As much of a trainer as a snapshot takes."""
 
-    def __init__(self, iteration=0, weight=1.):
+    def __init__(self, iteration=0, weight=1.0):
         self.updater = SimpleNamespace(iteration=iteration)
         self.weight = np.array([weight])
 
@@ -91,14 +93,14 @@ def test_unreadable_snapshot_is_no_good(path):
 def test_snapshot_without_checksum_is_readable(tmp_path):
     """What Chainer's own function wrote before."""
     path = tmp_path / 'iter_00000002.npz'
-    chainer.serializers.save_npz(str(path), Trainer(2, weight=5.), compression=False)
+    chainer.serializers.save_npz(str(path), Trainer(2, weight=5.0), compression=False)
     assert checkpoints.newest(tmp_path) == (path, [])
     assert checkpoints.read_run(path) == {}
     trainer = Trainer()
     checkpoints.load(trainer, path)
     assert trainer.weight == 5
     content = bytearray(path.read_bytes())
-    content[content.index(np.array([5.]).tobytes())] ^= 1
+    content[content.index(np.array([5.0]).tobytes())] ^= 1
     path.write_bytes(content)
     assert 'checksum' in checkpoints.problem(path)
 

@@ -8,7 +8,7 @@ from pfdet.errors import InputError
 from pfdet.training.communicators import PackedCommunicator, create_communicator
 from pfdet.training.optimizer import multi_node_optimizer
 
-PROGRAM = '''
+PROGRAM = """
 import numpy as np
 import pfdet.compat
 import chainer, chainermn
@@ -71,7 +71,7 @@ half.multi_node_mean_grad(chain, zero_fill=True)
 assert all((p.grad == 0).all() for p in chain.params())
 if world.rank == 0:
     print('equal')
-'''
+"""
 
 
 @pytest.mark.parametrize('n_rank', [2, 3])
@@ -82,10 +82,11 @@ def test_means_are_those_of_the_naive_communicator(n_rank, mpiexec):
 @pytest.mark.skipif(chainer.backends.cuda.available, reason='for machines without a GPU')
 def test_refusals_are_one_line():
     for arguments, words in (
-            (('nccl',), ['--communicator nccl', 'packed, naive, pure_nccl']),
-            (('pure_nccl',), ['--communicator pure_nccl', 'GPU']),
-            ((None, 'int8'), ['--allreduce-dtype int8', 'float32']),
-            (('naive', 'float16'), ['--allreduce-dtype float16', 'naive', 'packed'])):
+        (('nccl',), ['--communicator nccl', 'packed, naive, pure_nccl']),
+        (('pure_nccl',), ['--communicator pure_nccl', 'GPU']),
+        ((None, 'int8'), ['--allreduce-dtype int8', 'float32']),
+        (('naive', 'float16'), ['--allreduce-dtype float16', 'naive', 'packed']),
+    ):
         with pytest.raises(InputError) as caught:
             create_communicator(*arguments)
         assert all(word in str(caught.value) for word in words) and '\n' not in str(caught.value)
@@ -121,15 +122,15 @@ def test_double_buffering_is_one_iteration_late(monkeypatch):
     monkeypatch.setattr(pure_nccl_communicator, 'PureNcclCommunicator', Nccl)
     chain = chainer.Chain()
     with chain.init_scope():
-        chain.x = chainer.Parameter(np.array([8.]))
+        chain.x = chainer.Parameter(np.array([8.0]))
     comm = Nccl(create_communicator().mpi_comm)
     optimizer = multi_node_optimizer(chain, comm, momentum=0, double_buffering=True)
     optimizer.lr = 0.1
     found = []
     for k in range(6):
-        optimizer.update(lambda k=k: chainer.functions.sum(chain.x ** 2) * (k + 1))
+        optimizer.update(lambda k=k: chainer.functions.sum(chain.x**2) * (k + 1))
         found.append(chain.x.array[0])
-    x = [8., 8.]
+    x = [8.0, 8.0]
     for k in range(5):
         x.append(x[-1] - 0.1 * (k + 1) * 2 * x[k])
     np.testing.assert_allclose(found, x[1:])

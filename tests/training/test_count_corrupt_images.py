@@ -24,7 +24,7 @@ def trainer():
 
 
 def test_counts_names_and_ends():
-    corrupt = CorruptImages(.3, least=3)
+    corrupt = CorruptImages(0.3, least=3)
     out = io.StringIO()
     extension = CountCorruptImages(corrupt, SimpleNamespace(size=1, rank=0), out=out)
     observed = []
@@ -36,8 +36,10 @@ def test_counts_names_and_ends():
         extension(t)
         observed.append(t.observation['images/corrupt'])
     assert observed == [0, 0, 1, 2, 2, 2, 2, 2, 2, 2]
-    assert out.getvalue() == ('warning: 4.jpg: truncated; another image takes its place\n'
-                              'warning: 6.jpg: truncated; another image takes its place\n')
+    assert out.getvalue() == (
+        'warning: 4.jpg: truncated; another image takes its place\n'
+        'warning: 6.jpg: truncated; another image takes its place\n'
+    )
     for place in range(20, 26):
         corrupt.add(place, InputError(f'{place}.jpg: truncated'))
     with pytest.raises(InputError, match='8 of 18 images cannot be read'):
@@ -49,8 +51,9 @@ def test_counts_go_on_from_a_snapshot():
     comm = SimpleNamespace(size=1, rank=0)
     corrupt = CorruptImages()
     corrupt.merge(10, 2, [(1, 'a')])
-    before, after = (CountCorruptImages(c, comm, out=io.StringIO())
-                     for c in (corrupt, CorruptImages()))
+    before, after = (
+        CountCorruptImages(c, comm, out=io.StringIO()) for c in (corrupt, CorruptImages())
+    )
     before(trainer())
     file = io.BytesIO()
     chainer.serializers.save_npz(file, before)
@@ -65,9 +68,22 @@ def test_counts_go_on_from_a_snapshot():
 
 
 def arguments(world, out, *more):
-    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
-            '--log-interval', 1, *more, '--set', 'min_size=(64,64)', 'n_anchor=32', 'n_roi=16',
-            'dtype=float64']
+    return [
+        '--recipe',
+        'mini',
+        '--train-index',
+        world / 'train.index',
+        '--out',
+        out,
+        '--log-interval',
+        1,
+        *more,
+        '--set',
+        'min_size=(64,64)',
+        'n_anchor=32',
+        'n_roi=16',
+        'dtype=float64',
+    ]
 
 
 def log(out, key='main/loss'):
@@ -90,9 +106,14 @@ def test_skipping_is_the_same_on_any_number_of_ranks(world, tmp_path, mpiexec):
     found = {}
     for ranks, batch_size in (1, 4), (2, 2):
         out = tmp_path / str(ranks)
-        result = mpiexec(ranks, TRAIN, *arguments(
-            world, out, '--iterations', 9, '--snapshot-interval', 4, '--corrupt', 'skip'),
-            f'batch_size={batch_size}')
+        result = mpiexec(
+            ranks,
+            TRAIN,
+            *arguments(
+                world, out, '--iterations', 9, '--snapshot-interval', 4, '--corrupt', 'skip'
+            ),
+            f'batch_size={batch_size}',
+        )
         found[ranks] = log(out), log(out, 'images/corrupt')
         warnings = [line for line in result.stderr.splitlines() if line.startswith('warning: ')]
         assert any(str(paths[5]) in w and 'truncated' in w for w in warnings), result.stderr
@@ -106,8 +127,12 @@ def test_skipping_is_the_same_on_any_number_of_ranks(world, tmp_path, mpiexec):
     # one goes on where two were after the fourth
     two = tmp_path / '2'
     (two / 'snapshots' / 'iter_00000008.npz').unlink()
-    mpiexec(1, TRAIN, *arguments(
-        world, two, '--iterations', 9, '--resume', '--corrupt', 'skip'), 'batch_size=4')
+    mpiexec(
+        1,
+        TRAIN,
+        *arguments(world, two, '--iterations', 9, '--resume', '--corrupt', 'skip'),
+        'batch_size=4',
+    )
     np.testing.assert_allclose(log(two), found[1][0], atol=1e-4)
     assert log(two, 'images/corrupt') == found[1][1]
 
@@ -122,27 +147,45 @@ def one_line(result):
 
 def test_one_line_says_why_it_ends(world, tmp_path, mpiexec):
     out = tmp_path / 'out'
-    line = one_line(mpiexec(2, TRAIN, *arguments(
-        world, out, '--iterations', 6, '--snapshot-interval', 1), 'batch_size=1', check=False))
+    line = one_line(
+        mpiexec(
+            2,
+            TRAIN,
+            *arguments(world, out, '--iterations', 6, '--snapshot-interval', 1),
+            'batch_size=1',
+            check=False,
+        )
+    )
     assert '.jpg: ' in line and ('truncated' in line or 'No such file' in line)
     assert not (out / 'model.npz').exists()
     # a run that ended at a corrupt image goes on without it
-    mpiexec(2, TRAIN, *arguments(
-        world, out, '--iterations', 20, '--resume', '--corrupt', 'skip'), 'batch_size=1')
+    mpiexec(
+        2,
+        TRAIN,
+        *arguments(world, out, '--iterations', 20, '--resume', '--corrupt', 'skip'),
+        'batch_size=1',
+    )
     assert (out / 'model.npz').exists()
 
 
 def test_too_many_end_all_ranks(world, tmp_path, mpiexec):
     for path in sorted((world / 'data' / 'train').iterdir())[::2]:
         path.write_bytes(b'')
-    line = one_line(mpiexec(2, TRAIN, *arguments(
-        world, tmp_path / 'out', '--corrupt', 'skip', '--max-corrupt-share', .2), 'batch_size=2',
-        check=False))
+    line = one_line(
+        mpiexec(
+            2,
+            TRAIN,
+            *arguments(world, tmp_path / 'out', '--corrupt', 'skip', '--max-corrupt-share', 0.2),
+            'batch_size=2',
+            check=False,
+        )
+    )
     assert 'images cannot be read' in line and 'empty file' in line
     assert line.endswith('expected at most 20 %')
 
 
 def test_refuses_a_share(world, tmp_path, mpiexec):
-    result = mpiexec(1, TRAIN, *arguments(
-        world, tmp_path / 'out', '--max-corrupt-share', 1.5), check=False)
+    result = mpiexec(
+        1, TRAIN, *arguments(world, tmp_path / 'out', '--max-corrupt-share', 1.5), check=False
+    )
     assert '--max-corrupt-share 1.5' in one_line(result)

@@ -28,8 +28,20 @@ TRAIN = ROOT / 'train' / 'train_multi.py'
 
 @pytest.mark.parametrize('ranks', [1, 2, 4])
 def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
-    done = mpiexec(ranks, TRAIN, '--recipe', 'mini', '--dry-run', '--out', tmp_path, '--set',
-                   'batch_size=3', 'epochs=2.5', 'base_lr=0.01', 'warmup_epochs=0.5')
+    done = mpiexec(
+        ranks,
+        TRAIN,
+        '--recipe',
+        'mini',
+        '--dry-run',
+        '--out',
+        tmp_path,
+        '--set',
+        'batch_size=3',
+        'epochs=2.5',
+        'base_lr=0.01',
+        'warmup_epochs=0.5',
+    )
     assert done.stderr == ''
     result = json.loads((tmp_path / 'dry_run.json').read_text())
     plan, found = result['plan'], result['found']
@@ -52,8 +64,11 @@ def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
     for name in 'gradients', 'velocity', 'all-reduce':
         assert plan['memory'][name] == 4 * plan['parameters']
     statistics = sum(value.size for name, value in arrays(network) if 'avg_' in name)
-    assert 4 * (plan['parameters'] + statistics) <= plan['memory']['weights'] \
+    assert (
+        4 * (plan['parameters'] + statistics)
+        <= plan['memory']['weights']
         < 4 * (plan['parameters'] + statistics) * 1.01
+    )
 
     assert found['ranks'] == ranks and not found['narrow']
     assert found['positions'] == math.ceil(images / batch) * batch
@@ -66,8 +81,13 @@ def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
     assert 10e6 < found['started']['private_mean'] < found['ended']['private_max'] < 1e9
     assert ranks * 10e6 < found['ended']['proportional_sum'] < ranks * 1e9
     assert 0 < found['started']['seconds'] < found['ended']['seconds']
-    for words in (f'x 3 = {batch:,} images', f'{n:,} iterations', 'disjoint and complete',
-                  'the same weights on all ranks', f'Done on {ranks} rank'):
+    for words in (
+        f'x 3 = {batch:,} images',
+        f'{n:,} iterations',
+        'disjoint and complete',
+        'the same weights on all ranks',
+        f'Done on {ranks} rank',
+    ):
         assert words in done.stdout
 
 
@@ -81,9 +101,23 @@ def arrays(link):
 
 def test_the_plan_of_512_ranks_told_by_three_with_an_index(mpiexec, small_world, tmp_path):
     index = small_world / 'train.index'
-    done = mpiexec(3, TRAIN, '--recipe', 'mini', '--dry-run', 512, '--train-index', index,
-                   '--out', tmp_path, '--set', 'sampler=soft_balance', 'loss=concurrent_softmax',
-                   'effective_beta=0.99', 'batch_size=1')
+    done = mpiexec(
+        3,
+        TRAIN,
+        '--recipe',
+        'mini',
+        '--dry-run',
+        512,
+        '--train-index',
+        index,
+        '--out',
+        tmp_path,
+        '--set',
+        'sampler=soft_balance',
+        'loss=concurrent_softmax',
+        'effective_beta=0.99',
+        'batch_size=1',
+    )
     result = json.loads((tmp_path / 'dry_run.json').read_text())
     plan, found = result['plan'], result['found']
     assert (plan['images'], plan['ranks'], plan['global_batch']) == (24, 512, 512)
@@ -95,7 +129,9 @@ def test_the_plan_of_512_ranks_told_by_three_with_an_index(mpiexec, small_world,
 
 
 def test_without_memory_layers_are_narrower(mpiexec):
-    done = mpiexec(2, '''
+    done = mpiexec(
+        2,
+        """
         import sys
         sys.argv = ['train_multi.py']
         from pfdet import recipes
@@ -104,7 +140,8 @@ def test_without_memory_layers_are_narrower(mpiexec):
         d.available_memory = lambda: 1
         comm, device = communicator()
         d.dry_run(recipes.find(recipes.DEFAULT), None, comm)
-    ''')
+    """,
+    )
     assert 'narrower for want of memory' in done.stdout
 
 
@@ -124,8 +161,9 @@ def test_the_turns_of_a_step_schedule():
     recipe = recipes.find('table1-baseline')
     length = plan.RunLength(1000, 12, 8)
     rates = {i: rate for _, i, rate in plan.rates_over_time(recipe, length)}
-    assert rates == pytest.approx({
-        0: 0.001, 62: 0.01, 999: 0.01, 1000: 0.001, 1374: 0.001, 1375: 0.0001, 1499: 0.0001})
+    assert rates == pytest.approx(
+        {0: 0.001, 62: 0.01, 999: 0.01, 1000: 0.001, 1374: 0.001, 1375: 0.0001, 1499: 0.0001}
+    )
 
 
 class Ranks:
@@ -138,12 +176,18 @@ class Ranks:
 
 def test_a_position_twice_is_found(monkeypatch):
     assert run.check_split(10, 4, 3, Ranks()) == {'positions': 12}
-    monkeypatch.setattr(ShardedIterator, 'positions', lambda self, start: range(
-        start + self.rank, start + self.global_batch_size + 1, self.n_rank)[:self.batch_size - 1])
+    monkeypatch.setattr(
+        ShardedIterator,
+        'positions',
+        lambda self, start: range(
+            start + self.rank, start + self.global_batch_size + 1, self.n_rank
+        )[: self.batch_size - 1],
+    )
     with pytest.raises((RuntimeError, ValueError)):
         run.check_split(10, 4, 3, Ranks())
-    monkeypatch.setattr(ShardedIterator, 'positions', lambda self, start: range(
-        start, start + self.batch_size))
+    monkeypatch.setattr(
+        ShardedIterator, 'positions', lambda self, start: range(start, start + self.batch_size)
+    )
     with pytest.raises(RuntimeError, match='4 ranks do not have each of the first 12 positions'):
         run.check_split(10, 4, 3, Ranks())
 
@@ -163,14 +207,22 @@ def test_draws_of_other_sequences_are_found():
         run.check_draws(Twice(20, 0), Ranks())
 
 
-@pytest.mark.parametrize('change, words', [
-    ({'positions': np.array([[0, 2], [1, 2]])}, 'positions once'),
-    ({'sizes': [[(64, 64)], [(64, 80)]]}, 'different sizes'),
-    ({'losses': np.array([[1., np.nan], [1., 1.]])}, 'loss of rank 0'),
-    ({'checksums': (1, 2)}, 'different weights')])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        ({'positions': np.array([[0, 2], [1, 2]])}, 'positions once'),
+        ({'sizes': [[(64, 64)], [(64, 80)]]}, 'different sizes'),
+        ({'losses': np.array([[1.0, np.nan], [1.0, 1.0]])}, 'loss of rank 0'),
+        ({'checksums': (1, 2)}, 'different weights'),
+    ],
+)
 def test_ranks_that_do_not_agree_are_found(change, words):
-    good = {'positions': np.array([[0, 2], [1, 3]]), 'sizes': [[(64, 64)]] * 2,
-            'losses': np.ones((2, 2)), 'checksums': (1, 1)}
+    good = {
+        'positions': np.array([[0, 2], [1, 3]]),
+        'sizes': [[(64, 64)]] * 2,
+        'losses': np.ones((2, 2)),
+        'checksums': (1, 1),
+    }
     run._check_steps(**good)
     with pytest.raises(RuntimeError, match=words):
         run._check_steps(**{**good, **change})
@@ -196,7 +248,8 @@ def test_images_or_noise(small_world, tmp_path):
     index = AnnotationIndex.open(small_world / 'train.index')
     images = ImagesOrNoise(index)
     np.testing.assert_array_equal(
-        images.get_resized(2, 64, 100), OpenImagesDataset(index).get_resized(2, 64, 100))
+        images.get_resized(2, 64, 100), OpenImagesDataset(index).get_resized(2, 64, 100)
+    )
     elsewhere = ImagesOrNoise(AnnotationIndex.open(index.path, tmp_path))
     assert elsewhere.get_resized(2, 64, 100).shape == images.get_resized(2, 64, 100).shape
     assert (images.n_read, images.n_noise, elsewhere.n_read, elsewhere.n_noise) == (2, 0, 0, 1)
@@ -217,7 +270,7 @@ def test_crowded_nodes_are_prepared_and_others_left_alone():
 
 def test_what_the_process_takes():
     # In a process of its own: a large one gives memory back meanwhile.
-    program = '''
+    program = """
         import mmap
         from pfdet.training.dry_run import process_stats
         private, proportional = process_stats.memory()
@@ -229,9 +282,14 @@ def test_what_the_process_takes():
         assert grown.proportional >= grown.private
         assert process_stats.available_memory() > 40_000_000
         assert 0 < process_stats.seconds_since_start() < 60
-    '''
-    done = subprocess.run([sys.executable, '-c', textwrap.dedent(program)], cwd=ROOT,
-                          capture_output=True, text=True, check=False)
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 

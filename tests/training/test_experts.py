@@ -36,8 +36,10 @@ def test_classes_go_to_experts_rarest_first(small_world):
     for expert in plan:
         closure = index.hierarchy.closure
         assert expert.images.tolist() == [
-            i for i in range(len(index))
-            if (index.annotation(i).label @ closure)[:, expert.classes].any()]
+            i
+            for i in range(len(index))
+            if (index.annotation(i).label @ closure)[:, expert.classes].any()
+        ]
 
 
 def test_a_range_of_ranks(small_world):
@@ -45,9 +47,8 @@ def test_a_range_of_ranks(small_world):
     everything = experts(index, 1)
     some = experts(index, 3, 4, 9)
     assert [e.name for e in some] == ['classes-04-06', 'classes-07-09']
-    assert sorted(some[0].classes) == sorted(np.concatenate(
-        [e.classes for e in everything[3:6]]))
-    one, = experts(index, 0)
+    assert sorted(some[0].classes) == sorted(np.concatenate([e.classes for e in everything[3:6]]))
+    (one,) = experts(index, 0)
     assert len(one.classes) == len(everything)
     with pytest.raises(InputError, match='expected ranks from 1 to'):
         experts(index, 10, 5, 1000)
@@ -57,9 +58,10 @@ def test_experts_of_few_images_are_trained_as_long_as_others():
     recipe = recipes.find('expert-class10', 'mini')
     assert for_images(recipe, 7, None) is recipe
     rare, other = (
-        [point[1:] for point in rates_over_time(
-            own, RunLength(n, own.epochs, recipe.batch_size))]
-        for n in (281, 1000) for own in [for_images(recipe, n, 4000)])
+        [point[1:] for point in rates_over_time(own, RunLength(n, own.epochs, recipe.batch_size))]
+        for n in (281, 1000)
+        for own in [for_images(recipe, n, 4000)]
+    )
     assert rare == other
     assert rare[-1][0] == 4000 // recipe.batch_size - 1
 
@@ -70,13 +72,16 @@ def test_packing_is_close_to_the_best_possible():
         cost = rng.integers(1, 20, 7)
         groups = pack(cost, 3)
         assert sorted(itertools.chain(*groups)) == list(range(7))
-        best = min(max(np.bincount(share, cost, 3))
-                   for share in itertools.product(range(3), repeat=7))
+        best = min(
+            max(np.bincount(share, cost, 3)) for share in itertools.product(range(3), repeat=7)
+        )
         assert max(cost[g].sum() for g in groups) <= 4 / 3 * best
 
 
-@pytest.mark.parametrize('settings', [
-    [], ['loss=softmax'], ['class_agnostic=False'], ['loss=softmax', 'class_agnostic=False']])
+@pytest.mark.parametrize(
+    'settings',
+    [[], ['loss=softmax'], ['class_agnostic=False'], ['loss=softmax', 'class_agnostic=False']],
+)
 def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
     recipe = recipes.override(recipes.find('mini'), settings)
     full, cut = build.detector(recipe, 7, seed=3), build.detector(recipe, 2, seed=4)
@@ -85,15 +90,18 @@ def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
     for name, array in cut_head(weights, rows, 7, Path('model.npz')).items():
         dict(cut.namedparams())['/' + name].array[...] = array
     rng = np.random.default_rng(0)
-    hs = [rng.standard_normal((1, recipe.fpn_channel, 32 >> k, 32 >> k)).astype(np.float32)
-          for k in range(recipe.fpn_scale)]
+    hs = [
+        rng.standard_normal((1, recipe.fpn_channel, 32 >> k, 32 >> k)).astype(np.float32)
+        for k in range(recipe.fpn_scale)
+    ]
     rois = np.array([[0, 0, 60, 40], [10, 20, 90, 100]], np.float32)
     loc, conf = full.head(hs, rois, np.zeros(2, np.int32))
     loc2, conf2 = cut.head(hs, rois, np.zeros(2, np.int32))
     kept = [5, 1] + ([7] if 'loss=softmax' in settings else [])
     np.testing.assert_allclose(conf2.array, conf.array[:, kept], rtol=1e-6)
     np.testing.assert_allclose(
-        loc2.array, loc.array if recipe.class_agnostic else loc.array[:, rows], rtol=1e-6)
+        loc2.array, loc.array if recipe.class_agnostic else loc.array[:, rows], rtol=1e-6
+    )
 
 
 def test_weights_of_another_model_are_refused():

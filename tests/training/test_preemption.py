@@ -34,7 +34,7 @@ def test_the_status_is_the_documented_one():
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='other systems have no such call')
 def test_rank_whose_launcher_is_killed_is_told():
     """It would train on beside the resumed run."""
-    rank = textwrap.dedent('''
+    rank = textwrap.dedent("""
         import time
         from pfdet.training.preemption import StopRequest, end_with_launcher
         request = StopRequest()
@@ -45,11 +45,17 @@ def test_rank_whose_launcher_is_killed_is_told():
         while not request.signal and time.monotonic() < deadline:
             time.sleep(0.05)
         print('got', request.signal, flush=True)
-    ''')
+    """)
     launcher = subprocess.Popen(
-        [sys.executable, '-c', 'import subprocess, sys\n'
-         'subprocess.run([sys.executable, "-c", sys.argv[1]])', 'import pfdet.compat\n' + rank],
-        stdout=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            '-c',
+            'import subprocess, sys\nsubprocess.run([sys.executable, "-c", sys.argv[1]])',
+            'import pfdet.compat\n' + rank,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     with launcher.stdout as output:
         assert output.readline() == 'listening\n'
         launcher.kill()
@@ -58,7 +64,9 @@ def test_rank_whose_launcher_is_killed_is_told():
 
 
 def test_ranks_stop_together_whoever_was_told(mpiexec):
-    done = mpiexec(3, '''
+    done = mpiexec(
+        3,
+        """
         import pfdet.compat
         from types import SimpleNamespace
         from mpi4py import MPI
@@ -76,5 +84,6 @@ def test_ranks_stop_together_whoever_was_told(mpiexec):
         signals = world.gather(signals)
         if world.rank == 0:
             print(signals)
-    ''')
+    """,
+    )
     assert done.stdout.strip() == str([[0, 0, 10, 10]] * 3)

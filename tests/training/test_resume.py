@@ -22,8 +22,7 @@ def run(small_world):
 
     def run(seed=0, n_rank=2, index=index, classes=index.classes, **fields):
         recipe = dataclasses.replace(recipes.Recipe(), **fields)
-        return resume.run_identity(
-            recipe, seed, index, classes, n_rank, n_rank * recipe.batch_size)
+        return resume.run_identity(recipe, seed, index, classes, n_rank, n_rank * recipe.batch_size)
 
     return run
 
@@ -38,8 +37,14 @@ def refused(before, now, *words):
 
 def test_ranks_batches_and_length_may_change(run):
     before = run()
-    for now in (run(), run(n_rank=5), run(batch_size=3), run(epochs=3.), run(nmw_thresh=.3),
-                run(name='other', about='words')):
+    for now in (
+        run(),
+        run(n_rank=5),
+        run(batch_size=3),
+        run(epochs=3.0),
+        run(nmw_thresh=0.3),
+        run(name='other', about='words'),
+    ):
         resume.check_same_run(before, now, PATH)
     # of versions that did not say, or did not know a field
     resume.check_same_run({}, before, PATH)
@@ -51,8 +56,8 @@ def test_what_may_not_change_is_named(run, small_world):
     before = run()
     refused(before, run(seed=4), 'seed=0', 'seed=4')
     refused(before, run(psp=True), 'psp=False', 'psp=True')
-    refused(before, run(base_lr=.5), 'base_lr=0.01', 'base_lr=0.5')
-    refused(before, run(steps=(.5,)), 'steps=[0.66')
+    refused(before, run(base_lr=0.5), 'base_lr=0.01', 'base_lr=0.5')
+    refused(before, run(steps=(0.5,)), 'steps=[0.66')
     other = AnnotationIndex.open(small_world / 'validation.index')
     refused(before, run(index=other), 'images=24', 'images=8')
     classes = other.classes.pick([1, 2])

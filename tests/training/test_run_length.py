@@ -28,7 +28,9 @@ class Trainer:
         return iterations
 
 
-@pytest.mark.parametrize('n_image, epochs, batch', [(24, 2, 4), (25, 2, 4), (25, .5, 8), (7, 3, 8)])
+@pytest.mark.parametrize(
+    'n_image, epochs, batch', [(24, 2, 4), (25, 2, 4), (25, 0.5, 8), (7, 3, 8)]
+)
 def test_without_change_all_counts_agree(n_image, epochs, batch):
     length = RunLength(n_image, epochs, batch)
     n = math.ceil(n_image * epochs / batch)
@@ -44,11 +46,11 @@ def test_on_other_ranks_the_run_ends_at_the_same_image():
     eight = RunLength(1000, 1, 8)
     assert eight.last(trainer) == 100 + 75
     # as if all 400 images had come in batches of 8
-    assert trainer.train(eight) == list(np.arange(50., 125))
+    assert trainer.train(eight) == list(np.arange(50.0, 125))
     assert trainer.updater.iteration == 175 and trainer.iterator.position == 1000
     # not on a border of the new batches
     trainer = Trainer(1, 4)
-    assert trainer.train(RunLength(20, 1, 8)) == [.5, 1.5, 2.5]
+    assert trainer.train(RunLength(20, 1, 8)) == [0.5, 1.5, 2.5]
 
 
 def test_iterations_are_updates():

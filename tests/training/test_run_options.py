@@ -13,8 +13,18 @@ SMALL = ['--set', 'min_size=(48,64)', 'n_anchor=16', 'n_roi=8', 'epochs=4']
 
 
 def arguments(world, out, *more):
-    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
-            '--log-interval', 1, *more, *SMALL]
+    return [
+        '--recipe',
+        'mini',
+        '--train-index',
+        world / 'train.index',
+        '--out',
+        out,
+        '--log-interval',
+        1,
+        *more,
+        *SMALL,
+    ]
 
 
 def log(out):
@@ -38,18 +48,26 @@ def test_groups_parts_and_halves_resume_to_the_bit(small_world, tmp_path, mpiexe
     lr = recipes.find('mini').base_lr
     assert log(whole)[2]['lr'] == pytest.approx(lr * (1 + np.cos(np.pi * 2 / 12)) / 2)
     assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(whole))
-    mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 3,
-                                 '--snapshot-interval', 3), *more)
+    mpiexec(
+        4,
+        TRAIN,
+        *arguments(small_world, cut, *options, '--iterations', 3, '--snapshot-interval', 3),
+        *more,
+    )
     mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 5, '--resume'), *more)
     a, b = weights(whole), weights(cut)
     assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
-@pytest.mark.parametrize('options, words', [
-    (['--bn-group-size', 3], ['--bn-group-size 3', 'divisor', '2']),
-    (['--double-buffering'], ['--double-buffering', 'pure_nccl']),
-    (['--communicator', 'naive', '--allreduce-dtype', 'float16'], ['float16', 'naive']),
-    (['--accumulate', 0], ['--accumulate 0'])])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--bn-group-size', 3], ['--bn-group-size 3', 'divisor', '2']),
+        (['--double-buffering'], ['--double-buffering', 'pure_nccl']),
+        (['--communicator', 'naive', '--allreduce-dtype', 'float16'], ['float16', 'naive']),
+        (['--accumulate', 0], ['--accumulate 0']),
+    ],
+)
 def test_refusals(small_world, tmp_path, mpiexec, options, words):
     done = mpiexec(2, TRAIN, *arguments(small_world, tmp_path / 'x', *options), check=False)
     assert done.returncode == 2

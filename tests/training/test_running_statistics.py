@@ -5,7 +5,7 @@ import pytest
 from pfdet.errors import InputError
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 
-PROGRAM = '''
+PROGRAM = """
 import numpy as np
 import pfdet.compat
 import chainer, chainermn
@@ -73,7 +73,7 @@ for step in range(3):
             assert len(set(comm.mpi_comm.allgather(a.tobytes()))) == 1
 if comm.rank == 0:
     print('equal')
-'''
+"""
 
 
 def test_groups_normalize_each_for_itself(mpiexec):

@@ -11,20 +11,20 @@ def test_linear_scaling_is_the_papers():
 
 def test_step_is_the_papers():
     # a tenth "at epoch 8 and 11" of 12, here of 100 iterations each
-    rates = [learning_rate(i, 1200, 1., 'step') for i in (0, 799, 800, 1099, 1100, 1199)]
-    assert rates == pytest.approx([1, 1, .1, .1, .01, .01])
+    rates = [learning_rate(i, 1200, 1.0, 'step') for i in (0, 799, 800, 1099, 1100, 1199)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_cosine():
-    rates = [learning_rate(i, 100, 2., 'cosine') for i in (0, 25, 50, 75, 100, 120)]
-    assert rates == pytest.approx([2, 1 + 2 ** -.5, 1, 1 - 2 ** -.5, 0, 0])
+    rates = [learning_rate(i, 100, 2.0, 'cosine') for i in (0, 25, 50, 75, 100, 120)]
+    assert rates == pytest.approx([2, 1 + 2**-0.5, 1, 1 - 2**-0.5, 0, 0])
 
 
 def test_warmup_grows_linearly_into_the_schedule():
-    rates = [learning_rate(i, 1000, 1., 'step', n_warmup=10) for i in range(12)]
-    assert rates == pytest.approx([.1 + .09 * i for i in range(10)] + [1, 1])
+    rates = [learning_rate(i, 1000, 1.0, 'step', n_warmup=10) for i in range(12)]
+    assert rates == pytest.approx([0.1 + 0.09 * i for i in range(10)] + [1, 1])
 
 
 def test_unknown_schedule():
     with pytest.raises(ValueError, match='schedule'):
-        learning_rate(0, 10, 1., 'linear')
+        learning_rate(0, 10, 1.0, 'linear')

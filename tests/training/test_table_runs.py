@@ -8,14 +8,23 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.training.table_runs import Rows
 
-SMALL = ('min_size=(64, 64)', 'test_size=64', 'batch_size=2', 'fpn_channel=16', 'head_unit=32',
-         'epochs=0.2', 'score_thresh=0.0', 'test_proposals=(20, 10)')
+SMALL = (
+    'min_size=(64, 64)',
+    'test_size=64',
+    'batch_size=2',
+    'fpn_channel=16',
+    'head_unit=32',
+    'epochs=0.2',
+    'score_thresh=0.0',
+    'test_proposals=(20, 10)',
+)
 
 
 @pytest.fixture
 def rows(small_world, tmp_path):
-    return Rows(tmp_path, small_world / 'train.index', small_world / 'validation.index', 'mini', 1,
-                SMALL)
+    return Rows(
+        tmp_path, small_world / 'train.index', small_world / 'validation.index', 'mini', 1, SMALL
+    )
 
 
 def test_rows_that_are_trained_alike_are_trained_once(rows, capsys):
@@ -25,15 +34,18 @@ def test_rows_that_are_trained_alike_are_trained_once(rows, capsys):
     assert commands.count('pfdet train') == 1 and commands.count('pfdet predict') == 2
     trained = rows.directory('cs-table1-softmax-balanced', 1)
     assert (trained / 'model.npz').exists() and not (other / 'model.npz').exists()
-    for directory, name, score in ((plain, 'softmax-softmax', ''),
-                                   (other, 'softmax-concurrent', 'concurrent_softmax')):
+    for directory, name, score in (
+        (plain, 'softmax-softmax', ''),
+        (other, 'softmax-concurrent', 'concurrent_softmax'),
+    ):
         content = json.loads((directory / 'recipe.json').read_text())
         assert content['recipe']['name'] == f'cs-table2-{name}'
         assert content['recipe']['score'] == score
         assert content['run']['trained'] == 'cs-table1-softmax-balanced/seed1'
         assert 'groups' in json.loads((directory / 'score.json').read_text())
     assert (plain / 'detections.parquet').read_bytes() != (
-        other / 'detections.parquet').read_bytes()
+        other / 'detections.parquet'
+    ).read_bytes()
 
     rows.run('cs-table2-softmax-softmax', 1)
     assert capsys.readouterr().out == ''
@@ -65,24 +77,33 @@ def test_rows_begin_with_a_backbone_where_the_papers_do(rows, monkeypatch):
 
     monkeypatch.setattr('pfdet.training.table_runs.run_python', note)
     with_backbone = dataclasses.replace(
-        rows, backbone=rows.out / 'backbone.npz', validations=2,
-        validated=('cs-table3-non-balance',))
+        rows,
+        backbone=rows.out / 'backbone.npz',
+        validations=2,
+        validated=('cs-table3-non-balance',),
+    )
     for name in 'mini', 'cs-table4-hybrid-s20', 'cs-table4-non-balance-7':
         with_backbone.trained(name, 0)
-    init = {name: args[args.index('--init') + 1] if '--init' in args else None
-            for name, args in commands.items()}
+    init = {
+        name: args[args.index('--init') + 1] if '--init' in args else None
+        for name, args in commands.items()
+    }
     assert init == {
-        'mini': str(rows.out / 'backbone.npz'), 'cs-table4-scratch-20': None,
+        'mini': str(rows.out / 'backbone.npz'),
+        'cs-table4-scratch-20': None,
         'cs-table4-hybrid-s20': str(rows.directory('cs-table4-scratch-20', 0) / 'model.npz'),
-        'cs-table1-softmax': str(rows.out / 'backbone.npz')}
+        'cs-table1-softmax': str(rows.out / 'backbone.npz'),
+    }
     # Table 3's row without balance is that of Table 1.
     assert {name for name, args in commands.items() if '--val-index' in args} == {
-        'cs-table1-softmax'}
+        'cs-table1-softmax'
+    }
 
 
 def test_a_step_that_fails_says_where_to_look(rows):
     with pytest.raises(InputError, match=r'ended with status 2; see .*output.txt'):
-        Rows(rows.out, rows.train_index.with_name('missing'), rows.val_index, 'mini', 1,
-             SMALL).run('cs-table1-softmax', 0)
+        Rows(rows.out, rows.train_index.with_name('missing'), rows.val_index, 'mini', 1, SMALL).run(
+            'cs-table1-softmax', 0
+        )
     log = rows.directory('cs-table1-softmax', 0) / 'output.txt'
     assert 'missing' in log.read_text()

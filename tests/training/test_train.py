@@ -22,8 +22,17 @@ SMALL = ['--set', 'min_size=(64,64)', 'n_anchor=32', 'n_roi=16']
 
 
 def arguments(world, out, *more):
-    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
-            '--log-interval', 1, *more]
+    return [
+        '--recipe',
+        'mini',
+        '--train-index',
+        world / 'train.index',
+        '--out',
+        out,
+        '--log-interval',
+        1,
+        *more,
+    ]
 
 
 def losses(out):
@@ -41,9 +50,20 @@ def test_two_ranks_learn_what_one_learns_with_the_whole_batch(small_world, tmp_p
     In double precision: in single precision rounding soon makes one proposal more or less.
     """
     for ranks, batch_size in (2, 2), (1, 4):
-        mpiexec(ranks, TRAIN, *arguments(
-            small_world, tmp_path / str(ranks), '--iterations', 20, *SMALL, 'flip=False',
-            'dtype=float64', f'batch_size={batch_size}'))
+        mpiexec(
+            ranks,
+            TRAIN,
+            *arguments(
+                small_world,
+                tmp_path / str(ranks),
+                '--iterations',
+                20,
+                *SMALL,
+                'flip=False',
+                'dtype=float64',
+                f'batch_size={batch_size}',
+            ),
+        )
     two, one = losses(tmp_path / '2'), losses(tmp_path / '1')
     assert len(one) == 20 and max(one) > 1.1 * min(one)
     np.testing.assert_allclose(two, one, atol=1e-4)
@@ -56,24 +76,46 @@ def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
     settings = [*SMALL, 'batch_size=2', 'epochs=2']
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
     # --resume with nothing to go on from begins
-    mpiexec(2, TRAIN, *arguments(
-        small_world, whole, '--resume', '--val-index', small_world / 'validation.index',
-        *settings))
+    mpiexec(
+        2,
+        TRAIN,
+        *arguments(
+            small_world,
+            whole,
+            '--resume',
+            '--val-index',
+            small_world / 'validation.index',
+            *settings,
+        ),
+    )
     entries = json.loads((whole / 'log').read_text())
     # 24 images in batches of 4, two epochs of them, half an epoch of warm-up
-    assert [entry['lr'] for entry in entries] == pytest.approx([
-        learning_rate(i, 12, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3)
-        for i in range(12)])
-    mpiexec(2, TRAIN, *arguments(
-        small_world, cut, '--iterations', 7, '--snapshot-interval', 5, *settings))
+    assert [entry['lr'] for entry in entries] == pytest.approx(
+        [
+            learning_rate(i, 12, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3)
+            for i in range(12)
+        ]
+    )
+    mpiexec(
+        2,
+        TRAIN,
+        *arguments(small_world, cut, '--iterations', 7, '--snapshot-interval', 5, *settings),
+    )
     # at the interval and at the end
     assert sorted(p.name for p in (cut / 'snapshots').iterdir()) == [
-        'iter_00000005.npz', 'iter_00000007.npz']
+        'iter_00000005.npz',
+        'iter_00000007.npz',
+    ]
     # what came after the first is lost, as when the run is killed
     (cut / 'model.npz').unlink()
     (cut / 'snapshots' / 'iter_00000007.npz').unlink()
-    mpiexec(2, TRAIN, *arguments(
-        small_world, cut, '--resume', '--val-index', small_world / 'validation.index', *settings))
+    mpiexec(
+        2,
+        TRAIN,
+        *arguments(
+            small_world, cut, '--resume', '--val-index', small_world / 'validation.index', *settings
+        ),
+    )
     assert losses(cut) == losses(whole)
     a, b = weights(whole / 'model.npz'), weights(cut / 'model.npz')
     assert a.keys() == b.keys()
@@ -93,8 +135,18 @@ def test_ranks_predict_what_one_predicts(small_world, model, tmp_path, mpiexec):
     found = {}
     for ranks, name in (1, 'one.parquet'), (3, 'three.csv'):
         out = tmp_path / name
-        mpiexec(ranks, PREDICT, '--model', model, '--index', index.path, '--out', out,
-                '--score-thresh', 0.001)
+        mpiexec(
+            ranks,
+            PREDICT,
+            '--model',
+            model,
+            '--index',
+            index.path,
+            '--out',
+            out,
+            '--score-thresh',
+            0.001,
+        )
         found[ranks] = read_detections(out, index.classes)
     assert len(found[1]) > 0 and list(found[1].image_ids) == list(found[3].image_ids)
     for name in 'image', 'label':
@@ -104,8 +156,13 @@ def test_ranks_predict_what_one_predicts(small_world, model, tmp_path, mpiexec):
 
 
 def run(script, *args):
-    return subprocess.run([sys.executable, str(script), *map(str, args)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, args)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
 
 
 def refused(result, *words):
@@ -124,8 +181,12 @@ def test_starts_from_a_backbone_alone(small_world, model, tmp_path):
     base = model_directory.read(model).network.extractor.base
     write_backbone(tmp_path / 'backbone.npz', arrays_of(base))
     out = tmp_path / 'out'
-    done = run(TRAIN, *arguments(small_world, out, '--iterations', 0, '--seed', 9, '--init',
-                                 tmp_path / 'backbone.npz'))
+    done = run(
+        TRAIN,
+        *arguments(
+            small_world, out, '--iterations', 0, '--seed', 9, '--init', tmp_path / 'backbone.npz'
+        ),
+    )
     assert done.returncode == 0, done.stderr
     begun, before = weights(out / 'model.npz'), weights(model / 'model.npz')
     same = {k for k in begun if (begun[k] == before[k]).all()}
@@ -144,22 +205,37 @@ def test_list_and_show():
 def test_bad_input_of_training(small_world, tmp_path):
     refused(run(TRAIN), '--train-index', 'build_index')
     refused(run(TRAIN, '--recipe', 'none'), '--recipe none')
-    refused(run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
-            'absent.index')
-    refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
-            'train_multi.py', 'not a .npz file')
-    refused(run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
-            'backbone vgg', 'mini_se_resnext')
-    refused(run(TRAIN, '--recipe', 'cs-table4-soft-balance', '--train-index', 'x', '--out', 'y'),
-            'goes on from the weights of cs-table4-scratch-20', '--init')
+    refused(
+        run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
+        'absent.index',
+    )
+    refused(
+        run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
+        'train_multi.py',
+        'not a .npz file',
+    )
+    refused(
+        run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
+        'backbone vgg',
+        'mini_se_resnext',
+    )
+    refused(
+        run(TRAIN, '--recipe', 'cs-table4-soft-balance', '--train-index', 'x', '--out', 'y'),
+        'goes on from the weights of cs-table4-scratch-20',
+        '--init',
+    )
 
 
 def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpiexec):
     shutil.copytree(small_world, tmp_path / 'world')
     for image in (tmp_path / 'world' / 'data' / 'train').iterdir():
         image.write_bytes(image.read_bytes()[:500])
-    result = mpiexec(2, TRAIN, *arguments(
-        tmp_path / 'world', tmp_path / 'out', '--iterations', 2, *SMALL), check=False)
+    result = mpiexec(
+        2,
+        TRAIN,
+        *arguments(tmp_path / 'world', tmp_path / 'out', '--iterations', 2, *SMALL),
+        check=False,
+    )
     assert result.returncode == 2
     assert '.jpg' in result.stderr and 'truncated' in result.stderr
     assert not (tmp_path / 'out' / 'model.npz').exists()
@@ -167,21 +243,39 @@ def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpi
 
 def test_concurrent_rates_travel_with_the_model(small_world, tmp_path, mpiexec):
     out = tmp_path / 'model'
-    mpiexec(2, TRAIN, *arguments(small_world, out, '--iterations', 1, *SMALL,
-                                 'loss=concurrent_softmax', 'effective_beta=0.99'))
+    mpiexec(
+        2,
+        TRAIN,
+        *arguments(
+            small_world,
+            out,
+            '--iterations',
+            1,
+            *SMALL,
+            'loss=concurrent_softmax',
+            'effective_beta=0.99',
+        ),
+    )
     rates = np.load(out / 'rates.npy')
     index = AnnotationIndex.open(small_world / 'train.index')
     assert rates.shape == (len(index.classes),) * 2 and (rates > 0).any()
     assert (rates[index.hierarchy.ancestors] == 1).all()
-    predict = ['--model', out, '--index', small_world / 'validation.index',
-               '--out', tmp_path / 'd.csv']
+    predict = [
+        '--model',
+        out,
+        '--index',
+        small_world / 'validation.index',
+        '--out',
+        tmp_path / 'd.csv',
+    ]
     assert run(PREDICT, *predict).returncode == 0
     (out / 'rates.npy').unlink()
     refused(run(PREDICT, *predict), 'rates.npy', 'concurrent rates')
 
 
 def test_corrupt_image_at_prediction(
-        small_world, model, tmp_path, mpiexec, assert_same_up_to_rounding):
+    small_world, model, tmp_path, mpiexec, assert_same_up_to_rounding
+):
     """Named and refused; or skipped, with its row kept and the others' detections as before."""
     world = tmp_path / 'world'
     shutil.copytree(small_world, world)
@@ -194,25 +288,37 @@ def test_corrupt_image_at_prediction(
     assert not (tmp_path / 'd.csv').exists()
     done = mpiexec(2, PREDICT, *predict, tmp_path / 'skipped.csv', '--corrupt', 'skip')
     assert '1 of 8' in done.stdout and 'no detections' in done.stdout
-    whole, skipped = (read_detections(tmp_path / name, index.classes)
-                      for name in ('whole.csv', 'skipped.csv'))
+    whole, skipped = (
+        read_detections(tmp_path / name, index.classes) for name in ('whole.csv', 'skipped.csv')
+    )
     others = whole.image != 3
     assert not (skipped.image == 3).any() and not others.all()
     # Its batch has one image less, so the others are as before up to rounding.
-    assert_same_up_to_rounding(dataclasses.replace(whole, **{
-        name: getattr(whole, name)[others] for name in ('image', 'label', 'score', 'bbox')}),
-        skipped)
+    assert_same_up_to_rounding(
+        dataclasses.replace(
+            whole,
+            **{name: getattr(whole, name)[others] for name in ('image', 'label', 'score', 'bbox')},
+        ),
+        skipped,
+    )
 
 
 def test_bad_input_of_prediction(small_world, model, tmp_path):
     index = small_world / 'validation.index'
-    refused(run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
-            'recipe.json', 'training run')
-    refused(run(PREDICT, '--model', model, '--index', index, '--out', tmp_path / 'd.txt'),
-            'd.txt', '.parquet')
+    refused(
+        run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
+        'recipe.json',
+        'training run',
+    )
+    refused(
+        run(PREDICT, '--model', model, '--index', index, '--out', tmp_path / 'd.txt'),
+        'd.txt',
+        '.parquet',
+    )
     broken = tmp_path / 'broken'
     shutil.copytree(model, broken)
     (broken / 'model.npz').write_bytes((model / 'model.npz').read_bytes()[:1000])
-    refused(run(PREDICT, '--model', broken, '--index', index, '--out', tmp_path / 'd.csv'),
-            'model.npz')
+    refused(
+        run(PREDICT, '--model', broken, '--index', index, '--out', tmp_path / 'd.csv'), 'model.npz'
+    )
     assert not (tmp_path / 'd.csv').exists()

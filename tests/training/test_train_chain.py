@@ -16,8 +16,12 @@ def test_rpn_loss_is_its_equation():
     rng = np.random.default_rng(0)
     locs, confs = rng.normal(size=(2, 6, 4)), rng.normal(size=(2, 6))
     sampled = AnchorTargets(
-        np.array([0, 0, 0, 1]), np.array([1, 4, 5, 2]), np.array([True, False, False, True]),
-        rng.normal(size=(4, 4)), np.array([1 / 3, 1 / 3, 1 / 3, 1]))
+        np.array([0, 0, 0, 1]),
+        np.array([1, 4, 5, 2]),
+        np.array([True, False, False, True]),
+        rng.normal(size=(4, 4)),
+        np.array([1 / 3, 1 / 3, 1 / 3, 1]),
+    )
     loc_loss, conf_loss = rpn_loss(chainer.Variable(locs), chainer.Variable(confs), sampled)
 
     def cross_entropy(n, a, t):
@@ -27,11 +31,14 @@ def test_rpn_loss_is_its_equation():
     def smooth(d, beta=1 / 9):
         return sum(v * v / 2 / beta if v < beta else v - beta / 2 for v in abs(d))
 
-    expected = ((cross_entropy(0, 1, 1) + cross_entropy(0, 4, 0) + cross_entropy(0, 5, 0)) / 3
-                + cross_entropy(1, 2, 1)) / 2
+    expected = (
+        (cross_entropy(0, 1, 1) + cross_entropy(0, 4, 0) + cross_entropy(0, 5, 0)) / 3
+        + cross_entropy(1, 2, 1)
+    ) / 2
     assert float(conf_loss.array) == pytest.approx(expected)
-    expected = (smooth(locs[0, 1] - sampled.offset[0]) / 3
-                + smooth(locs[1, 2] - sampled.offset[3])) / 2
+    expected = (
+        smooth(locs[0, 1] - sampled.offset[0]) / 3 + smooth(locs[1, 2] - sampled.offset[3])
+    ) / 2
     assert float(loc_loss.array) == pytest.approx(expected)
 
 
@@ -57,9 +64,15 @@ def test_a_head_of_some_classes_learns_as_the_full_one_with_the_others_ignored(s
     pick = np.flatnonzero(np.bincount(index.columns['label'], minlength=n_class))[[4, 1, 7]]
     recipe = recipes.override(recipes.find('mini'), [f'loss={loss}'])
     full, cut = build.detector(recipe, n_class), build.detector(recipe, len(pick))
-    weights = {f'/{name}': array for name, array in cut_head(
-        {name.lstrip('/'): p.array for name, p in full.namedparams()}, pick, n_class,
-        'model.npz').items()}
+    weights = {
+        f'/{name}': array
+        for name, array in cut_head(
+            {name.lstrip('/'): p.array for name, p in full.namedparams()},
+            pick,
+            n_class,
+            'model.npz',
+        ).items()
+    }
     for name, p in cut.namedparams():
         p.array[...] = weights[name]
     whole = build.train_chain(recipe, full, index.classes, index.hierarchy, 0)
@@ -84,5 +97,6 @@ def test_a_head_of_some_classes_learns_as_the_full_one_with_the_others_ignored(s
             rest = np.setdiff1d(np.arange(n_class), pick)
             assert not expected[rest].any() and expected[pick].any()
             expected = np.delete(expected, rest, axis=0)[
-                [*np.argsort(np.argsort(pick)), *range(len(pick), len(gradients[name]))]]
+                [*np.argsort(np.argsort(pick)), *range(len(pick), len(gradients[name]))]
+            ]
         np.testing.assert_allclose(gradients[name], expected, atol=1e-5)

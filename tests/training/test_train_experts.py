@@ -16,23 +16,60 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
 EXPERTS = ROOT / 'train' / 'train_experts.py'
 PREDICT = ROOT / 'evaluate' / 'predict.py'
-SMALL = ['--set', 'min_size=(64, 64)', 'test_size=64', 'batch_size=2', 'fpn_channel=16',
-         'head_unit=32', 'score_thresh=0.0', 'aspect_chunk=1']
+SMALL = [
+    '--set',
+    'min_size=(64, 64)',
+    'test_size=64',
+    'batch_size=2',
+    'fpn_channel=16',
+    'head_unit=32',
+    'score_thresh=0.0',
+    'aspect_chunk=1',
+]
 
 
 @pytest.fixture(scope='module')
 def full(small_world, tmp_path_factory, mpiexec):
     out = tmp_path_factory.mktemp('full')
-    mpiexec(1, TRAIN, '--recipe', 'mini', '--train-index', small_world / 'train.index', '--out',
-            out, '--iterations', 0, *SMALL)
+    mpiexec(
+        1,
+        TRAIN,
+        '--recipe',
+        'mini',
+        '--train-index',
+        small_world / 'train.index',
+        '--out',
+        out,
+        '--iterations',
+        0,
+        *SMALL,
+    )
     return out
 
 
 def train(mpiexec, n, full, small_world, out, *more, check=True):
     return mpiexec(
-        n, EXPERTS, '--recipe', 'expert-class10', '--scale', 'mini', '--range', '1-30', '--init',
-        full / 'model.npz', '--train-index', small_world / 'train.index', '--out', out,
-        '--iterations', 2, '--snapshot-interval', 1, *more, check=check)
+        n,
+        EXPERTS,
+        '--recipe',
+        'expert-class10',
+        '--scale',
+        'mini',
+        '--range',
+        '1-30',
+        '--init',
+        full / 'model.npz',
+        '--train-index',
+        small_world / 'train.index',
+        '--out',
+        out,
+        '--iterations',
+        2,
+        '--snapshot-interval',
+        1,
+        *more,
+        check=check,
+    )
 
 
 def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
@@ -68,20 +105,47 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     # Predictions are of the expert's classes alone.
     index = AnnotationIndex.open(small_world / 'validation.index')
     subprocess.run(
-        [sys.executable, PREDICT, '--model', directories[0], '--index', index.path, '--out',
-         tmp_path / 'expert.parquet'], check=True, capture_output=True,
-        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'})
+        [
+            sys.executable,
+            PREDICT,
+            '--model',
+            directories[0],
+            '--index',
+            index.path,
+            '--out',
+            tmp_path / 'expert.parquet',
+        ],
+        check=True,
+        capture_output=True,
+        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
+    )
     found = read_detections(tmp_path / 'expert.parquet', index.classes)
-    own = [index.classes.id_of(mid) for mid, _ in
-           json.loads((directories[0] / 'recipe.json').read_text())['classes']]
+    own = [
+        index.classes.id_of(mid)
+        for mid, _ in json.loads((directories[0] / 'recipe.json').read_text())['classes']
+    ]
     assert len(found.label) and set(found.label) <= set(own)
 
 
 def test_what_is_no_expert_is_refused(tmp_path):
     ended = subprocess.run(
-        [sys.executable, EXPERTS, '--recipe', 'mini', '--init', 'x.npz', '--train-index', 'x',
-         '--out', tmp_path], capture_output=True, text=True, check=False,
-        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin'})
+        [
+            sys.executable,
+            EXPERTS,
+            '--recipe',
+            'mini',
+            '--init',
+            'x.npz',
+            '--train-index',
+            'x',
+            '--out',
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin'},
+    )
     assert ended.returncode == 2
     assert 'expected one of expert-class10' in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -92,9 +156,25 @@ def test_stopped_and_killed_experts_go_on(full, small_world, tmp_path, mpiexec, 
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     longer = ('--iterations', 6)
     train(mpiexec, 2, full, small_world, whole, *longer)
-    arguments = ['--recipe', 'expert-class10', '--scale', 'mini', '--range', '1-30', '--init',
-                 full / 'model.npz', '--train-index', small_world / 'train.index', '--out', parts,
-                 '--snapshot-interval', 1, '--log-interval', 1, *longer]
+    arguments = [
+        '--recipe',
+        'expert-class10',
+        '--scale',
+        'mini',
+        '--range',
+        '1-30',
+        '--init',
+        full / 'model.npz',
+        '--train-index',
+        small_world / 'train.index',
+        '--out',
+        parts,
+        '--snapshot-interval',
+        1,
+        '--log-interval',
+        1,
+        *longer,
+    ]
     for n, (number, status) in enumerate(((signal.SIGTERM, 75), (signal.SIGKILL, None)), 1):
         run = launch(2, *arguments, script=EXPERTS, hold=n)
         run.ranks(2)

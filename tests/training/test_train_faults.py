@@ -29,10 +29,25 @@ IMAGES = 24
 
 
 def arguments(world, out, *more):
-    return ['--recipe', 'mini', '--train-index', world / 'train.index', '--out', out,
-            '--log-interval', 1, '--snapshot-interval', 1, *more,
-            '--set', 'min_size=(64,64)', 'n_anchor=32', 'n_roi=16', 'batch_size=2',
-            f'epochs={N_ITERATION * 4 / IMAGES}']
+    return [
+        '--recipe',
+        'mini',
+        '--train-index',
+        world / 'train.index',
+        '--out',
+        out,
+        '--log-interval',
+        1,
+        '--snapshot-interval',
+        1,
+        *more,
+        '--set',
+        'min_size=(64,64)',
+        'n_anchor=32',
+        'n_roi=16',
+        'batch_size=2',
+        f'epochs={N_ITERATION * 4 / IMAGES}',
+    ]
 
 
 def weights(out):
@@ -51,7 +66,7 @@ def snapshot_names(out):
 def damage(path, how):
     content = bytearray(path.read_bytes())
     if how == 'truncated':
-        del content[len(content) // 3:]
+        del content[len(content) // 3 :]
     else:
         content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -67,11 +82,12 @@ def whole(small_world, tmp_path_factory, mpiexec):
 
 
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
-        small_world, whole, tmp_path, launch):
+    small_world, whole, tmp_path, launch
+):
     """Either rank, at random moments from the start of the processes on; two snapshots damaged."""
     rng = np.random.default_rng(int(os.environ.get('PFDET_KILL_SEED', 0)))
     out = tmp_path / 'killed'
-    done, longest, moments, damaged, noticed = 0, 0., [], {}, set()
+    done, longest, moments, damaged, noticed = 0, 0.0, [], {}, set()
 
     def still_damaged():
         return [p for p in damaged if p.exists() and p.read_bytes() == damaged[p]]
@@ -114,8 +130,10 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert run.wait(timeout=600) == 0, run.output()
     noticed |= damage_noticed(run, expected)
     assert noticed == set(damaged) and len(damaged) == 2 and run.left_over() == []
-    print(f'\n{N_KILL} kills (rank, iteration): {moments}; damaged: '
-          f'{[p.name for p in damaged]}; the longest end of a job: {longest:.2f} s')
+    print(
+        f'\n{N_KILL} kills (rank, iteration): {moments}; damaged: '
+        f'{[p.name for p in damaged]}; the longest end of a job: {longest:.2f} s'
+    )
 
     assert log(out, 'main/loss') == log(whole, 'main/loss')
     assert log(out, 'lr') == log(whole, 'lr')
@@ -142,7 +160,8 @@ def damage_noticed(run, damaged):
 
 @pytest.mark.parametrize('number, to', [(signal.SIGTERM, 'rank 1'), (signal.SIGUSR1, 'mpiexec')])
 def test_asked_to_stop_all_ranks_do_after_the_same_iteration(
-        number, to, small_world, whole, tmp_path, launch):
+    number, to, small_world, whole, tmp_path, launch
+):
     out = tmp_path / 'out'
     run = launch(2, *arguments(small_world, out), '--snapshot-interval', 100, hold=3)
     ranks = run.ranks(2)
@@ -163,7 +182,7 @@ def test_asked_to_stop_all_ranks_do_after_the_same_iteration(
 
 
 # Notes which images each rank puts into its batches, and trains.
-NOTE_IMAGES = '''
+NOTE_IMAGES = """
     import runpy
     import sys
 
@@ -182,34 +201,47 @@ NOTE_IMAGES = '''
 
     transforms.Converter.__call__ = note
     runpy.run_path(script, run_name='__main__')
-'''
+"""
 
 
 @pytest.fixture(scope='module')
 def half(small_world, tmp_path_factory, mpiexec):
     """Half an epoch on two ranks, with notes of the images."""
     directory = tmp_path_factory.mktemp('half')
-    mpiexec(2, NOTE_IMAGES, TRAIN, directory / 'notes', *arguments(
-        small_world, directory / 'out', '--iterations', 3), 'epochs=1.25')
+    mpiexec(
+        2,
+        NOTE_IMAGES,
+        TRAIN,
+        directory / 'notes',
+        *arguments(small_world, directory / 'out', '--iterations', 3),
+        'epochs=1.25',
+    )
     return directory
 
 
 @pytest.mark.parametrize('ranks', [1, 4])
-def test_on_other_ranks_the_sequence_of_images_goes_on(
-        ranks, small_world, half, tmp_path, mpiexec):
+def test_on_other_ranks_the_sequence_of_images_goes_on(ranks, small_world, half, tmp_path, mpiexec):
     shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     out = tmp_path / 'out'
-    done = mpiexec(ranks, NOTE_IMAGES, TRAIN, tmp_path / 'notes', *arguments(
-        small_world, out, '--resume'), 'epochs=1.25')
+    done = mpiexec(
+        ranks,
+        NOTE_IMAGES,
+        TRAIN,
+        tmp_path / 'notes',
+        *arguments(small_world, out, '--resume'),
+        'epochs=1.25',
+    )
     assert 'iter_00000003.npz: iteration 3, epoch 0.50, written by 2 ranks' in done.stdout
 
-    noted = [line.split() for path in tmp_path.glob('notes-*')
-             for line in path.read_text().splitlines()]
+    noted = [
+        line.split() for path in tmp_path.glob('notes-*') for line in path.read_text().splitlines()
+    ]
     noted = sorted((int(position), image_id) for position, image_id in noted)
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = json.loads((out / 'recipe.json').read_text())['recipe']
     sampler = SequentialSampler(
-        IMAGES, 0, build.aspect_groups(index.columns['image_size']), recipe['aspect_chunk'])
+        IMAGES, 0, build.aspect_groups(index.columns['image_size']), recipe['aspect_chunk']
+    )
     n = -(-(30 - 12) // (2 * ranks)) * 2 * ranks + 12
     assert noted == [(p, index.image_id(sampler[p])) for p in range(n)]
 
@@ -217,14 +249,21 @@ def test_on_other_ranks_the_sequence_of_images_goes_on(
     places = [*range(0, 12, 4), *range(12, n, 2 * ranks)]
     batches = [4] * 3 + [2 * ranks] * (len(places) - 3)
     expected = [
-        learning_rate(p / b, -(-30 // b), linear_scaling(find('mini').base_lr, 8, b), 'cosine',
-                      n_warmup=round(12 / b)) for p, b in zip(places, batches, strict=True)]
+        learning_rate(
+            p / b,
+            -(-30 // b),
+            linear_scaling(find('mini').base_lr, 8, b),
+            'cosine',
+            n_warmup=round(12 / b),
+        )
+        for p, b in zip(places, batches, strict=True)
+    ]
     assert log(out, 'lr') == pytest.approx(expected)
     assert log(out, 'iteration') == list(range(1, len(places) + 1))
 
 
 def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, mpiexec):
-    program = '''
+    program = """
         import runpy
         import sys
 
@@ -246,7 +285,7 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
         train_chain.TrainChain.forward = broken
         sys.argv = sys.argv[1:]
         runpy.run_path(sys.argv[0], run_name='__main__')
-    '''
+    """
     out = tmp_path / 'out'
     done = mpiexec(2, program, TRAIN, *arguments(small_world, out), check=False)
     assert done.returncode == 2
@@ -260,8 +299,10 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
     assert rank['losses']['main/loss'] == 'nan' and rank['losses']['main/loss/rpn_loc'] >= 0
     assert len(rank['image_ids']) == 2
     assert bad['learning_rate'] == pytest.approx(
-        learning_rate(2, N_ITERATION, linear_scaling(find('mini').base_lr, 8, 4), 'cosine',
-                      n_warmup=3))
+        learning_rate(
+            2, N_ITERATION, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3
+        )
+    )
     # the snapshots are those from before
     assert snapshot_names(out) == ['iter_00000001.npz', 'iter_00000002.npz']
     assert log(out, 'iteration') == [1, 2]
@@ -270,10 +311,9 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
         assert all(np.isfinite(file[k]).all() for k in file.files if k.startswith('updater/model'))
 
 
-def test_full_disk_is_one_line_and_leaves_the_last_snapshot(
-        small_world, whole, tmp_path, mpiexec):
+def test_full_disk_is_one_line_and_leaves_the_last_snapshot(small_world, whole, tmp_path, mpiexec):
     """A limit of the size of files stands for the disk: the log has room, the snapshot has not."""
-    program = '''
+    program = """
         import resource
         import runpy
         import sys
@@ -283,7 +323,7 @@ def test_full_disk_is_one_line_and_leaves_the_last_snapshot(
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 20, resource.RLIM_INFINITY))
         sys.argv = sys.argv[1:]
         runpy.run_path(sys.argv[0], run_name='__main__')
-    '''
+    """
     out = tmp_path / 'out'
     shutil.copytree(whole, out)
     newest, *before = checkpoints.snapshots(out / 'snapshots')

@@ -29,7 +29,8 @@ def test_boxes_follow_the_image(dataset):
         H, W = a.img.shape[1:]
         assert min(H, W) == 100
         np.testing.assert_allclose(
-            a.bbox, dataset.index.annotation(i).bbox * [H, W, H, W], rtol=1e-5)
+            a.bbox, dataset.index.annotation(i).bbox * [H, W, H, W], rtol=1e-5
+        )
         if (a.img == b.img).all():
             np.testing.assert_array_equal(a.bbox, b.bbox)
             continue
@@ -43,8 +44,10 @@ def test_boxes_follow_the_image(dataset):
 
 def test_one_size_an_iteration_in_the_range(dataset):
     load = TrainLoader(dataset, (60, 90), 1000, False, 0)
-    sizes = [{min(load(i, p, iteration).img.shape[1:]) for i, p in ((0, 5), (1, 6))}
-             for iteration in range(12)]
+    sizes = [
+        {min(load(i, p, iteration).img.shape[1:]) for i, p in ((0, 5), (1, 6))}
+        for iteration in range(12)
+    ]
     assert all(len(s) == 1 for s in sizes)
     sizes = {s.pop() for s in sizes}
     assert len(sizes) > 4 and min(sizes) >= 60 and max(sizes) <= 90
@@ -63,7 +66,8 @@ def test_batch_holds_all_objects(dataset):
         np.testing.assert_array_equal(truth.label[n][truth.valid[n]], sample.label)
         for own, expanded in zip(sample.label, truth.expanded[n], strict=False):
             assert set(np.flatnonzero(expanded)) == {
-                int(j) for i in np.flatnonzero(own) for j in np.flatnonzero(closure[i])}
+                int(j) for i in np.flatnonzero(own) for j in np.flatnonzero(closure[i])
+            }
         for c in range(len(dataset.index.classes)):
             up = any(closure[i, c] for i in np.flatnonzero(sample.positive))
             down = any(closure[c, j] for j in np.flatnonzero(sample.negative))

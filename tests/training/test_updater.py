@@ -30,9 +30,10 @@ class Chain(chainer.Chain):
     def forward(self, batch):
         x = np.zeros((len(batch.imgs), 3, *batch.size), np.float64)
         for k, img in enumerate(batch.imgs):
-            x[k, :, :img.shape[1], :img.shape[2]] = img / 100.
-        weight = np.array([1 + p % 3 + t.sum() for p, t in zip(
-            batch.positions, batch.truth.valid, strict=True)])
+            x[k, :, : img.shape[1], : img.shape[2]] = img / 100.0
+        weight = np.array(
+            [1 + p % 3 + t.sum() for p, t in zip(batch.positions, batch.truth.valid, strict=True)]
+        )
         self.seen.append((batch.positions, batch.size))
         h = chainer.functions.mean(self.conv(x) ** 2, axis=(1, 2, 3))
         loss = chainer.functions.mean(weight * h)
@@ -46,12 +47,17 @@ def train(world, n_update, batch_size, n_part, comm=None, rank=0, n_rank=1):
         chain = Chain()
     index = AnnotationIndex.open(world / 'train.index')
     iterator = ShardedIterator(
-        SequentialSampler(N_IMAGE, 0), TrainLoader(
-            OpenImagesDataset(index), (40, 90), 200, True, 0), batch_size, rank, n_rank)
+        SequentialSampler(N_IMAGE, 0),
+        TrainLoader(OpenImagesDataset(index), (40, 90), 200, True, 0),
+        batch_size,
+        rank,
+        n_rank,
+    )
     if comm is None:
         optimizer = chainer.optimizers.CorrectedMomentumSGD(0.01).setup(chain)
     else:
         from pfdet.training.optimizer import multi_node_optimizer
+
         optimizer = multi_node_optimizer(chain, comm, weight_decay=0)
         optimizer.lr = 0.01
     updater = Updater(iterator, optimizer, Converter(index.hierarchy, comm), n_part)
@@ -74,14 +80,16 @@ def test_parts_are_the_whole_batch(small_world, n_part):
     parts, found, iterator = train(small_world, 5, 6, n_part)
     assert len({size for _, size in whole.seen}) > 1
     assert [(p, size) for positions, size in whole.seen for p in positions] == [
-        (p, size) for positions, size in parts.seen for p in positions]
+        (p, size) for positions, size in parts.seen for p in positions
+    ]
     assert [len(p) for p, _ in parts.seen] == [6 // n_part] * 5 * n_part
     assert iterator.position == 30 and iterator.epoch_detail == 30 / N_IMAGE
     for a, b in zip(found, expected, strict=True):
         assert a.keys() == b.keys() == {'main/loss', 'main/size'}
         for key in a:
-            np.testing.assert_allclose(a[key], b[key].array if hasattr(b[key], 'array') else b[key],
-                                       rtol=1e-12)
+            np.testing.assert_allclose(
+                a[key], b[key].array if hasattr(b[key], 'array') else b[key], rtol=1e-12
+            )
     for (_, a), (_, b) in zip(whole.namedparams(), parts.namedparams(), strict=True):
         np.testing.assert_allclose(b.array, a.array, rtol=1e-10)
     # and it learns
@@ -97,8 +105,9 @@ def test_a_batch_is_cut_evenly(small_world):
 
 def test_share_of_waiting():
     """The longest of the ranks' waits in every update, over the time of the updates."""
+
     def all_reduce(place, values, op):
-        values[:] = np.maximum(values, [.0, .5, .1][:len(values)])
+        values[:] = np.maximum(values, [0.0, 0.5, 0.1][: len(values)])
 
     comm = types.SimpleNamespace(size=2, mpi_comm=types.SimpleNamespace(Allreduce=all_reduce))
 
@@ -108,16 +117,16 @@ def test_share_of_waiting():
 
     reports = iter([False, False, True, True])
     wait = DataWait(comm, lambda trainer: next(reports))
-    for waited in .2, .1, 0.:
-        last = trainer(waited, 2.)
+    for waited in 0.2, 0.1, 0.0:
+        last = trainer(waited, 2.0)
         assert wait.share == 0
         wait(last)
-    assert last.observation == {'waiting_for_data': pytest.approx(.8 / 6)}
-    wait(trainer(1., 4.))
+    assert last.observation == {'waiting_for_data': pytest.approx(0.8 / 6)}
+    wait(trainer(1.0, 4.0))
     assert wait.share == pytest.approx(1.8 / 10)
 
 
-PROGRAM = '''
+PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, 'tests/training')
@@ -134,7 +143,7 @@ for (_, a), (_, b) in zip(one.namedparams(), chain.namedparams()):
     assert abs(a.array - b.array).max() < 1e-10
 if comm.rank == 0:
     print('equal')
-'''
+"""
 
 
 def test_parts_on_two_ranks_are_the_whole_batch_on_one(small_world, mpiexec):

@@ -32,8 +32,9 @@ class LabelRow(NamedTuple):
     positive: bool
 
 
-def annotate(scenes: Sequence[Sequence[SeenObject]], knobs: Knobs,
-             split: str) -> tuple[list[BoxRow], list[LabelRow]]:
+def annotate(
+    scenes: Sequence[Sequence[SeenObject]], knobs: Knobs, split: str
+) -> tuple[list[BoxRow], list[LabelRow]]:
     """Annotate a split as Open Images was.
 
     Shares are dealt exactly, up to rounding, over the split: planted rates come back.
@@ -52,11 +53,12 @@ def annotate(scenes: Sequence[Sequence[SeenObject]], knobs: Knobs,
     train = split == 'train'
     jitter = knobs.jitter if train else knobs.validation_jitter
     naming = _names_of_confused(rng, scenes, knobs, train)
-    hasty = _dealt(rng, _by_class(scenes), knobs.parent_only if train else 0.)
+    hasty = _dealt(rng, _by_class(scenes), knobs.parent_only if train else 0.0)
     with_parts = _by_subject(scenes)
     prominent = _prominent(with_parts, knobs.parts_verified * knobs.parts_prominent)
-    verified = _dealt(rng, with_parts, knobs.parts_verified if train else 1.,
-                      prominent if train else {})
+    verified = _dealt(
+        rng, with_parts, knobs.parts_verified if train else 1.0, prominent if train else {}
+    )
     boxes: list[BoxRow] = []
     labels: list[LabelRow] = []
     for i, scene in enumerate(scenes):
@@ -74,14 +76,17 @@ def annotate(scenes: Sequence[Sequence[SeenObject]], knobs: Knobs,
                 again = _apart(rng, box) if one.figure in CONFUSED else box
                 mine.append(BoxRow(i, name, again, one.flags))
             if (figure.subject, i) in verified:
-                mine += [BoxRow(i, part.name, _jittered(rng, part.bbox, jitter), part.flags)
-                         for part in one.parts]
+                mine += [
+                    BoxRow(i, part.name, _jittered(rng, part.bbox, jitter), part.flags)
+                    for part in one.parts
+                ]
         boxes += mine
         positive = {row.name for row in mine}
         there = _closure({name for one in scene for name in _true_names(one)})
         if train:
-            checked = {part for subject in PARTS if (subject, i) in verified
-                       for part in PARTS[subject]}
+            checked = {
+                part for subject in PARTS if (subject, i) in verified for part in PARTS[subject]
+            }
             negative = (checked - there) | _sampled(rng, _absent(there), knobs.negatives)
         else:
             positive, negative = there, _absent(there)
@@ -103,22 +108,27 @@ def naming_shares(first: float, second: float) -> tuple[float, float, float]:
         and half the other.
     """
     if not first or not second:
-        return 0.5, 0.5, 0.
+        return 0.5, 0.5, 0.0
     both = 1 / (1 / first + 1 / second - 1)
     return both / first - both, both / second - both, both
 
 
-def _names_of_confused(rng: np.random.Generator, scenes: Sequence[Sequence[SeenObject]],
-                       knobs: Knobs, train: bool) -> dict[tuple[int, int], tuple[str, ...]]:
+def _names_of_confused(
+    rng: np.random.Generator, scenes: Sequence[Sequence[SeenObject]], knobs: Knobs, train: bool
+) -> dict[tuple[int, int], tuple[str, ...]]:
     naming = {}
     for figure, knob in CONFUSED.items():
         one, other = FIGURES[figure].labels
-        objects = [(i, j) for i, scene in enumerate(scenes) for j, seen in enumerate(scene)
-                   if seen.figure == figure]
+        objects = [
+            (i, j)
+            for i, scene in enumerate(scenes)
+            for j, seen in enumerate(scene)
+            if seen.figure == figure
+        ]
         only_one, only_other, _ = naming_shares(*getattr(knobs, knob))
         n = len(objects)
         if not train and knobs.validation_naming == 'both':
-            only_one = only_other = 0.
+            only_one = only_other = 0.0
         ends = np.round(np.cumsum([only_one, only_other]) * n)
         for rank, at in enumerate(rng.permutation(n)):
             names: tuple[str, ...] = (one, other) if rng.random() < 0.5 else (other, one)
@@ -144,21 +154,30 @@ def _by_subject(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, dict[int, f
     sizes: dict[str, dict[int, float]] = defaultdict(dict)
     for i, scene in enumerate(scenes):
         for name in sorted({FIGURES[one.figure].subject or '' for one in scene} - {''}):
-            of_parts = [(part.bbox[2] - part.bbox[0]) * (part.bbox[3] - part.bbox[1])
-                        for one in scene if FIGURES[one.figure].subject == name
-                        for part in one.parts]
-            sizes[name][i] = float(np.mean(of_parts or [0.]))
+            of_parts = [
+                (part.bbox[2] - part.bbox[0]) * (part.bbox[3] - part.bbox[1])
+                for one in scene
+                if FIGURES[one.figure].subject == name
+                for part in one.parts
+            ]
+            sizes[name][i] = float(np.mean(of_parts or [0.0]))
     return sizes
 
 
 def _prominent(images: dict[str, dict[int, float]], rate: float) -> dict[str, list[int]]:
     """For each key, the share of its images with the largest value."""
-    return {key: sorted(sorted(sizes, key=sizes.__getitem__, reverse=True)[
-        :round(rate * len(sizes))]) for key, sizes in images.items()}
+    return {
+        key: sorted(sorted(sizes, key=sizes.__getitem__, reverse=True)[: round(rate * len(sizes))])
+        for key, sizes in images.items()
+    }
 
 
-def _dealt(rng: np.random.Generator, images: Mapping[str, Iterable[int]], rate: float,
-           first: Mapping[str, list[int]] = MappingProxyType({})) -> set[tuple[str, int]]:
+def _dealt(
+    rng: np.random.Generator,
+    images: Mapping[str, Iterable[int]],
+    rate: float,
+    first: Mapping[str, list[int]] = MappingProxyType({}),
+) -> set[tuple[str, int]]:
     """For each key, a share of its images: those in ``first``, then any."""
     dealt = set()
     for key, at in images.items():
@@ -193,8 +212,10 @@ def _jittered(rng: np.random.Generator, bbox: Box, amount: float) -> Box:
     x0, y0, x1, y1 = bbox
     w, h = x1 - x0, y1 - y0
     miss = np.clip(rng.standard_normal(4) * amount, -0.3, 0.3) * (w, h, w, h)
-    x0, y0, x1, y1 = (edge if edge in (0., 1.) else min(max(edge + d, 0.), 1.)
-                      for edge, d in zip(bbox, miss.tolist(), strict=True))
+    x0, y0, x1, y1 = (
+        edge if edge in (0.0, 1.0) else min(max(edge + d, 0.0), 1.0)
+        for edge, d in zip(bbox, miss.tolist(), strict=True)
+    )
     return x0, y0, x1, y1
 
 

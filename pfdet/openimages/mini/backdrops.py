@@ -30,8 +30,9 @@ def gradient(height: int, width: int, top: Colour, bottom: Colour, sideways: flo
     return np.float32(top) * (1 - t) + np.float32(bottom) * t
 
 
-def draw_backdrop(rng: np.random.Generator, setting: str, height: int, width: int,
-                  horizon: float) -> tuple[np.ndarray, list[Patch]]:
+def draw_backdrop(
+    rng: np.random.Generator, setting: str, height: int, width: int, horizon: float
+) -> tuple[np.ndarray, list[Patch]]:
     """The backdrop of a scene.
 
     Args:
@@ -44,8 +45,9 @@ def draw_backdrop(rng: np.random.Generator, setting: str, height: int, width: in
     Returns:
         tuple: A gradient image :math:`(H, W, 3)`, float32, and patches in pixels over it.
     """
-    draw = {'street': _street, 'meadow': _meadow, 'room': _room, 'table': _table,
-            'beach': _beach}[setting]
+    draw = {'street': _street, 'meadow': _meadow, 'room': _room, 'table': _table, 'beach': _beach}[
+        setting
+    ]
     top, bottom, patches = draw(rng, height, width, horizon)
     image = gradient(height, width, top, bottom, rng.uniform(-0.5, 0.5))
     return image, patches + _clutter(rng, height, width)
@@ -54,8 +56,10 @@ def draw_backdrop(rng: np.random.Generator, setting: str, height: int, width: in
 def _ground(height: int, width: int, horizon: float, colour: Colour) -> list[Patch]:
     """The ground in bands that darken towards us."""
     edges = horizon + (height - horizon) * np.array([0, 0.15, 0.4, 0.7, 1.01])
-    return [Patch(rectangle(-1, y0, width + 1, y1), shade(colour, factor))
-            for y0, y1, factor in zip(edges[:-1], edges[1:], (1.1, 1.04, 0.98, 0.92), strict=True)]
+    return [
+        Patch(rectangle(-1, y0, width + 1, y1), shade(colour, factor))
+        for y0, y1, factor in zip(edges[:-1], edges[1:], (1.1, 1.04, 0.98, 0.92), strict=True)
+    ]
 
 
 def _street(rng: np.random.Generator, height: int, width: int, horizon: float) -> _Backdrop:
@@ -68,9 +72,11 @@ def _street(rng: np.random.Generator, height: int, width: int, horizon: float) -
         patches.append(Patch(rectangle(x, top, x + w, horizon), wall))
         step = max(width * 0.035, 5)
         pane = shade(wall, rng.choice([0.6, 1.4]))
-        patches += [Patch(rectangle(px, py, px + step * 0.5, py + step * 0.7), pane)
-                    for py in np.arange(top + step * 0.5, horizon - step, step * 1.5)
-                    for px in np.arange(x + step * 0.4, x + w - step * 0.6, step)]
+        patches += [
+            Patch(rectangle(px, py, px + step * 0.5, py + step * 0.7), pane)
+            for py in np.arange(top + step * 0.5, horizon - step, step * 1.5)
+            for px in np.arange(x + step * 0.4, x + w - step * 0.6, step)
+        ]
         x += w
     road = vary(rng, (110, 112, 118), 8)
     patches += _ground(height, width, horizon, road)
@@ -78,9 +84,18 @@ def _street(rng: np.random.Generator, height: int, width: int, horizon: float) -
     patches.append(Patch(rectangle(-1, horizon, width + 1, kerb), shade(road, 1.35)))
     y = horizon + (height - horizon) * 0.55
     dash = width * rng.uniform(0.1, 0.16)
-    patches += [Patch(polygon((px, y), (px + dash * 0.6, y), (px + dash * 0.55, y + dash * 0.08),
-                              (px - dash * 0.05, y + dash * 0.08)), (226, 224, 210))
-                for px in np.arange(-dash, width, dash)]
+    patches += [
+        Patch(
+            polygon(
+                (px, y),
+                (px + dash * 0.6, y),
+                (px + dash * 0.55, y + dash * 0.08),
+                (px - dash * 0.05, y + dash * 0.08),
+            ),
+            (226, 224, 210),
+        )
+        for px in np.arange(-dash, width, dash)
+    ]
     return shade(sky, 0.95), shade(sky, 1.4), patches
 
 
@@ -90,57 +105,83 @@ def _meadow(rng: np.random.Generator, height: int, width: int, horizon: float) -
     patches = _clouds(rng, width, horizon)
     for level in (0.22, 0.1):
         hill = shade(grass, 0.75 + level)
-        patches.append(Patch(blob(rng, rng.uniform(0, width), horizon, width * 0.8,
-                                  height * level), hill))
+        patches.append(
+            Patch(blob(rng, rng.uniform(0, width), horizon, width * 0.8, height * level), hill)
+        )
     patches += _ground(height, width, horizon, grass)
     for _ in range(int(rng.integers(25, 60))):
         x, y = rng.uniform(0, width), rng.uniform(horizon, height)
         h = height * rng.uniform(0.02, 0.05)
-        patches.append(Patch(polygon((x - 1, y), (x + rng.uniform(-3, 3), y - h), (x + 1, y)),
-                             shade(grass, rng.choice([0.75, 1.2]))))
+        patches.append(
+            Patch(
+                polygon((x - 1, y), (x + rng.uniform(-3, 3), y - h), (x + 1, y)),
+                shade(grass, rng.choice([0.75, 1.2])),
+            )
+        )
     return shade(sky, 0.95), shade(sky, 1.45), patches
 
 
 def _room(rng: np.random.Generator, height: int, width: int, horizon: float) -> _Backdrop:
-    wall = pick(rng, ((226, 214, 190), (190, 206, 214), (214, 190, 196), (196, 210, 184),
-                      (150, 160, 180)))
+    wall = pick(
+        rng, ((226, 214, 190), (190, 206, 214), (214, 190, 196), (196, 210, 184), (150, 160, 180))
+    )
     floor = pick(rng, ((170, 124, 84), (140, 104, 80), (180, 170, 160), (120, 110, 110)))
     patches = []
     paper = rng.integers(3)
     step = width * rng.uniform(0.05, 0.12)
     other = shade(wall, rng.choice([0.92, 1.2]))
     if paper == 0:
-        patches += [Patch(rectangle(x, 0, x + step * 0.4, horizon), other)
-                    for x in np.arange(0, width, step)]
+        patches += [
+            Patch(rectangle(x, 0, x + step * 0.4, horizon), other)
+            for x in np.arange(0, width, step)
+        ]
     elif paper == 1:
-        patches += [Patch(ellipse(x + (i % 2) * step / 2, y, step * 0.1, step * 0.1, n=10), other)
-                    for i, y in enumerate(np.arange(step / 2, horizon, step))
-                    for x in np.arange(0, width, step)]
+        patches += [
+            Patch(ellipse(x + (i % 2) * step / 2, y, step * 0.1, step * 0.1, n=10), other)
+            for i, y in enumerate(np.arange(step / 2, horizon, step))
+            for x in np.arange(0, width, step)
+        ]
     patches += _ground(height, width, horizon, floor)
     vanish = rng.uniform(0.2, 0.8) * width
     for x in np.linspace(-width, 2 * width, 18):
         top = vanish + (x - vanish) * 0.45
-        patches.append(Patch(polygon((top - 0.5, horizon), (top + 0.5, horizon), (x + 1, height),
-                                     (x - 1, height)), shade(floor, 0.82)))
-    patches.append(Patch(rectangle(-1, horizon - height * 0.03, width + 1, horizon),
-                         shade(wall, 1.5)))
+        patches.append(
+            Patch(
+                polygon(
+                    (top - 0.5, horizon), (top + 0.5, horizon), (x + 1, height), (x - 1, height)
+                ),
+                shade(floor, 0.82),
+            )
+        )
+    patches.append(
+        Patch(rectangle(-1, horizon - height * 0.03, width + 1, horizon), shade(wall, 1.5))
+    )
     return shade(wall, 1.1), shade(wall, 0.9), patches
 
 
 def _table(rng: np.random.Generator, height: int, width: int, horizon: float) -> _Backdrop:
-    wall = pick(rng, ((90, 110, 130), (190, 180, 170), (150, 170, 150), (120, 90, 110),
-                      (60, 70, 80)))
+    wall = pick(
+        rng, ((90, 110, 130), (190, 180, 170), (150, 170, 150), (120, 90, 110), (60, 70, 80))
+    )
     top = pick(rng, ((190, 140, 90), (220, 214, 204), (110, 74, 52), (150, 170, 190)))
     patches = []
     for _ in range(int(rng.integers(4, 10))):  # lights out of focus
         r = width * rng.uniform(0.03, 0.09)
-        patches.append(Patch(ellipse(rng.uniform(0, width), rng.uniform(0, horizon), r, r),
-                             shade(wall, rng.uniform(1.1, 1.4)), alpha=0.4))
+        patches.append(
+            Patch(
+                ellipse(rng.uniform(0, width), rng.uniform(0, horizon), r, r),
+                shade(wall, rng.uniform(1.1, 1.4)),
+                alpha=0.4,
+            )
+        )
     patches += _ground(height, width, horizon, top)
     for _ in range(int(rng.integers(6, 14))):  # grain
         x, y = rng.uniform(0, width), rng.uniform(horizon, height)
-        patches.append(Patch(ellipse(x, y, width * rng.uniform(0.1, 0.3), 1.0, n=14),
-                             shade(top, 0.85), alpha=0.6))
+        patches.append(
+            Patch(
+                ellipse(x, y, width * rng.uniform(0.1, 0.3), 1.0, n=14), shade(top, 0.85), alpha=0.6
+            )
+        )
     return shade(wall, 0.8), shade(wall, 1.15), patches
 
 
@@ -152,8 +193,11 @@ def _beach(rng: np.random.Generator, height: int, width: int, horizon: float) ->
     patches.append(Patch(rectangle(-1, horizon, width + 1, shore + 2), sea))
     for _ in range(10):
         x, y = rng.uniform(0, width), rng.uniform(horizon, shore)
-        patches.append(Patch(ellipse(x, y, width * rng.uniform(0.03, 0.1), 1.0, n=12),
-                             shade(sea, 1.4), alpha=0.7))
+        patches.append(
+            Patch(
+                ellipse(x, y, width * rng.uniform(0.03, 0.1), 1.0, n=12), shade(sea, 1.4), alpha=0.7
+            )
+        )
     patches += _ground(height, width, shore, sand)
     patches.append(Patch(ellipse(width / 2, shore, width * 0.7, height * 0.02), (244, 246, 244)))
     for _ in range(int(rng.integers(20, 40))):
@@ -166,8 +210,10 @@ def _clouds(rng: np.random.Generator, width: int, horizon: float) -> list[Patch]
     patches = []
     for _ in range(int(rng.integers(0, 4))):
         x, y, r = rng.uniform(0, width), rng.uniform(0.05, 0.7) * horizon, width * 0.06
-        patches += [Patch(ellipse(x + dx * r, y, r * s, r * s * 0.55), (252, 252, 252), alpha=0.8)
-                    for dx, s in ((-1, 0.7), (0, 1.0), (1.1, 0.8), (2, 0.5))]
+        patches += [
+            Patch(ellipse(x + dx * r, y, r * s, r * s * 0.55), (252, 252, 252), alpha=0.8)
+            for dx, s in ((-1, 0.7), (0, 1.0), (1.1, 0.8), (2, 0.5))
+        ]
     return patches
 
 

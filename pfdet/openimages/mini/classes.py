@@ -17,8 +17,9 @@ def mini_classes() -> dict[str, str]:
     known.update(part for parts in PARTS.values() for part in parts)
     known = known.union(*(_above(name) for name in known))
     challenge = challenge_classes()
-    return {name: mid for mid, name in sorted(zip(challenge.mids, challenge.names))
-            if name in known}
+    return {
+        name: mid for mid, name in sorted(zip(challenge.mids, challenge.names)) if name in known
+    }
 
 
 @functools.cache
@@ -40,7 +41,8 @@ def mini_hierarchy() -> dict[str, Any]:
     The root ``/m/0bl9f`` stays; so do the ``Part`` entries whose class is drawn.
     """
     packaged = importlib.resources.files('pfdet.openimages').joinpath(
-        'data/bbox_labels_500_hierarchy.json')
+        'data/bbox_labels_500_hierarchy.json'
+    )
     kept = set(mini_classes().values())
 
     def prune(node: dict[str, Any]) -> dict[str, Any]:

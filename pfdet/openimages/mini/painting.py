@@ -23,13 +23,12 @@ def paint(scene: Scene, knobs: Knobs, supersample: int = 2) -> tuple[np.ndarray,
     """
     plan = scene.plan
     rng = np.random.default_rng(knobs.stream(plan.split, 2, plan.number))
-    backdrop, patches = draw_backdrop(
-        rng, plan.setting, scene.height, scene.width, scene.horizon)
+    backdrop, patches = draw_backdrop(rng, plan.setting, scene.height, scene.width, scene.horizon)
     size = (scene.width * supersample, scene.height * supersample)
     canvas = cv2.resize(np.clip(backdrop, 0, 255).astype(np.uint8), size)
     if rng.random() < 0.5:  # a lens that blurs what is far
         fill(canvas, patches, supersample)
-        canvas = cv2.GaussianBlur(canvas, (0, 0), supersample * rng.uniform(0.6, 2.))
+        canvas = cv2.GaussianBlur(canvas, (0, 0), supersample * rng.uniform(0.6, 2.0))
     else:
         fill(canvas, patches, supersample)
     for one in scene.placed:
@@ -51,10 +50,10 @@ def fill(canvas: np.ndarray, patches: list[Patch], scale: float) -> None:
         below = canvas[y0:y1, x0:x1]
         if below.size:
             above = below.copy()
-            cv2.fillPoly(above, [points - np.int32([x0 * 16, y0 * 16])], patch.colour,
-                         cv2.LINE_AA, 4)
-            canvas[y0:y1, x0:x1] = cv2.addWeighted(
-                above, patch.alpha, below, 1 - patch.alpha, 0)
+            cv2.fillPoly(
+                above, [points - np.int32([x0 * 16, y0 * 16])], patch.colour, cv2.LINE_AA, 4
+            )
+            canvas[y0:y1, x0:x1] = cv2.addWeighted(above, patch.alpha, below, 1 - patch.alpha, 0)
 
 
 def _volume(rng: np.random.Generator, scene: Scene, strength: float = 0.3) -> np.ndarray:

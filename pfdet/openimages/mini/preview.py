@@ -10,8 +10,12 @@ from pfdet.openimages.mini.classes import mini_classes
 from pfdet.openimages.mini.scene import GROUP_OF
 
 
-def contact_sheet(images: Sequence[np.ndarray], boxes: Sequence[Sequence[BoxRow]],
-                  columns: int = 6, cell: int = 384) -> np.ndarray:
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    boxes: Sequence[Sequence[BoxRow]],
+    columns: int = 6,
+    cell: int = 384,
+) -> np.ndarray:
     """Lay out pictures in a grid.
 
     Args:
@@ -31,9 +35,11 @@ def contact_sheet(images: Sequence[np.ndarray], boxes: Sequence[Sequence[BoxRow]
         size = (round(width * scale), round(height * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
         _draw_boxes(image, mine)
-        y, x = (k // columns) * cell + (cell - size[1]) // 2, \
-            (k % columns) * cell + (cell - size[0]) // 2
-        sheet[y:y + size[1], x:x + size[0]] = image
+        y, x = (
+            (k // columns) * cell + (cell - size[1]) // 2,
+            (k % columns) * cell + (cell - size[0]) // 2,
+        )
+        sheet[y : y + size[1], x : x + size[0]] = image
     return sheet
 
 
@@ -44,10 +50,10 @@ def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
     for row in boxes:
         hue = np.uint8([[[names.index(row.name) * 67 % 180, 220, 255]]])
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
-        x0, y0, x1, y1 = (round(v * s) for v, s in zip(
-            row.bbox, (width, height) * 2, strict=True))
-        cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 2 if row.flags & GROUP_OF else 1,
-                      cv2.LINE_AA)
+        x0, y0, x1, y1 = (round(v * s) for v, s in zip(row.bbox, (width, height) * 2, strict=True))
+        cv2.rectangle(
+            image, (x0, y0), (x1 - 1, y1 - 1), colour, 2 if row.flags & GROUP_OF else 1, cv2.LINE_AA
+        )
         text = row.name + (' (group)' if row.flags & GROUP_OF else '')
         (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.34, 1)
         place = (x0 // 12, y0 // 12)
@@ -55,5 +61,13 @@ def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
         x = max(0, min(x0, width - w - 2))
         y = y0 - (line + 1) * (h + 5) if y0 > 2 * (h + 5) else y0 + line * (h + 5)
         cv2.rectangle(image, (x, y), (x + w + 2, y + h + 4), colour, -1)
-        cv2.putText(image, text, (x + 1, y + h + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (0, 0, 0), 1,
-                    cv2.LINE_AA)
+        cv2.putText(
+            image,
+            text,
+            (x + 1, y + h + 1),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.34,
+            (0, 0, 0),
+            1,
+            cv2.LINE_AA,
+        )

@@ -37,8 +37,16 @@ def polygon(*points: Sequence[float]) -> np.ndarray:
     return np.array(points, dtype=np.float64)
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.,
-            start: float = 0., end: float = 360., n: int = 36) -> np.ndarray:
+def ellipse(
+    x: float,
+    y: float,
+    rx: float,
+    ry: float,
+    angle: float = 0.0,
+    start: float = 0.0,
+    end: float = 360.0,
+    n: int = 36,
+) -> np.ndarray:
     """An ellipse, or the piece of it between two angles (degrees, clockwise from the right)."""
     return turned(_arc(start, end, n) * (rx, ry), angle) + (x, y)
 
@@ -50,14 +58,20 @@ def _arc(start: float, end: float, n: int) -> np.ndarray:
     return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
-def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.) -> np.ndarray:
+def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.0) -> np.ndarray:
     """An upright rectangle, with round corners of radius ``corner``."""
     if corner <= 0:
         return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     corner = min(corner, (x1 - x0) / 2, (y1 - y0) / 2)
-    arcs = [ellipse(x, y, corner, corner, 0, start, start + 90, 6)
-            for x, y, start in ((x1 - corner, y1 - corner, 0), (x0 + corner, y1 - corner, 90),
-                                (x0 + corner, y0 + corner, 180), (x1 - corner, y0 + corner, 270))]
+    arcs = [
+        ellipse(x, y, corner, corner, 0, start, start + 90, 6)
+        for x, y, start in (
+            (x1 - corner, y1 - corner, 0),
+            (x0 + corner, y1 - corner, 90),
+            (x0 + corner, y0 + corner, 180),
+            (x1 - corner, y0 + corner, 270),
+        )
+    ]
     return np.concatenate(arcs)
 
 
@@ -75,13 +89,24 @@ def smooth(points: Iterable[Sequence[float]], n: int = 6) -> np.ndarray:
     before, after, then = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = (np.arange(n) / n)[None, :, None]
     p0, p1, p2, p3 = (a[:, None] for a in (before, p, after, then))
-    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t ** 2
-                   + (3 * p1 - p0 - 3 * p2 + p3) * t ** 3)
+    curve = 0.5 * (
+        2 * p1
+        + (p2 - p0) * t
+        + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+        + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    )
     return curve.reshape(-1, 2)
 
 
-def blob(rng: np.random.Generator, x: float, y: float, rx: float, ry: float,
-         wobble: float = 0.12, n: int = 9) -> np.ndarray:
+def blob(
+    rng: np.random.Generator,
+    x: float,
+    y: float,
+    rx: float,
+    ry: float,
+    wobble: float = 0.12,
+    n: int = 9,
+) -> np.ndarray:
     """A smooth uneven round outline."""
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     r = 1 + rng.uniform(-wobble, wobble, n)
@@ -96,15 +121,17 @@ def turned(points: np.ndarray, degrees: float) -> np.ndarray:
     return points @ np.array([[c, s], [-s, c]])
 
 
-def moved(patches: Iterable[Patch], matrix: np.ndarray | None = None,
-          offset: Sequence[float] = (0., 0.)) -> list[Patch]:
+def moved(
+    patches: Iterable[Patch], matrix: np.ndarray | None = None, offset: Sequence[float] = (0.0, 0.0)
+) -> list[Patch]:
     """Patches under the affine map ``points @ matrix + offset``."""
     patches = list(patches)
     points = np.concatenate([patch.points for patch in patches])
     points = (points if matrix is None else points @ matrix) + np.asarray(offset)
     ends = np.cumsum([len(patch.points) for patch in patches])[:-1]
-    return [Patch(some, *patch[1:])
-            for some, patch in zip(np.split(points, ends), patches, strict=True)]
+    return [
+        Patch(some, *patch[1:]) for some, patch in zip(np.split(points, ends), patches, strict=True)
+    ]
 
 
 def extent(patches: Iterable[Patch]) -> np.ndarray:
@@ -121,13 +148,13 @@ def shade(colour: Colour, factor: float) -> Colour:
     return (r, g, b)
 
 
-def vary(rng: np.random.Generator, colour: Colour, amount: float = 14.) -> Colour:
+def vary(rng: np.random.Generator, colour: Colour, amount: float = 14.0) -> Colour:
     """A colour a little off: lighter or darker, and each channel by itself."""
     c = np.asarray(colour) * rng.uniform(0.88, 1.1) + rng.uniform(-amount, amount, 3)
     r, g, b = np.clip(c, 0, 255).tolist()
     return (r, g, b)
 
 
-def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 14.) -> Colour:
+def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 14.0) -> Colour:
     """One of several colours, varied."""
     return vary(rng, colours[int(rng.integers(len(colours)))], amount)

@@ -37,64 +37,203 @@ class Figure(NamedTuple):
     parent: str | None = None
     subject: str | None = None
     heaps: bool = False
-    tilt: float = 4.
+    tilt: float = 4.0
 
 
 _OUT, _ALL = ('street', 'meadow', 'beach'), ('street', 'meadow', 'beach', 'room')
 _SMALL = ('table', 'room')
 
 FIGURES: dict[str, Figure] = {
-    'man': Figure(('Man',), people.draw_man, 400, (.72, 1.), 'ground', _ALL, 'Person', 'Person'),
-    'woman': Figure(('Woman',), people.draw_woman, 280, (.7, .97), 'ground', _ALL, 'Person',
-                    'Person'),
-    'boy': Figure(('Boy',), people.draw_boy, 150, (.52, .8), 'ground', _ALL, 'Person', 'Person'),
-    'girl': Figure(('Girl',), people.draw_girl, 150, (.52, .8), 'ground', _ALL, 'Person',
-                   'Person'),
-    'car': Figure(('Car',), vehicles.draw_car, 190, (.68, 1.05), 'ground', ('street', 'meadow'),
-                  'Land vehicle', 'Land vehicle', tilt=2),
-    'toy car': Figure(('Car', 'Toy'), vehicles.draw_toy_car, 0, (.42, .68), 'surface', _SMALL,
-                      None, 'Land vehicle'),
-    'bus': Figure(('Bus',), vehicles.draw_bus, 80, (.85, 1.15), 'ground', ('street',),
-                  'Land vehicle', 'Land vehicle', tilt=2),
-    'truck': Figure(('Truck',), vehicles.draw_truck, 90, (.78, 1.1), 'ground', ('street',),
-                    'Land vehicle', 'Land vehicle', tilt=2),
-    'apple': Figure(('Apple',), nature.draw_apple, 150, (.26, .5), 'surface', ('table',), 'Fruit',
-                    heaps=True, tilt=20),
-    'orange': Figure(('Orange',), nature.draw_orange, 110, (.26, .5), 'surface', ('table',),
-                     'Fruit', heaps=True, tilt=40),
-    'banana': Figure(('Banana',), nature.draw_banana, 90, (.38, .65), 'surface', ('table',),
-                     'Fruit', heaps=True, tilt=30),
-    'pineapple': Figure(('Pineapple',), nature.draw_pineapple, 14, (.55, .85), 'surface',
-                        ('table',), 'Fruit', tilt=12),
-    'tree': Figure(('Tree',), nature.draw_tree, 170, (.62, 1.), 'ground', _OUT, tilt=3),
-    'sunflower': Figure(('Sunflower',), nature.draw_sunflower, 80, (.5, .85), 'ground',
-                        ('meadow',), 'Flower', heaps=True, tilt=8),
-    'mushroom': Figure(('Mushroom',), nature.draw_mushroom, 7, (.42, .65), 'ground', ('meadow',),
-                       tilt=8),
-    'spotted cat': Figure(('Leopard', 'Cheetah'), nature.draw_spotted_cat, 130, (.58, .95),
-                          'ground', ('meadow', 'beach')),
-    'duck': Figure(('Duck',), nature.draw_duck, 40, (.38, .62), 'ground', ('beach', 'meadow'),
-                   'Bird', heaps=True),
-    'balloon': Figure(('Balloon',), things.draw_balloon, 120, (.42, .72), 'air', _ALL, 'Toy',
-                      heaps=True, tilt=14),
-    'teddy bear': Figure(('Teddy bear',), things.draw_teddy_bear, 26, (.42, .68), 'surface',
-                         _SMALL, 'Toy', tilt=10),
-    'hand lamp': Figure(('Torch', 'Flashlight'), things.draw_hand_lamp, 130, (.42, .68),
-                        'surface', _SMALL, tilt=35),
-    'football': Figure(('Football',), things.draw_football, 110, (.27, .48), 'surface',
-                       ('meadow', 'street', 'beach', 'room'), 'Ball', heaps=True, tilt=40),
-    'umbrella': Figure(('Umbrella',), things.draw_umbrella, 90, (.48, .78), 'surface',
-                       ('beach', 'street', 'room'), tilt=25),
-    'door': Figure(('Door',), things.draw_door, 110, (.75, .98), 'wall', ('room',), None, 'Door',
-                   tilt=0),
-    'traffic light': Figure(('Traffic light',), things.draw_traffic_light, 5, (.55, .82),
-                            'ground', ('street',), tilt=3),
-    'cabin': Figure(('Car',), vehicles.draw_cabin, 0, (1., 1.), 'wall', (), None, None, tilt=0),
+    'man': Figure(('Man',), people.draw_man, 400, (0.72, 1.0), 'ground', _ALL, 'Person', 'Person'),
+    'woman': Figure(
+        ('Woman',), people.draw_woman, 280, (0.7, 0.97), 'ground', _ALL, 'Person', 'Person'
+    ),
+    'boy': Figure(('Boy',), people.draw_boy, 150, (0.52, 0.8), 'ground', _ALL, 'Person', 'Person'),
+    'girl': Figure(
+        ('Girl',), people.draw_girl, 150, (0.52, 0.8), 'ground', _ALL, 'Person', 'Person'
+    ),
+    'car': Figure(
+        ('Car',),
+        vehicles.draw_car,
+        190,
+        (0.68, 1.05),
+        'ground',
+        ('street', 'meadow'),
+        'Land vehicle',
+        'Land vehicle',
+        tilt=2,
+    ),
+    'toy car': Figure(
+        ('Car', 'Toy'),
+        vehicles.draw_toy_car,
+        0,
+        (0.42, 0.68),
+        'surface',
+        _SMALL,
+        None,
+        'Land vehicle',
+    ),
+    'bus': Figure(
+        ('Bus',),
+        vehicles.draw_bus,
+        80,
+        (0.85, 1.15),
+        'ground',
+        ('street',),
+        'Land vehicle',
+        'Land vehicle',
+        tilt=2,
+    ),
+    'truck': Figure(
+        ('Truck',),
+        vehicles.draw_truck,
+        90,
+        (0.78, 1.1),
+        'ground',
+        ('street',),
+        'Land vehicle',
+        'Land vehicle',
+        tilt=2,
+    ),
+    'apple': Figure(
+        ('Apple',),
+        nature.draw_apple,
+        150,
+        (0.26, 0.5),
+        'surface',
+        ('table',),
+        'Fruit',
+        heaps=True,
+        tilt=20,
+    ),
+    'orange': Figure(
+        ('Orange',),
+        nature.draw_orange,
+        110,
+        (0.26, 0.5),
+        'surface',
+        ('table',),
+        'Fruit',
+        heaps=True,
+        tilt=40,
+    ),
+    'banana': Figure(
+        ('Banana',),
+        nature.draw_banana,
+        90,
+        (0.38, 0.65),
+        'surface',
+        ('table',),
+        'Fruit',
+        heaps=True,
+        tilt=30,
+    ),
+    'pineapple': Figure(
+        ('Pineapple',),
+        nature.draw_pineapple,
+        14,
+        (0.55, 0.85),
+        'surface',
+        ('table',),
+        'Fruit',
+        tilt=12,
+    ),
+    'tree': Figure(('Tree',), nature.draw_tree, 170, (0.62, 1.0), 'ground', _OUT, tilt=3),
+    'sunflower': Figure(
+        ('Sunflower',),
+        nature.draw_sunflower,
+        80,
+        (0.5, 0.85),
+        'ground',
+        ('meadow',),
+        'Flower',
+        heaps=True,
+        tilt=8,
+    ),
+    'mushroom': Figure(
+        ('Mushroom',), nature.draw_mushroom, 7, (0.42, 0.65), 'ground', ('meadow',), tilt=8
+    ),
+    'spotted cat': Figure(
+        ('Leopard', 'Cheetah'),
+        nature.draw_spotted_cat,
+        130,
+        (0.58, 0.95),
+        'ground',
+        ('meadow', 'beach'),
+    ),
+    'duck': Figure(
+        ('Duck',),
+        nature.draw_duck,
+        40,
+        (0.38, 0.62),
+        'ground',
+        ('beach', 'meadow'),
+        'Bird',
+        heaps=True,
+    ),
+    'balloon': Figure(
+        ('Balloon',),
+        things.draw_balloon,
+        120,
+        (0.42, 0.72),
+        'air',
+        _ALL,
+        'Toy',
+        heaps=True,
+        tilt=14,
+    ),
+    'teddy bear': Figure(
+        ('Teddy bear',), things.draw_teddy_bear, 26, (0.42, 0.68), 'surface', _SMALL, 'Toy', tilt=10
+    ),
+    'hand lamp': Figure(
+        ('Torch', 'Flashlight'),
+        things.draw_hand_lamp,
+        130,
+        (0.42, 0.68),
+        'surface',
+        _SMALL,
+        tilt=35,
+    ),
+    'football': Figure(
+        ('Football',),
+        things.draw_football,
+        110,
+        (0.27, 0.48),
+        'surface',
+        ('meadow', 'street', 'beach', 'room'),
+        'Ball',
+        heaps=True,
+        tilt=40,
+    ),
+    'umbrella': Figure(
+        ('Umbrella',),
+        things.draw_umbrella,
+        90,
+        (0.48, 0.78),
+        'surface',
+        ('beach', 'street', 'room'),
+        tilt=25,
+    ),
+    'door': Figure(
+        ('Door',), things.draw_door, 110, (0.75, 0.98), 'wall', ('room',), None, 'Door', tilt=0
+    ),
+    'traffic light': Figure(
+        ('Traffic light',),
+        things.draw_traffic_light,
+        5,
+        (0.55, 0.82),
+        'ground',
+        ('street',),
+        tilt=3,
+    ),
+    'cabin': Figure(('Car',), vehicles.draw_cabin, 0, (1.0, 1.0), 'wall', (), None, None, tilt=0),
 }
 # The parts and possessions drawn, by the subject of their pairs among the 47.
 PARTS: dict[str, tuple[str, ...]] = {
-    'Person': ('Human face', 'Hat', 'Dress'), 'Land vehicle': ('Wheel',),
-    'Door': ('Door handle',)}
+    'Person': ('Human face', 'Hat', 'Dress'),
+    'Land vehicle': ('Wheel',),
+    'Door': ('Door handle',),
+}
 # The figures nobody can tell apart, and the knob that says what annotators do about it.
 CONFUSED = {'hand lamp': 'torch_flashlight', 'spotted cat': 'leopard_cheetah'}
 
@@ -119,7 +258,7 @@ def counts(knobs: Knobs, split: str) -> dict[str, int]:
     weights = {name: figure.weight for name, figure in FIGURES.items() if figure.weight}
     if 3 * knobs.n_image(split) <= len(weights):
         common = sorted(weights, key=weights.__getitem__, reverse=True)
-        return dict.fromkeys(common[:3 * knobs.n_image(split)], 1)
+        return dict.fromkeys(common[: 3 * knobs.n_image(split)], 1)
     total = sum(weights.values())
     bent = {name: (weight / total) ** tail for name, weight in weights.items()}
     scale = total * knobs.n_image(split) / 1000 / sum(bent.values())
@@ -140,8 +279,8 @@ def deal(knobs: Knobs, split: str) -> list[Plan]:
     """
     rng = np.random.default_rng(knobs.stream(split, 0))
     n_image = knobs.n_image(split)
-    setting = rng.choice(len(SETTINGS), n_image, p=(.3, .22, .22, .14, .12))
-    room = rng.choice(np.arange(1, 6), n_image, p=(.18, .34, .28, .13, .07))
+    setting = rng.choice(len(SETTINGS), n_image, p=(0.3, 0.22, 0.22, 0.14, 0.12))
+    room = rng.choice(np.arange(1, 6), n_image, p=(0.18, 0.34, 0.28, 0.13, 0.07))
     number = counts(knobs, split)
     short = sum(number.values()) - int(room.sum())
     if short > 0:  # everything finds a place
@@ -164,15 +303,28 @@ def deal(knobs: Knobs, split: str) -> list[Plan]:
             share = at_home if at_home.any() else left
             place = free[rng.choice(len(free), p=share / share.sum())].pop()
             held[place].append(figure)
-    heaped = _share_of(rng, knobs.group_of, [
-        i for i in range(n_image) if any(FIGURES[name].heaps for name in held[i])], n_image)
-    within = _share_of(rng, knobs.inside,
-                       np.flatnonzero(setting == SETTINGS.index('street')).tolist(), n_image)
-    return [Plan(split, i, SETTINGS[setting[i]], tuple(held[i]),
-                 [FIGURES[name].heaps for name in held[i]].index(True) if i in heaped else -1,
-                 i in within) for i in range(n_image)]
+    heaped = _share_of(
+        rng,
+        knobs.group_of,
+        [i for i in range(n_image) if any(FIGURES[name].heaps for name in held[i])],
+        n_image,
+    )
+    within = _share_of(
+        rng, knobs.inside, np.flatnonzero(setting == SETTINGS.index('street')).tolist(), n_image
+    )
+    return [
+        Plan(
+            split,
+            i,
+            SETTINGS[setting[i]],
+            tuple(held[i]),
+            [FIGURES[name].heaps for name in held[i]].index(True) if i in heaped else -1,
+            i in within,
+        )
+        for i in range(n_image)
+    ]
 
 
 def _share_of(rng: np.random.Generator, rate: float, able: list[int], n_image: int) -> set[int]:
     """Images of which something is true: a share of all, as far as there are able ones."""
-    return set(rng.permutation(able)[:round(rate * n_image)].tolist())
+    return set(rng.permutation(able)[: round(rate * n_image)].tolist())

@@ -10,10 +10,15 @@ import os
 from collections.abc import MutableMapping
 
 # A rank that waits gives its core away, and sleeps; queues between the ranks of a node are small.
-SETTINGS = {'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1', 'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
-            'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS': '8',
-            'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE': '8192',
-            'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+SETTINGS = {
+    'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1',
+    'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
+    'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_NUM_CELLS': '8',
+    'MPIR_CVAR_CH4_SHM_POSIX_IQUEUE_CELL_SIZE': '8192',
+    'OMP_NUM_THREADS': '1',
+    'OPENBLAS_NUM_THREADS': '1',
+    'MKL_NUM_THREADS': '1',
+}
 # Where no rank is on another node, UCX need not prepare for InfiniBand and for TCP, which connects
 # every rank to every other: 128 ranks start in 10 s instead of 40.
 ONE_NODE = {'UCX_TLS': 'posix,self'}

@@ -47,8 +47,14 @@ class Plan:
     memory: dict[str, int]
 
 
-def plan(recipe: Recipe, n_image: int, n_rank: int, hierarchy: Hierarchy, accumulate: int = 1,
-         index_size: int = 0) -> Plan:
+def plan(
+    recipe: Recipe,
+    n_image: int,
+    n_rank: int,
+    hierarchy: Hierarchy,
+    accumulate: int = 1,
+    index_size: int = 0,
+) -> Plan:
     """The figures of a run.
 
     Args:
@@ -66,14 +72,27 @@ def plan(recipe: Recipe, n_image: int, n_rank: int, hierarchy: Hierarchy, accumu
     n_parameter, n_statistic = network_size(recipe, hierarchy)
     item = np.dtype(recipe.dtype).itemsize
     memory = {
-        'weights': (n_parameter + n_statistic) * item, 'gradients': n_parameter * item,
-        'velocity': n_parameter * item, 'all-reduce': n_parameter * item,
+        'weights': (n_parameter + n_statistic) * item,
+        'gradients': n_parameter * item,
+        'velocity': n_parameter * item,
+        'all-reduce': n_parameter * item,
         # Two epochs' where prefetching crosses the border.
-        'order': 2 * 4 * n_image if recipe.sampler == 'sequential' else 0, 'index': index_size}
+        'order': 2 * 4 * n_image if recipe.sampler == 'sequential' else 0,
+        'index': index_size,
+    }
     return Plan(
-        recipe.name, recipe.scale, n_rank, n_image, length.global_batch,
-        length.n_epoch_iteration, length.n_iteration, rates_over_time(recipe, length),
-        (n_image // n_rank, -(-n_image // n_rank)), n_parameter, memory)
+        recipe.name,
+        recipe.scale,
+        n_rank,
+        n_image,
+        length.global_batch,
+        length.n_epoch_iteration,
+        length.n_iteration,
+        rates_over_time(recipe, length),
+        (n_image // n_rank, -(-n_image // n_rank)),
+        n_parameter,
+        memory,
+    )
 
 
 def rates_over_time(recipe: Recipe, length: RunLength) -> list[tuple[float, int, float]]:
@@ -87,8 +106,14 @@ def rates_over_time(recipe: Recipe, length: RunLength) -> list[tuple[float, int,
         turns = [k * length.n_iteration // 8 for k in range(1, 8)]
     iterations = sorted({i for i in (0, n_warmup, *turns, last) if 0 <= i <= last})
     lr = linear_scaling(recipe.base_lr, recipe.lr_batch_size, length.global_batch)
-    return [(i / length.n_epoch_iteration, i, learning_rate(
-        i, length.n_iteration, lr, recipe.schedule, recipe.steps, n_warmup)) for i in iterations]
+    return [
+        (
+            i / length.n_epoch_iteration,
+            i,
+            learning_rate(i, length.n_iteration, lr, recipe.schedule, recipe.steps, n_warmup),
+        )
+        for i in iterations
+    ]
 
 
 def network_size(recipe: Recipe, hierarchy: Hierarchy) -> tuple[int, int]:
@@ -96,14 +121,18 @@ def network_size(recipe: Recipe, hierarchy: Hierarchy) -> tuple[int, int]:
     with _arrays_without_memory():
         network = build.detector(recipe, hierarchy.n_class)
     statistics = sum(
-        np.size(value) for link in network.links()
-        for name, value in vars(link).items() if name in link._persistent)
+        np.size(value)
+        for link in network.links()
+        for name, value in vars(link).items()
+        if name in link._persistent
+    )
     return sum(param.size for param in network.params()), statistics
 
 
 @contextlib.contextmanager
 def _arrays_without_memory() -> Iterator[None]:
     """Let Chainer initialize parameters as views of one number."""
+
     def view(initializer, shape, xp, dtype=None, device=None) -> np.ndarray:
         dtype = dtype or getattr(initializer, 'dtype', None) or np.float32
         return np.broadcast_to(np.zeros((), dtype), shape)

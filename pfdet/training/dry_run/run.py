@@ -44,9 +44,18 @@ _MINI_BYTES = 42 << 20
 _N_DRAW = 1 << 16
 
 
-def dry_run(recipe: Recipe, index: AnnotationIndex | None, comm, *, device: int = -1,
-            seed: int = 0, n_rank: int = 0, accumulate: int = 1, bn_group_size: int = 0,
-            out: Path | None = None) -> None:
+def dry_run(
+    recipe: Recipe,
+    index: AnnotationIndex | None,
+    comm,
+    *,
+    device: int = -1,
+    seed: int = 0,
+    n_rank: int = 0,
+    accumulate: int = 1,
+    bn_group_size: int = 0,
+    out: Path | None = None,
+) -> None:
     """Try a run on all ranks and print what it would be; every rank calls this.
 
     Args:
@@ -72,8 +81,14 @@ def dry_run(recipe: Recipe, index: AnnotationIndex | None, comm, *, device: int 
     if made:
         index = synthetic_index(4 * comm.size, seed)
     if comm.rank == 0:
-        planned = plan(recipe, n_image, n_rank, index.hierarchy, accumulate,
-                       0 if made else os.path.getsize(index.path))
+        planned = plan(
+            recipe,
+            n_image,
+            n_rank,
+            index.hierarchy,
+            accumulate,
+            0 if made else os.path.getsize(index.path),
+        )
         print('\n'.join(plan_lines(planned, recipe, None if made else index.path)), flush=True)
     found = check_split(n_image, n_rank, recipe.batch_size * accumulate, comm)
     sampler = _sampler(recipe, index, seed, comm, made)
@@ -85,8 +100,10 @@ def dry_run(recipe: Recipe, index: AnnotationIndex | None, comm, *, device: int 
         print('\n'.join(measured_lines(found)), flush=True)
         if out is not None:
             with replace_when_done(out / 'dry_run.json') as path:
-                path.write_text(json.dumps(
-                    {'plan': dataclasses.asdict(planned), 'found': found}, indent=1) + '\n')
+                path.write_text(
+                    json.dumps({'plan': dataclasses.asdict(planned), 'found': found}, indent=1)
+                    + '\n'
+                )
 
 
 def check_split(n_image: int, n_rank: int, batch_size: int, comm) -> dict[str, int]:
@@ -113,8 +130,9 @@ def check_split(n_image: int, n_rank: int, batch_size: int, comm) -> dict[str, i
     found = comm.mpi_comm.gather(positions.ravel())
     n = n_iteration * n_rank * batch_size
     if comm.rank == 0 and not np.array_equal(np.sort(np.concatenate(found)), np.arange(n)):
-        raise RuntimeError(f'dry run: {n_rank} ranks do not have each of the first {n} positions '
-                           'once')
+        raise RuntimeError(
+            f'dry run: {n_rank} ranks do not have each of the first {n} positions once'
+        )
     return {'positions': n}
 
 
@@ -130,13 +148,14 @@ def check_draws(sampler, comm) -> dict[str, int]:
     """
     once = isinstance(sampler, SequentialSampler)
     n = len(sampler) if once else min(len(sampler), _N_DRAW)
-    drawn = comm.mpi_comm.gather(np.array(
-        [sampler[p] for p in range(comm.rank, n, comm.size)], np.int64))
+    drawn = comm.mpi_comm.gather(
+        np.array([sampler[p] for p in range(comm.rank, n, comm.size)], np.int64)
+    )
     if comm.rank > 0:
         return {}
     images = np.empty(n, np.int64)
     for rank, part in enumerate(drawn):
-        images[rank::comm.size] = part
+        images[rank :: comm.size] = part
     some = range(0, n, max(1, n // 1000))
     if [sampler[p] for p in some] != images[some].tolist():
         raise RuntimeError('dry run: ranks draw from different sequences')
@@ -150,24 +169,35 @@ def _sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm, made: bool
         return build.sampler(recipe, index, seed, comm)
     # What the ranks of a node share as a file beside the index, a made one has in memory.
     group = aspect_groups(index.columns['image_size']) if recipe.aspect_chunk > 1 else None
-    lam = 1. if recipe.sampler == 'class_aware' else recipe.soft_balance_lambda
+    lam = 1.0 if recipe.sampler == 'class_aware' else recipe.soft_balance_lambda
     return SoftBalanceSampler(class_images(index), lam, seed, group, recipe.aspect_chunk)
 
 
-def _train(recipe: Recipe, index: AnnotationIndex, sampler, comm, device: int, seed: int,
-           bn_group_size: int) -> dict:
+def _train(
+    recipe: Recipe,
+    index: AnnotationIndex,
+    sampler,
+    comm,
+    device: int,
+    seed: int,
+    bn_group_size: int,
+) -> dict:
     """Train two steps, and find that the ranks go on together."""
     # What is left when all have started is for all.
     comm.mpi_comm.Barrier()
-    narrow = comm.allreduce_obj(
-        int(0 < available_memory() < comm.intra_size * _MINI_BYTES)) > 0
+    narrow = comm.allreduce_obj(int(0 < available_memory() < comm.intra_size * _MINI_BYTES)) > 0
     small, chain = _chain(recipe, index, comm, device, seed, bn_group_size, narrow)
     optimizer = multi_node_optimizer(chain, comm, small.momentum, small.weight_decay)
     optimizer.lr = 0.1 * small.base_lr
     images = ImagesOrNoise(index)
     iterator = ShardedIterator(
-        sampler, TrainLoader(images, small.min_size, small.max_size, small.flip, seed),
-        small.batch_size, comm.rank, comm.size, n_ahead=0)
+        sampler,
+        TrainLoader(images, small.min_size, small.max_size, small.flip, seed),
+        small.batch_size,
+        comm.rank,
+        comm.size,
+        n_ahead=0,
+    )
     batches: list[Batch] = []
     convert = Converter(index.hierarchy, comm, small.join_iou)
 
@@ -191,28 +221,52 @@ def _train(recipe: Recipe, index: AnnotationIndex, sampler, comm, device: int, s
             losses.append(float(observed['main/loss'].array))
     finally:
         iterator.finalize()
-    parts = comm.mpi_comm.gather((
-        [b.positions for b in batches], [b.size for b in batches], losses, seconds,
-        _checksum(chain), images.n_read, images.n_noise,
-        [img.shape[1] * img.shape[2] for b in batches for img in b.imgs]))
+    parts = comm.mpi_comm.gather(
+        (
+            [b.positions for b in batches],
+            [b.size for b in batches],
+            losses,
+            seconds,
+            _checksum(chain),
+            images.n_read,
+            images.n_noise,
+            [img.shape[1] * img.shape[2] for b in batches for img in b.imgs],
+        )
+    )
     if comm.rank > 0:
         return {}
-    positions, sizes, losses, seconds, checksums, n_read, n_noise, pixels = zip(
-        *parts, strict=True)
+    positions, sizes, losses, seconds, checksums, n_read, n_noise, pixels = zip(*parts, strict=True)
     _check_steps(np.array(positions), sizes, np.array(losses), checksums)
     return {
-        'narrow': narrow, 'parameters': sum(p.size for p in chain.params()),
+        'narrow': narrow,
+        'parameters': sum(p.size for p in chain.params()),
         'losses': np.mean(losses, axis=0).tolist(),
-        'seconds_a_step': np.max(seconds, axis=0).tolist(), 'sizes': sizes[0],
+        'seconds_a_step': np.max(seconds, axis=0).tolist(),
+        'sizes': sizes[0],
         'padding': 1 - np.sum(pixels) / (sum(h * w for h, w in sizes[0]) * comm.size),
-        'images_read': sum(n_read), 'images_made': sum(n_noise)}
+        'images_read': sum(n_read),
+        'images_made': sum(n_noise),
+    }
 
 
-def _chain(recipe: Recipe, index: AnnotationIndex, comm, device: int, seed: int,
-           bn_group_size: int, narrow: bool):
+def _chain(
+    recipe: Recipe,
+    index: AnnotationIndex,
+    comm,
+    device: int,
+    seed: int,
+    bn_group_size: int,
+    narrow: bool,
+):
     small = dataclasses.replace(
-        at_scale(recipe, 'mini'), batch_size=1, min_size=(56, 72), max_size=112, n_anchor=32,
-        n_roi=16, train_proposals=(64, 64))
+        at_scale(recipe, 'mini'),
+        batch_size=1,
+        min_size=(56, 72),
+        max_size=112,
+        n_anchor=32,
+        n_roi=16,
+        train_proposals=(64, 64),
+    )
     backbone = None
     if narrow:
         small = dataclasses.replace(small, fpn_channel=16, head_unit=32)
@@ -221,8 +275,7 @@ def _chain(recipe: Recipe, index: AnnotationIndex, comm, device: int, seed: int,
     # What losses take from the counts of a data set is not what a dry run is about.
     rates = np.zeros((n_class, n_class), np.float32) if build.needs_rates(small) else None
     counts = np.ones(n_class) if small.effective_beta > 0 else None
-    network = build.detector(
-        small, n_class, seed, rates, index.hierarchy.descendants, backbone)
+    network = build.detector(small, n_class, seed, rates, index.hierarchy.descendants, backbone)
     if comm.size > 1:
         use_multi_node_batch_normalization(network, group_of_ranks(comm, bn_group_size))
     chain = build.train_chain(small, network, index.classes, index.hierarchy, seed, rates, counts)
@@ -248,12 +301,17 @@ def _check_steps(positions: np.ndarray, sizes, losses: np.ndarray, checksums) ->
 def _checksum(link: chainer.Link) -> int:
     checksum = 0
     for _, param in sorted(link.namedparams()):
-        checksum = zlib.crc32(np.ascontiguousarray(chainer.backends.cuda.to_cpu(param.array)),
-                              checksum)
+        checksum = zlib.crc32(
+            np.ascontiguousarray(chainer.backends.cuda.to_cpu(param.array)), checksum
+        )
     return checksum
 
 
 def _spread(parts: list[tuple[float, int, int]]) -> dict[str, float]:
     seconds, private, proportional = np.array(parts).T
-    return {'seconds': seconds.max(), 'private_mean': private.mean(), 'private_max': private.max(),
-            'proportional_sum': proportional.sum()}
+    return {
+        'seconds': seconds.max(),
+        'private_mean': private.mean(),
+        'private_max': private.max(),
+        'proportional_sum': proportional.sum(),
+    }

@@ -48,14 +48,25 @@ def synthetic_index(n_image: int, seed: int = 0) -> AnnotationIndex:
         'flags': np.zeros(n, np.uint8),
         'label_offsets': np.arange(n + 1, dtype=np.int32),
         'label': label,
-        'positive_offsets': np.concatenate(
-            [[0], np.cumsum([len(v) for v in verified])]).astype(np.int32),
+        'positive_offsets': np.concatenate([[0], np.cumsum([len(v) for v in verified])]).astype(
+            np.int32
+        ),
         'positive': np.concatenate(verified),
         'negative_offsets': np.zeros(n_image + 1, np.int32),
-        'negative': np.zeros(0, np.int16)}
-    return AnnotationIndex(Path('stand-in.index'), Path('stand-in'), columns, {
-        'mids': classes.mids, 'names': classes.names, 'suffixes': ['.jpg'], 'counts': {},
-        'ancestors': np.argwhere(challenge_hierarchy().ancestors)})
+        'negative': np.zeros(0, np.int16),
+    }
+    return AnnotationIndex(
+        Path('stand-in.index'),
+        Path('stand-in'),
+        columns,
+        {
+            'mids': classes.mids,
+            'names': classes.names,
+            'suffixes': ['.jpg'],
+            'counts': {},
+            'ancestors': np.argwhere(challenge_hierarchy().ancestors),
+        },
+    )
 
 
 class ImagesOrNoise:

@@ -19,8 +19,9 @@ _NAMES = json.loads((Path(__file__).parents[2] / 'cupy_names.json').read_text())
 @functools.cache
 def known(module: str) -> frozenset[str]:
     """The names that a module or class of CuPy has in both versions."""
-    return frozenset.intersection(*(
-        frozenset(names.get(module, '').split()) for names in _NAMES.values()))
+    return frozenset.intersection(
+        *(frozenset(names.get(module, '').split()) for names in _NAMES.values())
+    )
 
 
 from cupy import _util, cuda, lib  # noqa: E402, F401
@@ -28,8 +29,20 @@ from cupy.array import call, count, counted, ndarray, unwrap, wrap  # noqa: E402
 from cupy.kernels import ElementwiseKernel, RawKernel, ReductionKernel  # noqa: E402, F401
 
 # The sizes of what they return depend on data, which the host must know.
-_WAIT = {'nonzero', 'flatnonzero', 'argwhere', 'unique', 'bincount', 'extract', 'compress',
-         'setdiff1d', 'intersect1d', 'union1d', 'array_equal', 'allclose'}
+_WAIT = {
+    'nonzero',
+    'flatnonzero',
+    'argwhere',
+    'unique',
+    'bincount',
+    'extract',
+    'compress',
+    'setdiff1d',
+    'intersect1d',
+    'union1d',
+    'array_equal',
+    'allclose',
+}
 
 
 def array(obj, dtype=None, copy=True, order='K', subok=False, ndmin=0, *, blocking=False):
@@ -166,4 +179,5 @@ def __getattr__(name: str):
         if name in _WAIT:
             count('wait')
         return call(value, *args, **kwargs)
+
     return function

@@ -91,6 +91,7 @@ class ndarray:  # noqa: N801
             if name in ('nonzero', 'compress'):
                 count('wait')
             return call(value, *args, **kwargs)
+
         return method
 
     @property
@@ -104,11 +105,13 @@ class ndarray:  # noqa: N801
     @property
     def device(self):
         from cupy.cuda import Device
+
         return Device(0)
 
     @property
     def data(self):
         from cupy.cuda import MemoryPointer
+
         return MemoryPointer(self._a.ctypes.data, self._a)
 
     @property
@@ -213,6 +216,7 @@ def _operator(name: str):
         if isinstance(other, np.ndarray):
             raise HostConversionError(f'a NumPy array on the left of {name}')
         return NotImplemented
+
     return forward, reflected
 
 
@@ -228,11 +232,25 @@ def _in_place(name: str):
         with np.errstate(all='ignore'):
             function(self._a, unwrap(other))
         return self
+
     return change
 
 
-for _name in ('add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow', 'matmul', 'and_', 'or_',
-              'xor', 'lshift', 'rshift'):
+for _name in (
+    'add',
+    'sub',
+    'mul',
+    'truediv',
+    'floordiv',
+    'mod',
+    'pow',
+    'matmul',
+    'and_',
+    'or_',
+    'xor',
+    'lshift',
+    'rshift',
+):
     _short = _name.rstrip('_')
     _forward, _reflected = _operator(_name)
     setattr(ndarray, f'__{_short}__', _forward)
@@ -241,8 +259,13 @@ for _name in ('add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow', 'matmul'
 for _name in 'eq', 'ne', 'lt', 'le', 'gt', 'ge':
     setattr(ndarray, f'__{_name}__', _operator(_name)[0])
 for _name in 'neg', 'pos', 'abs', 'invert':
-    setattr(ndarray, f'__{_name}__', functools.partialmethod(
-        lambda self, function: call(function, self), getattr(operator, _name)))
+    setattr(
+        ndarray,
+        f'__{_name}__',
+        functools.partialmethod(
+            lambda self, function: call(function, self), getattr(operator, _name)
+        ),
+    )
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class Event:
     """A moment."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self.seconds = 0.
+        self.seconds = 0.0
 
     def record(self, stream=None):
         """Note the time."""
@@ -126,8 +126,12 @@ class MemoryPool:
 PinnedMemoryPool = MemoryPool
 
 runtime = types.SimpleNamespace(
-    getDeviceCount=lambda: 1, getDevice=lambda: 0, runtimeGetVersion=lambda: 13000,
-    driverGetVersion=lambda: 13000, deviceSynchronize=lambda: None)
+    getDeviceCount=lambda: 1,
+    getDevice=lambda: 0,
+    runtimeGetVersion=lambda: 13000,
+    driverGetVersion=lambda: 13000,
+    deviceSynchronize=lambda: None,
+)
 memory_hook = types.SimpleNamespace(MemoryHook=object)
 cublas = types.SimpleNamespace()
 nvtx = types.SimpleNamespace(available=False)

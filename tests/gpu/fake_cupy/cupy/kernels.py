@@ -20,11 +20,23 @@ import numpy as np
 
 from cupy.array import HostConversionError, ndarray, wrap
 
-_C_NAMES = {'b': 'signed char', 'B': 'unsigned char', 'h': 'short', 'H': 'unsigned short',
-            'i': 'int', 'I': 'unsigned int', 'l': 'long long', 'L': 'unsigned long long',
-            'q': 'long long', 'Q': 'unsigned long long', 'f': 'float', 'd': 'double', '?': 'bool'}
+_C_NAMES = {
+    'b': 'signed char',
+    'B': 'unsigned char',
+    'h': 'short',
+    'H': 'unsigned short',
+    'i': 'int',
+    'I': 'unsigned int',
+    'l': 'long long',
+    'L': 'unsigned long long',
+    'q': 'long long',
+    'Q': 'unsigned long long',
+    'f': 'float',
+    'd': 'double',
+    '?': 'bool',
+}
 
-_HEADER = r'''
+_HEADER = r"""
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -48,9 +60,9 @@ template <class A> struct CArray {
 };
 struct Indexer { ptrdiff_t n; ptrdiff_t size() const { return n; } };
 #endif
-'''
+"""
 
-_THREADS = r'''
+_THREADS = r"""
 #include <pthread.h>
 #include <thread>
 #include <vector>
@@ -61,7 +73,7 @@ static thread_local dim3 threadIdx;
 static dim3 blockIdx, blockDim, gridDim;
 static pthread_barrier_t barrier;
 static void __syncthreads() { pthread_barrier_wait(&barrier); }
-'''
+"""
 
 
 class NoCompilerError(RuntimeError):
@@ -89,8 +101,22 @@ def _compile(source: str, *flags: str) -> ctypes.CDLL:
         unfinished = path.with_suffix('.so')
         # As CUDA: a product and a sum are rounded once or twice, as the compiler likes.
         result = subprocess.run(
-            [compiler, '-std=c++17', '-O1', '-w', '-fpermissive', '-fPIC', '-shared', *flags,
-             str(path), '-o', str(unfinished)], capture_output=True, text=True)
+            [
+                compiler,
+                '-std=c++17',
+                '-O1',
+                '-w',
+                '-fpermissive',
+                '-fPIC',
+                '-shared',
+                *flags,
+                str(path),
+                '-o',
+                str(unfinished),
+            ],
+            capture_output=True,
+            text=True,
+        )
         if result.returncode:
             raise RuntimeError(f'{path}:\n{result.stderr[:4000]}')
         unfinished.replace(library)
@@ -167,9 +193,20 @@ class _Kernel:
 class ElementwiseKernel(_Kernel):
     """A loop over the elements of arrays that are broadcast together."""
 
-    def __init__(self, in_params, out_params, operation, name='kernel', reduce_dims=True,
-                 preamble='', no_return=False, return_tuple=False, loop_prep='', after_loop='',
-                 options=()):
+    def __init__(
+        self,
+        in_params,
+        out_params,
+        operation,
+        name='kernel',
+        reduce_dims=True,
+        preamble='',
+        no_return=False,
+        return_tuple=False,
+        loop_prep='',
+        after_loop='',
+        options=(),
+    ):
         super().__init__(in_params, out_params, name, preamble)
         self.operation = operation
         self.loop_prep = loop_prep
@@ -179,27 +216,44 @@ class ElementwiseKernel(_Kernel):
         ins, outs = self.split(args)
         types: dict[str, np.dtype] = {}
         _resolve([*self.ins, *self.outs], [*ins, *outs], types)
-        in_arrays = [np.asarray(a._a if isinstance(a, ndarray) else a, self.dtype_of(p, types))
-                     for p, a in zip(self.ins, ins)]
+        in_arrays = [
+            np.asarray(a._a if isinstance(a, ndarray) else a, self.dtype_of(p, types))
+            for p, a in zip(self.ins, ins)
+        ]
         if size is None:
             shape = np.broadcast_shapes(
                 *[a.shape for p, a in zip(self.ins, in_arrays) if not p.raw],
-                *[a.shape for p, a in zip(self.outs, outs) if a is not None and not p.raw])
+                *[a.shape for p, a in zip(self.outs, outs) if a is not None and not p.raw],
+            )
         else:
-            shape = size,
-        out_arrays = [np.empty(shape, self.dtype_of(p, types)) if a is None else a._a
-                      for p, a in zip(self.outs, outs)]
+            shape = (size,)
+        out_arrays = [
+            np.empty(shape, self.dtype_of(p, types)) if a is None else a._a
+            for p, a in zip(self.outs, outs)
+        ]
         # Contiguous copies of all, and outputs back.
-        laid = [np.ascontiguousarray(a if p.raw else np.broadcast_to(a, shape))
-                for p, a in zip([*self.ins, *self.outs], [*in_arrays, *out_arrays])]
+        laid = [
+            np.ascontiguousarray(a if p.raw else np.broadcast_to(a, shape))
+            for p, a in zip([*self.ins, *self.outs], [*in_arrays, *out_arrays])
+        ]
         n = int(np.prod(shape, dtype=np.int64))
-        _record('elementwise', self.name, self.in_text, self.out_text, self.operation,
-                self.preamble, tuple((k, t.char) for k, t in types.items()))
+        _record(
+            'elementwise',
+            self.name,
+            self.in_text,
+            self.out_text,
+            self.operation,
+            self.preamble,
+            tuple((k, t.char) for k, t in types.items()),
+        )
         if n:
             function = _compile(self.source(types)).run
-            function(ctypes.c_ssize_t(n), *(ctypes.c_void_p(a.ctypes.data) for a in laid),
-                     *(ctypes.c_ssize_t(a.size) for a in laid))
-        for a, b in zip(out_arrays, laid[len(ins):]):
+            function(
+                ctypes.c_ssize_t(n),
+                *(ctypes.c_void_p(a.ctypes.data) for a in laid),
+                *(ctypes.c_ssize_t(a.size) for a in laid),
+            )
+        for a, b in zip(out_arrays, laid[len(ins) :]):
             if a is not b:
                 a[...] = b.reshape(a.shape)
         results = tuple(wrap(a) if o is None else o for a, o in zip(out_arrays, outs))
@@ -209,25 +263,48 @@ class ElementwiseKernel(_Kernel):
         """The loop in C++."""
         params = [*self.ins, *self.outs]
         c = [_C_NAMES[self.dtype_of(p, types).char] for p in params]
-        arguments = ', '.join([*(f'{t}* _{p.name}' for t, p in zip(c, params)),
-                               *(f'ptrdiff_t _n_{p.name}' for p in params)])
-        raw = '\n'.join(f'CArray<{t}> {p.name} = {{_{p.name}, _n_{p.name}}};'
-                        for t, p in zip(c, params) if p.raw)
+        arguments = ', '.join(
+            [
+                *(f'{t}* _{p.name}' for t, p in zip(c, params)),
+                *(f'ptrdiff_t _n_{p.name}' for p in params),
+            ]
+        )
+        raw = '\n'.join(
+            f'CArray<{t}> {p.name} = {{_{p.name}, _n_{p.name}}};'
+            for t, p in zip(c, params)
+            if p.raw
+        )
         own = '\n'.join(
             f'{"const " * (p in self.ins)}{t}{"" if p in self.ins else "&"} {p.name} = '
-            f'_{p.name}[i];' for t, p in zip(c, params) if not p.raw)
-        return (f'{_HEADER}\n{self.declarations(types)}\n{self.preamble}\n'
-                f'extern "C" void run(ptrdiff_t _n, {arguments}) {{\n'
-                f'Indexer _ind = {{_n}};\n{raw}\n{self.loop_prep};\n'
-                f'for (ptrdiff_t i = 0; i < _n; ++i) {{\n{own}\n{self.operation};\n}}\n}}\n')
+            f'_{p.name}[i];'
+            for t, p in zip(c, params)
+            if not p.raw
+        )
+        return (
+            f'{_HEADER}\n{self.declarations(types)}\n{self.preamble}\n'
+            f'extern "C" void run(ptrdiff_t _n, {arguments}) {{\n'
+            f'Indexer _ind = {{_n}};\n{raw}\n{self.loop_prep};\n'
+            f'for (ptrdiff_t i = 0; i < _n; ++i) {{\n{own}\n{self.operation};\n}}\n}}\n'
+        )
 
 
 class ReductionKernel(_Kernel):
     """A reduction of arrays that are broadcast together, over some of their axes."""
 
-    def __init__(self, in_params, out_params, map_expr, reduce_expr, post_map_expr, identity,
-                 name='reduce_kernel', reduce_type=None, reduce_dims=True, preamble='',
-                 options=()):
+    def __init__(
+        self,
+        in_params,
+        out_params,
+        map_expr,
+        reduce_expr,
+        post_map_expr,
+        identity,
+        name='reduce_kernel',
+        reduce_type=None,
+        reduce_dims=True,
+        preamble='',
+        options=(),
+    ):
         super().__init__(in_params, out_params, name, preamble)
         self.expressions = map_expr, reduce_expr, post_map_expr
         self.identity = identity
@@ -239,23 +316,38 @@ class ReductionKernel(_Kernel):
             raise NotImplementedError('raw parameters of a reduction')
         types: dict[str, np.dtype] = {}
         _resolve(self.ins, ins, types)
-        arrays = np.broadcast_arrays(*(
-            np.asarray(a._a if isinstance(a, ndarray) else a, self.dtype_of(p, types))
-            for p, a in zip(self.ins, ins)))
+        arrays = np.broadcast_arrays(
+            *(
+                np.asarray(a._a if isinstance(a, ndarray) else a, self.dtype_of(p, types))
+                for p, a in zip(self.ins, ins)
+            )
+        )
         ndim = arrays[0].ndim
-        axes = range(ndim) if axis is None else [
-            a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+        axes = (
+            range(ndim)
+            if axis is None
+            else [a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+        )
         kept = [a for a in range(ndim) if a not in axes]
         shape = tuple(arrays[0].shape[a] for a in kept)
         n_in = int(np.prod([arrays[0].shape[a] for a in axes], dtype=np.int64))
         laid = [np.ascontiguousarray(a.transpose(*kept, *axes)) for a in arrays]
         result = np.empty(shape, self.dtype_of(self.outs[0], types))
-        _record('reduction', self.name, self.in_text, self.out_text, self.expressions,
-                self.preamble, tuple((k, t.char) for k, t in types.items()))
+        _record(
+            'reduction',
+            self.name,
+            self.in_text,
+            self.out_text,
+            self.expressions,
+            self.preamble,
+            tuple((k, t.char) for k, t in types.items()),
+        )
         if result.size:
             _compile(self.source(types)).run(
-                ctypes.c_ssize_t(result.size), ctypes.c_ssize_t(n_in),
-                *(ctypes.c_void_p(a.ctypes.data) for a in (*laid, result)))
+                ctypes.c_ssize_t(result.size),
+                ctypes.c_ssize_t(n_in),
+                *(ctypes.c_void_p(a.ctypes.data) for a in (*laid, result)),
+            )
         if keepdims:
             result = np.expand_dims(result, tuple(axes))
         return wrap(result)
@@ -268,29 +360,43 @@ class ReductionKernel(_Kernel):
         c_out = _C_NAMES[self.dtype_of(out, types).char]
         middle = self.reduce_type or c_out
         arguments = ', '.join(f'{t}* _{p.name}' for t, p in zip(c, self.ins))
-        own = ' '.join(f'const {t} {p.name} = _{p.name}[_o * _n_in + i];'
-                       for t, p in zip(c, self.ins))
-        return (f'{_HEADER}\n{self.declarations(types)}\n{self.preamble}\n'
-                f'extern "C" void run(ptrdiff_t _n, ptrdiff_t _n_in, {arguments}, '
-                f'{c_out}* _out) {{\n'
-                'for (ptrdiff_t _o = 0; _o < _n; ++_o) {\n'
-                f'{middle} a = {self.identity};\n'
-                f'for (ptrdiff_t i = 0; i < _n_in; ++i) {{ {own}\n{middle} b = {map_};\n'
-                f'a = {reduce_}; }}\n{c_out}& {out.name} = _out[_o];\n{post};\n}}\n}}\n')
+        own = ' '.join(
+            f'const {t} {p.name} = _{p.name}[_o * _n_in + i];' for t, p in zip(c, self.ins)
+        )
+        return (
+            f'{_HEADER}\n{self.declarations(types)}\n{self.preamble}\n'
+            f'extern "C" void run(ptrdiff_t _n, ptrdiff_t _n_in, {arguments}, '
+            f'{c_out}* _out) {{\n'
+            'for (ptrdiff_t _o = 0; _o < _n; ++_o) {\n'
+            f'{middle} a = {self.identity};\n'
+            f'for (ptrdiff_t i = 0; i < _n_in; ++i) {{ {own}\n{middle} b = {map_};\n'
+            f'a = {reduce_}; }}\n{c_out}& {out.name} = _out[_o];\n{post};\n}}\n}}\n'
+        )
 
 
 class RawKernel:
     """A kernel in CUDA C, in blocks of threads."""
 
-    def __init__(self, code, name, options=(), backend='nvrtc', *, translate_cucomplex=False,
-                 enable_cooperative_groups=False, jitify=False):
+    def __init__(
+        self,
+        code,
+        name,
+        options=(),
+        backend='nvrtc',
+        *,
+        translate_cucomplex=False,
+        enable_cooperative_groups=False,
+        jitify=False,
+    ):
         self.code = code
         self.name = name
 
     def __call__(self, grid, block, args, *, shared_mem=0, stream=None):
         parameters = re.search(rf'\b{self.name}\s*\(([^)]*)\)\s*{{', self.code).group(1).split(',')
-        types = [p.strip().rsplit(None, 1)[0] if '*' not in p else p[:p.rindex('*') + 1]
-                 for p in parameters]
+        types = [
+            p.strip().rsplit(None, 1)[0] if '*' not in p else p[: p.rindex('*') + 1]
+            for p in parameters
+        ]
         _record('raw', self.name, self.code)
         if len(args) != len(types):
             raise TypeError(f'{self.name} takes {len(types)} arguments, given {len(args)}')
@@ -308,15 +414,15 @@ class RawKernel:
             else:
                 raise HostConversionError(f'{self.name}: an argument of type {type(a).__name__}')
         pointers = (ctypes.c_void_p * len(boxed))(
-            *(ctypes.cast(ctypes.byref(b), ctypes.c_void_p) for b in boxed))
+            *(ctypes.cast(ctypes.byref(b), ctypes.c_void_p) for b in boxed)
+        )
         sizes = [int(n) for d in (grid, block) for n in (*d, 1, 1, 1)[:3]]
-        _compile(self.source(types), '-pthread').run(
-            pointers, *(ctypes.c_uint(n) for n in sizes))
+        _compile(self.source(types), '-pthread').run(pointers, *(ctypes.c_uint(n) for n in sizes))
 
     def source(self, types: list[str]) -> str:
         """The kernel, and what runs its blocks and threads."""
         arguments = ', '.join(f'*({t}*)a[{k}]' for k, t in enumerate(types))
-        return f'''{_HEADER.replace('#ifndef THREADS', '#if 1')}
+        return f"""{_HEADER.replace('#ifndef THREADS', '#if 1')}
 {_THREADS}
 {re.sub(r'#include *<cupy/[^>]*>', '', self.code)}
 extern "C" void run(void** a, unsigned gx, unsigned gy, unsigned gz,
@@ -341,4 +447,4 @@ extern "C" void run(void** a, unsigned gx, unsigned gy, unsigned gz,
     }}
     pthread_barrier_destroy(&barrier);
 }}
-'''
+"""
