@@ -1,1 +1,1 @@
-"""Boxes: overlap, coding, pairs of boxes by image and class, suppression. NumPy and CuPy arrays."""
+"""Boxes: IoU, coding, pairs of boxes, NMS and NMW, on NumPy and CuPy arrays."""

@@ -1,47 +1,41 @@
-"""Rows of a sorted table by runs: what comparing boxes pair by pair needs.
+"""Enumerating pairs of boxes in blocks, and fast stable sorting.
 
-All of it works on NumPy and CuPy arrays, and keeps them where they are.
+NMS and matching compare only boxes of the same image and class. Sorted by that key, the candidates
+of a box are consecutive rows, so pairs are described by a count per row. All functions work on
+NumPy and CuPy arrays without moving them between host and device.
 """
 
 from collections.abc import Iterator
-from types import ModuleType
 
 import numpy as np
 
-# Pairs of boxes compared at once. On a CPU enough to hide NumPy's overhead and few enough for its
-# second cache; on a GPU enough to fill it, in some 2 GB.
+from pfdet.boxes.arrays import Array, array_module
+
+# Pairs of boxes compared at once. On a CPU the block hides NumPy's call overhead and still fits the
+# L2 cache. On a GPU it keeps the device busy and takes about 2 GB.
 PAIRS_PER_BLOCK = 1 << 15
 PAIRS_PER_GPU_BLOCK = 1 << 24
 
 
-def array_module(array) -> ModuleType:
-    """NumPy, or CuPy for its arrays; Chainer is not imported for the sake of NumPy's."""
-    if type(array) is np.ndarray:
-        return np
-    from chainer.backends import cuda
-
-    return cuda.get_array_module(array)
-
-
-def blocks(count) -> Iterator[slice]:
-    """Cut rows into blocks of about :data:`PAIRS_PER_BLOCK` pairs, of at least one row each.
+def blocks(count: Array) -> Iterator[slice]:
+    """Split rows into blocks of about :data:`PAIRS_PER_BLOCK` pairs and at least one row.
 
     Args:
         count (int array): Number of pairs of each row, :math:`(n,)`.
 
     Yields:
-        slice: Of rows. Without a pair in any row, there is none.
+        slice: Rows of a block. Yields nothing if no row has a pair.
     """
     if len(count) == 0:
         return
     xp = array_module(count)
     size = PAIRS_PER_BLOCK if xp is np else PAIRS_PER_GPU_BLOCK
     end_pair = xp.cumsum(count)
-    # The host must know how much there is to do: these are the points where it waits.
+    # The host needs the number of pairs and waits for the device here.
     n_pair = end_pair[-1].item()
     if n_pair == 0:
         return
-    # A block ends with the row that brings its last pair.
+    # A block ends with the row that contains its last pair.
     ends = xp.searchsorted(end_pair, xp.arange(size, n_pair, size), side='left') + 1
     begin = 0
     for end in [*ends.tolist(), len(count)]:
@@ -50,14 +44,15 @@ def blocks(count) -> Iterator[slice]:
             begin = end
 
 
-def rows_of_pairs(count) -> tuple:
-    """The row of each pair, and which of its row's pairs it is.
+def rows_of_pairs(count: Array) -> tuple[Array, Array]:
+    """Enumerate the pairs of all rows.
 
     Args:
-        count (int array): Number of pairs of each row, :math:`(n,)`, at least one row.
+        count (int array): Number of pairs of each row, :math:`(n,)`, with :math:`n > 0`.
 
     Returns:
-        tuple of int arrays: Both :math:`(\\sum count,)`; pairs of one row are consecutive.
+        tuple of int arrays: For each pair, its row and its position within the row, both
+        :math:`(\\sum count,)`. Pairs of a row are consecutive.
     """
     xp = array_module(count)
     end_pair = xp.cumsum(count)
@@ -65,29 +60,43 @@ def rows_of_pairs(count) -> tuple:
         pair = np.arange(end_pair[-1])
         row = np.repeat(np.arange(len(count)), count)
     else:
-        # CuPy repeats no row by an array's counts.
+        # cupy.repeat does not accept an array of counts.
         pair = xp.arange(end_pair[-1].item())
         row = xp.searchsorted(end_pair, pair, side='right')
     return row, pair - (end_pair - count).take(row)
 
 
-def score_keys(score):
-    """Integers of 32 bits that compare as scores do, the two zeros being equal, int64.
+def score_keys(score: Array) -> Array:
+    """Map scores to integers of the same order.
 
-    With them and an index in one integer, sorting by score takes one quick sort of plain numbers;
-    sorting indices by a key takes several times as long.
+    A key and an index packed into one int64 sort in one pass over plain integers. An argsort takes
+    several times as long.
+
+    Args:
+        score (array): :math:`(n,)`, any dtype.
+
+    Returns:
+        int64 array: Keys :math:`(n,)` in the range of int32. Equal scores, including 0 and -0, have
+        equal keys.
     """
     xp = array_module(score)
     if score.dtype.kind != 'f' or score.dtype.itemsize > 4:
         return xp.unique(score, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    # The bits of positive floats ascend as they do, those of negative ones descend; adding 0
-    # makes -0 and 0 equal.
+    # Read as integers, positive floats keep their order and negative ones reverse it. Adding 0
+    # turns -0 into 0.
     bits = (score.astype(np.float32) + np.float32(0)).view(np.int32)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
 
 
-def order_by(key: np.ndarray) -> np.ndarray:
-    """Indices that sort by a key of integers, not negative, equal ones as they come."""
+def stable_argsort(key: np.ndarray) -> np.ndarray:
+    """Argsort non-negative integers, stable and faster than :func:`numpy.argsort`.
+
+    Args:
+        key (int array): :math:`(n,)`, not negative.
+
+    Returns:
+        int array: Indices :math:`(n,)`.
+    """
     n_bit = len(key).bit_length()
     if len(key) == 0 or int(key.max()) >= 1 << (63 - n_bit):
         return np.argsort(key, kind='stable')
@@ -96,8 +105,15 @@ def order_by(key: np.ndarray) -> np.ndarray:
     return packed & ((1 << n_bit) - 1)
 
 
-def is_first(x):
-    """True at the first of each run of equal values, bool :math:`(n,)`."""
+def is_first(x: Array) -> Array:
+    """Mark the first element of each run of equal values.
+
+    Args:
+        x (array): :math:`(n,)`.
+
+    Returns:
+        bool array: :math:`(n,)`.
+    """
     xp = array_module(x)
     first = xp.ones(len(x), bool)
     first[1:] = x[1:] != x[:-1]

@@ -1,25 +1,29 @@
-"""Greedy non-maximum suppression of many lists of boxes at once, for the RPN."""
+"""Batched greedy non-maximum suppression for the proposals of the RPN."""
 
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.boxes.arrays import Array
 from pfdet.boxes.proposal_nms_kernels import suppress_on_gpu
 from pfdet.cpu.threads import for_each, n_thread
 
-# The overlap matrices of one pass take at most this many entries.
+# Largest number of entries in the overlap matrices of one pass.
 _PASS_ENTRIES = 1 << 22
 
 
-def suppress_sorted(bbox, valid, thresh: float):
-    """Greedy non-maximum suppression of lists of equal length.
+def suppress_sorted(bbox: Array, valid: Array, thresh: float) -> Array:
+    """Greedy non-maximum suppression of several lists of equal length.
 
     Args:
         bbox (array): Boxes :math:`(G, K, 4)`: :math:`G` lists, each by descending score.
-        valid (bool array): :math:`(G, K)`; a box that is not valid neither suppresses nor is kept.
-        thresh (float): A box is dropped when its IoU with a kept one of its list is this or more.
+        valid (bool array): :math:`(G, K)`. Boxes that are not valid are ignored and not kept.
+        thresh (float): A box is suppressed if its IoU with a kept box of its list is at least this.
 
     Returns:
-        bool array: Which are kept, :math:`(G, K)`.
+        bool array: Mask of the kept boxes, :math:`(G, K)`.
+
+    Raises:
+        ValueError: On a GPU, a list has more than 65,536 boxes.
     """
     xp = cuda.get_array_module(bbox)
     G, K = valid.shape
@@ -45,13 +49,13 @@ def _suppress(bbox: np.ndarray, valid: np.ndarray, thresh: float) -> np.ndarray:
     inter -= np.maximum(x0[:, :, None], x0[:, None])
     np.maximum(inter, 0, out=inter)
     inter *= height
-    # inter / union >= thresh without the division
+    # inter / union >= thresh without a division.
     union = area[:, :, None] + area[:, None]
     union -= inter
     union *= thresh
     over = (inter >= union) & (inter > 0)
     keep = valid.copy()
-    # A box whose turn it is, if still kept, drops all later boxes that overlap it.
+    # Box k, if still kept, suppresses all later boxes that overlap it.
     for k in range(keep.shape[1] - 1):
         keep[:, k + 1 :] &= ~(over[:, k, k + 1 :] & keep[:, k : k + 1])
     return keep

@@ -1,21 +1,23 @@
-"""Greedy non-maximum suppression of many lists of boxes on the GPU, without asking the host.
+"""CUDA kernels for batched greedy non-maximum suppression, without host synchronization.
 
-Two kernels. The first compares all pairs of boxes of a list and writes, a bit a pair, which later
-boxes each one overlaps; the second has one block a list go through the boxes in order. ChainerCV's
-kernel leaves the second half to the CPU, so each list would wait for the device and copy.
+The first kernel compares all pairs of boxes of a list. It writes a bit mask for each box with one
+bit per later box. The second kernel processes the boxes in order, with one block per list.
+ChainerCV runs this second step on the CPU, which costs a synchronization and a copy for each list.
 """
 
 from chainer.backends import cuda
 
-# Boxes compared by one block: the bits of a word.
+from pfdet.boxes.arrays import Array
+
+# Boxes per word of a bit mask, and threads per block of the first kernel.
 _WORD = 64
-# Words of a list that the second kernel holds in shared memory: 65,536 boxes.
-_MOST_WORDS = 1024
+# The second kernel keeps this many words per list in shared memory: 65,536 boxes.
+_MAX_WORDS = 1024
 
 _OVERLAPS = r"""
 extern "C" __global__
 void overlaps(const float* bbox, unsigned long long* over, int n_box, int n_word, float thresh) {
-    // Block (x, y, z): do the boxes of word y overlap those of word x, in list z?
+    // Block (x, y, z) compares the boxes of word y with those of word x in list z.
     if (blockIdx.x < blockIdx.y) return;
     long long list = blockIdx.z;
     int i = blockIdx.y * 64 + threadIdx.x;
@@ -41,7 +43,7 @@ void overlaps(const float* bbox, unsigned long long* over, int n_box, int n_word
 _CHOOSE = r"""
 extern "C" __global__
 void choose(const bool* valid, const unsigned long long* over, bool* keep, int n_box, int n_word) {
-    // One block a list. A bit is set in out once its box is known not to be kept.
+    // One block per list. A bit of out is set once its box is known to be suppressed.
     __shared__ unsigned long long out[1024];
     long long list = blockIdx.x;
     for (int w = threadIdx.x; w < n_word; w += blockDim.x) {
@@ -54,7 +56,7 @@ void choose(const bool* valid, const unsigned long long* over, bool* keep, int n
     }
     __syncthreads();
     for (int i = 0; i < n_box; ++i) {
-        // All threads read the same bit, so all of them wait or none does.
+        // All threads read the same bit, so either all or none reach __syncthreads.
         bool out_already = (out[i / 64] >> (i % 64)) & 1ULL;
         if (out_already) continue;
         __syncthreads();
@@ -68,36 +70,36 @@ void choose(const bool* valid, const unsigned long long* over, bool* keep, int n
 """
 
 
-def suppress_on_gpu(bbox, valid, thresh: float):
-    """:func:`~pfdet.boxes.proposal_nms.suppress_sorted` of CuPy arrays.
+def suppress_on_gpu(bbox: Array, valid: Array, thresh: float) -> Array:
+    """:func:`~pfdet.boxes.proposal_nms.suppress_sorted` for CuPy arrays.
 
     Args:
-        bbox (array): :math:`(G, K, 4)`, of which it looks at float32 values.
+        bbox (array): Boxes :math:`(G, K, 4)`, converted to float32.
         valid (bool array): :math:`(G, K)`.
-        thresh (float): Least IoU that suppresses.
+        thresh (float): Smallest IoU that suppresses.
 
     Returns:
-        bool array: :math:`(G, K)`.
+        bool array: Mask of the kept boxes, :math:`(G, K)`.
 
     Raises:
-        ValueError: There are more than 65,536 boxes in a list.
+        ValueError: A list has more than 65,536 boxes.
     """
     cupy = cuda.cupy
     G, K = valid.shape
     n_word = -(-K // _WORD)
-    if n_word > _MOST_WORDS:
-        raise ValueError(f'{K} boxes in a list; expected at most {_MOST_WORDS * _WORD}')
+    if n_word > _MAX_WORDS:
+        raise ValueError(f'{K} boxes in a list; expected at most {_MAX_WORDS * _WORD}')
     bbox = cupy.ascontiguousarray(bbox, dtype='float32')
     valid = cupy.ascontiguousarray(valid)
     keep = cupy.empty((G, K), dtype=bool)
     if keep.size == 0:
         return keep
-    # Words below the diagonal are never written, nor read.
+    # Words below the diagonal are neither written nor read.
     over = cupy.empty((G, K, n_word), dtype='uint64')
     n = cupy.int32(K), cupy.int32(n_word)
     cuda.raw(_OVERLAPS, 'overlaps')(
         (n_word, n_word, G), (_WORD,), (bbox, over, *n, cupy.float32(thresh))
     )
-    # One warp a list: its threads go in step, and up to 2048 boxes are a word for each of them.
+    # One warp per list: its threads run in lockstep. Up to 2048 boxes are one word per thread.
     cuda.raw(_CHOOSE, 'choose')((G,), (32,), (valid, over, keep, *n))
     return keep

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pfdet.boxes.iou import matched_ioa
-from pfdet.boxes.pairs import order_by, score_keys
+from pfdet.boxes.pairs import stable_argsort, score_keys
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
 from pfdet.evaluation.matching import best_matches
@@ -84,7 +84,7 @@ def average_precision(
     image, used, n_ignored = _select_detections(detections, ground_truth, n_class)
     # By class, then by descending image id, then as given: the order of equal scores.
     key = _keys(detections.label[used], rank[image], n_image)
-    order = order_by(key)
+    order = stable_argsort(key)
     used, key = used[order], key[order]
     score = detections.score[used]
     bbox = detections.bbox.take(used, axis=0)
@@ -121,7 +121,7 @@ def average_precision(
     weight = np.concatenate(
         (np.full(len(detected), group_of_weight, float), true_positive[kept].astype(float))
     )
-    order = order_by(key)
+    order = stable_argsort(key)
 
     n_ground_truth = np.bincount(
         ground_truth.label[normal], minlength=n_class

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pfdet.boxes.iou import matched_ioa, matched_iou
-from pfdet.boxes.pairs import blocks, is_first, order_by, rows_of_pairs
+from pfdet.boxes.pairs import blocks, is_first, stable_argsort, rows_of_pairs
 
 
 def best_matches(
@@ -34,7 +34,7 @@ def best_matches(
     """
     if overlap not in (matched_iou, matched_ioa):
         raise ValueError(f'overlap is {overlap!r}, expected matched_iou or matched_ioa')
-    order = order_by(gt_key)
+    order = stable_argsort(gt_key)
     gt_bbox = gt_bbox.take(order, axis=0)
     unique, gt_start, n_gt = np.unique(gt_key[order], return_index=True, return_counts=True)
     start = np.searchsorted(key, unique)

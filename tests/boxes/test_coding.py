@@ -1,3 +1,5 @@
+"""Encoding, decoding and clipping of boxes."""
+
 import numpy as np
 
 from pfdet.boxes import coding
@@ -16,12 +18,12 @@ def test_decode_inverts_encode():
 
 
 def test_encode_by_hand():
-    # from a 10 x 20 box centred at (5, 10) to a 20 x 10 one centred at (7, 9)
+    # The base is 10 x 20, centred at (5, 10); the box is 20 x 10, centred at (7, 9).
     offset = coding.encode(np.array([-3.0, 4, 17, 14]), np.array([0.0, 0, 10, 20]))
     np.testing.assert_allclose(offset, [0.2, -0.05, np.log(2), -np.log(2)])
 
 
-def test_decode_bounds_growth():
+def test_decode_limits_size():
     bbox = coding.decode(np.array([0.0, 0, 100, 100]), np.array([0.0, 0, 16, 16]))
     np.testing.assert_allclose(bbox[2:] - bbox[:2], 1000)
 

@@ -1,4 +1,4 @@
-"""NMS and NMW against plain loops and the package ensemble-boxes."""
+"""NMS and NMW compared with plain loops and with the package ensemble-boxes."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def _iou(a, b):
 
 
 def _by_score(kept):
-    # By descending score, of equals the earlier in the input first.
+    # By descending score, then by index.
     kept = sorted(kept, key=lambda k: (-k[1], k[3]))
     return (
         np.array([k[0] for k in kept]).reshape(-1, 4),
@@ -27,7 +27,7 @@ def _by_score(kept):
 
 
 def loop_nmw(bbox, score, label, iou_thresh, weighted=True):
-    """Take the highest, let it consume what overlaps it, repeat; class by class."""
+    """Per class: take the highest-scoring box, merge the boxes that overlap it, repeat."""
     kept = []
     bbox, score = bbox.astype(float), score.astype(float)
     for c in np.unique(label):
@@ -46,7 +46,7 @@ def loop_nmw(bbox, score, label, iou_thresh, weighted=True):
 
 
 def _random_boxes(rng, n, n_class, n_object=8, dtype=np.float32):
-    """Jittered copies of a few objects, so that suppression chains occur."""
+    """Jittered copies of a few boxes, so that suppression chains occur."""
     objects = rng.random((n_object, 2, 2))
     corners = objects[rng.integers(0, n_object, n)] + rng.normal(0, 0.06, (n, 2, 2))
     corners = corners.clip(0, 1)
@@ -76,8 +76,8 @@ def test_equals_loop(iou_thresh):
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('iou_thresh', [0.25, 0.5, 1 / 3, 0.6])
 def test_overlap_equal_to_the_threshold_or_next_to_it(dtype, iou_thresh):
-    # On a grid, overlaps of exactly the threshold are common; an ulp more or less is moved in.
-    # What is decided in single precision must come out as the definition in double has it.
+    # On a grid, many IoUs are exactly the threshold. Some corners are moved by one ulp. Decisions
+    # made in single precision must agree with the IoU in double precision.
     rng = np.random.default_rng(4)
     at_threshold = 0
     for scale in (1, 1 / 7, 1e-3, 1e4):
@@ -98,7 +98,7 @@ def test_overlap_equal_to_the_threshold_or_next_to_it(dtype, iou_thresh):
 
 
 def loop_nearest(bbox, score, label, iou_thresh):
-    """As ensemble-boxes: box by box, to the leader it overlaps most, or it leads itself."""
+    """As in ensemble-boxes: each box joins the leader it overlaps most, or becomes a leader."""
     groups = []
     for i in sorted(range(len(score)), key=lambda i: (-score[i], i)):
         ious = [
@@ -127,7 +127,7 @@ def test_nearest_equals_loop():
     for k in range(60):
         bbox, score, label = _random_boxes(rng, rng.integers(1, 60), rng.integers(1, 3))
         if k % 2:
-            # Equal scores and equal overlaps.
+            # Some scores and some IoUs are equal.
             bbox, score = (bbox * 6).round() / 6, (score * 3).round() / 3 + np.float32(0.1)
         result = non_maximum_weighted(bbox, score, label, 0.3, join='nearest')
         expected = loop_nearest(bbox, score, label, 0.3)
@@ -138,7 +138,7 @@ def test_nearest_equals_loop():
 
 @pytest.mark.parametrize('label_type', [np.int32, np.int64, np.uint16])
 def test_any_scores_and_labels(label_type):
-    # Negative scores and both zeros order as numbers do; labels may be far apart.
+    # Scores may be negative, 0 or -0, and labels may be far apart.
     rng = np.random.default_rng(6)
     bbox, _, label = _random_boxes(rng, 200, 4)
     score = rng.normal(size=200).round(1).astype(np.float32)
@@ -174,7 +174,7 @@ def test_equals_ensemble_boxes():
             for m in models
             for has_area in [(m[0][:, :2] < m[0][:, 2:]).all(1)]
         ]
-        theirs = ensemble_boxes.non_maximum_weighted(
+        reference = ensemble_boxes.non_maximum_weighted(
             [m[0][:, [1, 0, 3, 2]] for m in models],
             [m[1] for m in models],
             [m[2] for m in models],
@@ -182,18 +182,18 @@ def test_equals_ensemble_boxes():
         )
         together = [np.concatenate(x) for x in zip(*models)]
         bbox, score, label = non_maximum_weighted(*together, 0.5, join='nearest')
-        np.testing.assert_allclose(bbox[:, [1, 0, 3, 2]], theirs[0], atol=1e-5)
-        np.testing.assert_allclose(score, theirs[1], atol=1e-5)
-        np.testing.assert_array_equal(label, theirs[2])
+        np.testing.assert_allclose(bbox[:, [1, 0, 3, 2]], reference[0], atol=1e-5)
+        np.testing.assert_allclose(score, reference[1], atol=1e-5)
+        np.testing.assert_array_equal(label, reference[2])
         highest = non_maximum_weighted(*together, 0.5)
-        # The same leaders; boxes between two of them may join the other one.
+        # The leaders are the same. A box that overlaps two of them may join the other one.
         np.testing.assert_array_equal(highest[1], score)
         differ += not np.allclose(highest[0], bbox, atol=1e-5)
     assert differ > 0
 
 
 def test_chain_of_boxes():
-    # Each overlaps the next: the first leads, which rules the second out, so the third leads.
+    # Each box overlaps the next. The first suppresses the second, so the third is kept, and so on.
     x = np.arange(200) * 0.25
     bbox = np.stack((x * 0, x, x * 0 + 1, x + 1), axis=1).astype(np.float32)
     score = np.linspace(1, 0.1, 200).astype(np.float32)
@@ -209,13 +209,13 @@ def test_many_images_in_one_call():
     together = non_maximum_weighted(bbox, score, image * n_class + label)
     for i in range(6):
         alone = non_maximum_weighted(*images[i])
-        mine = together[2] // n_class == i
-        np.testing.assert_array_equal(together[0][mine], alone[0])
-        np.testing.assert_array_equal(together[1][mine], alone[1])
-        np.testing.assert_array_equal(together[2][mine] % n_class, alone[2])
+        of_image = together[2] // n_class == i
+        np.testing.assert_array_equal(together[0][of_image], alone[0])
+        np.testing.assert_array_equal(together[1][of_image], alone[1])
+        np.testing.assert_array_equal(together[2][of_image] % n_class, alone[2])
 
 
-def test_lonely_empty_and_worthless_boxes_stay_as_they_are():
+def test_boxes_that_are_isolated_empty_or_scored_0_do_not_change():
     bbox = np.array(
         [[0, 0, 0.3, 0.3], [0.5, 0.5, 0.5, 0.7], [0, 0.6, 0.2, 1], [0, 0.6, 0.2, 0.99]], np.float32
     )

@@ -1,4 +1,4 @@
-"""Suppression and post-processing on CuPy arrays equal those on NumPy arrays."""
+"""Suppression and post-processing give equal results on CuPy and NumPy arrays."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def random_boxes(n, dtype=np.float32, seed=0):
     centre = rng.random((8, 2))[rng.integers(0, 8, n)] + rng.normal(0, 0.05, (n, 2))
     size = rng.uniform(0.1, 0.4, (n, 2))
     bbox = np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(dtype)
-    # Equal scores, too.
+    # Some scores are equal.
     return bbox, rng.integers(0, n, n).astype(dtype) / n, rng.integers(0, 5, n)
 
 
@@ -26,7 +26,7 @@ def assert_same(on_gpu, expected):
     assert [a.dtype for a in (bbox, score, label)] == [a.dtype for a in expected]
     np.testing.assert_array_equal(score, expected[1])
     np.testing.assert_array_equal(label, expected[2])
-    # Sums on the GPU come in any order.
+    # The order of summation on a GPU is not deterministic.
     np.testing.assert_allclose(bbox, expected[0], rtol=1e-6, atol=1e-7)
 
 

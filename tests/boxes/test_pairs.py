@@ -1,4 +1,4 @@
-"""Sorting and pairing in numbers that carry their index, against Python's own sort."""
+"""Sort keys, stable argsort and enumeration of pairs, compared with plain Python."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from pfdet.boxes import pairs
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.int32])
-def test_score_keys_compare_as_scores(dtype):
+def test_score_keys_have_the_order_of_scores(dtype):
     score = np.array([0, -0.0, 1, -1, 2, -2, 100, -100, 1, 5], dtype)
     if np.dtype(dtype).kind == 'f':
         tiny = np.finfo(dtype).smallest_subnormal
@@ -18,11 +18,11 @@ def test_score_keys_compare_as_scores(dtype):
     np.testing.assert_array_equal(key[:, None] == key, score[:, None] == score)
 
 
-@pytest.mark.parametrize('top', [3, 10**6, 2**62])
+@pytest.mark.parametrize('high', [3, 10**6, 2**62])
 @pytest.mark.parametrize('n', [0, 1, 500])
-def test_order_by_is_stable(n, top):
-    key = np.random.default_rng(0).integers(0, top, n)
-    assert pairs.order_by(key).tolist() == sorted(range(n), key=lambda i: key[i])
+def test_stable_argsort(n, high):
+    key = np.random.default_rng(0).integers(0, high, n)
+    assert pairs.stable_argsort(key).tolist() == sorted(range(n), key=lambda i: key[i])
 
 
 @pytest.mark.parametrize('size', [1, 3, 1000])
@@ -33,8 +33,8 @@ def test_blocks_and_pairs_cover_every_row_once(monkeypatch, size):
         count = rng.integers(0, 6, rng.integers(1, 12)) * rng.integers(0, 2)
         found = []
         for block in pairs.blocks(count):
-            row, which = pairs.rows_of_pairs(count[block])
-            found += zip((row + block.start).tolist(), which.tolist())
+            row, position = pairs.rows_of_pairs(count[block])
+            found += zip((row + block.start).tolist(), position.tolist())
             assert len(row) < size + max(count)
         assert found == [(i, k) for i, n in enumerate(count) for k in range(n)]
     assert list(pairs.blocks(np.zeros(0, int))) == []
