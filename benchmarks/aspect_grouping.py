@@ -25,7 +25,7 @@ from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.mini.scene import compose
 from pfdet.openimages.mini.world import deal
 from pfdet.openimages.resizing import resized_size
-from pfdet.recipes.recipe import Recipe, at_scale
+from pfdet.recipes.recipe import Recipe, at_size
 
 # Width, height and share. The rest has any ratio from 1:2 to 2:1, as crops have.
 MIX = (
@@ -71,7 +71,7 @@ def main() -> int:
         for ranks in 8, 512:
             print_row(f'runs of {chunk}', sizes, ranks, 1, (800, 800), full.max_size, 32, chunk)
 
-    mini = at_scale(full, 'mini')
+    mini = at_size(full, 'mini')
     knobs = Knobs()
     scenes = [compose(plan, knobs) for plan in deal(knobs, 'train')]
     sizes = np.array([(scene.height, scene.width) for scene in scenes])

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files: a reader never sees an incomplete file."""
 
 import contextlib
 import errno
@@ -9,26 +9,26 @@ from pathlib import Path
 
 from pfdet.errors import InputError
 
-# What only writing raises: the disk is full, or the user's share of it, or a limit is reached.
+# Errors that only writing raises: disk full, quota exceeded, file size limit exceeded.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
 def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[Path]:
-    """Write a file beside ``path`` and rename it into place at the end.
+    """Write to a temporary file and rename it to ``path`` at the end.
 
-    If the block raises, ``path`` is left as it was and the unfinished file is removed.
+    If the block raises, ``path`` stays as it was and the temporary file is removed.
 
     Args:
-        path (path): Where the finished file goes. Missing parent directories are made.
-        sync (bool): Wait until the file is on the disk, before it takes the place of the old one:
-            then there is one whole file after a power failure, too.
+        path (path): The file to write. Missing parent directories are created.
+        sync (bool): Flush the file to the disk before the rename, so that a complete file also
+            survives a power failure.
 
     Yields:
-        pathlib.Path: The path to write to, in the same directory and with the same suffix.
+        pathlib.Path: The temporary file, in the same directory and with the same suffix.
 
     Raises:
-        InputError: The directory cannot be written to, or has no room.
+        InputError: The directory cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
@@ -42,7 +42,7 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
     unfinished = Path(name)
     try:
         yield unfinished
-        # mkstemp's files are private; a finished file gets what the user's umask allows.
+        # mkstemp's files are private; the finished file gets the permissions of the user's umask.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(unfinished, 0o666 & ~umask)
@@ -60,22 +60,22 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
 
 
 def remove_unfinished(directory: str | os.PathLike, *names: str) -> None:
-    """Remove what :func:`replace_when_done` left behind where its process was killed.
+    """Remove temporary files that :func:`replace_when_done` left when its process was killed.
 
     Call it only where no other process may be writing the same files.
 
     Args:
         directory (path): Where to look; it need not exist.
-        names (str): Of the finished files, such as ``'log'`` or ``'iter_*.npz'``.
+        names (str): Names of the finished files, such as ``'log'`` or ``'iter_*.npz'``.
     """
     for name in map(Path, names):
-        # mkstemp puts eight characters in.
+        # mkstemp inserts eight characters.
         for path in Path(directory).glob(f'.{name.stem}-????????{name.suffix}'):
             path.unlink(missing_ok=True)
 
 
 def _is_no_room(error: OSError) -> bool:
-    # NumPy's short write has no number: '1000 requested and 512 written'.
+    # NumPy's error for a short write has no errno: '1000 requested and 512 written'.
     return error.errno in _NO_ROOM or (error.errno is None and str(error).endswith(' written'))
 
 

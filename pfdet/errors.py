@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the one way commands report it."""
+"""The exception for bad input, and how commands report it."""
 
 import contextlib
 import os
@@ -6,39 +6,38 @@ import sys
 import time
 from collections.abc import Callable
 
-# What a launcher has to pass on the last words of a rank.
+# Time for the launcher to forward the last output of a rank.
 _SECONDS_TO_PASS_ON = 1.0
-# What is wrong on all ranks needs saying once: the first rank speaks at once, and the others only
-# after the time in which it would have ended them.
+# An error on all ranks is reported once: the first rank reports at once, the others only after the
+# time in which the first one would have ended them.
 _SECONDS_FIRST = 2.0
-# Where launchers tell a process its rank: MPICH and Slurm's PMI, PMIx, Open MPI.
+# Environment variables with the rank: MPICH's and Slurm's PMI, PMIx, Open MPI.
 _LAUNCHED = 'PMI_RANK', 'PMIX_RANK', 'OMPI_COMM_WORLD_RANK'
 
 
 class InputError(Exception):
     """Input that pfdet cannot use.
 
-    The message is one line that names the file, and the line or image in it,
-    says what is wrong, and what was expected. Commands print it without a
-    traceback and exit with status 2.
+    The message is one line. It names the file and the line or image, says what is wrong and what
+    was expected. Commands print it without a traceback and exit with status 2.
     """
 
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` as a command line program and exit.
 
-    An :class:`InputError` becomes one line on standard error and exit status 2. Under MPI,
-    every rank of the job is ended, since the others would wait for this one for ever; so they are
-    by any other exception (see :func:`end_all_ranks_on_exception`).
+    An :class:`InputError` becomes one line on standard error and exit status 2. Under MPI it ends
+    all ranks of the job, which would otherwise wait forever for this one. Any other exception ends
+    them, too (see :func:`end_all_ranks_on_exception`).
 
     Args:
-        main (callable): Takes nothing; returns the exit status, or :obj:`None` for 0.
+        main (callable): Takes no argument; returns the exit status, or :obj:`None` for 0.
     """
     end_all_ranks_on_exception()
     try:
         status = main() or 0
     except InputError as e:
-        _let_first_rank_speak()
+        _let_first_rank_report()
         message = ' '.join(str(e).split())
         print(f'error: {message}', file=sys.stderr, flush=True)
         _abort_other_ranks(2)
@@ -47,21 +46,21 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def end_all_ranks_on_exception() -> None:
-    """From now on, an exception that ends this MPI rank ends the others, too.
+    """From now on, an exception that ends this MPI rank also ends all others.
 
-    They would wait for it for ever. Its traceback is printed first; where all ranks fail, it is
-    the first rank's.
+    They would otherwise wait for it forever. The traceback is printed first. If all ranks fail, it
+    is the first rank's.
     """
 
     def hook(kind, exception, traceback) -> None:
-        _let_first_rank_speak()
+        _let_first_rank_report()
         sys.__excepthook__(kind, exception, traceback)
         _abort_other_ranks(1)
 
     sys.excepthook = hook
 
 
-def _let_first_rank_speak() -> None:
+def _let_first_rank_report() -> None:
     world = _world()
     if world is not None and world.rank > 0:
         time.sleep(_SECONDS_FIRST)
@@ -72,15 +71,15 @@ def _abort_other_ranks(status: int) -> None:
     if world is not None:
         sys.stdout.flush()
         sys.stderr.flush()
-        # MPICH's launcher drops what it has not passed on when the job is aborted.
+        # MPICH's launcher drops output that it has not yet forwarded when the job is aborted.
         time.sleep(_SECONDS_TO_PASS_ON)
         world.Abort(status)
 
 
 def _world():
-    """All ranks, or :obj:`None` where there is one."""
-    # mpi4py starts MPI when imported: a program that never did has no other ranks to end, unless
-    # it was launched with some. They may wait for this one in order to start.
+    """The communicator of all ranks, or :obj:`None` for a single process."""
+    # Importing mpi4py starts MPI. A program that never imported it has no other ranks to end,
+    # unless it was launched with some: these may wait for this one in order to start.
     if any(name in os.environ for name in _LAUNCHED):
         with contextlib.suppress(Exception):
             import mpi4py.MPI  # noqa: F401

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from pfdet.errors import InputError
 
@@ -13,16 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | None = None) -> None:
-    """Run a Python program and wait for it; the command is printed so that it can be typed again.
+    """Print a command, so that it can be typed again, run it and wait for its end.
 
     Args:
-        args: What follows ``python``; paths below this directory are printed as relative ones.
-        ranks (int): MPI ranks. They share out the cores.
-        quiet (bool): Nothing of what the program prints is shown.
-        log (path): Where what it prints goes instead, after what is there.
+        args: Arguments of ``python``. Absolute paths are printed relative to this directory.
+        ranks (int): Number of MPI ranks. They share the cores equally.
+        quiet (bool): Discard the standard output.
+        log (path): File to which standard output and error are appended instead.
 
     Raises:
-        InputError: It ended with a status other than 0.
+        InputError: The exit status is not 0.
     """
     command = [sys.executable, *map(str, args)]
     if ranks > 1:
@@ -31,10 +32,10 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
         '$ ' + shlex.join(os.path.relpath(c) if os.path.isabs(c) else c for c in command),
         flush=True,
     )
-    # Ranks that share cores must not each start a thread a core.
+    # Ranks that share cores must not each start one thread per core.
     threads = max(1, (os.cpu_count() or 1) // ranks)
     environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
-    # The scripts run with this package, installed or not.
+    # Subprocesses import this package, installed or not.
     path = filter(None, [str(ROOT), environment.get('PYTHONPATH')])
     environment['PYTHONPATH'] = os.pathsep.join(path)
     if log is None:
@@ -49,8 +50,18 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
             ).returncode
     if status:
         raise InputError(
-            f'the command above ended with status {status}' + (f'; see {log}' if log else '')
+            f'the command above failed with status {status}' + (f'; see {log}' if log else '')
         )
+
+
+def run_pfdet(command: str, *args: object, **options: Any) -> None:
+    """Run a command of :mod:`pfdet.cli.main`, such as ``'train'``; see :func:`run_python`."""
+    run_python('-m', 'pfdet', command, *args, **options)
+
+
+def flags(**values: object) -> list[object]:
+    """``['--train-index', PATH, ...]`` from ``train_index=PATH, ...``."""
+    return [part for name in values for part in ('--' + name.replace('_', '-'), values[name])]
 
 
 def mpiexec() -> str:
@@ -59,11 +70,13 @@ def mpiexec() -> str:
     Raises:
         InputError: There is none.
     """
-    # The one that was installed with the interpreter knows the library that mpi4py loads.
+    # Prefer the launcher installed with the interpreter: it matches the library that mpi4py loads.
     beside = Path(sys.executable).with_name('mpiexec')
     found = str(beside) if beside.exists() else shutil.which('mpiexec')
     if found is None:
-        raise InputError('there is no mpiexec, neither beside the interpreter nor on PATH')
+        raise InputError(
+            'no mpiexec found, neither in the directory of the Python interpreter nor on PATH'
+        )
     return found
 
 
@@ -77,7 +90,7 @@ def commit() -> str:
         ).stdout.strip()
 
     if not (ROOT / 'setup.py').exists():
-        # Installed: what git knows of the directory is another project.
+        # Installed: a repository around the directory would be another project's.
         return 'unknown'
     name = git('describe', '--always')
     # The study writes its page and results to docs/; what it runs does not read them.

@@ -1,10 +1,10 @@
-"""Lay runs beside every table of both papers.
+"""Compare runs with every table of both papers.
 
-    python evaluate/compare_tables.py --runs runs --out report.html
+    pfdet compare-tables --runs runs --out report.html
 
-Prints the tables that have runs, and writes an HTML page with all of them and with figures. A run
-belongs to the row that its recipe is named after; several runs of a recipe are seeds, of which the
-mean and every value are given. Differences are those between rows, as the papers give them.
+Prints the tables that have runs, and writes an HTML page with all tables and plots. A run belongs
+to the row that its recipe is named after. Several runs of a recipe count as seeds: their mean and
+each value are given. Differences are between rows, as in the papers.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from pfdet.report.examples import class_samples, examples
 
 
 def main() -> None:
-    """Read, compare, write, print."""
     args = _parse_arguments()
     runs, unfinished = find_runs(args.runs, args.score)
     if not runs:
@@ -44,7 +43,7 @@ def main() -> None:
             images = examples(index, found, args.images)
             errors = class_samples(index, found, shown.score)
         else:
-            print(f'{detections}: no such file, so the page shows no images', file=sys.stderr)
+            print(f'{detections}: no such file; the page shows no images', file=sys.stderr)
     write_comparison(
         args.out,
         compared,
@@ -60,7 +59,7 @@ def main() -> None:
             path.write_text(markdown(compared, others), encoding='utf-8')
     print(terminal(compared, others))
     if unfinished:
-        print(f'\nWithout {args.score}, left out: ' + ', '.join(map(str, unfinished)))
+        print(f'\nSkipped, without {args.score}: ' + ', '.join(map(str, unfinished)))
     print(f'\n{args.out}')
 
 
@@ -85,7 +84,7 @@ def _parse_arguments() -> argparse.Namespace:
         nargs='+',
         required=True,
         metavar='DIR',
-        help='directories of runs, or directories that have runs below them',
+        help='directories of runs, or directories that contain runs',
     )
     add('--out', type=Path, required=True, metavar='report.html')
     add('--markdown', type=Path, metavar='FILE', help='write the tables as Markdown, too')
@@ -93,35 +92,40 @@ def _parse_arguments() -> argparse.Namespace:
         '--train-index',
         type=Path,
         metavar='INDEX',
-        help='ranks classes by their training images, for figure 5 and Table 4; without it, by '
-        'their validation boxes',
+        help='training set, to rank classes by their number of images for figure 5 and Table 4 '
+        '(default: by their number of validation boxes)',
     )
     add(
         '--index',
         type=Path,
         metavar='INDEX',
-        help='the validation set, to show images with detections and the worst errors of a run',
+        help='validation set, to show images with detections and the worst errors of a run',
     )
     add(
         '--show',
         type=Path,
         metavar='DIR',
-        help='the run to show them of (default: of those with detections the one with the highest '
-        'mAP)',
+        help='the run to show (default: the one with the highest mAP among those with detections)',
     )
     add(
         '--score',
         default='score.json',
         metavar='NAME',
-        help="a run's score, in its directory (default: %(default)s)",
+        help="file name of a run's score (default: %(default)s)",
     )
     add(
         '--detections',
         default='detections.parquet',
         metavar='NAME',
-        help="a run's detections, in its directory (default: %(default)s)",
+        help="file name of a run's detections (default: %(default)s)",
     )
-    add('--images', type=int, default=12, metavar='N', help='images to show (default: %(default)s)')
+    add(
+        '--images',
+        type=int,
+        default=12,
+        metavar='N',
+        help='number of images to show (default: %(default)s)',
+    )
     args = parser.parse_args()
     if args.images < 0:
         parser.error(f'--images is {args.images}; expected 0 or more')

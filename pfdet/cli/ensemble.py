@@ -1,13 +1,13 @@
-"""Put the detections of several models together (PFDet, section 2.4).
+"""Combine the detections of several models (PFDet, section 2.4).
 
-    python evaluate/ensemble.py --detections A.parquet B.parquet ... \
+    pfdet ensemble --detections A.parquet B.parquet ... \
         --scores A.json B.json ... --alpha 0.5 --out FILE.parquet
 
-Predict with --no-suppression for the models' outputs to be suppressed once, here. With --scores,
-of each model's validation in the same order, a model's scores for a class are multiplied by a
-weight from --alpha, for those below the mean AP, to 1, for the best. A model that knows some of the
-classes, an expert, has a say in these alone: its detections, if in Parquet, say which, and else its
-score.json does.
+Predict with --no-suppression, so that suppression runs once, here. --scores takes the score.json of
+each model's validation, in the same order: a model's scores for a class are then multiplied by a
+weight between --alpha, for models below the mean AP of the class, and 1, for the best model. An
+expert counts only for its own classes. They are read from its detections, if in Parquet, or from
+its score.json.
 """
 
 import argparse
@@ -31,12 +31,11 @@ from pfdet.inference.ensemble_weights import label_space, model_weights
 
 
 def main() -> None:
-    """Weigh, read, suppress, write."""
     args = parse_arguments()
     started = time.perf_counter()
-    told = [told_classes(path) for path in args.detections]
-    classes = label_space(args.classes, told)
-    weight = model_weights(args.detections, told, args.scores, classes, args.alpha)
+    named = [told_classes(path) for path in args.detections]
+    classes = label_space(args.classes, named)
+    weight = model_weights(args.detections, named, args.scores, classes, args.alpha)
     weight *= np.array(args.weights or [1.0] * len(weight))[:, None]
 
     n_detection, seen = 0, set()
@@ -79,7 +78,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line, with impossible values refused."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,15 +89,14 @@ def parse_arguments() -> argparse.Namespace:
         nargs='+',
         required=True,
         metavar='FILE',
-        help='of each model, .parquet or .csv',
+        help='one per model, .parquet or .csv',
     )
     add(
         '--scores',
         type=Path,
         nargs='+',
         metavar='JSON',
-        help="of each model's validation, as evaluate/score.py writes them; without, all models "
-        'count alike',
+        help="score.json of each model's validation (default: all models have equal weight)",
     )
     add(
         '--alpha',
@@ -106,13 +104,13 @@ def parse_arguments() -> argparse.Namespace:
         default=0.5,
         help='weight of a model below the mean AP of a class (default: %(default)s)',
     )
-    add('--weights', type=float, nargs='+', metavar='W', help='of each model, to multiply by')
+    add('--weights', type=float, nargs='+', metavar='W', help='one factor per model')
     add('--out', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
     add(
         '--classes',
         type=Path,
         metavar='CSV',
-        help='mid,name without header; those the detections tell by default',
+        help='mid,name without header (default: the classes that the detections name)',
     )
     add('--suppression', choices=SUPPRESSIONS, default='nmw', help='(default: %(default)s)')
     add(
@@ -120,14 +118,14 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         default=0.5,
         metavar='IOU',
-        help='above it, boxes of a class are taken for one object (default: %(default)s)',
+        help='boxes of a class with a higher IoU count as one object (default: %(default)s)',
     )
     add(
         '--score-thresh',
         type=float,
         default=0.0,
         metavar='S',
-        help='least score, after weighting (default: %(default)s)',
+        help='lowest score kept, after weighting (default: %(default)s)',
     )
     add('--max-per-image', type=int, default=300, metavar='N', help='(default: %(default)s)')
     args = parser.parse_args()
@@ -136,8 +134,8 @@ def parse_arguments() -> argparse.Namespace:
         given = getattr(args, name)
         if given is not None and len(given) != n:
             raise InputError(
-                f'--{name}: {len(given)} for {n} files of detections; expected one '
-                'of each, in the same order'
+                f'--{name}: {len(given)} values for {n} files of detections; expected one '
+                'per file, in the same order'
             )
     if args.weights and not all(0 < w < math.inf for w in args.weights):
         raise InputError(f'--weights {min(args.weights)}: expected numbers above 0')

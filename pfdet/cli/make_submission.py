@@ -1,8 +1,8 @@
-"""Write detections as the CSV file that the challenge's Kaggle competition takes.
+"""Write detections as a submission to the challenge's Kaggle competition, a CSV file.
 
-    python evaluate/make_submission.py --detections test.parquet --out submission.csv
+    pfdet make-submission --detections test.parquet --out submission.csv
 
-What is written is checked as evaluate/validate_submission.py does.
+The file is checked as pfdet validate-submission does.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pfdet.openimages.classes import challenge_classes, read_classes
 
 
 def main() -> None:
-    """Read, write, check, and say what was written."""
     args = _parse_arguments()
     classes = challenge_classes() if args.classes is None else read_classes(args.classes)
     detections = read_detections(args.detections, classes)
@@ -48,25 +47,35 @@ def _parse_arguments() -> argparse.Namespace:
         '--classes',
         type=Path,
         metavar='CSV',
-        help="mid,name without header; the challenge's 500 by default",
+        help="mid,name without header (default: the challenge's 500 classes)",
     )
     parser.add_argument(
         '--max-per-image',
         type=int,
         default=300,
         metavar='N',
-        help='the best scored of each image to write; default 300',
+        help='highest-scoring detections written per image (default: %(default)s)',
     )
     parser.add_argument(
-        '--digits', type=int, default=5, metavar='N', help='decimals of coordinates; default 5'
+        '--digits',
+        type=int,
+        default=5,
+        metavar='N',
+        help='decimals of coordinates (default: %(default)s)',
     )
     parser.add_argument(
         '--score-digits',
         type=int,
         metavar='N',
-        help='significant digits of scores; by default as many as --digits',
+        help='significant digits of scores (default: as many as --digits)',
     )
-    parser.add_argument('--min-score', type=float, default=0.0, metavar='S', help='default 0')
+    parser.add_argument(
+        '--min-score',
+        type=float,
+        default=0.0,
+        metavar='S',
+        help='lowest score written (default: 0)',
+    )
     args = parser.parse_args()
     for name in 'max_per_image', 'digits', 'score_digits':
         value = getattr(args, name)

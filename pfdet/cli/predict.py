@@ -1,12 +1,12 @@
 """Detect the objects of an index's images with a trained model, on any number of ranks.
 
-    mpiexec -n 8 python evaluate/predict.py --model DIR --index INDEX --out FILE.parquet
+    mpiexec -n 8 pfdet predict --model DIR --index INDEX --out FILE.parquet
 
-With several --sizes, and with --flip, the network's outputs for each are put together, and
-suppressed once. A run that was killed goes on where it was when started again, on any number of
-ranks: finished parts are kept in FILE.parquet.parts until all is done.
+With several --sizes, and with --flip, the network's outputs for all sizes and flips are
+concatenated and suppressed once. The same command resumes a run that was killed, on any number of
+ranks: finished parts are kept in FILE.parquet.parts until the end.
 
-For an ensemble, --no-suppression leaves suppression to evaluate/ensemble.py.
+For an ensemble, --no-suppression leaves suppression to pfdet ensemble.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes import to_dict
     from pfdet.training import model_directory
-    from pfdet.training.train import communicator
+    from pfdet.training.communicators import communicator
 
     model = model_directory.read(args.model, args.set, args.rates)
     settings = model_directory.predict_settings(model.recipe)
@@ -54,7 +54,7 @@ def main() -> None:
     comm, device = communicator()
     if device >= 0:
         model.network.to_gpu(device)
-    # What the detections depend on, for parts of different runs not to mix.
+    # Everything that the detections depend on, so that parts of different runs do not mix.
     about = {}
     if comm.rank == 0:
         about = {
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line, with impossible values refused."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -107,20 +107,24 @@ def parse_arguments() -> argparse.Namespace:
         metavar='PIXELS',
         help="limit of the longer edge, at all sizes (default: the recipe's)",
     )
-    add('--flip', action='store_true', help='look at the mirror images, too')
-    add('--score-thresh', type=float, metavar='S', help="least score (default: the recipe's)")
+    add('--flip', action='store_true', help='also predict the horizontally flipped images')
+    add(
+        '--score-thresh',
+        type=float,
+        metavar='S',
+        help="lowest score of a detection (default: the recipe's)",
+    )
     add(
         '--max-per-image',
         type=int,
         metavar='N',
-        help="detections an image (default: the recipe's; ten times as many without suppression)",
+        help="detections per image (default: the recipe's; ten times as many without suppression)",
     )
     add(
         '--suppression',
         choices=('nmw', 'nms', 'none'),
         default='nmw',
-        help='what becomes of several boxes on an object: one weighted by score, the best scored, '
-        'or all (default: %(default)s)',
+        help='non-maximum weighted, non-maximum suppression, or none (default: %(default)s)',
     )
     add(
         '--no-suppression',
@@ -133,7 +137,7 @@ def parse_arguments() -> argparse.Namespace:
         '--nmw-thresh',
         type=float,
         metavar='IOU',
-        help="IoU from which boxes are taken for one object, in NMS, too (default: the recipe's)",
+        help="IoU from which boxes count as one object, for NMW and NMS (default: the recipe's)",
     )
     add(
         '--set',
@@ -141,20 +145,20 @@ def parse_arguments() -> argparse.Namespace:
         action='extend',
         default=[],
         metavar='KEY=VALUE',
-        help='change what else of the recipe concerns the test, such as score=concurrent_softmax',
+        help='replace other prediction fields of the recipe, such as score=concurrent_softmax',
     )
     add(
         '--rates',
         type=Path,
         metavar='FILE',
-        help="concurrent rates for such a score, where the model has none: the training set's "
-        "index, statistics' concurrent_rates.npz, or another model's rates.npy",
+        help="concurrent rates for such a score, if the model has none: the training set's index, "
+        "concurrent_rates.npz of pfdet statistics, or another model's rates.npy",
     )
     add(
         '--corrupt',
         choices=('raise', 'skip'),
         default='raise',
-        help='end at the first image that cannot be read, or go on without detections in it '
+        help='stop at the first image that cannot be read, or give it no detections '
         '(default: %(default)s)',
     )
     add(
@@ -162,10 +166,10 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         default=0.01,
         metavar='SHARE',
-        help='with --corrupt skip, end when at least 20 images and more than this share of those '
-        'read by a rank cannot be read (default: %(default)s)',
+        help='with --corrupt skip, stop when at least 20 images and more than this share of the '
+        'images of a rank cannot be read (default: %(default)s)',
     )
-    add('--restart', action='store_true', help='do not go on from what a killed run has left')
+    add('--restart', action='store_true', help='do not resume a killed run; start again')
     args = parser.parse_args()
     for name, low, high in (
         ('max_corrupt_share', 0, 1),

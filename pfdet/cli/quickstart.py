@@ -1,6 +1,6 @@
-"""The whole way through once, on a made data set: ``make quickstart``.
+"""Data, training, prediction, score and report on a small drawn data set: ``make quickstart``.
 
-Every step is a command of its own, printed before it runs, so that it can be typed again.
+Each step is a command, printed before it runs, so that it can be typed again.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from pfdet.subprocesses import run_python
+from pfdet.subprocesses import flags, run_pfdet
 
 SPLITS = ('train', 'validation')
 
@@ -18,109 +18,35 @@ def main() -> None:
     started = time.perf_counter()
     args = parse_arguments()
     out = args.out
-    data = out / 'data'
-    truth = [
-        '--boxes',
-        data / 'validation-annotations-bbox.csv',
-        '--labels',
-        data / 'validation-annotations-human-imagelabels.csv',
-        '--classes',
-        data / 'class-descriptions.csv',
-        '--hierarchy',
-        data / 'hierarchy.json',
-    ]
+    run, untrained, data = out / 'run', out / 'untrained', out / 'data'
+    if not args.resume and (run / 'recipe.json').exists():
+        shutil.rmtree(run)
 
-    if not args.resume and (out / 'run' / 'recipe.json').exists():
-        shutil.rmtree(out / 'run')
     step('Draw a small Open Images: scenes, and what annotators would write of them')
-    run_python(
-        '-m',
-        'pfdet.openimages.make_mini',
-        '--out',
-        data,
-        '--images',
-        args.images,
-        '--seed',
-        args.seed,
-        '--force',
-    )
+    run_pfdet('make-mini', *flags(out=data, images=args.images, seed=args.seed), '--force')
     step('Compile the annotations to indexes')
     for split in SPLITS:
-        run_python(
-            '-m',
-            'pfdet.openimages.build_index',
-            '--boxes',
-            data / f'{split}-annotations-bbox.csv',
-            '--labels',
-            data / f'{split}-annotations-human-imagelabels.csv',
-            '--classes',
-            data / 'class-descriptions.csv',
-            '--hierarchy',
-            data / 'hierarchy.json',
-            '--images',
-            data / split,
-            '--out',
-            out / f'{split}.index',
-        )
+        index = out / f'{split}.index'
+        run_pfdet('index', *annotations(data, split), *flags(images=data / split, out=index))
 
-    step('Score a network that has learnt nothing, to have something to compare with')
-    train = [
-        '-m',
-        'pfdet',
-        'train',
-        '--recipe',
-        'mini',
-        '--seed',
-        args.seed,
-        '--train-index',
-        out / 'train.index',
-    ]
-    predict = ['-m', 'pfdet', 'predict', '--index', out / 'validation.index']
-    untrained = out / 'untrained'
-    run_python(*train, '--out', untrained, '--iterations', 0)
-    run_python(
-        *predict, '--model', untrained, '--out', untrained / 'detections.parquet', ranks=args.ranks
-    )
-    run_python(
-        '-m',
-        'pfdet',
-        'score',
-        *truth,
-        '--detections',
-        untrained / 'detections.parquet',
-        '--out',
-        untrained / 'score.json',
-        quiet=True,
-    )
-
+    step('Score an untrained network, for comparison')
+    train = ['train', *flags(recipe='mini', seed=args.seed, train_index=out / 'train.index')]
+    run_pfdet(*train, *flags(out=untrained, iterations=0))
+    predict_and_score(out, untrained, args.ranks, quiet=True)
     step(f'Train on {args.ranks} ranks')
-    run = out / 'run'
-    run_python(
+    run_pfdet(
         *train,
-        '--val-index',
-        out / 'validation.index',
-        '--out',
-        run,
+        *flags(val_index=out / 'validation.index', out=run),
         '--resume',
         *args.train_flags,
         ranks=args.ranks,
     )
     step('Detect, score, and write the Kaggle submission')
-    detections = run / 'detections.parquet'
-    run_python(*predict, '--model', run, '--out', detections, ranks=args.ranks)
-    run_python(
-        '-m', 'pfdet', 'score', *truth, '--detections', detections, '--out', run / 'score.json'
-    )
-    run_python(
-        '-m',
-        'pfdet',
+    predict_and_score(out, run, args.ranks)
+    run_pfdet(
         'make-submission',
-        '--detections',
-        detections,
-        '--classes',
-        data / 'class-descriptions.csv',
-        '--out',
-        out / 'submission.csv',
+        *flags(detections=run / 'detections.parquet', classes=data / 'class-descriptions.csv'),
+        *flags(out=out / 'submission.csv'),
     )
 
     step('Write the report')
@@ -134,14 +60,37 @@ def main() -> None:
     )
 
 
+def annotations(data: Path, split: str) -> list[object]:
+    """The flags that name the annotation files of a split."""
+    return flags(
+        boxes=data / f'{split}-annotations-bbox.csv',
+        labels=data / f'{split}-annotations-human-imagelabels.csv',
+        classes=data / 'class-descriptions.csv',
+        hierarchy=data / 'hierarchy.json',
+    )
+
+
+def predict_and_score(out: Path, model: Path, ranks: int, quiet: bool = False) -> None:
+    """Write ``detections.parquet`` and ``score.json`` of a model for the validation images."""
+    detections = model / 'detections.parquet'
+    index = out / 'validation.index'
+    run_pfdet('predict', *flags(model=model, index=index, out=detections), ranks=ranks)
+    run_pfdet(
+        'score',
+        *annotations(out / 'data', 'validation'),
+        *flags(detections=detections, out=model / 'score.json'),
+        quiet=quiet,
+    )
+
+
 def report(out: Path, score: dict, before: dict, seconds: float, n_example: int = 12) -> None:
     """Write ``report.html`` of a finished quickstart.
 
     Args:
         out (path): The quickstart's directory.
-        score, before (dict): Of the trained and of the untrained network, as in ``score.json``.
-        seconds (float): How long it took until here.
-        n_example (int): Validation images to show.
+        score, before (dict): ``score.json`` of the trained and of the untrained network.
+        seconds (float): Duration so far.
+        n_example (int): Number of validation images to show.
     """
     from pfdet.evaluation.class_groups import training_images
     from pfdet.evaluation.detections import read_detections
@@ -154,7 +103,7 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
     detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
     write_report(
         out / 'report.html',
-        'MiniOpenImages, from nothing',
+        'MiniOpenImages, trained from random weights',
         run['recipe'],
         json.loads((out / 'run' / 'log').read_text()),
         score,
@@ -181,9 +130,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('--out', type=Path, default=Path('quickstart'), help='default: %(default)s')
-    add('--images', type=int, default=1000, help='to train on (default: %(default)s)')
+    add('--images', type=int, default=1000, help='training images (default: %(default)s)')
     add('--ranks', type=int, default=2, help='MPI ranks (default: %(default)s)')
-    add('--seed', type=int, default=0)
-    add('--resume', action='store_true', help='go on with the training of an interrupted one')
-    add('train_flags', nargs='*', help='passed on to train_multi.py, after --')
+    add('--seed', type=int, default=0, help='of data and training (default: %(default)s)')
+    add('--resume', action='store_true', help='resume an interrupted training')
+    add('train_flags', nargs='*', help='after --: arguments for pfdet train')
     return parser.parse_args()

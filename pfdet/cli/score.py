@@ -1,15 +1,16 @@
 """Score detections with the Open Images Challenge 2018's metric.
 
-    python evaluate/score.py --boxes validation-annotations-bbox.csv \
+    pfdet score --boxes validation-annotations-bbox.csv \
         --labels validation-annotations-human-imagelabels.csv --classes class-descriptions.csv \
         --hierarchy hierarchy.json --detections validation.parquet --out score.json
 
 With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
-negative labels to descendants. Without it, they count as expanded already. Instead of the four
-files, --index takes an annotation index made of them.
+negative labels to descendants. Without it, they are taken as expanded already. --index takes an
+annotation index instead of the four files.
 
-The papers' groups of classes have means of their own: parts and possessions; with --hierarchy,
-leaves and parents; and with --train-index or --counts, ranges of rank by training images.
+The mean AP is also given for the papers' groups of classes: parts and possessions; with
+--hierarchy, leaves and parents; with --train-index or --counts, classes ranked by their number of
+training images.
 """
 
 import argparse
@@ -33,7 +34,6 @@ from pfdet.openimages.index import AnnotationIndex
 
 
 def main() -> None:
-    """Read, score, write, and print a summary."""
     args = _parse_arguments()
     index = None if args.index is None else AnnotationIndex.open(args.index)
     if index is not None:
@@ -72,14 +72,14 @@ def main() -> None:
     if unknown:
         print(
             f'{args.detections}: ignored {len(unknown)} images ({unknown[0]!r}, ...) with '
-            f'{result["n_ignored"]["unknown image"]} detections that the ground truth does '
-            'not know',
+            f'{result["n_ignored"]["unknown image"]} detections that are not in the ground '
+            'truth',
             file=sys.stderr,
         )
     if missing:
         print(
-            f'{args.detections}: has nothing on {missing} of the {len(truth.image_ids)} images '
-            'of the ground truth, which count as images without detections',
+            f'{args.detections}: has no entry for {missing} of the {len(truth.image_ids)} images '
+            'of the ground truth; they count as images without detections',
             file=sys.stderr,
         )
     _print_summary(score)
@@ -94,7 +94,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument('--classes', type=Path, metavar='CSV')
     parser.add_argument('--hierarchy', type=Path, metavar='JSON')
     parser.add_argument(
-        '--index', type=Path, metavar='INDEX', help='annotation index, instead of these four'
+        '--index', type=Path, metavar='INDEX', help='annotation index, instead of the four files'
     )
     parser.add_argument(
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
@@ -105,13 +105,13 @@ def _parse_arguments() -> argparse.Namespace:
         '--train-index',
         type=Path,
         metavar='INDEX',
-        help='the training split, to rank classes by their images',
+        help='index of the training set, to rank classes by their number of images',
     )
     counts.add_argument(
         '--counts',
         type=Path,
         metavar='CSV',
-        help='the same from classes.csv, as pfdet.openimages.statistics writes it',
+        help='the same from classes.csv of pfdet.openimages.statistics',
     )
     parser.add_argument('--iou-thresh', type=float, default=0.5, metavar='IOU', help='default 0.5')
     parser.add_argument(
@@ -119,14 +119,16 @@ def _parse_arguments() -> argparse.Namespace:
         type=float,
         default=1.0,
         metavar='W',
-        help="1, the challenge's, by default; 0 ignores group-of boxes",
+        help="weight of a group-of box (default: 1, the challenge's); 0 ignores group-of boxes",
     )
     args = parser.parse_args()
     files = [args.boxes, args.labels, args.classes]
     if args.index is None and None in files:
         parser.error('expected --boxes, --labels and --classes, or --index')
     if args.index is not None and any((*files, args.hierarchy)):
-        parser.error('--index goes without --boxes, --labels, --classes and --hierarchy')
+        parser.error(
+            '--index replaces --boxes, --labels, --classes and --hierarchy: give one or the other'
+        )
     if not 0 < args.iou_thresh <= 1:
         parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
     if not 0 <= args.group_of_weight <= 1:

@@ -1,12 +1,12 @@
-"""Fine-tune a full model to experts of a few classes each, all experts of a range by one command.
+"""Fine-tune a full model to expert models of a few classes each.
 
-    mpiexec -n 8 python train/train_experts.py --recipe expert-class10 --init MODEL.npz \\
-        --train-index INDEX --out DIR [--range 1-250]
+    mpiexec -n 8 pfdet train-experts --recipe expert-class10 --init MODEL.npz \\
+        --train-index INDEX --out DIR [--class-range 1-250]
 
-Classes are sorted by their number of training images, rarest first. The ranks are shared out to
-the experts, which are trained side by side; run again, the command goes on where it was ended. As
-train_multi.py, it stops at SIGTERM or SIGUSR1 with status 75.
-Each expert's directory in DIR is that of any trained model, whose classes are the expert's own.
+Classes are sorted by their number of training images, rarest first. Groups of ranks train the
+experts of the range in parallel. Run again, the command resumes. On SIGTERM or SIGUSR1 it stops
+with status 75, as pfdet train does. Each expert's directory in DIR is that of any trained model,
+for the expert's own classes.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pfdet import recipes
 from pfdet.errors import InputError
+from pfdet.training.run_options import add_options, options_of
 
 
 def main() -> int:
@@ -23,51 +24,48 @@ def main() -> int:
     recipe = recipes.find(args.recipe, args.scale)
     if not recipe.name.startswith('expert-'):
         raise InputError(
-            f'--recipe {args.recipe}: not one of experts; expected one of '
+            f'--recipe {args.recipe}: not a recipe of experts; expected one of '
             + ', '.join(r for r in recipes.RECIPES if r.startswith('expert-'))
         )
     if args.train_index is None:
         raise InputError('no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX')
-    first, last = rank_range(args.range)
+    first, last = class_range(args.class_range)
+    options = options_of(args)
 
-    # Only here, so that the above answers at once and without Chainer.
+    # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.training import preemption
-    from pfdet.training.train import communicator
+    from pfdet.training.communicators import communicator
     from pfdet.training.train_experts import train_experts
 
     stop_request = preemption.StopRequest()
     stop_request.listen()
-    comm, device = communicator(args.communicator)
+    comm, device = communicator(options.communicator)
     finished = train_experts(
         recipe,
         AnnotationIndex.open(args.train_index),
         args.init,
         args.out,
         comm,
+        options,
         settings=args.set,
         first=first,
         last=last,
         images_seen=args.images_seen,
         ranks_per_expert=args.ranks_per_expert,
-        seed=args.seed,
         device=device,
-        n_thread=args.threads,
-        iterations=args.iterations,
-        log_interval=args.log_interval,
-        snapshot_interval=args.snapshot_interval,
         stop_request=stop_request,
     )
     return 0 if finished else preemption.STATUS
 
 
-def rank_range(text: str | None) -> tuple[int, int | None]:
+def class_range(text: str | None) -> tuple[int, int | None]:
     """The first and last of ``'11-100'``; :obj:`None` for the last of all."""
     if text is None:
         return 1, None
     match = re.fullmatch(r'(\d+)-(\d+)', text)
     if match is None:
-        raise InputError(f'--range {text}: expected two ranks such as 11-100')
+        raise InputError(f'--class-range {text}: expected two ranks such as 11-100')
     return int(match[1]), int(match[2])
 
 
@@ -83,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         metavar='MODEL.npz',
-        help='the full model; the recipe.json beside it says what network it is',
+        help='weights of the full model, with its recipe.json in the same directory',
     )
     add(
         '--train-index',
@@ -92,13 +90,18 @@ def parse_arguments() -> argparse.Namespace:
         help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
     )
     add('--out', type=Path, required=True, help='directory of the experts')
-    add('--range', metavar='FIRST-LAST', help='classes by rank, rarest first (default: all)')
+    add(
+        '--class-range',
+        '--range',
+        metavar='FIRST-LAST',
+        help='classes by rank, rarest first, such as 11-250 (default: all)',
+    )
     add(
         '--images-seen',
         type=int,
         metavar='N',
-        help='train each expert on N images in all, counted as often as they come, and all equally '
-        "long (default: for the recipe's epochs of the expert's own images)",
+        help='train every expert on N images in all, repeated ones counted again (default: for the '
+        "recipe's epochs over the expert's own images)",
     )
     add(
         '--ranks-per-expert',
@@ -115,10 +118,13 @@ def parse_arguments() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='replace fields of the recipe, such as expert_head=cut',
     )
-    add('--seed', type=int, default=0)
-    add('--iterations', type=int, help='stop each expert after so many')
-    add('--threads', type=int, default=1, help='threads a rank that load images')
-    add('--communicator', help="ChainerMN's name (default: pure_nccl on GPUs, else naive)")
-    add('--log-interval', type=int, default=10, metavar='ITERATIONS')
-    add('--snapshot-interval', type=int, metavar='ITERATIONS')
+    add_options(
+        parser,
+        'seed',
+        'iterations',
+        'threads',
+        'communicator',
+        'log_interval',
+        'snapshot_interval',
+    )
     return parser.parse_args()

@@ -1,9 +1,9 @@
-"""Train, predict and score all rows of a table of the papers, and lay them beside its figures.
+"""Train, predict and score all rows of a table of the papers, and compare them with its figures.
 
-    python train/train_table.py --table table1 --scale mini --train-index INDEX --val-index INDEX \\
+    pfdet train-table --table table1 --scale mini --train-index INDEX --val-index INDEX \\
         --out DIR [--rows table1-psp ...] [--seeds 0 1 2] [--ranks 2]
 
-Run again, it goes on where it was ended. Rows that are trained alike are trained once.
+Run again, it resumes. Rows with the same training are trained once.
 """
 
 import argparse
@@ -27,22 +27,14 @@ def main() -> None:
             name = flag.replace('_', '-')
             raise InputError(f'give --{name} INDEX or set $PFDET_{flag.upper()}')
 
-    from pfdet.subprocesses import run_python
+    from pfdet.subprocesses import flags, run_pfdet
     from pfdet.training.table_runs import Rows
 
     rows = Rows(args.out, args.train_index, args.val_index, args.scale, args.ranks, tuple(args.set))
     for seed in args.seeds:
         for name in args.rows or names:
             rows.run(name, seed)
-    run_python(
-        '-m',
-        'pfdet',
-        'compare-tables',
-        '--runs',
-        args.out,
-        '--out',
-        args.out / f'{args.table}.html',
-    )
+    run_pfdet('compare-tables', *flags(runs=args.out, out=args.out / f'{args.table}.html'))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,8 +57,14 @@ def parse_arguments() -> argparse.Namespace:
         default=os.environ.get('PFDET_VAL_INDEX'),
         help='annotation index of the validation set (default: $PFDET_VAL_INDEX)',
     )
-    add('--out', type=Path, required=True, help='the runs go to OUT/RECIPE/seedS')
-    add('--seeds', type=int, nargs='+', default=[0], help='default: 0')
+    add('--out', type=Path, required=True, help='directory of the runs: OUT/RECIPE/seedS')
+    add(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0],
+        help='seeds to train each row with (default: 0)',
+    )
     add('--ranks', type=int, default=2, help='MPI ranks on this machine (default: %(default)s)')
     add(
         '--set',

@@ -1,6 +1,6 @@
-"""Say whether a file is a submission that Kaggle will take, and if not, what is wrong where.
+"""Check whether Kaggle accepts a submission, and otherwise report the first error and its line.
 
-python evaluate/validate_submission.py submission.csv --images sample_submission.csv
+pfdet validate-submission submission.csv --images sample_submission.csv
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pfdet.openimages.classes import challenge_classes, read_classes
 
 
 def main() -> None:
-    """Check one file, and say what it holds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -22,15 +21,17 @@ def main() -> None:
         '--classes',
         type=Path,
         metavar='CSV',
-        help="mid,name without header; the challenge's 500 by default",
+        help="mid,name without header (default: the challenge's 500 classes)",
     )
-    parser.add_argument('--index', type=Path, help='of the images that must each have a row')
+    parser.add_argument(
+        '--index', type=Path, help='annotation index of the images that must each have a row'
+    )
     parser.add_argument(
         '--images',
         type=Path,
         metavar='FILE',
-        help="the same as a list: an id at the beginning of each line, such as the competition's "
-        'sample_submission.csv',
+        help='the same as a file with an image id at the start of each line, such as the '
+        "competition's sample_submission.csv",
     )
     args = parser.parse_args()
     classes = challenge_classes() if args.classes is None else read_classes(args.classes)
@@ -52,10 +53,10 @@ def main() -> None:
 
 
 def read_image_ids(path: Path) -> list[str]:
-    """The first field of each line but for a header ``ImageId``.
+    """The first field of each line, without a header ``ImageId``.
 
     Raises:
-        InputError: The file cannot be read, or names no image.
+        InputError: The file cannot be read, or has no image id.
     """
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:
@@ -64,8 +65,8 @@ def read_image_ids(path: Path) -> list[str]:
     except OSError as e:
         raise InputError(f'{path}: cannot read the image ids: {e.strerror or e}') from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f'{path}: expected an image id a line, but {e}') from e
+        raise InputError(f'{path}: expected one image id per line, but {e}') from e
     ids = ids[1:] if ids and ids[0].lower() == 'imageid' else ids
     if not ids:
-        raise InputError(f'{path}: no image; expected an image id a line')
+        raise InputError(f'{path}: no image; expected one image id per line')
     return ids

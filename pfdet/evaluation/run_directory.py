@@ -16,7 +16,7 @@ class Run:
 
     Attributes:
         path (pathlib.Path): Its directory.
-        recipe (mapping): The resolved recipe, with ``'name'`` and ``'scale'`` among its fields.
+        recipe (mapping): The resolved recipe, with ``'name'`` and ``'size'`` among its fields.
         facts (mapping): Facts of the run, such as ``'seed'``, ``'images'`` and
             ``'global_batch_size'``.
         score (mapping): What ``score.json`` holds, see
@@ -39,7 +39,8 @@ class Run:
     @property
     def scale(self) -> str:
         """``'full'`` or ``'mini'``."""
-        return self.recipe.get('scale', 'full')
+        # 'scale' until 'size' was its name.
+        return self.recipe.get('size', self.recipe.get('scale', 'full'))
 
     @property
     def seed(self) -> int | None:

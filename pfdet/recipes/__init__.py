@@ -2,14 +2,14 @@
 
 from pfdet.errors import InputError
 from pfdet.recipes import peng_2020, pfdet_2018
-from pfdet.recipes.recipe import Recipe, at_scale, from_dict, override, to_dict
+from pfdet.recipes.recipe import Recipe, at_size, from_dict, override, to_dict
 
 __all__ = [
     'DEFAULT',
     'RECIPES',
     'TABLES',
     'Recipe',
-    'at_scale',
+    'at_size',
     'find',
     'from_dict',
     'override',
@@ -24,21 +24,21 @@ RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.
 DEFAULT = 'table1-senet154'
 
 
-def find(name: str, scale: str | None = None) -> Recipe:
+def find(name: str, size: str | None = None) -> Recipe:
     """The recipe of this name.
 
     Args:
         name (str): Its name.
-        scale (str): ``'full'`` or ``'mini'``; by default the recipe's own.
+        size (str): ``'full'`` or ``'mini'``; by default the recipe's own.
 
     Raises:
-        InputError: There is none, or it is not defined at that scale.
+        InputError: There is none, or it is not defined at that size.
     """
     if name not in RECIPES:
         raise InputError(f'--recipe {name}: no such recipe; expected one of {", ".join(RECIPES)}')
     recipe = RECIPES[name]
-    if scale is None or scale == recipe.scale:
+    if size is None or size == recipe.size:
         return recipe
-    if recipe.scale == 'mini':
-        raise InputError(f'--scale {scale}: recipe {name} is defined at mini scale only')
-    return at_scale(recipe, scale)
+    if recipe.size == 'mini':
+        raise InputError(f'--scale {size}: recipe {name} is defined at mini scale only')
+    return at_size(recipe, size)

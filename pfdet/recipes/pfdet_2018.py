@@ -5,7 +5,7 @@ A row is the one above it with what its words say replaced.
 
 from dataclasses import replace
 
-from pfdet.recipes.recipe import Recipe, Table, at_scale
+from pfdet.recipes.recipe import Recipe, Table, at_size
 
 BASELINE = Recipe(
     name='table1-baseline',
@@ -34,7 +34,7 @@ SENET = _row(
 )
 
 MINI = replace(
-    at_scale(COOCCURRENCE, 'mini'),
+    at_size(COOCCURRENCE, 'mini'),
     name='mini',
     psp=False,
     fpn_scale=4,

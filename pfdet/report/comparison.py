@@ -16,7 +16,7 @@ from pfdet.evaluation.run_directory import Run
 from pfdet.recipes.paper_tables import Measure, PaperRow, PaperTable, paper_tables
 
 #: Fields of a recipe that do not tell one setting from another.
-_WORDS = ('name', 'about', 'scale')
+_WORDS = ('name', 'about', 'size')
 
 
 @dataclass(frozen=True)

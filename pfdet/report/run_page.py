@@ -99,7 +99,7 @@ def write_report(
         examples=shown_examples(examples, score_thresh),
         errors=shown_errors(errors, score),
         steps=steps_of_table1(recipe),
-        is_mini=recipe.get('scale') == 'mini',
+        is_mini=recipe.get('size') == 'mini',
         score_thresh=score_thresh,
     )
 

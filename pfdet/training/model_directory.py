@@ -14,26 +14,12 @@ from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, from_dict, override, to_dict
+from pfdet.recipes.recipe import Recipe, fields_that, from_dict, override, to_dict
 from pfdet.training import build
 from pfdet.training.experts import cut_head
 
 if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
-
-# The fields of a recipe that a trained network does not depend on.
-TEST_FIELDS = (
-    'score',
-    'expand_scores',
-    'hierarchy_rate',
-    'test_proposals',
-    'test_size',
-    'max_size',
-    'batch_size',
-    'score_thresh',
-    'nmw_thresh',
-    'max_per_image',
-)
 
 
 class Model(NamedTuple):
@@ -170,15 +156,15 @@ def for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         settings (sequence of str): See :func:`~pfdet.recipes.recipe.override`.
 
     Raises:
-        InputError: A field that is not one of :data:`TEST_FIELDS`, or what
+        InputError: A field that is not one of :data:`fields_that(at_test=True)`, or what
             :func:`~pfdet.recipes.recipe.override` refuses.
     """
     for setting in settings:
         key = setting.partition('=')[0]
-        if key in to_dict(recipe) and key not in TEST_FIELDS:
+        if key in to_dict(recipe) and key not in fields_that(at_test=True):
             raise InputError(
                 f'--set {setting}: belongs to the training; expected one of '
-                + ', '.join(TEST_FIELDS)
+                + ', '.join(fields_that(at_test=True))
             )
     return override(recipe, settings)
 

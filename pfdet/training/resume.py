@@ -9,33 +9,14 @@ from typing import Any
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, to_dict
+from pfdet.recipes.recipe import Recipe, fields_that, to_dict
 from pfdet.training import checkpoints
 
-# What may change when a run is resumed. All else decides the network, the sequence of images or
-# what is learnt from it: with another value, it is another run, which may start from the weights of
-# this one by --init.
-MAY_CHANGE = frozenset(
-    {
-        # what it is called
-        'name',
-        'about',
-        # how many images an iteration and how long: the schedule follows the position in the
-        # sequence of images (see pfdet.training.run_length)
-        'batch_size',
-        'epochs',
-        # the weights that the run began with
-        'init',
-        # what prediction alone uses
-        'test_proposals',
-        'score',
-        'expand_scores',
-        'test_size',
-        'score_thresh',
-        'nmw_thresh',
-        'max_per_image',
-    }
-)
+# What may change when a run is resumed: what it is called; how many images an iteration and how
+# long, since the schedule follows the position in the sequence of images; where the weights came
+# from; and what only prediction uses. Any other field makes another run, which may start from the
+# weights of this one by --init.
+MAY_CHANGE = frozenset(fields_that(on_resume=True))
 
 
 def run_identity(

@@ -16,18 +16,11 @@ from pfdet import recipes
 from pfdet.atomic_write import replace_when_done
 from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.recipes import Recipe
+from pfdet.recipes.recipe import fields_that
 from pfdet.subprocesses import commit, run_python
 
-# What matters in prediction alone.
-_OF_TEST = (
-    'score',
-    'expand_scores',
-    'test_size',
-    'score_thresh',
-    'nmw_thresh',
-    'max_per_image',
-    'test_proposals',
-)
+# The fields that only prediction uses.
+_OF_TEST = fields_that(trains=False, at_test=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +30,7 @@ class Rows:
     Attributes:
         out (path): Where the runs go.
         train_index, val_index (paths): Annotation indexes.
-        scale (str): ``'full'`` or ``'mini'``.
+        size (str): ``'full'`` or ``'mini'``.
         ranks (int): MPI ranks of a training or prediction.
         settings (tuple of str): ``KEY=VALUE`` for all rows.
         validations (int): Of a training, evenly spaced; 0 for none.
@@ -51,7 +44,7 @@ class Rows:
     out: Path
     train_index: Path
     val_index: Path
-    scale: str
+    size: str
     ranks: int
     settings: tuple[str, ...] = ()
     validations: int = 8
@@ -63,8 +56,8 @@ class Rows:
 
     def recipe(self, name: str) -> Recipe:
         """The resolved recipe of a row."""
-        scale = None if recipes.find(name).scale == self.scale else self.scale
-        return recipes.override(recipes.find(name, scale), self.settings)
+        size = None if recipes.find(name).size == self.size else self.size
+        return recipes.override(recipes.find(name, size), self.settings)
 
     def directory(self, name: str, seed: int) -> Path:
         """Where the run of a row is."""
@@ -136,7 +129,7 @@ class Rows:
                     '--recipe',
                     name,
                     '--scale',
-                    self.scale,
+                    self.size,
                     *flags,
                     *(['--set', *self.settings] if self.settings else []),
                     '--seed',
@@ -156,7 +149,7 @@ class Rows:
         key = self._training(name)
         for table in recipes.TABLES.values():
             for other in table.rows:
-                if self.scale == 'mini' or other.scale == 'full':
+                if self.size == 'mini' or other.size == 'full':
                     if self._training(other.name) == key:
                         return other.name
         return name
@@ -224,7 +217,7 @@ class Rows:
             fields.update(sampler='class_aware', soft_balance_lambda=Recipe.soft_balance_lambda)
         if fields['init'] in recipes.RECIPES:
             fields['init'] = self.same_training(fields['init'])
-        elif self.backbone is None and self.scale == 'mini':
+        elif self.backbone is None and self.size == 'mini':
             # No weights of ImageNet fit the small network.
             del fields['init']
         return fields

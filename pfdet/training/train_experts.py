@@ -1,5 +1,6 @@
 """Training experts side by side on groups of ranks."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from pfdet.openimages.subset import subset
 from pfdet.recipes.recipe import Recipe, override, to_dict
 from pfdet.training import model_directory
 from pfdet.training.experts import Expert, experts, fine_tuned, for_images, pack
+from pfdet.training.preemption import StopRequest
+from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
 
 
@@ -20,37 +23,37 @@ def train_experts(
     init: Path,
     out: Path,
     comm,
+    options: RunOptions,
     *,
     settings: Sequence[str] = (),
     first: int = 1,
     last: int | None = None,
     images_seen: int | None = None,
     ranks_per_expert: int = 1,
-    seed: int = 0,
-    **options,
+    device: int = -1,
+    stop_request: StopRequest | None = None,
 ) -> bool:
     """Train the experts of a range of classes; every rank calls this.
 
-    An expert that is finished is left as it is, one that was begun goes on from its newest
-    snapshot, on any number of ranks.
+    A finished expert is left as it is. An unfinished one resumes from its newest snapshot, on any
+    number of ranks.
 
     Args:
         recipe (Recipe): Such as ``expert-class10``.
         index (AnnotationIndex): The training set.
         init (path): ``model.npz`` of the full model, with its ``recipe.json`` beside it.
-        out (path): A directory an expert goes here, named after its classes' ranks.
+        out (path): Gets one directory per expert, named after the ranks of its classes.
         comm (ChainerMN communicator): The ranks.
+        options (RunOptions): Of each expert's run; ``init`` and ``resume`` are set here.
         settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
         first, last (int): See :func:`~pfdet.training.experts.experts`.
-        images_seen (int): How long each is trained, see
+        images_seen (int): Images that each expert is trained on in all, see
             :func:`~pfdet.training.experts.for_images`.
-        ranks_per_expert (int): Ranks of a group. Those left over when the ranks are shared out to
-            groups have nothing to do.
-        seed (int): As for :func:`~pfdet.training.train.train`, whose further ``options``
-            are also passed on.
+        ranks_per_expert (int): Ranks of a group. Ranks that fill no group stay idle.
+        device, stop_request: See :func:`~pfdet.training.train.train`.
 
     Returns:
-        bool: Whether all are finished; not where the ranks were asked to stop.
+        bool: Whether all experts are finished; :obj:`False` when the ranks were asked to stop.
 
     Raises:
         InputError: A file or a setting cannot be used, or ``out`` has experts of another plan.
@@ -66,8 +69,9 @@ def train_experts(
         raise InputError(f'{init}: of other classes than {index.path}')
     recipe = override(fine_tuned(recipe, full.recipe), settings)
     plan = experts(index, recipe.expert_size, first, last)
-    _keep_to_plan(out, recipe, images_seen, init, index, plan, seed, comm)
+    _keep_to_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
 
+    options = dataclasses.replace(options, init=init, resume=True)
     n_group = min(len(plan), comm.size // ranks_per_expert)
     group = comm.rank // ranks_per_expert
     busy = group < n_group
@@ -75,17 +79,17 @@ def train_experts(
     finished = True
     if busy:
         tasks = pack([images_seen or len(e.images) for e in plan], n_group)[group]
-        # The first that does not finish is the last.
+        # all() stops at the first that does not finish.
         finished = all(
             _train(
                 plan[k],
                 for_images(recipe, len(plan[k].images), images_seen),
                 index,
-                init,
                 out / plan[k].name,
                 own,
-                seed,
                 options,
+                device,
+                stop_request,
             )
             for k in tasks
         )
@@ -99,13 +103,13 @@ def _train(
     expert: Expert,
     recipe: Recipe,
     index: AnnotationIndex,
-    init: Path,
     out: Path,
     comm,
-    seed: int,
-    options: dict,
+    options: RunOptions,
+    device: int,
+    stop_request: StopRequest | None,
 ) -> bool:
-    # All ranks of the group must see the same, whatever the first one writes meanwhile.
+    # All ranks of the group must agree, whatever the first one writes meanwhile.
     done = comm.mpi_comm.bcast((out / 'model.npz').exists() if comm.rank == 0 else None)
     if done:
         return True
@@ -122,11 +126,10 @@ def _train(
         AnnotationIndex.open(own_index),
         out,
         comm,
-        init=init,
-        resume=True,
-        seed=seed,
+        options,
+        device=device,
         pick=expert.classes,
-        **options,
+        stop_request=stop_request,
     )
 
 
@@ -174,7 +177,7 @@ def _difference(path: Path, before: dict, now: dict) -> str | None:
     for key in now:
         if before.get(key) != now[key]:
             return (
-                f'{path}: was begun with another {key}; give another --out, or the same '
-                'arguments to go on'
+                f'{path}: was started with another {key}; give another --out, or the same '
+                'arguments to resume'
             )
     return None

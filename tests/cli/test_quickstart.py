@@ -40,8 +40,9 @@ def test_a_tiny_quickstart(tmp_path, monkeypatch, capfd):
     printed = capfd.readouterr().out
     assert printed.splitlines()[-1].startswith('quickstart: mAP=0.')
     # Each step is printed as the command it is.
-    for step in 'make_mini', 'build_index', 'pfdet train', 'pfdet predict', 'pfdet score':
-        assert any(line.startswith('$ ') and step in line for line in printed.splitlines())
+    commands = [line for line in printed.splitlines() if line.startswith('$ ')]
+    for step in 'make-mini', 'index', 'train', 'predict', 'score', 'make-submission':
+        assert any(f' -m pfdet {step} ' in line for line in commands)
 
     index = AnnotationIndex.open(out / 'validation.index')
     ids = {index.image_id(i) for i in range(len(index))}

@@ -123,7 +123,7 @@ import pfdet.compat
 import cupy
 cupy.cuda.runtime.getDeviceCount = lambda: 0
 import chainer
-from pfdet.training.train import communicator
+from pfdet.training.communicators import communicator
 print(chainer.backends.cuda.available, communicator()[1])
 """
     result = subprocess.run(
@@ -144,7 +144,7 @@ def test_more_ranks_than_gpus_is_one_line(mpiexec):
         sys.path.insert(0, {str(fake_cupy)!r})
         import pfdet.compat
         from pfdet.errors import run_command
-        from pfdet.training.train import communicator
+        from pfdet.training.communicators import communicator
         run_command(lambda: communicator('naive'))
     """,
         check=False,

@@ -17,6 +17,7 @@ from pfdet.openimages.tables import GROUP_OF
 from pfdet.targets import sampling
 from pfdet.targets.batch_truth import collate
 from pfdet.training import build
+from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
 from pfdet.training.transforms import Converter, TrainLoader
 
@@ -236,12 +237,14 @@ def test_a_run(small_world, tmp_path):
                 index,
                 out,
                 comm,
+                RunOptions(
+                    iterations=iterations,
+                    log_interval=1,
+                    snapshot_interval=2,
+                    resume=iterations == 3,
+                ),
                 device=device,
-                iterations=iterations,
-                log_interval=1,
                 val_index=AnnotationIndex.open(small_world / 'validation.index'),
-                snapshot_interval=2,
-                resume=iterations == 3,
             )
         log = json.loads((out / 'log').read_text())
         losses.append([entry['main/loss'] for entry in log])

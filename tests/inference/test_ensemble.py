@@ -231,5 +231,5 @@ def test_bad_input_of_the_command(models, tmp_path):
     refused('--detections', path, '--classes', tmp_path / 'classes.csv', says="knows '/m/b'")
     (tmp_path / 's.json').write_text('{}')
     refused('--detections', path, '--scores', tmp_path / 's.json', says='s.json: expected scores')
-    refused('--detections', path, path, '--scores', tmp_path / 's.json', says='1 for 2 files')
+    refused('--detections', path, path, '--scores', tmp_path / 's.json', says='1 values for 2 files')
     refused('--detections', path, '--alpha', 2, says='--alpha 2.0: expected')

@@ -23,7 +23,7 @@ def differing(a, b):
 
 @pytest.mark.parametrize('scale', ['full', 'mini'])
 def test_a_row_of_table1_differs_from_the_one_above_as_its_words_say(scale):
-    rows = [recipes.at_scale(r, scale) for r in TABLE1]
+    rows = [recipes.at_size(r, scale) for r in TABLE1]
     assert [differing(above, row) for above, row in zip(rows, rows[1:])] == [
         {'min_size'},
         {'psp', 'head_bn'},
@@ -52,7 +52,7 @@ OTHERS = [
 @pytest.mark.parametrize('recipe', [*TABLE1, *LOSSES, *OTHERS], ids=lambda r: r.name)
 def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
-    recipe = recipes.at_scale(recipe, 'mini')
+    recipe = recipes.at_size(recipe, 'mini')
     rates = np.full((len(index.classes),) * 2, 0.1, np.float32)
     network = build.detector(recipe, len(index.classes), rates=rates)
     counts = np.full(len(index.classes), 3)
@@ -80,7 +80,7 @@ def test_baseline_is_the_papers():
 def test_mini_scale_changes_sizes_not_switches():
     full = recipes.find('table1-multiscale')
     mini = recipes.find('table1-multiscale', 'mini')
-    assert mini.scale == 'mini' and mini.min_size == (128, 211)
+    assert mini.size == 'mini' and mini.min_size == (128, 211)
     switches = {
         'fpn_bn',
         'head_bn',

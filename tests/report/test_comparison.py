@@ -35,7 +35,7 @@ def _run(name, value, seed=0, scale='mini', log=(), aps=None, **fields):
     aps = aps or {'/m/a': value / 100, '/m/b': value / 100}
     return Run(
         Path(f'runs/{name}/{seed}'),
-        {'name': name, 'scale': scale, **fields},
+        {'name': name, 'size': scale, **fields},
         {'seed': seed, 'images': 100, 'global_batch_size': 10, 'iterations': 40},
         {
             'mAP': value / 100,

@@ -20,7 +20,7 @@ PERSON, MAN, FACE, WHEEL, HAT, TRAFFIC_LIGHT = (
 
 
 def run(name, seed, ap):
-    return Run(Path(name), {'name': name, 'scale': 'mini'}, {'seed': seed}, {'AP': ap})
+    return Run(Path(name), {'name': name, 'size': 'mini'}, {'seed': seed}, {'AP': ap})
 
 
 def cells(table):

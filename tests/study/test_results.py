@@ -57,7 +57,7 @@ def written(tmp_path):
         rows,
         'table2-all',
         0,
-        {'name': 'table2-all', 'about': '', 'scale': 'mini'},
+        {'name': 'table2-all', 'about': '', 'size': 'mini'},
         full=recipes.to_dict(rows.recipe(FULL)),
     )
     # Was not scored yet.

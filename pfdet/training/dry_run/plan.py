@@ -82,7 +82,7 @@ def plan(
     }
     return Plan(
         recipe.name,
-        recipe.scale,
+        recipe.size,
         n_rank,
         n_image,
         length.global_batch,

@@ -19,7 +19,7 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
     low, high = planned.shard
     shard = f'{low:,}' if low == high else f'{low:,} or {high:,}'
     lines = [
-        f'dry run of {recipe.name} at {recipe.scale} scale ({recipe.backbone}, {recipe.loss} loss, '
+        f'dry run of {recipe.name} at {recipe.size} scale ({recipe.backbone}, {recipe.loss} loss, '
         f'sampler {recipe.sampler})',
         'A full run:',
         _row(

@@ -25,7 +25,7 @@ from pfdet.links.multi_node_batch_normalization import (
 )
 from pfdet.links.se_resnext import MiniSEResNeXt
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, at_scale
+from pfdet.recipes.recipe import Recipe, at_size
 from pfdet.training import build
 from pfdet.training.dry_run.plan import plan
 from pfdet.training.dry_run.process_stats import available_memory, memory, seconds_since_start
@@ -259,7 +259,7 @@ def _chain(
     narrow: bool,
 ):
     small = dataclasses.replace(
-        at_scale(recipe, 'mini'),
+        at_size(recipe, 'mini'),
         batch_size=1,
         min_size=(56, 72),
         max_size=112,

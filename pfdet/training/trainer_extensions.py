@@ -1,0 +1,99 @@
+"""The extensions of a run's trainer, in the order in which they are added."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chainer.training import Trainer, extensions
+
+from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.recipe import Recipe
+from pfdet.training import model_directory
+from pfdet.training.finite_loss import FiniteLoss, RememberBatch
+from pfdet.training.reports import MeanOverRanks, PrintLog, WriteLog
+from pfdet.training.run_length import RunLength
+from pfdet.training.run_options import RunOptions
+from pfdet.training.running_statistics import AverageRunningStatistics
+from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
+
+if TYPE_CHECKING:
+    from pfdet.training.evaluator import ValidationAP
+
+
+def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
+    """The recipe's schedule, scaled to the batch of all ranks."""
+    rate = partial(
+        learning_rate,
+        n_iteration=length.n_iteration,
+        lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, length.global_batch),
+        schedule=recipe.schedule,
+        steps=recipe.steps,
+        n_warmup=round(recipe.warmup_epochs * length.n_epoch_iteration),
+    )
+    return SetLearningRate(rate, length.schedule_iteration)
+
+
+def extend_all_ranks(
+    trainer: Trainer,
+    recipe: Recipe,
+    network: FasterRCNN,
+    length: RunLength,
+    comm,
+    bn_comm,
+    batches: RememberBatch,
+    out: Path,
+) -> None:
+    """Add the learning rate, the mean of the losses, and the check that they are finite.
+
+    Args:
+        trainer (chainer.training.Trainer): Of the run.
+        recipe (Recipe): What is trained.
+        network (FasterRCNN): Its running statistics are averaged over groups of ranks.
+        length (RunLength): Of the run.
+        comm, bn_comm (ChainerMN communicators): All ranks, and those that share batch statistics.
+        batches (RememberBatch): Knows the images of a loss that is not finite.
+        out (path): Where these are written to.
+    """
+    trainer.extend(set_learning_rate(recipe, length))
+    mean = MeanOverRanks(comm)
+    trainer.extend(mean)
+    trainer.extend(FiniteLoss(mean, batches, out))
+    if bn_comm.size < comm.size:
+        trainer.extend(AverageRunningStatistics(network, comm))
+
+
+def validation_ap(
+    recipe: Recipe, network: FasterRCNN, index: AnnotationIndex, comm, options: RunOptions
+) -> 'ValidationAP':
+    """The validation of a network, with the prediction settings of the recipe."""
+    # Imported only where there is a validation set: scoring loads Arrow.
+    from pfdet.inference.predict import predict
+    from pfdet.training.evaluator import ValidationAP
+
+    return ValidationAP(
+        partial(
+            predict,
+            network,
+            OpenImagesDataset(index),
+            settings=model_directory.predict_settings(recipe),
+            corrupt=options.corrupt_images,
+        ),
+        index,
+        comm,
+    )
+
+
+def extend_first_rank(
+    trainer: Trainer, out: Path, log_trigger: Callable, log_interval: int
+) -> None:
+    """Add what only the first rank writes and prints: the log and the progress bar."""
+    trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
+    trainer.extend(extensions.LogReport(trigger=log_trigger, filename=None))
+    trainer.extend(WriteLog(out / 'log'), trigger=log_trigger)
+    trainer.extend(PrintLog(), trigger=log_trigger)
+    if sys.stdout.isatty():
+        trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))
