@@ -16,11 +16,11 @@ __all__ = [
     'to_dict',
 ]
 
-# By what the names of their rows begin with
+# By the prefix of their rows' names
 TABLES = pfdet_2018.TABLES | peng_2020.TABLES
 RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.rows}
 
-# What `train_multi.py` trains when not told: PFDet's final single model.
+# The default of `pfdet train`: PFDet's final single model.
 DEFAULT = 'table1-senet154'
 
 

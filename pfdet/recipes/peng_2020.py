@@ -1,21 +1,21 @@
-"""The rows of the second paper's tables, Peng et al., Large-Scale Object Detection in the Wild.
+"""The rows of the tables of Peng et al. (2020), Large-Scale Object Detection in the Wild.
 
 Section 5.2: ResNet-50 with FPN "following the setting mentioned in Detectron", shorter edge 800 and
-longer edge up to 1333, 7 epochs with a tenth of the learning rate from epochs 4 and 6, 0.00125 a
-sample (0.01 for eight), weight decay 0.0001, batch normalization over all ranks. Objects are groups
-of boxes with an IoU of 0.9, whose labels count together.
+longer edge up to 1333, 7 epochs with a tenth of the learning rate from epochs 4 and 6, a rate of
+0.00125 per sample (0.01 for eight), weight decay 0.0001, batch normalization over all ranks.
+Objects are groups of boxes with an IoU of 0.9, which share their labels.
 
-What the paper leaves open and these recipes choose:
+Choices of these recipes where the paper is silent:
 
-- "Balance" in Table 1 is class-aware sampling, as the text of section 5.3 says.
-- Softmax with one label learns the most specific one. Its parents' scores, like those of all rows
-  here, are expanded in prediction from their descendants' (``expand_scores=False`` turns it off).
-- Tables 1 and 3 score by softmax whatever the training; Table 2 says so by having the same figures.
-- The descendants of a parent label count as negative; PFDet's rule, ``ignore_descendants``, is
-  PFDet's. Co-BCE adds what that paper calls co-occurrence loss and no more.
-- The effective number's beta is 0.999.
+- "Balance" in Table 1 is class-aware sampling, as section 5.3 says.
+- One-label softmax learns the most specific label. In prediction, the score of a parent is the
+  highest of its own and its descendants' scores, in all rows (``expand_scores=False`` for none).
+- Tables 1 and 3 score by softmax, whatever the training: their figures recur in Table 2.
+- The descendants of a parent label are negative. Ignoring them (``ignore_descendants``) is PFDet's
+  rule. Co-BCE adds PFDet's co-occurrence loss and nothing else.
+- The beta of the effective number is 0.999.
 - The second stage of the hybrid schedule has the learning rate of the first.
-- Multi-scale training in Table 5 is in PFDet's range.
+- Multi-scale training in Table 5 uses PFDet's range.
 """
 
 from dataclasses import replace
@@ -113,7 +113,7 @@ TABLE3 = (
     ),
 )
 
-# Table 4, schedules; an epoch count changes the steps in proportion.
+# Table 4, schedules; the steps are shares of the run, whatever its epochs.
 _I7 = _row(4, RESNEXT152, 'non-balance-7', 'Non-balance, ImageNet, 7 epochs')
 _LONGER = {
     n: _row(4, _I7, f'non-balance-{n}', f'Non-balance, ImageNet, {n} epochs', epochs=float(n))

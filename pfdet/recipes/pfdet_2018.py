@@ -1,6 +1,6 @@
 """The rows of PFDet's tables, and the recipe of the quickstart.
 
-A row is the one above it with what its words say replaced.
+Each row is the previous one plus the change it names.
 """
 
 from dataclasses import replace
@@ -14,8 +14,8 @@ BASELINE = Recipe(
 )
 
 
-def _row(above: Recipe, name: str, about: str, **fields) -> Recipe:
-    return replace(above, name=f'table1-{name}', about=f'PFDet Table 1: {about}', **fields)
+def _row(previous: Recipe, name: str, about: str, **fields) -> Recipe:
+    return replace(previous, name=f'table1-{name}', about=f'PFDet Table 1: {about}', **fields)
 
 
 MULTISCALE = _row(BASELINE, 'multiscale', '+ multi-scale training', min_size=(640, 1056))
@@ -42,7 +42,7 @@ MINI = replace(
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
     'co-occurrence loss at mini scale',
 )
-WITHOUT = replace(
+WITHOUT_COOCCURRENCE = replace(
     MINI,
     name='mini-without-cooccurrence',
     cooccurrence=False,
@@ -55,8 +55,8 @@ TABLE3 = (
     replace(COOCCURRENCE, name='table3-cooccurrence', about='PFDet Table 3: Co-occurrence'),
 )
 
-# Experts, fine-tuned from a full model. The paper does not say how long, nor with which learning
-# rate: it is a tenth of the full model's here, and eight times through the expert's own images.
+# Experts, fine-tuned from a full model. The paper gives neither length nor learning rate: here they
+# are eight epochs of the expert's own images at a tenth of the full model's rate.
 EXPERTS = tuple(
     replace(
         SENET,
@@ -81,5 +81,5 @@ TABLES = {
     'table1': Table('PFDet 2018, Table 1: single model', TABLE1),
     'table3': Table('PFDet 2018, Table 3: co-occurrence loss', TABLE3),
     'experts': Table('PFDet 2018, Tables 2 and 4: experts, for train_experts.py', (*EXPERTS, COCO)),
-    'mini': Table('At mini scale only', (MINI, WITHOUT)),
+    'mini': Table('At mini scale only', (MINI, WITHOUT_COOCCURRENCE)),
 }

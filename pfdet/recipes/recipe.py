@@ -292,7 +292,7 @@ def at_size(recipe: Recipe, size: str) -> Recipe:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The fields as JSON has them."""
+    """The fields, ready for JSON."""
     return dataclasses.asdict(recipe)
 
 
@@ -300,11 +300,11 @@ def from_dict(fields: Mapping[str, Any], where: str) -> Recipe:
     """The inverse of :func:`to_dict`.
 
     Args:
-        fields (mapping): By name; missing ones get their default.
-        where (str): For messages: where the fields were read.
+        fields (mapping): By name; missing fields get their default.
+        where (str): Where the fields were read, for messages.
 
     Raises:
-        InputError: An unknown field, or a value of a wrong type.
+        InputError: A field is unknown, or a value has the wrong type.
     """
     known = {f.name: f for f in dataclasses.fields(Recipe)}
     values = {}
@@ -323,10 +323,10 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Args:
         recipe (Recipe): What to change.
-        settings (sequence of str): Values as Python literals; quotes around text may be missing.
+        settings (sequence of str): Values are Python literals; text may be without quotes.
 
     Raises:
-        InputError: No ``=``, an unknown key, or a value of a wrong type.
+        InputError: A setting has no ``=``, a key is unknown, or a value has the wrong type.
     """
     fields = {}
     for setting in settings:

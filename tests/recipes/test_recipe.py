@@ -10,6 +10,7 @@ from pfdet.errors import InputError
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.pfdet_2018 import TABLE1
+from pfdet.recipes.recipe import fields_that
 from pfdet.training import build
 from pfdet.training.transforms import Converter, TrainLoader
 
@@ -22,9 +23,9 @@ def differing(a, b):
 
 
 @pytest.mark.parametrize('scale', ['full', 'mini'])
-def test_a_row_of_table1_differs_from_the_one_above_as_its_words_say(scale):
+def test_each_row_of_table1_is_the_previous_one_plus_the_change_it_names(scale):
     rows = [recipes.at_size(r, scale) for r in TABLE1]
-    assert [differing(above, row) for above, row in zip(rows, rows[1:])] == [
+    assert [differing(previous, row) for previous, row in zip(rows, rows[1:])] == [
         {'min_size'},
         {'psp', 'head_bn'},
         {'schedule'},
@@ -40,7 +41,7 @@ LOSSES = [
     dataclasses.replace(recipes.find('mini'), name=loss, loss=loss)
     for loss in ('multi_label_softmax',)
 ]
-# Of the second paper's rows one of each loss, score and sampler; backbones are those above.
+# One row of Peng et al. (2020) for each loss, score and sampler; the backbones are tested above.
 OTHERS = [
     r
     for r in recipes.RECIPES.values()
@@ -63,14 +64,14 @@ def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
     before = {name: p.array.copy() for name, p in network.namedparams()}
     optimizer.update(chain, Converter(index.hierarchy)([load(order[i], i, 0) for i in range(2)]))
     moved = {name for name, p in network.namedparams() if (p.array != before[name]).any()}
-    # In two small images, box offsets and the coarsest outputs may have nothing to learn.
+    # Two small images may have nothing to learn for box offsets and the coarsest outputs.
     assert all(
         name.startswith(('/head/loc/', '/extractor/outer/')) for name in before.keys() - moved
     )
     assert all(np.isfinite(p.array).all() for p in network.params())
 
 
-def test_baseline_is_the_papers():
+def test_settings_of_the_baseline():
     r = recipes.find('table1-baseline')
     assert (r.base_lr, r.lr_batch_size) == (0.01, 8)
     assert r.epochs == 12 and [12 * s for s in r.steps] == [8, 11]
@@ -98,14 +99,14 @@ def test_mini_scale_changes_sizes_not_switches():
     assert not differing(full, mini) & switches
 
 
-def test_configurations_of_the_second_paper():
+def test_settings_of_peng_et_al():
     r = recipes.find('cs-table1-softmax')
     assert (r.min_size, r.max_size, r.epochs) == ((800, 800), 1333, 7)
     assert [7 * s for s in r.steps] == [4, 6] and r.base_lr / r.lr_batch_size == 0.00125
     assert differing(r, recipes.find('cs-table4-non-balance-7')) == {'backbone'}
 
 
-# What the two papers' tables compare: a row, the row it is held against, and what differs.
+# The comparisons of the papers' tables: a row, the row it is compared with, and what differs.
 @pytest.mark.parametrize(
     'row, against, field',
     [
@@ -196,3 +197,25 @@ def test_unknown_recipe_and_scale():
         recipes.find('table9')
     with pytest.raises(InputError, match='mini scale only'):
         recipes.find('mini', 'full')
+
+
+def test_every_field_is_described():
+    for field in dataclasses.fields(recipes.Recipe):
+        assert field.metadata['about'] and field.metadata['group'], field.name
+        assert f'{field.name} (' in recipes.Recipe.__doc__
+
+
+def test_fields_that_may_change():
+    """A field that only prediction uses may change in testing and on resuming."""
+    only_test = set(fields_that(trains=False, at_test=True))
+    assert {'score', 'test_size', 'nmw_thresh'} <= only_test
+    assert only_test <= set(fields_that(on_resume=True)) & set(fields_that(at_test=True))
+    for name in 'backbone', 'loss', 'sampler', 'base_lr':
+        assert name not in {*fields_that(at_test=True), *fields_that(on_resume=True)}
+
+
+def test_the_former_name_of_a_field_is_read():
+    mini = recipes.find('mini')
+    fields = recipes.to_dict(mini)
+    fields['scale'] = fields.pop('size')
+    assert recipes.from_dict(fields, 'recipe.json') == mini
