@@ -20,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from pfdet.errors import InputError
-from pfdet.evaluation.detections import Detections, detections_writer
-from pfdet.evaluation.detections_stream import (
+from pfdet.evaluation.detections import (
+    Detections,
+    detections_writer,
     images_without_detections,
+    read_model_classes,
     sorted_by_image,
-    told_classes,
 )
 from pfdet.inference.ensemble import SUPPRESSIONS, ensemble
 from pfdet.inference.ensemble_weights import label_space, model_weights
@@ -33,7 +34,7 @@ from pfdet.inference.ensemble_weights import label_space, model_weights
 def main() -> None:
     args = parse_arguments()
     started = time.perf_counter()
-    named = [told_classes(path) for path in args.detections]
+    named = [read_model_classes(path) for path in args.detections]
     classes = label_space(args.classes, named)
     weight = model_weights(args.detections, named, args.scores, classes, args.alpha)
     weight *= np.array(args.weights or [1.0] * len(weight))[:, None]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pfdet.boxes.iou import matched_ioa
-from pfdet.boxes.pairs import stable_argsort, score_keys
+from pfdet.boxes.pairs import score_keys, stable_argsort
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import GroundTruth
 from pfdet.evaluation.matching import best_matches

@@ -1,7 +1,11 @@
-"""Detections as columns, and their files."""
+"""Detections of a set of images, in memory and in files.
 
+Files are Parquet or CSV, described at :func:`detections_writer`. Submissions to Kaggle can be read,
+too. Files larger than memory are written and read block by block.
+"""
+
+import bisect
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,31 +14,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from pfdet.atomic_write import replace_when_done
+from pfdet.boxes.pairs import is_first
 from pfdet.errors import InputError
-from pfdet.evaluation.detections_table import (
+from pfdet.evaluation.detections_file import (
     CLASSES_KEY,
     COLUMNS,
     CORNERS,
     IMAGES_KEY,
     NUMBERS,
+    CSVWriter,
+    ParquetWriter,
+    bad_rows,
     is_parquet,
-    listed,
     open_parquet,
     read_csv,
-    where,
+    read_metadata_list,
+    row_location,
 )
 from pfdet.evaluation.prediction_strings import is_submission, read_submission
 from pfdet.openimages.classes import Classes
-
-_SCHEMA = pa.schema([(name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
-# Rows of a Parquet file that are written and read at once: some 4 MB.
-ROW_GROUP = 1 << 17
-# Coordinates this far out of [0, 1] are rounding, and are clipped.
-_ROUNDING = 1e-5
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Detections:
     """Detections in a set of images.
 
     Attributes:
-        image_ids (sequence of str): Every image predicted, each once, also those without a
-            detection.
+        image_ids (sequence of str): The predicted images, each once, including those without
+            detections.
         image (int32, :math:`(D,)`): Index into ``image_ids``.
         label (int32, :math:`(D,)`): Class.
-        score (float32, :math:`(D,)`): Higher is surer.
+        score (float32, :math:`(D,)`): Confidence.
         bbox (float32, :math:`(D, 4)`): ``(y_min, x_min, y_max, x_max)`` in [0, 1].
     """
 
@@ -59,18 +59,50 @@ class Detections:
     def __len__(self) -> int:
         return len(self.image)
 
+    def take(self, rows: np.ndarray) -> 'Detections':
+        """Select detections; the images stay the same.
+
+        Args:
+            rows (int or bool array): Indices, or a mask :math:`(D,)`.
+
+        Returns:
+            Detections: The selected ones, with the same ``image_ids``.
+        """
+        return Detections(
+            self.image_ids, self.image[rows], self.label[rows], self.score[rows], self.bbox[rows]
+        )
+
+    def slice_images(self, begin: int, end: int) -> 'Detections':
+        """Select a range of images and their detections.
+
+        Args:
+            begin, end (int): The range of indices into ``image_ids``. Detections must be sorted by
+                image.
+
+        Returns:
+            Detections: The images of the range.
+        """
+        low, high = np.searchsorted(self.image, [begin, end])
+        return Detections(
+            self.image_ids[begin:end],
+            self.image[low:high] - np.int32(begin),
+            self.label[low:high],
+            self.score[low:high],
+            self.bbox[low:high],
+        )
+
 
 def write_detections(path: str | os.PathLike, detections: Detections, classes: Classes) -> None:
-    """Write detections to a file: :func:`detections_writer` in one go.
+    """Write detections to a file, in the format of :func:`detections_writer`.
 
     Args:
-        path (path): Ends in ``.parquet`` or ``.csv``.
-        detections (Detections): What to write.
+        path (path): A name ending in ``.parquet`` or ``.csv``.
+        detections (Detections): The detections.
         classes (Classes): Gives the ``LabelName`` of each label.
 
     Raises:
-        InputError: If the name ends in something else.
-        ValueError: If a score is not finite or a box not in the image.
+        InputError: The name has another ending.
+        ValueError: A score is not finite, or a box is not inside the image.
     """
     with detections_writer(path, classes) as write:
         write(detections)
@@ -80,260 +112,278 @@ def write_detections(path: str | os.PathLike, detections: Detections, classes: C
 def detections_writer(
     path: str | os.PathLike, classes: Classes
 ) -> Iterator[Callable[[Detections], None]]:
-    """Write detections block by block to a file that pandas, polars and duckdb read.
+    """Write detections block by block to a file that pandas, polars and duckdb can read.
 
-    The columns are ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. Images without
-    detections are kept: in the metadata of a Parquet file under ``images_without_detections``;
-    in a CSV file as a row with nothing but the ``ImageID``. The metadata of a Parquet file also
-    has the MIDs that were asked for, under ``classes``: an ensemble goes by them.
+    The columns are ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. Images without detections
+    are recorded: in a Parquet file as a JSON list in the metadata ``images_without_detections``, in
+    a CSV file as a row with only the ``ImageID``. The metadata ``classes`` of a Parquet file lists
+    the MIDs of the model's classes, which ensembling needs.
 
-    In memory are a block and a row group. How the detections are cut into blocks makes no
-    difference to the file, which appears when the ``with`` statement ends without an exception.
+    Memory holds one block and one row group. The file does not depend on how the detections are
+    split into blocks. It appears when the ``with`` statement ends without an exception.
 
     Args:
-        path (path): Ends in ``.parquet`` or ``.csv``.
+        path (path): A name ending in ``.parquet`` or ``.csv``.
         classes (Classes): Gives the ``LabelName`` of each label.
 
     Yields:
-        callable: ``write(detections)``, for the detections of whole images, none of which was in
-        a block before. It raises :class:`ValueError` if a score is not finite or a box not in the
+        callable: ``write(detections)``, for all detections of images that were not in an earlier
+        block. It raises :class:`ValueError` if a score is not finite or a box is not inside the
         image.
 
     Raises:
-        InputError: If the name ends in something else.
+        InputError: The name has another ending.
     """
-    rows_of = _ParquetRows if is_parquet(path) else _CSVRows
+    writer_type = ParquetWriter if is_parquet(path) else CSVWriter
     with replace_when_done(path) as unfinished:
-        rows = rows_of(unfinished, classes)
+        writer = writer_type(unfinished, classes)
         try:
-            yield rows.write
-            rows.finish()
+            yield writer.write
+            writer.finish()
         finally:
-            rows.close()
-
-
-class _Rows:
-    # Gathers blocks to groups of rows, and the images that no row speaks of.
-
-    def __init__(self, path: Path, classes: Classes):
-        self.path = path
-        self.mids = pa.array(classes.mids, pa.string())
-        self.empty_ids: list[str] = []
-        self.waiting = _SCHEMA.empty_table()
-
-    def write(self, detections: Detections) -> None:
-        for column, wrong in _wrong_rows(
-            detections.score, detections.bbox, np.ones(len(detections), bool)
-        ):
-            raise ValueError(f'detection {wrong[0]}: {column}')
-        empty = np.ones(len(detections.image_ids), bool)
-        empty[detections.image] = False
-        self.empty_ids.extend(detections.image_ids[i] for i in np.flatnonzero(empty))
-        ids = pa.array(list(detections.image_ids), pa.string())
-        for begin in range(0, len(detections), ROW_GROUP):
-            rows = slice(begin, begin + ROW_GROUP)
-            bbox = np.clip(detections.bbox[rows], 0, 1).astype(np.float32)
-            block = pa.table(
-                [
-                    ids.take(pa.array(detections.image[rows])),
-                    self.mids.take(pa.array(detections.label[rows])),
-                    detections.score[rows].astype(np.float32),
-                    *(np.ascontiguousarray(bbox[:, k]) for k in (1, 3, 0, 2)),
-                ],
-                schema=_SCHEMA,
-            )
-            self.waiting = pa.concat_tables([self.waiting, block])
-            if self.waiting.num_rows >= ROW_GROUP:
-                self.write_group(self.waiting.slice(0, ROW_GROUP).combine_chunks())
-                self.waiting = self.waiting.slice(ROW_GROUP)
-
-    def finish(self) -> None:
-        if self.waiting.num_rows:
-            self.write_group(self.waiting.combine_chunks())
-
-
-class _ParquetRows(_Rows):
-    def __init__(self, path: Path, classes: Classes):
-        super().__init__(path, classes)
-        self.metadata = {CLASSES_KEY: json.dumps(list(classes.mids))}
-        self.file = self._open(path)
-
-    def _open(self, path: Path) -> pq.ParquetWriter:
-        # Strings that repeat are to be read as categories: they take far less memory.
-        category = pa.dictionary(pa.int32(), pa.string())
-        return pq.ParquetWriter(
-            path,
-            pa.schema(
-                [(f.name, category if f.type == pa.string() else f.type) for f in _SCHEMA],
-                self.metadata,
-            ),
-            compression='zstd',
-        )
-
-    def write_group(self, rows: pa.Table) -> None:
-        self.file.write_table(
-            pa.table(
-                [
-                    pc.dictionary_encode(column) if column.type == pa.string() else column
-                    for column in rows.columns
-                ],
-                schema=self.file.schema,
-            )
-        )
-
-    def finish(self) -> None:
-        super().finish()
-        empty = {IMAGES_KEY: json.dumps(self.empty_ids)}
-        if hasattr(self.file, 'add_key_value_metadata'):
-            self.file.add_key_value_metadata(empty)
-            return
-        # Before pyarrow 16 it takes a copy to add metadata to what is written.
-        self.file.close()
-        self.metadata.update(empty)
-        with replace_when_done(self.path) as copy:
-            self.file = self._open(copy)
-            with open(self.path, 'rb') as f:
-                whole = pq.ParquetFile(f)
-                for group in range(whole.num_row_groups):
-                    self.file.write_table(whole.read_row_group(group).cast(self.file.schema))
-            self.file.close()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class _CSVRows(_Rows):
-    def __init__(self, path: Path, classes: Classes):
-        super().__init__(path, classes)
-        self.file = pa.csv.CSVWriter(path, _SCHEMA)
-
-    def write_group(self, rows: pa.Table) -> None:
-        self.file.write_table(rows)
-
-    def finish(self) -> None:
-        super().finish()
-        if self.empty_ids:
-            self.write_group(
-                pa.table(
-                    [pa.array(self.empty_ids, pa.string())]
-                    + [pa.nulls(len(self.empty_ids), f.type) for f in list(_SCHEMA)[1:]],
-                    schema=_SCHEMA,
-                )
-            )
-
-    def close(self) -> None:
-        self.file.close()
+            writer.close()
 
 
 def read_detections(path: str | os.PathLike, classes: Classes) -> Detections:
-    """Read a Parquet or CSV file of detections, whoever wrote it, or a submission to Kaggle.
+    """Read a Parquet or CSV file of detections, or a submission to Kaggle.
 
-    Columns are found by name, in any order, among any others. A row that has nothing but an
-    ``ImageID`` says that the image was predicted. A CSV file that begins with the header
+    Columns are found by name. Their order does not matter, and other columns are ignored. A row
+    with only an ``ImageID`` records a predicted image. A CSV file with the header
     ``ImageId,PredictionString`` is read as a submission.
 
     Args:
-        path (path): Ends in ``.parquet`` or ``.csv``, as :func:`write_detections` writes.
+        path (path): A name ending in ``.parquet`` or ``.csv``.
         classes (Classes): The classes that may occur.
 
     Returns:
         Detections: Images sorted by id, detections in the order of the file.
 
     Raises:
-        InputError: If the file cannot be read or is cut off, lacks a column, or has a row
-            with an unknown class, a score that is no finite number, or a box outside [0, 1] or
-            whose corners are in the wrong order. The message names file and row.
+        InputError: The file cannot be read or is truncated, lacks a column, or has a row with an
+            unknown class, a score that is not finite, or a box outside [0, 1] or with its corners
+            in the wrong order. The message names file and row.
     """
-    more_ids = []
+    other_ids = []
     if is_parquet(path):
         with open_parquet(path) as file:
             table = file.read(columns=list(COLUMNS))
-            more_ids = listed(path, file, IMAGES_KEY) or []
+            other_ids = read_metadata_list(path, file, IMAGES_KEY) or []
     elif is_submission(path):
         table = read_submission(path, classes)
     else:
         table = read_csv(path)
-    rows = check_rows(path, table, classes)
+    rows = _check_rows(path, table, classes)
     # A dictionary may hold values that no row uses.
     used = np.unique(rows.image)
-    image_ids = sorted({rows.image_ids[i] for i in used}.union(more_ids))
-    place = {image_id: i for i, image_id in enumerate(image_ids)}
-    to_place = np.full(len(rows.image_ids), -1, np.int32)
-    to_place[used] = [place[rows.image_ids[i]] for i in used]
-    detected = np.flatnonzero(rows.label >= 0)
+    image_ids = sorted({rows.image_ids[i] for i in used.tolist()}.union(other_ids))
+    position = {image_id: i for i, image_id in enumerate(image_ids)}
+    to_position = np.full(len(rows.image_ids), -1, np.int32)
+    to_position[used] = [position[rows.image_ids[i]] for i in used.tolist()]
+    detected = rows.take(np.flatnonzero(rows.label >= 0))
     return Detections(
-        image_ids=image_ids,
-        image=to_place[rows.image[detected]],
-        label=rows.label[detected],
-        score=rows.score[detected],
-        bbox=rows.bbox[detected],
+        image_ids, to_position[detected.image], detected.label, detected.score, detected.bbox
     )
 
 
-def check_rows(
-    path: str | os.PathLike, table: pa.Table, classes: Classes, first_row: int = 0
-) -> Detections:
-    """Check rows of a file, and make arrays of them.
+def read_model_classes(path: str | os.PathLike) -> list[str] | None:
+    """Read which classes the model behind a file can detect.
 
     Args:
-        path (path): For messages.
-        table (pyarrow.Table): With the columns :data:`~pfdet.evaluation.detections_table.COLUMNS`.
-        classes (Classes): The classes that may occur.
-        first_row (int): The place in the file of the table's first row.
+        path (path): A file of detections.
 
     Returns:
-        Detections: One for each row, in order; the label is -1 where the row has nothing but an
-        image. ``image_ids`` are in no order, and may be more than the rows have.
+        list of str: MIDs, or :obj:`None` if the file does not list them.
 
     Raises:
-        InputError: As :func:`read_detections`.
+        InputError: The file cannot be read.
     """
-    image, ids = _codes(table.column('ImageID'))
-    label, mids = _codes(table.column('LabelName'))
+    if not is_parquet(path):
+        return None
+    with open_parquet(path) as file:
+        return read_metadata_list(path, file, CLASSES_KEY)
+
+
+def images_without_detections(path: str | os.PathLike) -> list[str]:
+    """Read which images of a Parquet file have no detections.
+
+    Args:
+        path (path): A Parquet file of detections.
+
+    Returns:
+        list of str: Image ids.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    with open_parquet(path) as file:
+        return read_metadata_list(path, file, IMAGES_KEY) or []
+
+
+def sorted_by_image(path: Path, classes: Classes, directory: Path) -> Path:
+    """Return a Parquet file whose rows are sorted by image, as :func:`blocks_of_images` needs.
+
+    Args:
+        path (path): A file of detections.
+        classes (Classes): The classes that may occur.
+        directory (path): Where a sorted copy goes. Making the copy loads the whole file.
+
+    Returns:
+        pathlib.Path: The file itself if it is Parquet and sorted, else the copy.
+
+    Raises:
+        InputError: The file cannot be read, or has a bad row and needs a copy.
+    """
+    if is_parquet(path) and _is_sorted(path):
+        return path
+    detections = read_detections(path, classes)
+    copy = directory / f'{path.stem}.parquet'
+    write_detections(copy, detections.take(np.argsort(detections.image, kind='stable')), classes)
+    return copy
+
+
+def _is_sorted(path: Path) -> bool:
+    last = ''
+    with open_parquet(path, in_batches=True) as file:
+        for batch in file.iter_batches(columns=['ImageID']):
+            ids = batch.column(0)
+            if ids.null_count:
+                # Reading the whole file will name the row.
+                return False
+            if not pa.types.is_dictionary(ids.type):
+                ids = ids.dictionary_encode()
+            code = ids.indices.to_numpy()
+            names = ids.dictionary.to_pylist()
+            runs = [last, *(names[c] for c in code[is_first(code)].tolist())]
+            # The rows of an image may be split between batches.
+            first = 1 if runs[1:2] == [last] else 0
+            if any(a >= b for a, b in zip(runs[first:], runs[first + 1 :])):
+                return False
+            last = runs[-1]
+    return True
+
+
+def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> Iterator[Detections]:
+    """Read a sorted file block by block, never splitting the detections of an image.
+
+    Args:
+        path (path): A Parquet file, sorted by image.
+        classes (Classes): The classes that may occur.
+        n_row (int): Number of rows read at a time. Memory holds more only where an image has more.
+
+    Yields:
+        Detections: Blocks of at least one image, in order of the image ids.
+
+    Raises:
+        InputError: The file cannot be read, or has a bad row.
+    """
+    rest = None
+    first_row = 0
+    with open_parquet(path, in_batches=True) as file:
+        for batch in file.iter_batches(n_row, columns=list(COLUMNS)):
+            rows = _check_rows(path, pa.Table.from_batches([batch]), classes, first_row)
+            first_row += batch.num_rows
+            # Dictionaries are not sorted and may hold values that no row uses.
+            first = is_first(rows.image)
+            block = Detections(
+                [rows.image_ids[c] for c in rows.image[first].tolist()],
+                (np.cumsum(first) - 1).astype(np.int32),
+                rows.label,
+                rows.score,
+                rows.bbox,
+            )
+            block = block if rest is None else _join_blocks(rest, block)
+            n_complete = len(block.image_ids) - 1
+            if n_complete > 0:
+                yield _without_empty_rows(block.slice_images(0, n_complete))
+                block = block.slice_images(n_complete, n_complete + 1)
+            rest = block if len(block.image_ids) else None
+    if rest is not None:
+        yield _without_empty_rows(rest)
+
+
+def aligned_blocks(streams: Sequence[Iterator[Detections]]) -> Iterator[list[Detections | None]]:
+    """Read several sorted files in step, range of images by range of images.
+
+    Args:
+        streams (sequence of iterators): Blocks of :func:`blocks_of_images`, one stream per file.
+
+    Yields:
+        list: For each stream its detections in a range of image ids, or :obj:`None` if it has none.
+        The ranges do not overlap and ascend.
+    """
+    blocks = [next(stream, None) for stream in streams]
+    while any(block is not None for block in blocks):
+        end = min(block.image_ids[-1] for block in blocks if block is not None)
+        taken: list[Detections | None] = [None] * len(blocks)
+        for k, block in enumerate(blocks):
+            if block is None:
+                continue
+            n_image = len(block.image_ids)
+            n = bisect.bisect_right(block.image_ids, end)
+            if n:
+                taken[k] = block.slice_images(0, n)
+                blocks[k] = (
+                    block.slice_images(n, n_image) if n < n_image else next(streams[k], None)
+                )
+        yield taken
+
+
+def _join_blocks(a: Detections, b: Detections) -> Detections:
+    # The first image of b may be the last image of a.
+    shared = bool(b.image_ids) and a.image_ids[-1] == b.image_ids[0]
+    shift = len(a.image_ids) - shared
+    label, score, bbox = (
+        np.concatenate([getattr(a, name), getattr(b, name)]) for name in ('label', 'score', 'bbox')
+    )
+    return Detections(
+        [*a.image_ids, *b.image_ids[shared:]],
+        np.concatenate([a.image, b.image + np.int32(shift)]),
+        label,
+        score,
+        bbox,
+    )
+
+
+def _without_empty_rows(rows: Detections) -> Detections:
+    # Rows with only an image id are not detections; their images are in image_ids.
+    keep = rows.label >= 0
+    return rows if keep.all() else rows.take(keep)
+
+
+def _check_rows(
+    path: str | os.PathLike, table: pa.Table, classes: Classes, first_row: int = 0
+) -> Detections:
+    # One detection per row, in order. The label is -1 where a row has only an image id. The image
+    # ids are not sorted and may include ids that no row uses. first_row is the index in the file of
+    # the table's first row, for messages.
+    image, ids = _dictionary_codes(table.column('ImageID'))
+    label, mids = _dictionary_codes(table.column('LabelName'))
     numbers = {name: _to_float(table.column(name)) for name in NUMBERS}
 
     bad = np.flatnonzero((image < 0) | np.array([not i for i in ids] + [False])[image])
     if len(bad):
         raise InputError(
-            f'{where(path, first_row + bad[0])}: no ImageID; expected the id of an image'
+            f'{row_location(path, first_row + bad[0])}: no ImageID; expected the id of an image'
         )
-    says_nothing = label < 0
+    has_detection = label >= 0
     for values in numbers.values():
-        says_nothing &= np.isnan(values)
+        has_detection |= ~np.isnan(values)
     class_of = np.array([classes.ids.get(mid, -1) for mid in mids] + [-1], np.int32)
-    bad = np.flatnonzero((class_of[label] < 0) & ~says_nothing)
+    bad = np.flatnonzero((class_of[label] < 0) & has_detection)
     if len(bad):
         mid = mids[label[bad[0]]] if label[bad[0]] >= 0 else ''
         raise InputError(
-            f'{where(path, first_row + bad[0])}: LabelName {mid!r} is not one of the '
+            f'{row_location(path, first_row + bad[0])}: LabelName {mid!r} is not one of the '
             f'{len(classes)} classes; expected one such as {classes.mids[0]}'
         )
     bbox = np.stack([numbers[name] for name in CORNERS], axis=1)
-    for what, wrong in _wrong_rows(numbers['Score'], bbox, ~says_nothing):
-        raise InputError(f'{where(path, first_row + wrong[0])}: {what}')
+    for problem, rows in bad_rows(numbers['Score'], bbox, has_detection):
+        raise InputError(f'{row_location(path, first_row + rows[0])}: {problem}')
     return Detections(ids, image, class_of[label], numbers['Score'], np.clip(bbox, 0, 1))
 
 
-def _wrong_rows(
-    score: np.ndarray, bbox: np.ndarray, judged: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    # What is wrong, in words for the first row, and all the rows where it is.
-    def problem(wrong: np.ndarray, what: str) -> Iterator[tuple[str, np.ndarray]]:
-        rows = np.flatnonzero(wrong & judged)
-        if len(rows):
-            box = ', '.join(f'{name} {x:.6g}' for name, x in zip(CORNERS, bbox[rows[0]]))
-            yield what.format(score=score[rows[0]], box=box), rows
-
-    yield from problem(~np.isfinite(score), 'Score is {score}; expected a finite number')
-    # Not inside rather than outside, so that NaN is caught.
-    inside = ((bbox >= -_ROUNDING) & (bbox <= 1 + _ROUNDING)).all(axis=1)
-    yield from problem(~inside, 'box ({box}); expected numbers from 0 to 1')
-    ordered = (bbox[:, :2] <= bbox[:, 2:]).all(axis=1)
-    yield from problem(~ordered, 'box ({box}); expected YMin <= YMax and XMin <= XMax')
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    # Index of each row's string in a list of strings; -1 for null.
+def _dictionary_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    # For each row an index into a list of strings, -1 for null; and the list.
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
     if column.num_chunks == 0:

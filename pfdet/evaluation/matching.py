@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pfdet.boxes.iou import matched_ioa, matched_iou
-from pfdet.boxes.pairs import blocks, is_first, stable_argsort, rows_of_pairs
+from pfdet.boxes.pairs import blocks, is_first, rows_of_pairs, stable_argsort
 
 
 def best_matches(

@@ -12,8 +12,7 @@ import numpy as np
 
 from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.boxes.nmw import non_maximum_weighted
-from pfdet.evaluation.detections import Detections
-from pfdet.evaluation.detections_stream import blocks_of_images, side_by_side
+from pfdet.evaluation.detections import Detections, aligned_blocks, blocks_of_images
 from pfdet.openimages.classes import Classes
 
 SUPPRESSIONS = {'nmw': non_maximum_weighted, 'nms': non_maximum_suppression}
@@ -38,7 +37,7 @@ def ensemble(
 
     Args:
         paths (sequence of paths): Parquet files, sorted by image; see
-            :func:`~pfdet.evaluation.detections_stream.sorted_by_image`.
+            :func:`~pfdet.evaluation.detections.sorted_by_image`.
         classes (Classes): The classes of all.
         weight (array): Of each model and class, :math:`(M, C)`, for the scores; detections with
             the weight 0 are left out.
@@ -57,7 +56,7 @@ def ensemble(
     suppress = SUPPRESSIONS[suppression]
     n_row = max(rows_at_once // len(paths), _ROWS_OF_A_FILE)
     streams = [blocks_of_images(path, classes, n_row) for path in paths]
-    for blocks in side_by_side(streams):
+    for blocks in aligned_blocks(streams):
         both = _concatenated(blocks, weight, score_thresh)
         bbox, score, key = suppress(
             both.bbox,

@@ -87,7 +87,7 @@ def model_weights(
     Args:
         detections (sequence of paths): Of each model, for messages.
         told (sequence): The MIDs of each model as
-            :func:`~pfdet.evaluation.detections_stream.told_classes` finds them.
+            :func:`~pfdet.evaluation.detections.read_model_classes` finds them.
         scores (sequence of paths): ``score.json`` of each model, or :obj:`None` for weights of 1.
         classes (Classes): The classes of all.
         alpha (float): See :func:`class_weights`.

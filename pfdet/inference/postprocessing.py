@@ -1,7 +1,7 @@
 """From the network's boxes and scores to detections."""
 
-from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.boxes.arrays import array_module
+from pfdet.boxes.nmw import non_maximum_weighted
 
 
 def select(bbox, score, score_thresh: float, nmw_thresh: float, max_per_image: int) -> tuple:

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pfdet.errors import InputError
-from pfdet.evaluation.detections import COLUMNS, Detections, read_detections, write_detections
+from pfdet.evaluation.detections import Detections, read_detections, write_detections
+from pfdet.evaluation.detections_file import COLUMNS
 from pfdet.openimages.classes import Classes
 
 _CLASSES = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))

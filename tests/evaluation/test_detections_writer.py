@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pfdet.evaluation import detections as module
+from pfdet.evaluation import detections_file
 from pfdet.evaluation.detections import (
     Detections,
     detections_writer,
@@ -45,7 +45,7 @@ def of_images(detections, begin, end):
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
 def test_blocks_make_no_difference(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(module, 'ROW_GROUP', 16)
+    monkeypatch.setattr(detections_file, 'ROW_GROUP', 16)
     whole = made()
     write_detections(tmp_path / f'whole{suffix}', whole, CLASSES)
     for name, ends in ('one', range(1, 41)), ('some', [0, 1, 7, 30, 31, 40]):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pfdet.errors import run_command
-from pfdet.evaluation.detections_table import COLUMNS
+from pfdet.evaluation.detections_file import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = '/m/a,A\n/m/b,B\n'

@@ -12,9 +12,15 @@ import pytest
 
 from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.boxes.nmw import non_maximum_weighted
-from pfdet.evaluation import detections as detections_module
-from pfdet.evaluation.detections import Detections, read_detections, write_detections
-from pfdet.evaluation.detections_stream import blocks_of_images, side_by_side, sorted_by_image
+from pfdet.evaluation import detections_file
+from pfdet.evaluation.detections import (
+    Detections,
+    aligned_blocks,
+    blocks_of_images,
+    read_detections,
+    sorted_by_image,
+    write_detections,
+)
 from pfdet.inference.ensemble import ensemble
 from pfdet.openimages.classes import Classes
 
@@ -42,7 +48,7 @@ def made(seed, n_image=30, most=20):
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """Four models' detections, and their files, of many small row groups."""
-    monkeypatch.setattr(detections_module, 'ROW_GROUP', 50)
+    monkeypatch.setattr(detections_file, 'ROW_GROUP', 50)
     models = [made(seed) for seed in range(4)]
     paths = []
     for k, model in enumerate(models):
@@ -85,7 +91,7 @@ def test_reading_by_blocks(models, n_row):
 
 def test_side_by_side(models):
     seen = []
-    for blocks in side_by_side([blocks_of_images(path, CLASSES, 60) for path in models[1]]):
+    for blocks in aligned_blocks([blocks_of_images(path, CLASSES, 60) for path in models[1]]):
         here = set().union(*(block.image_ids for block in blocks if block is not None))
         assert not seen or min(here) > max(seen)
         seen.extend(sorted(here))
@@ -231,5 +237,7 @@ def test_bad_input_of_the_command(models, tmp_path):
     refused('--detections', path, '--classes', tmp_path / 'classes.csv', says="knows '/m/b'")
     (tmp_path / 's.json').write_text('{}')
     refused('--detections', path, '--scores', tmp_path / 's.json', says='s.json: expected scores')
-    refused('--detections', path, path, '--scores', tmp_path / 's.json', says='1 values for 2 files')
+    refused(
+        '--detections', path, path, '--scores', tmp_path / 's.json', says='1 values for 2 files'
+    )
     refused('--detections', path, '--alpha', 2, says='--alpha 2.0: expected')

@@ -1,0 +1,377 @@
+"""The Parquet and CSV formats of detections: opening, checking and writing rows.
+
+:mod:`pfdet.evaluation.detections` reads and writes whole files and blocks of images with these.
+"""
+
+import abc
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pfdet.atomic_write import replace_when_done
+from pfdet.errors import InputError
+from pfdet.openimages.classes import Classes
+
+if TYPE_CHECKING:
+    from pfdet.evaluation.detections import Detections
+
+COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
+CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
+NUMBERS = ('Score', *CORNERS)
+# Keys of a Parquet file's metadata. Each value is a JSON list of strings: the ids of images without
+# detections, and the MIDs of the model's classes.
+IMAGES_KEY = b'images_without_detections'
+CLASSES_KEY = b'classes'
+# Rows of a Parquet row group, about 4 MB.
+ROW_GROUP = 1 << 17
+_SCHEMA = pa.schema([(name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
+_BUFFER = 1 << 16
+# Coordinates outside [0, 1] by at most this much are rounding errors and are clipped.
+_ROUNDING = 1e-5
+
+
+def is_parquet(path: str | os.PathLike) -> bool:
+    """Whether the file name ends in ``.parquet`` rather than ``.csv``.
+
+    Raises:
+        InputError: It ends in neither.
+    """
+    suffix = Path(path).suffix
+    if suffix not in ('.parquet', '.csv'):
+        raise InputError(f'{path}: expected a file of detections named .parquet or .csv')
+    return suffix == '.parquet'
+
+
+@contextlib.contextmanager
+def open_parquet(path: str | os.PathLike, in_batches: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of detections and check its columns.
+
+    Args:
+        path (path): The file.
+        in_batches (bool): Optimize for ``iter_batches``: buffers take about 8 MB instead of several
+            row groups.
+
+    Yields:
+        pyarrow.parquet.ParquetFile: The file, with all columns in the right types.
+
+    Raises:
+        InputError: The file cannot be read, on opening or inside the ``with`` statement, or its
+            columns are wrong.
+    """
+    try:
+        # Given a name, pyarrow would look for a partitioned data set.
+        with open(path, 'rb') as f:
+            file = pq.ParquetFile(
+                f,
+                read_dictionary=['ImageID', 'LabelName'],
+                pre_buffer=not in_batches,
+                buffer_size=_BUFFER if in_batches else 0,
+            )
+            _check_columns(path, file.schema_arrow.names)
+            _check_types(path, file.schema_arrow)
+            yield file
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise InputError(
+            f'{path}: cannot read the detections: {_one_line(e)}; expected a complete Parquet file'
+        ) from e
+
+
+def _check_types(path: str | os.PathLike, schema: pa.Schema) -> None:
+    for name in COLUMNS:
+        type_ = schema.field(name).type
+        if pa.types.is_dictionary(type_):
+            type_ = type_.value_type
+        if name in NUMBERS:
+            valid = pa.types.is_floating(type_) or pa.types.is_integer(type_)
+        else:
+            valid = pa.types.is_string(type_) or pa.types.is_large_string(type_)
+        if not valid and not pa.types.is_null(type_):
+            expected = 'numbers' if name in NUMBERS else 'strings'
+            raise InputError(f'{path}: column {name} holds {type_}; expected {expected}')
+
+
+def _check_columns(path: str | os.PathLike, names: Sequence[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise InputError(
+            f'{path}: no column {", ".join(missing)}; expected {",".join(COLUMNS)}, found '
+            f'{",".join(names)[:120]}'
+        )
+    repeated = [name for name in COLUMNS if list(names).count(name) > 1]
+    if repeated:
+        raise InputError(f'{path}: column {repeated[0]} occurs twice; expected every column once')
+
+
+def read_metadata_list(
+    path: str | os.PathLike, file: pq.ParquetFile, key: bytes
+) -> list[str] | None:
+    """Read a list of strings from the metadata of a Parquet file.
+
+    Args:
+        path (path): The name of the file, for messages.
+        file (pyarrow.parquet.ParquetFile): The open file.
+        key (bytes): :data:`IMAGES_KEY` or :data:`CLASSES_KEY`.
+
+    Returns:
+        list of str: The list, or :obj:`None` if the metadata lacks the key.
+
+    Raises:
+        InputError: The value is not a list of strings.
+    """
+    text = (file.metadata.metadata or {}).get(key)
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or not all(isinstance(i, str) and i for i in values):
+        raise InputError(f'{path}: expected its metadata {key.decode()} to be a list of strings')
+    return values
+
+
+def read_csv(path: str | os.PathLike) -> pa.Table:
+    """Read a CSV file of detections.
+
+    Args:
+        path (path): The file.
+
+    Returns:
+        pyarrow.Table: The columns :data:`COLUMNS`, with null for empty fields.
+
+    Raises:
+        InputError: The file cannot be read, lacks a column, or has a line with a wrong number of
+            fields or an invalid number.
+    """
+    types = {name: pa.float32() if name in NUMBERS else pa.string() for name in COLUMNS}
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as f:
+            _check_columns(path, next(csv.reader(f), []))
+        return pa.csv.read_csv(
+            path,
+            convert_options=pa.csv.ConvertOptions(
+                column_types=types,
+                null_values=[''],
+                strings_can_be_null=True,
+                include_columns=list(COLUMNS),
+            ),
+        )
+    except pa.ArrowException as e:
+        _raise_for_first_bad_line(path)
+        raise InputError(f'{path}: cannot read the detections: {_one_line(e)}') from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f'{path}: cannot read the detections: {_one_line(e)}') from e
+
+
+def _raise_for_first_bad_line(path: str | os.PathLike) -> None:
+    # pyarrow does not name the line that it rejects. This slow second pass does.
+    for number, row, header in _csv_lines(path):
+        if len(row) != len(header):
+            raise InputError(
+                f'{path}, line {number}: {len(row)} fields; expected {len(header)} as in the header'
+            )
+        for name in NUMBERS:
+            value = row[header.index(name)]
+            try:
+                float(value or 'nan')
+            except ValueError as e:
+                raise InputError(
+                    f'{path}, line {number}: {name} is {value[:60]!r}; expected a number'
+                ) from e
+
+
+def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str], list[str]]]:
+    with open(path, encoding='utf-8-sig', errors='replace', newline='') as f:
+        reader = csv.reader(f)
+        header = next(reader)
+        for row in reader:
+            if row:
+                yield reader.line_num, row, header
+
+
+def row_location(path: str | os.PathLike, row: int) -> str:
+    """Name the place of a row, counted from 0, for messages: file and line, or file and row."""
+    if not is_parquet(path):
+        for i, (number, _, _) in enumerate(_csv_lines(path)):
+            if i == row:
+                return f'{path}, line {number}'
+    return f'{path}, row {row + 1}'
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ' '.join(text.split())[:200]
+
+
+def bad_rows(
+    score: np.ndarray, bbox: np.ndarray, checked: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Find rows with an invalid score or box.
+
+    Args:
+        score (float array): :math:`(D,)`.
+        bbox (float array): :math:`(D, 4)`.
+        checked (bool array): The rows to check, :math:`(D,)`.
+
+    Yields:
+        tuple: For each kind of problem that occurs, a message about the first bad row, and the
+        indices of all bad rows.
+    """
+
+    def problem(is_bad: Any, message: str) -> Iterator[tuple[str, np.ndarray]]:
+        rows = np.flatnonzero(is_bad & checked)
+        if len(rows):
+            box = ', '.join(f'{name} {x:.6g}' for name, x in zip(CORNERS, bbox[rows[0]]))
+            yield message.format(score=score[rows[0]], box=box), rows
+
+    yield from problem(~np.isfinite(score), 'Score is {score}; expected a finite number')
+    # "Not inside" rather than "outside", so that NaN is found.
+    inside = ((bbox >= -_ROUNDING) & (bbox <= 1 + _ROUNDING)).all(axis=1)
+    yield from problem(~inside, 'box ({box}); expected numbers from 0 to 1')
+    ordered = (bbox[:, :2] <= bbox[:, 2:]).all(axis=1)
+    yield from problem(~ordered, 'box ({box}); expected YMin <= YMax and XMin <= XMax')
+
+
+class RowWriter(abc.ABC):
+    """Writes detections to a file in row groups of :data:`ROW_GROUP` rows.
+
+    Images without detections are recorded as :func:`~pfdet.evaluation.detections.detections_writer`
+    describes.
+
+    Args:
+        path (path): The file.
+        classes (Classes): Gives the ``LabelName`` of each label.
+    """
+
+    file: Any
+
+    def __init__(self, path: Path, classes: Classes):
+        self.path = path
+        self.mids = pa.array(classes.mids, pa.string())
+        self.empty_ids: list[str] = []
+        self.buffered = _SCHEMA.empty_table()
+
+    def write(self, detections: 'Detections') -> None:
+        """Write the detections of images that were not written before.
+
+        Raises:
+            ValueError: A score is not finite, or a box is not inside the image.
+        """
+        for problem, rows in bad_rows(
+            detections.score, detections.bbox, np.ones(len(detections), bool)
+        ):
+            raise ValueError(f'detection {rows[0]}: {problem}')
+        empty = np.ones(len(detections.image_ids), bool)
+        empty[detections.image] = False
+        self.empty_ids.extend(detections.image_ids[i] for i in np.flatnonzero(empty).tolist())
+        ids = pa.array(list(detections.image_ids), pa.string())
+        for begin in range(0, len(detections), ROW_GROUP):
+            block = slice(begin, begin + ROW_GROUP)
+            bbox = np.clip(detections.bbox[block], 0, 1).astype(np.float32)
+            table = pa.table(
+                [
+                    ids.take(pa.array(detections.image[block])),
+                    self.mids.take(pa.array(detections.label[block])),
+                    detections.score[block].astype(np.float32),
+                    *(np.ascontiguousarray(bbox[:, k]) for k in (1, 3, 0, 2)),
+                ],
+                schema=_SCHEMA,
+            )
+            self.buffered = pa.concat_tables([self.buffered, table])
+            if self.buffered.num_rows >= ROW_GROUP:
+                self.write_group(self.buffered.slice(0, ROW_GROUP).combine_chunks())
+                self.buffered = self.buffered.slice(ROW_GROUP)
+
+    def finish(self) -> None:
+        """Write the buffered rows and the ids of the images without detections."""
+        if self.buffered.num_rows:
+            self.write_group(self.buffered.combine_chunks())
+
+    @abc.abstractmethod
+    def write_group(self, rows: pa.Table) -> None:
+        """Write a row group."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class ParquetWriter(RowWriter):
+    """:class:`RowWriter` of Parquet files; image ids and class names are dictionary-encoded."""
+
+    def __init__(self, path: Path, classes: Classes):
+        super().__init__(path, classes)
+        self.metadata: dict[bytes, str] = {CLASSES_KEY: json.dumps(list(classes.mids))}
+        self.file = self._open(path)
+
+    def _open(self, path: Path) -> pq.ParquetWriter:
+        # Dictionary types make readers use categories, which take far less memory than strings.
+        category = pa.dictionary(pa.int32(), pa.string())
+        return pq.ParquetWriter(
+            path,
+            pa.schema(
+                [(f.name, category if f.type == pa.string() else f.type) for f in _SCHEMA],
+                self.metadata,
+            ),
+            compression='zstd',
+        )
+
+    def write_group(self, rows: pa.Table) -> None:
+        self.file.write_table(
+            pa.table(
+                [
+                    pc.dictionary_encode(column) if column.type == pa.string() else column
+                    for column in rows.columns
+                ],
+                schema=self.file.schema,
+            )
+        )
+
+    def finish(self) -> None:
+        super().finish()
+        empty = {IMAGES_KEY: json.dumps(self.empty_ids)}
+        if hasattr(self.file, 'add_key_value_metadata'):
+            self.file.add_key_value_metadata(empty)
+            return
+        # Before pyarrow 16, adding metadata requires a copy of the file.
+        self.file.close()
+        self.metadata.update(empty)
+        with replace_when_done(self.path) as copy:
+            self.file = self._open(copy)
+            with open(self.path, 'rb') as f:
+                written = pq.ParquetFile(f)
+                for group in range(written.num_row_groups):
+                    self.file.write_table(written.read_row_group(group).cast(self.file.schema))
+            self.file.close()
+
+
+class CSVWriter(RowWriter):
+    """:class:`RowWriter` of CSV files."""
+
+    def __init__(self, path: Path, classes: Classes):
+        super().__init__(path, classes)
+        self.file = pa.csv.CSVWriter(path, _SCHEMA)
+
+    def write_group(self, rows: pa.Table) -> None:
+        self.file.write_table(rows)
+
+    def finish(self) -> None:
+        super().finish()
+        if self.empty_ids:
+            self.write_group(
+                pa.table(
+                    [pa.array(self.empty_ids, pa.string())]
+                    + [pa.nulls(len(self.empty_ids), f.type) for f in list(_SCHEMA)[1:]],
+                    schema=_SCHEMA,
+                )
+            )
