@@ -106,16 +106,23 @@ def _mini_size() -> str:
 
 
 def _all_fields() -> str:
-    defaults = [
-        f'| `{field.name}` | `{_value(field.default)}` |'
-        for field in dataclasses.fields(Recipe)
-        if field.name not in _NAMES
+    parts = [
+        'Defaults are the baseline of PFDet\'s Table 1. "At test" fields can be changed for a '
+        'trained model, by `pfdet predict --set`; "on resume" fields when a run is resumed.'
     ]
-    return (
-        'The meaning of each field is in {py:class}`pfdet.recipes.recipe.Recipe`. The defaults are '
-        "the baseline of PFDet's Table 1.\n\n| field | default |\n| --- | --- |\n"
-        + '\n'.join(defaults)
-    )
+    groups: dict[str, list[str]] = {}
+    for field in dataclasses.fields(Recipe):
+        if field.name not in _NAMES:
+            group = groups.setdefault(field.metadata['group'], [])
+            changes = [name for name in ('at_test', 'on_resume') if field.metadata[name]]
+            group.append(
+                f'| `{field.name}` | `{_value(field.default)}` | {field.metadata["about"]} '
+                f'| {", ".join(changes).replace("_", " ")} |'
+            )
+    for name, rows in groups.items():
+        header = '| field | default | meaning | may change |\n| --- | --- | --- | --- |'
+        parts.append(f'### {name[0].upper()}{name[1:]}\n\n{header}\n' + '\n'.join(rows))
+    return '\n\n'.join(parts)
 
 
 def commands_page(root: Path) -> str:
