@@ -8,11 +8,11 @@ continues the run, on any number of ranks. Status 2 is an error of one line, and
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from pfdet import recipes
+from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_options import RunOptions, add_options, options_of
@@ -31,11 +31,7 @@ def main() -> int | None:
     if args.dry_run is not None:
         preview(recipe, options, args)
         return None
-    if args.train_index is None:
-        raise InputError(
-            'no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX; python -m '
-            'pfdet.openimages.build_index makes an index (see README.md, "Real Open Images")'
-        )
+    check_index(args, 'train')
     if args.out is None:
         raise InputError('no directory for the results: give --out DIR')
     if recipe.init in recipes.RECIPES and options.init is None:
@@ -136,32 +132,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('--recipe', default=recipes.DEFAULT, help='configuration to train (default: %(default)s)')
-    add(
-        '--scale',
-        choices=('full', 'mini'),
-        help="the paper's size, or one for two CPU cores (default: the recipe's own)",
-    )
-    add(
-        '--train-index',
-        type=Path,
-        default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
-    )
-    add(
-        '--val-index',
-        type=Path,
-        default=os.environ.get('PFDET_VAL_INDEX'),
-        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)',
-    )
+    add_recipe_size(parser)
+    add_index(parser, 'train')
+    add_index(parser, 'val')
     add('--out', type=Path, help='directory for weights, log, scores and snapshots')
-    add(
-        '--set',
-        nargs='*',
-        default=[],
-        action='extend',
-        metavar='KEY=VALUE',
-        help='replace fields of the recipe (see --show)',
-    )
+    add_settings(parser)
     add_options(parser)
     add('--list', action='store_true', help='list the recipes and exit')
     add('--show', action='store_true', help='print the resolved recipe and exit')

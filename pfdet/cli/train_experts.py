@@ -10,11 +10,11 @@ for the expert's own classes.
 """
 
 import argparse
-import os
 import re
 from pathlib import Path
 
 from pfdet import recipes
+from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
 from pfdet.training.run_options import add_options, options_of
 
@@ -27,8 +27,7 @@ def main() -> int:
             f'--recipe {args.recipe}: not a recipe of experts; expected one of '
             + ', '.join(r for r in recipes.RECIPES if r.startswith('expert-'))
         )
-    if args.train_index is None:
-        raise InputError('no training set: give --train-index INDEX or set $PFDET_TRAIN_INDEX')
+    check_index(args, 'train')
     first, last = class_range(args.class_range)
     options = options_of(args)
 
@@ -75,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('--recipe', default='expert-class10', help='default: %(default)s')
-    add('--scale', choices=('full', 'mini'), help="default: the recipe's own")
+    add_recipe_size(parser)
     add(
         '--init',
         type=Path,
@@ -83,12 +82,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar='MODEL.npz',
         help='weights of the full model, with its recipe.json in the same directory',
     )
-    add(
-        '--train-index',
-        type=Path,
-        default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
-    )
+    add_index(parser, 'train')
     add('--out', type=Path, required=True, help='directory of the experts')
     add(
         '--class-range',
@@ -110,14 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar='N',
         help='ranks that train an expert together (default: %(default)s)',
     )
-    add(
-        '--set',
-        nargs='*',
-        default=[],
-        action='extend',
-        metavar='KEY=VALUE',
-        help='replace fields of the recipe, such as expert_head=cut',
-    )
+    add_settings(parser)
     add_options(
         parser,
         'seed',

@@ -7,10 +7,10 @@ Run again, it resumes. Rows with the same training are trained once.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from pfdet import recipes
+from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
 
 
@@ -22,10 +22,8 @@ def main() -> None:
     for name in args.rows or ():
         if name not in names:
             raise InputError(f'--rows {name}: expected rows of {args.table}: {", ".join(names)}')
-    for flag in ('train_index', 'val_index'):
-        if getattr(args, flag) is None:
-            name = flag.replace('_', '-')
-            raise InputError(f'give --{name} INDEX or set $PFDET_{flag.upper()}')
+    check_index(args, 'train')
+    check_index(args, 'val')
 
     from pfdet.subprocesses import flags, run_pfdet
     from pfdet.training.table_runs import Rows
@@ -44,19 +42,9 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add('--table', required=True, metavar='KEY', help=f'one of {", ".join(recipes.TABLES)}')
     add('--rows', nargs='+', metavar='RECIPE', help='some of its rows (default: all)')
-    add('--scale', choices=('full', 'mini'), default='full', help='default: %(default)s')
-    add(
-        '--train-index',
-        type=Path,
-        default=os.environ.get('PFDET_TRAIN_INDEX'),
-        help='annotation index of the training set (default: $PFDET_TRAIN_INDEX)',
-    )
-    add(
-        '--val-index',
-        type=Path,
-        default=os.environ.get('PFDET_VAL_INDEX'),
-        help='annotation index of the validation set (default: $PFDET_VAL_INDEX)',
-    )
+    add_recipe_size(parser, 'full')
+    add_index(parser, 'train')
+    add_index(parser, 'val')
     add('--out', type=Path, required=True, help='directory of the runs: OUT/RECIPE/seedS')
     add(
         '--seeds',
@@ -66,12 +54,5 @@ def parse_arguments() -> argparse.Namespace:
         help='seeds to train each row with (default: 0)',
     )
     add('--ranks', type=int, default=2, help='MPI ranks on this machine (default: %(default)s)')
-    add(
-        '--set',
-        nargs='*',
-        default=[],
-        action='extend',
-        metavar='KEY=VALUE',
-        help='replace fields of all rows, such as epochs=2',
-    )
+    add_settings(parser)
     return parser.parse_args()

@@ -69,7 +69,7 @@ def test_rows_are_trained_scored_and_compared(small_world, tmp_path, monkeypatch
     [
         (['--table', 'table9'], '--table table9: expected one of table1'),
         (['--table', 'table1', '--rows', 'cs-table1-softmax'], 'expected rows of table1: '),
-        (['--table', 'table1'], r'give --train-index INDEX or set $PFDET_TRAIN_INDEX'),
+        (['--table', 'table1'], 'give --train-index INDEX or set $PFDET_TRAIN_INDEX'),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
