@@ -1,18 +1,21 @@
-# make quickstart    set up, then run the whole way through once: data, training, prediction, report
+# make quickstart    set up, then run all steps once: data, training, prediction, report
 # make test          set up, then run the tests
-# make study         set up, then try the papers' claims at mini scale (hours; it can be interrupted)
+# make coverage      set up, then run the tests and print their coverage
+# make typecheck     set up, then check the types
+# make lint          set up, then check the style
+# make docs          set up, then build the documentation in build/docs
+# make study         set up, then test the papers' claims at mini scale (hours; it can be interrupted)
 # make row ROW=NAME  set up, then run one row of one table at mini scale (minutes)
 # make test-kernels  set up, then run the tests with the matrix kernels of several processors
 # make test-load     set up, then run the tests three times beside two busy processes
-# make lint          set up, then check the style
 # make setup         only build the environment, in .venv
-# make clean         remove the environment and everything else that was built
+# make clean         remove the environment and all other build products
 #
-# PYTHON=python3.12                      the interpreter to build the environment with
+# PYTHON=python3.12                      the interpreter of the environment
 # CONSTRAINTS=constraints-oldest.txt     the versions to install
 # EXTRAS=dev,cuda12                      the extras of setup.py to install
-# VENV=DIR                               where the environment goes
-# QUICKSTART_FLAGS=... STUDY_FLAGS=... TEST_FLAGS=...    passed on
+# VENV=DIR                               the folder of the environment
+# QUICKSTART_FLAGS=... STUDY_FLAGS=... TEST_FLAGS=...    arguments passed on
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -23,12 +26,11 @@ STUDY_FLAGS ?=
 ROW ?= cs-table1-concurrent-balanced
 TEST_FLAGS ?=
 
-# pyenv's python3.13 does not run where that version is installed but not active: ask for its place.
+# pyenv's shim of python3.13 fails if that version is installed but not active: ask for its path.
 FOUND := $(shell if $(PYTHON) -c '' 2>/dev/null; then echo '$(PYTHON)'; else \
     version=$$(pyenv whence '$(PYTHON)' 2>/dev/null | tail -n 1) && test -n "$$version" && \
     echo "$$(pyenv prefix "$$version")/bin/$(PYTHON)"; fi)
-# Should it be the python of a virtual environment, say of an activated .venv, this is the one that
-# the environment was made with.
+# If that is the python of a virtual environment, such as an activated .venv: its base interpreter.
 INTERPRETER := $(shell '$(FOUND)' -c 'import sys; \
     print(getattr(sys, "_base_executable", sys.executable))' 2>/dev/null)
 IDENTITY := $(shell '$(INTERPRETER)' -c 'import os, sys; \
@@ -36,12 +38,12 @@ IDENTITY := $(shell '$(INTERPRETER)' -c 'import os, sys; \
 CONTENTS := $(shell cat setup.py '$(CONSTRAINTS)' 2>/dev/null | cksum | tr -dc 0-9)
 PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS)' | cksum | tr -dc 0-9)
 
-# The last thing that set-up makes. Its name holds what the environment was made from: whatever
-# changes, or was not finished, is built again from nothing.
+# The last file that set-up writes. Its name identifies what the environment was built from: if that
+# changes, or a set-up is interrupted, the environment is built again from scratch.
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
-.PHONY: help setup quickstart study row test test-kernels test-load lint clean
+.PHONY: help setup quickstart study row test test-kernels test-load coverage typecheck lint docs clean
 
 help:
 	@sed -n '/^# /s/^# //p; /^$$/q' Makefile
@@ -71,33 +73,49 @@ lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .
 	@'$(VENV)/bin/python' -m ruff format --check .
 
+typecheck: $(STAMP)
+	@'$(VENV)/bin/python' -m mypy
+
+coverage: $(STAMP)
+	@'$(VENV)/bin/python' -m coverage erase
+	@'$(VENV)/bin/python' -m coverage run -m pytest -q $(TEST_FLAGS)
+	@'$(VENV)/bin/python' -m coverage combine --quiet
+	@'$(VENV)/bin/python' -m coverage report
+
+docs: $(STAMP)-docs
+	@'$(VENV)/bin/python' -m sphinx -W -q -b html docs build/docs
+	@echo 'docs: build/docs/index.html'
+
 clean:
-	rm -rf '$(VENV)' build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf '$(VENV)' build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Chainer and ChainerCV are source distributions from before PEP 517. They import pkg_resources to
-# build, which the setuptools of an isolated build no longer has: hence ours, and no isolation.
-# ChainerCV's one C extension does not compile on Python 3.11; CC=true leaves it out (pfdet.compat
-# has it in Python), and --no-deps keeps pip from building Chainer a second time.
+# Chainer and ChainerCV are source distributions older than PEP 517. Their builds import pkg_resources
+# and NumPy without declaring them, so they use the environment's own and are not isolated.
+# ChainerCV's one C extension does not compile on Python 3.11; CC=true LDSHARED=true skips it
+# (pfdet.compat has a Python replacement).
 $(STAMP):
 	@test -n '$(INTERPRETER)' || \
-	    { echo 'error: $(PYTHON) does not run: name a Python 3.10 to 3.13 by PYTHON=' >&2; exit 2; }
+	    { echo 'error: $(PYTHON) does not run: set PYTHON= to a Python 3.10 to 3.13' >&2; exit 2; }
 	@'$(INTERPRETER)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	    { echo "error: $(PYTHON) is $$('$(INTERPRETER)' -V 2>&1), expected 3.10 to 3.13:" \
-	        'name one by PYTHON=' >&2; exit 2; }
+	        'set PYTHON= to one' >&2; exit 2; }
 	@'$(INTERPRETER)' -c 'import ensurepip, venv' 2>/dev/null || \
 	    { echo 'error: $(PYTHON) lacks venv: install it (on Debian and Ubuntu the package' \
-	        'python3-venv), or name another interpreter by PYTHON=' >&2; exit 2; }
+	        'python3-venv), or set PYTHON= to another interpreter' >&2; exit 2; }
 	@test -r '$(CONSTRAINTS)' || \
 	    { echo 'error: CONSTRAINTS=$(CONSTRAINTS) is not a readable file' >&2; exit 2; }
-	@echo "setup: making $(VENV) with $$('$(INTERPRETER)' -V), versions of $(CONSTRAINTS)"
+	@echo "setup: building $(VENV) with $$('$(INTERPRETER)' -V), versions of $(CONSTRAINTS)"
 	@rm -rf '$(VENV)'
 	@'$(INTERPRETER)' -m venv '$(VENV)'
-	@$(PIP) setuptools wheel
-	@echo 'setup: building Chainer and ChainerCV'
-	@$(PIP) --no-build-isolation 'chainer==7.8.1'
-	@CC=true LDSHARED=true $(PIP) --no-build-isolation --no-deps 'chainercv==0.13.1'
-	@echo 'setup: installing pfdet and what it needs'
-	@$(PIP) --no-build-isolation -e '.[$(EXTRAS)]'
+	@echo 'setup: installing pfdet and its dependencies'
+	@$(PIP) setuptools wheel numpy
+	@CC=true LDSHARED=true $(PIP) --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch '$@'
 	@echo 'setup: done'
+
+# Sphinx is installed only for the documentation.
+$(STAMP)-docs: $(STAMP)
+	@echo 'setup: installing Sphinx'
+	@$(PIP) --no-build-isolation -e '.[docs]'
+	@touch '$@'

@@ -1,4 +1,4 @@
-"""The package and what it needs. `make setup` builds the environment: see the Makefile for why."""
+"""The package and its dependencies. Installing them needs workarounds: see docs/install.md."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ README = ROOT / 'README.md'
 
 
 def version() -> str:
-    """The version that the package itself states, read without importing it."""
+    """Read ``__version__`` without importing the package."""
     for line in (ROOT / 'pfdet' / '__init__.py').read_text().splitlines():
         if line.startswith('__version__'):
             return line.split("'")[1]
-    raise ValueError('pfdet/__init__.py has no line that begins with __version__')
+    raise ValueError('pfdet/__init__.py has no line that starts with __version__')
 
 
 setup(
@@ -40,7 +40,7 @@ setup(
         'pfdet.report': ['*.html.jinja'],
     },
     entry_points={'console_scripts': ['pfdet = pfdet.cli.main:console']},
-    # Both ends of the ranges are tried: constraints-oldest.txt and constraints.txt.
+    # Both ends of the ranges are tested: constraints-oldest.txt and constraints.txt.
     python_requires='>=3.10,<3.14',
     install_requires=[
         'chainer==7.8.1',
@@ -48,7 +48,7 @@ setup(
         'jinja2>=3.1',
         'matplotlib>=3.6',
         'mpi4py>=4.1',
-        'mpich>=4.2',  # MPI itself, from PyPI; mpi4py finds another one if there is one
+        'mpich>=4.2',  # an MPI from PyPI; without it, mpi4py loads the system's
         'numpy>=1.23,<3',
         'opencv-python-headless>=4.6',
         'packaging>=23',
@@ -60,8 +60,8 @@ setup(
         'tqdm>=4.64',
     ],
     extras_require={
-        # Both install all of CUDA but the driver. With CuPy 13, and only with it, Chainer convolves
-        # by cuDNN, and only by cuDNN 8.
+        # Each extra installs all of CUDA except the driver. Chainer convolves with cuDNN only if it
+        # finds CuPy 13 and cuDNN 8.
         'cuda12': [
             'cupy-cuda12x>=13,<14',
             'nvidia-cublas-cu12',
@@ -75,6 +75,14 @@ setup(
             'nvidia-nccl-cu12>=2.16.5,<3',
         ],
         'cuda13': ['cupy-cuda13x[ctk]>=14,<15', 'nvidia-nccl-cu13>=2.27.7,<3'],
-        'dev': ['ensemble-boxes>=1.0.9', 'hypothesis>=6.62', 'pytest>=7.4', 'ruff'],
+        'dev': [
+            'coverage>=7.10',
+            'ensemble-boxes>=1.0.9',
+            'hypothesis>=6.62',
+            'mypy>=1.5',
+            'pytest>=7.4',
+            'ruff',
+        ],
+        'docs': ['furo>=2025.12', 'myst-parser>=4', 'sphinx>=8.1'],
     },
 )
