@@ -221,7 +221,7 @@ def test_bad_input_of_training(small_world, tmp_path):
     )
     refused(
         run(TRAIN, '--recipe', 'cs-table4-soft-balance', '--train-index', 'x', '--out', 'y'),
-        'goes on from the weights of cs-table4-scratch-20',
+        'starts from the weights of cs-table4-scratch-20',
         '--init',
     )
 

@@ -97,7 +97,7 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
 
     refused = train(mpiexec, 1, full, small_world, out, '--seed', 1, check=False)
     assert refused.returncode == 2
-    assert 'experts.json: was begun with another seed' in refused.stderr
+    assert 'experts.json: was started with another seed' in refused.stderr
 
     refused = train(mpiexec, 1, full, small_world, out, '--images-seen', 100, check=False)
     assert 'experts.json: was begun with another images_seen' in refused.stderr
