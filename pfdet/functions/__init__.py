@@ -1,1 +1,1 @@
-"""Losses, RoIAlign and the CPU convolution."""
+"""Losses, scores and RoIAlign."""

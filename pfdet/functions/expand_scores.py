@@ -1,22 +1,24 @@
-"""Scores of classes that are told apart from their descendants only in the hierarchy."""
+"""Expansion of class scores to the ancestors in the hierarchy."""
 
 import numpy as np
 
+from pfdet.boxes.arrays import Array
 
-def expand_scores(score, descendants: np.ndarray):
-    """Give each class the highest of its own and its descendants' scores.
 
-    What is an apple is a fruit. A loss of one label teaches an apple to be no fruit, while the
-    challenge's ground truth is expanded to ancestors; so detections are expanded as well. The
-    second paper does not say how its softmax answers for the 57 classes that are parents.
+def expand_scores(score: Array, descendants: np.ndarray) -> Array:
+    """Raise the score of each class to the highest score among its descendants.
+
+    A single-label loss trains an apple as a negative of Fruit, but the challenge's ground truth is
+    expanded to ancestors. The detections are therefore expanded too. Peng et al. (2020) do not say
+    how their softmax scores the 57 parent classes.
 
     Args:
-        score (array): :math:`(R, C)`, NumPy or CuPy.
-        descendants (bool array): :math:`(C, C)`, ``descendants[i, j]``: ``j`` descends from ``i``;
-            a NumPy array, transitive.
+        score (array): Scores :math:`(R, C)`, NumPy or CuPy.
+        descendants (bool array): ``descendants[i, j]`` is true if ``j`` descends from ``i``,
+            :math:`(C, C)`. A transitive relation in a NumPy array.
 
     Returns:
-        array: :math:`(R, C)`.
+        array: Scores :math:`(R, C)`.
     """
     expanded = score.copy()
     for parent in np.flatnonzero(descendants.any(axis=1)).tolist():

@@ -1,42 +1,50 @@
-"""Focal loss over a target matrix."""
+"""Focal loss of a target matrix."""
 
 from functools import partial
 
 import chainer
 from chainer.backends import cuda
 
+from pfdet.boxes.arrays import Array
 from pfdet.functions.closed_form import closed_form_loss
 from pfdet.functions.sigmoid import sigmoid_and_softplus
 
 
 def focal_loss(
-    x, t, normalize: str = 'roi', weight=None, alpha: float | None = 0.25, gamma: float = 2.0
+    x: chainer.Variable | Array,
+    t: Array,
+    normalize: str = 'roi',
+    weight: Array | None = None,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
 ) -> chainer.Variable:
     """Focal loss of each class separately (Lin et al., Focal Loss, equation 5).
 
-    With :math:`p_t` the probability of what is true, :math:`\\sigma(x)` or
-    :math:`1 - \\sigma(x)`, and :math:`\\alpha_t` either :math:`\\alpha` or :math:`1 - \\alpha`,
-
     .. math:: L = -\\sum \\alpha_t (1 - p_t)^\\gamma \\log p_t
 
-    The second paper compares with it in its Table 1 without saying how; the defaults are its
-    authors'.
+    For positives, :math:`p_t = \\sigma(x)` and :math:`\\alpha_t = \\alpha`. For negatives,
+    :math:`p_t = 1 - \\sigma(x)` and :math:`\\alpha_t = 1 - \\alpha`.
+
+    Peng et al. (2020) compare with it in Table 1 without giving its parameters. The defaults are
+    those of Lin et al.
 
     Args:
         x (variable or array): Logits :math:`(R, C)`.
-        t (array): Target matrix :math:`(R, C)`, int8: 1 positive, 0 negative, -1 ignored.
-        normalize (str): As :func:`pfdet.functions.sigmoid.sigmoid_cross_entropy`; its authors
+        t (int8 array): Target matrix :math:`(R, C)`: 1 positive, 0 negative, -1 ignored.
+        normalize (str): As in :func:`pfdet.functions.sigmoid.sigmoid_cross_entropy`. Lin et al.
             divide by the number of positives.
         weight (array): Weights of the classes' terms, :math:`(C,)`.
-        alpha (float): Weight of positives, in [0, 1]; :obj:`None` weighs positives and negatives
-            both by 1.
-        gamma (float): How much less what is already right counts; 0 not at all.
+        alpha (float): Weight of positives in [0, 1]. With :obj:`None`, positives and negatives
+            both have weight 1.
+        gamma (float): Focusing parameter, at least 0. Larger values give well-classified examples
+            less weight.
 
     Returns:
         chainer.Variable: The loss, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, or an option is not one of these.
+        ValueError: A shape does not fit, ``normalize`` is unknown, or ``alpha`` or ``gamma`` is
+            out of range.
     """
     if gamma < 0:
         raise ValueError(f'gamma must not be negative, got {gamma}')
@@ -45,10 +53,12 @@ def focal_loss(
     return closed_form_loss(x, t, partial(_focal, alpha=alpha, gamma=gamma), normalize, weight)
 
 
-def _focal(x, t, weight, alpha, gamma):
+def _focal(
+    x: Array, t: Array, weight: Array | None, alpha: float | None, gamma: float
+) -> tuple[Array, Array]:
     xp = cuda.get_array_module(x)
     sign = xp.where(t > 0, x.dtype.type(-1), x.dtype.type(1))
-    # The probability of what is false, and -log of that of what is true
+    # 1 - p_t and -log p_t
     q, loss = sigmoid_and_softplus(sign * x)
     scale = (t >= 0).astype(x.dtype)
     if alpha is not None:

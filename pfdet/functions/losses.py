@@ -1,9 +1,10 @@
-"""The classification losses and the scores by name."""
+"""Registry of classification losses and scores by name."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pfdet.boxes.arrays import Array
 from pfdet.functions.concurrent_softmax import (
     concurrent_softmax_cross_entropy,
     concurrent_softmax_score,
@@ -14,16 +15,16 @@ from pfdet.functions.softmax import dist_cross_entropy, softmax_cross_entropy, s
 
 
 class LossForm(NamedTuple):
-    """A loss and what it asks of the rest.
+    """A loss and its requirements.
 
     Attributes:
         function (callable): ``function(x, t, normalize=..., weight=...)``.
-        background (bool): Logits have a background class, as their last column.
-        one_label (bool): The target matrix must go through
-            :func:`pfdet.targets.rules.keep_one_label` first.
-        rates (bool): It needs concurrent rates, ``function(x, t, rates, ...)``.
-        score (str): The score that goes with it, a key of :data:`SCORES`.
-        normalize (str): What its authors divide by, see
+        background (bool): Whether the last column of the logits is a background class.
+        one_label (bool): Whether the target matrix must have one positive per row, see
+            :func:`pfdet.targets.rules.keep_one_label`.
+        rates (bool): Whether the function takes concurrent rates, as keyword ``rates``.
+        score (str): The default score for networks trained with it, a key of :data:`SCORES`.
+        normalize (str): The divisor used by the authors of the loss, see
             :func:`pfdet.functions.closed_form.divisor`.
     """
 
@@ -36,10 +37,10 @@ class LossForm(NamedTuple):
 
 
 class ScoreForm(NamedTuple):
-    """A score and what it asks of the rest.
+    """A score and its requirements.
 
     Attributes:
-        function (callable): Maps logits to :math:`(R, C)` scores in [0, 1].
+        function (callable): Maps logits to scores :math:`(R, C)` in [0, 1].
         background, rates (bool): As in :class:`LossForm`.
     """
 
@@ -54,8 +55,8 @@ LOSSES = {
     'softmax': LossForm(softmax_cross_entropy, True, one_label=True, score='softmax'),
     'multi_label_softmax': LossForm(softmax_cross_entropy, True, score='softmax'),
     'dist_ce': LossForm(dist_cross_entropy, True, score='softmax'),
-    # In training alone it is scored by softmax (Concurrent softmax, Tables 1 and 2); the score of
-    # its equation 5 is asked for by name.
+    # Concurrent softmax in training only is scored by softmax (Peng et al. (2020), Tables 1
+    # and 2). The score of equation 5 must be selected by name.
     'concurrent_softmax': LossForm(
         concurrent_softmax_cross_entropy, True, rates=True, score='softmax'
     ),
@@ -68,50 +69,52 @@ SCORES = {
 }
 
 
-def loss_function(name: str, rates=None, weight=None, **options) -> Callable:
-    """A loss as a function of logits and target matrix alone.
+def loss_function(
+    name: str, rates: Array | None = None, weight: Array | None = None, **options: Any
+) -> Callable:
+    """Make a loss function of logits and target matrix.
 
     Args:
         name (str): A key of :data:`LOSSES`.
-        rates (array): Concurrent rates :math:`(C, C)`; taken by all, used by those that need them.
+        rates (array): Concurrent rates :math:`(C, C)`. Losses that do not need them ignore them.
         weight (array): Weights of the classes, :math:`(C,)`.
-        options: ``normalize``, by default what goes with the loss, and what else it takes.
+        options: Further arguments of the loss. ``normalize`` defaults to that of its authors.
 
     Returns:
-        callable: ``loss(x, t)``.
+        callable: ``loss(x, t)``, a scalar :class:`chainer.Variable`.
 
     Raises:
-        ValueError: There is no such loss, or it needs rates and has none.
+        ValueError: The name is unknown, or required rates are missing.
     """
     form = _find(LOSSES, name, 'loss')
     options = {'normalize': form.normalize, **options}
     return partial(form.function, weight=weight, **_rates(form, rates, name), **options)
 
 
-def score_function(name: str, rates=None) -> Callable:
-    """A score as a function of logits alone.
+def score_function(name: str, rates: Array | None = None) -> Callable:
+    """Make a score function of logits.
 
     Args:
         name (str): A key of :data:`SCORES`.
-        rates (array): As for :func:`loss_function`.
+        rates (array): As in :func:`loss_function`.
 
     Returns:
-        callable: ``score(x)`` of an array.
+        callable: ``score(x)``, which maps an array of logits to scores :math:`(R, C)` in [0, 1].
 
     Raises:
-        ValueError: There is no such score, or it needs rates and has none.
+        ValueError: The name is unknown, or required rates are missing.
     """
     form = _find(SCORES, name, 'score')
     return partial(form.function, **_rates(form, rates, name))
 
 
-def _find(forms: dict, name: str, what: str):
+def _find(forms: dict[str, Any], name: str, kind: str) -> Any:
     if name not in forms:
-        raise ValueError(f'no {what} {name!r}; expected one of {", ".join(forms)}')
+        raise ValueError(f'no {kind} {name!r}; expected one of {", ".join(forms)}')
     return forms[name]
 
 
-def _rates(form, rates, name: str) -> dict:
+def _rates(form: LossForm | ScoreForm, rates: Array | None, name: str) -> dict[str, Array]:
     if not form.rates:
         return {}
     if rates is None:

@@ -1,4 +1,4 @@
-"""RoIAlign whose CPU path is one sparse matrix product."""
+"""RoIAlign, on the CPU as a sparse matrix product."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,28 @@ import chainer.functions as F
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.boxes.arrays import Array
 from pfdet.cpu.sparse_rows import SparseRows
 
 
 class PyramidROIAlign(chainer.FunctionNode):
-    """Average RoIAlign on NumPy arrays, each box on a feature map of its own choice.
+    """Average RoIAlign on NumPy arrays, with a feature map per box.
 
-    Every output bin is a fixed weighted sum of at most ``4 * ratio**2`` places of one feature map.
-    The weights make a sparse matrix ``(R * outh * outw, N * H * W)`` a map: the forward pass
-    multiplies it with the map as ``(N * H * W, C)``, the backward pass multiplies its transpose
-    with the gradient. No gradient goes to the boxes.
+    Every output bin is a fixed weighted sum of at most ``4 * ratio**2`` positions of one feature
+    map. The weights of a map form a sparse matrix ``(R * outh * outw, N * H * W)``. The forward
+    pass multiplies it with the map as ``(N * H * W, C)``. The backward pass multiplies its
+    transpose with the gradient. The boxes get no gradient.
+
+    Args:
+        rois, roi_indices, level, outsize, spatial_scales, sampling_ratio: As in
+            :func:`pyramid_roi_align`.
     """
 
     def __init__(
         self,
-        rois,
-        roi_indices,
-        level,
+        rois: Array,
+        roi_indices: Array,
+        level: Array,
         outsize: tuple[int, int],
         spatial_scales: Sequence[float],
         sampling_ratio: tuple[int, int],
@@ -35,10 +40,12 @@ class PyramidROIAlign(chainer.FunctionNode):
         self.spatial_scales = spatial_scales
         self.sampling_ratio = sampling_ratio
 
-    def forward_cpu(self, inputs):
+    def forward_cpu(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Pool each box from its feature map."""
         C, dtype = inputs[0].shape[1], inputs[0].dtype
         y = np.empty((len(self.rois), *self.outsize, C), dtype)
-        self.maps = []
+        # Box indices, weights and shape of each map.
+        self.maps: list[tuple] = []
         for i, (x, scale) in enumerate(zip(inputs, self.spatial_scales)):
             N, _, H, W = x.shape
             index = np.flatnonzero(self.level == i)
@@ -51,22 +58,30 @@ class PyramidROIAlign(chainer.FunctionNode):
                 self.sampling_ratio,
                 dtype,
             )
-            places = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
-            y[index] = weights.product(places).reshape(-1, *self.outsize, C)
+            features = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(N * H * W, C)
+            y[index] = weights.product(features).reshape(-1, *self.outsize, C)
             self.maps.append((index, weights, x.shape))
         return (y.transpose(0, 3, 1, 2),)
 
-    def backward(self, indexes, grad_outputs):
+    def backward(
+        self, indexes: tuple[int, ...], grad_outputs: tuple[chainer.Variable, ...]
+    ) -> tuple[chainer.Variable, ...]:
+        """Return the gradients of the feature maps."""
         return PyramidROIAlignGrad(self.maps).apply(grad_outputs)
 
 
 class PyramidROIAlignGrad(chainer.FunctionNode):
-    """The transposed products of :class:`PyramidROIAlign`; not itself differentiable."""
+    """Gradient of :class:`PyramidROIAlign`; not differentiable.
+
+    Args:
+        maps (list of tuples): Box indices, sparse weights and shape of each feature map.
+    """
 
     def __init__(self, maps: list[tuple]):
         self.maps = maps
 
-    def forward_cpu(self, inputs):
+    def forward_cpu(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Multiply the transposed weights of each map with the gradient of the output."""
         gy = inputs[0].transpose(0, 2, 3, 1)
         gxs = []
         for index, weights, (N, C, H, W) in self.maps:
@@ -76,30 +91,29 @@ class PyramidROIAlignGrad(chainer.FunctionNode):
 
 
 def roi_average_align_2d(
-    x,
-    rois,
-    roi_indices,
+    x: chainer.Variable | Array,
+    rois: Array,
+    roi_indices: Array,
     outsize: int | tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int | tuple[int, int] = 2,
-):
+) -> chainer.Variable:
     """Average RoIAlign (He et al., Mask R-CNN, section 3).
 
-    On the GPU this is :func:`chainer.functions.roi_average_align_2d`, which computes in single
-    precision whatever it is given; on the CPU it computes the same from one sparse product instead
-    of Chainer's Python loop.
+    On the GPU this is :func:`chainer.functions.roi_average_align_2d`, computed in float32. On the
+    CPU one sparse matrix product replaces Chainer's Python loop and gives the same result.
 
     Args:
-        x (variable or array): Feature maps, :math:`(N, C, H, W)`.
-        rois (array): Boxes :math:`(R, 4)` as ``(y_min, x_min, y_max, x_max)`` in pixels of the
+        x (variable or array): Feature maps :math:`(N, C, H, W)`.
+        rois (array): Boxes :math:`(R, 4)`, ``(y_min, x_min, y_max, x_max)`` in pixels of the
             network's input.
-        roi_indices (array of int32): The image of each box, :math:`(R,)`.
-        outsize (int or pair of int): Bins by height and width.
-        spatial_scale (float): Feature map places per pixel, for example 1 / 4.
-        sampling_ratio (int or pair of int): Samples in a bin by height and width.
+        roi_indices (int32 array): Image index of each box, :math:`(R,)`.
+        outsize (int or pair of int): Number of bins by height and width.
+        spatial_scale (float): Feature map positions per pixel, for example 1 / 4.
+        sampling_ratio (int or pair of int): Samples per bin by height and width.
 
     Returns:
-        chainer.Variable: :math:`(R, C, outh, outw)`.
+        chainer.Variable: Features :math:`(R, C, outh, outw)`.
     """
     if cuda.get_array_module(x) is not np:
         return _on_gpu(x, rois, roi_indices, outsize, spatial_scale, sampling_ratio)
@@ -111,23 +125,24 @@ def roi_average_align_2d(
 
 def pyramid_roi_align(
     xs: Sequence,
-    rois,
-    roi_indices,
-    level,
+    rois: Array,
+    roi_indices: Array,
+    level: Array,
     outsize: int | tuple[int, int],
     spatial_scales: Sequence[float],
     sampling_ratio: int | tuple[int, int] = 2,
-):
-    """:func:`roi_average_align_2d` with a choice of the feature map for each box.
+) -> chainer.Variable:
+    """Average RoIAlign over a feature pyramid, with a level per box.
 
     Args:
-        xs (sequence of variables or arrays): Feature maps, :math:`(N, C, H_l, W_l)` each.
+        xs (sequence of variables or arrays): Feature maps of the levels,
+            :math:`(N, C, H_l, W_l)`.
         rois, roi_indices, outsize, sampling_ratio: As in :func:`roi_average_align_2d`.
-        level (int array): Which of ``xs`` each box is looked up on, :math:`(R,)`.
-        spatial_scales (sequence of float): Of each map.
+        level (int array): Index in ``xs`` for each box, :math:`(R,)`.
+        spatial_scales (sequence of float): Feature map positions per pixel, by level.
 
     Returns:
-        chainer.Variable: :math:`(R, C, outh, outw)`, in the order of ``rois``.
+        chainer.Variable: Features :math:`(R, C, outh, outw)` in the order of ``rois``.
     """
     xp = cuda.get_array_module(rois)
     if xp is np:
@@ -135,7 +150,7 @@ def pyramid_roi_align(
             rois, roi_indices, level, _pair(outsize), tuple(spatial_scales), _pair(sampling_ratio)
         )
         return node.apply(xs)[0]
-    # By level; how many a level has is all that the host asks for.
+    # Only the number of boxes per level is copied to the host.
     order = xp.argsort(level)
     n_each = (level[:, None] == xp.arange(len(xs))).sum(axis=0)
     ends = np.cumsum(cuda.to_cpu(n_each)).tolist()
@@ -147,13 +162,20 @@ def pyramid_roi_align(
         if len(index)
     ]
     if len(pooled) == 1:
-        # The order is that of the only level: ties keep theirs.
+        # With a single level, the stable sort has kept the order.
         return pooled[0]
     return F.concat(pooled, axis=0)[xp.argsort(order)]
 
 
-def _on_gpu(x, rois, roi_indices, outsize, scale: float, sampling_ratio):
-    # Chainer's kernel is of single precision only.
+def _on_gpu(
+    x: chainer.Variable | Array,
+    rois: Array,
+    roi_indices: Array,
+    outsize: int | tuple[int, int],
+    scale: float,
+    sampling_ratio: int | tuple[int, int],
+) -> chainer.Variable:
+    # Chainer's kernel supports float32 only.
     y = F.roi_average_align_2d(
         F.cast(x, np.float32),
         rois.astype(np.float32, copy=False),
@@ -166,11 +188,19 @@ def _on_gpu(x, rois, roi_indices, outsize, scale: float, sampling_ratio):
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:
-    return (n, n) if np.isscalar(n) else tuple(n)
+    return (n[0], n[1]) if isinstance(n, Sequence) else (n, n)
 
 
-def _sampling_matrix(rois, roi_indices, shape, outsize, scale, ratio, dtype):
-    """The sparse weights ``(R * outh * outw, N * H * W)``."""
+def _sampling_matrix(
+    rois: np.ndarray,
+    roi_indices: np.ndarray,
+    shape: tuple[int, int, int],
+    outsize: tuple[int, int],
+    scale: float,
+    ratio: tuple[int, int],
+    dtype: np.dtype,
+) -> SparseRows:
+    """Compute the sparse weights ``(R * outh * outw, N * H * W)``."""
     N, H, W = shape
     rows, row_weights = _axis_samples(rois[:, 0], rois[:, 2], H, outsize[0], scale, ratio[0])
     cols, col_weights = _axis_samples(rois[:, 1], rois[:, 3], W, outsize[1], scale, ratio[1])
@@ -190,11 +220,13 @@ def _sampling_matrix(rois, roi_indices, shape, outsize, scale, ratio, dtype):
     )
 
 
-def _axis_samples(low, high, limit: int, n_bin: int, scale: float, ratio: int):
-    """Places and weights along one axis, ``(R, n_bin, 2 * ratio)`` each.
+def _axis_samples(
+    low: np.ndarray, high: np.ndarray, limit: int, n_bin: int, scale: float, ratio: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute positions and weights along one axis, ``(R, n_bin, 2 * ratio)`` each.
 
-    Bilinear interpolation of ``ratio`` samples a bin, with Chainer's rules at the border: a sample
-    up to one place outside takes the border's value, one further out counts as zero.
+    Linear interpolation at ``ratio`` samples per bin. As in Chainer, a sample up to one position
+    outside the map takes the value at the border, and a sample further out is zero.
     """
     dtype = low.dtype.type
     low = low * dtype(scale)

@@ -1,1 +1,1 @@
-"""What each anchor and each region of interest must learn."""
+"""Training targets of anchors and of regions of interest."""

@@ -6,30 +6,32 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.boxes.arrays import Array
 from pfdet.boxes.iou import pairwise_iou
 from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.hierarchy import Hierarchy
 
 
 class BatchTruth(NamedTuple):
-    """Objects of :math:`N` images, at most :math:`G` an image.
+    """Objects of :math:`N` images, at most :math:`G` per image.
 
     Attributes:
-        bbox (float32 array): :math:`(N, G, 4)` in pixels of the batch.
-        valid (bool array): :math:`(N, G)`; the others fill up, and have no labels.
-        group_of (bool array): :math:`(N, G)`; boxes around a crowd of a class.
-        label (bool array): :math:`(N, G, C)`; the label set as annotated.
-        expanded (bool array): :math:`(N, G, C)`; the label set with all ancestors.
-        verified (bool array): :math:`(N, C)`; whether annotators looked for the class, found or
-            not: positive labels hold for ancestors, negative ones for descendants.
+        bbox (float32 array): Boxes :math:`(N, G, 4)` in pixels of the batch.
+        valid (bool array): Whether an entry is an object, :math:`(N, G)`. The other entries are
+            padding and have no labels.
+        group_of (bool array): Whether a box is a group-of box, :math:`(N, G)`.
+        label (bool array): The label sets as annotated, :math:`(N, G, C)`.
+        expanded (bool array): The label sets with all ancestors, :math:`(N, G, C)`.
+        verified (bool array): Whether annotators verified the class as present or absent,
+            :math:`(N, C)`. Positive labels also verify ancestors, negative labels descendants.
     """
 
-    bbox: np.ndarray
-    valid: np.ndarray
-    group_of: np.ndarray
-    label: np.ndarray
-    expanded: np.ndarray
-    verified: np.ndarray
+    bbox: Array
+    valid: Array
+    group_of: Array
+    label: Array
+    expanded: Array
+    verified: Array
 
 
 def collate(
@@ -41,19 +43,24 @@ def collate(
     hierarchy: Hierarchy,
     join_iou: float | None = None,
 ) -> BatchTruth:
-    """Put the annotations of several images together.
+    """Collate the annotations of several images.
 
     Args:
-        bbox (sequence of arrays): :math:`(R_n, 4)` in pixels.
-        label (sequence of bool arrays): :math:`(R_n, C)`, as annotated.
-        flags (sequence of uint8 arrays): :math:`(R_n,)`, the index's flag bits.
-        positive, negative (sequences of bool arrays): :math:`(C,)`, verified in the image.
-        hierarchy (Hierarchy): The classes' relation.
-        join_iou (float): Give boxes that are one object by this IoU each other's labels, see
-            :func:`join_labels`; by default a box has its own.
+        bbox (sequence of arrays): Boxes of each image, :math:`(R_n, 4)` in pixels.
+        label (sequence of bool arrays): Label sets as annotated, :math:`(R_n, C)`.
+        flags (sequence of uint8 arrays): Flag bits of the index, :math:`(R_n,)`, see
+            :mod:`pfdet.openimages.box_flags`.
+        positive, negative (sequences of bool arrays): Classes verified as present and as absent
+            in each image, :math:`(C,)`.
+        hierarchy (Hierarchy): The class hierarchy.
+        join_iou (float): IoU from which boxes of an image share their labels, see
+            :func:`join_labels`. By default each box keeps its own labels.
 
     Returns:
         BatchTruth: NumPy arrays.
+
+    Raises:
+        ValueError: ``join_iou`` is out of range.
     """
     N, G, C = len(bbox), max(1, max(map(len, bbox))), hierarchy.n_class
     truth = BatchTruth(
@@ -84,21 +91,21 @@ def collate(
 def join_labels(
     bbox: np.ndarray, label: np.ndarray, group_of: np.ndarray, iou_thresh: float
 ) -> np.ndarray:
-    """Give all boxes of an object the labels of each.
+    """Merge the label sets of boxes that surround the same object.
 
-    Annotators may have drawn an object once as Torch and once as Flashlight. Boxes with an IoU of
-    at least ``iou_thresh``, and those joined by a chain of such boxes, are one object: the grouping
-    that concurrent rates are counted by (:mod:`pfdet.openimages.concurrent_rates`), so group-of
-    boxes stay as they are. Boxes are not merged, only their label sets.
+    An object may be annotated once as Torch and once as Flashlight. Boxes with an IoU of at least
+    ``iou_thresh`` are the same object, also when a chain of such boxes links them. Concurrent
+    rates are counted with the same grouping (:mod:`pfdet.openimages.concurrent_rates`). Group-of
+    boxes are not grouped. The boxes themselves stay as they are.
 
     Args:
-        bbox (array): Of one image, :math:`(R, 4)`.
-        label (bool array): :math:`(R, C)`.
-        group_of (bool array): :math:`(R,)`.
-        iou_thresh (float): In (0, 1].
+        bbox (array): Boxes of one image, :math:`(R, 4)`.
+        label (bool array): Label sets :math:`(R, C)`.
+        group_of (bool array): Whether a box is a group-of box, :math:`(R,)`.
+        iou_thresh (float): IoU in (0, 1].
 
     Returns:
-        bool array: :math:`(R, C)`.
+        bool array: Label sets :math:`(R, C)`.
 
     Raises:
         ValueError: ``iou_thresh`` is out of range.
@@ -113,7 +120,7 @@ def join_labels(
     if len(several) == 0:
         return label
     joined, before = near[np.ix_(several, several)].astype(np.float32), 0
-    # Each turn doubles the length of the chains.
+    # Each iteration doubles the length of the chains.
     while joined.sum() > before:
         before = joined.sum()
         joined = (joined @ joined > 0).astype(np.float32)
@@ -121,15 +128,15 @@ def join_labels(
     return label
 
 
-def only_objects_of(truth: BatchTruth, classes) -> BatchTruth:
-    """Take the objects of other classes for background.
+def only_objects_of(truth: BatchTruth, classes: Array) -> BatchTruth:
+    """Treat the objects of other classes as background.
 
     Args:
-        truth (BatchTruth): Of the batch.
-        classes (int array): Class ids; an object of a descendant is one of theirs.
+        truth (BatchTruth): Ground truth of the batch.
+        classes (int array): Ids of the classes to keep. Objects of their descendants are kept too.
 
     Returns:
-        BatchTruth: With as many places, of which those of other objects fill up.
+        BatchTruth: Arrays of the same shapes. The entries of other objects become padding.
     """
     kept = truth.expanded[:, :, classes].any(axis=2)
     return truth._replace(
@@ -141,25 +148,25 @@ def only_objects_of(truth: BatchTruth, classes) -> BatchTruth:
     )
 
 
-def related(label, relation):
-    """The classes related to any class of a label set, on NumPy and CuPy arrays.
+def related(label: Array, relation: Array) -> Array:
+    """Find the classes related to any class of a label set, in NumPy or CuPy arrays.
 
-    This is the product ``label @ relation`` of boolean matrices; label sets are small, so on the
-    CPU all but a few rows of ``relation`` are left out.
+    This is the product ``label @ relation`` of boolean matrices. Label sets are small, so the CPU
+    uses only the rows of ``relation`` whose class occurs.
 
     Args:
-        label (bool array): Label sets, :math:`(..., C)`.
-        relation (bool array): ``relation[i, j]``: ``j`` is related to ``i``, :math:`(C, D)`.
+        label (bool array): Label sets :math:`(..., C)`.
+        relation (bool array): ``relation[i, j]`` is true if ``j`` is related to ``i``,
+            :math:`(C, D)`.
 
     Returns:
-        bool array: :math:`(..., D)`.
+        bool array: Label sets :math:`(..., D)`.
     """
     xp = cuda.get_array_module(label)
     sets = label.reshape(-1, label.shape[-1])
-    # To know which are present, the host would wait for the GPU, which has them all multiplied by
-    # then.
+    # The GPU multiplies all rows: finding those that occur would make the host wait for it.
     present = np.flatnonzero(sets.any(axis=0)) if xp is np else slice(None)
     rows = xp.asarray(relation)[present]
-    # There is no fast product of booleans.
+    # Products of boolean matrices are slow.
     found = sets[:, present].astype(np.float32) @ rows.astype(np.float32) > 0
     return found.reshape(*label.shape[:-1], rows.shape[1])

@@ -1,13 +1,12 @@
-"""The papers' label rules, each a function over the target matrix.
+"""The papers' label rules as functions of the target matrix.
 
-A target matrix ``t`` is int8, ``(N, S, C)`` for :math:`S` regions of interest of :math:`N` images:
-1 positive, 0 negative, -1 ignored. A rule returns a new one. Ignoring rules turn only negatives to
-ignored: what an annotator has drawn stays.
+A target matrix ``t`` is int8, :math:`(N, S, C)` for :math:`S` regions of interest in each of
+:math:`N` images: 1 positive, 0 negative, -1 ignored. Every rule returns a new matrix. The
+``ignore_*`` rules change only negatives to ignored, so positives always stay.
 
-The matrix has a row a region, but what is in it depends on objects, of which there are few, or on
-a few classes. So the rules work out small matrices and, on the CPU, write only the rows or columns
-that change. On the GPU they go over all of them: that is fast, while to know which, the host would
-have to wait for all that the GPU has yet to do.
+A row depends only on the object that its region is matched to, and a rule often affects only a few
+classes. On the CPU the rules therefore write only the rows or columns that change. On the GPU they
+write all of them, because selecting some would make the host wait for the GPU.
 """
 
 from typing import NamedTuple
@@ -15,87 +14,89 @@ from typing import NamedTuple
 import numpy as np
 from chainer.backends import cuda
 
+from pfdet.boxes.arrays import Array
 from pfdet.boxes.iou import pairwise_ioa
 from pfdet.targets.batch_truth import BatchTruth, related
 from pfdet.targets.sampling import RoiSample
 
 
 class CooccurrencePairs(NamedTuple):
-    """Pairs of classes of which the second is a part or possession of the first.
+    """Pairs of classes in which the second is a part or possession of the first.
 
     Attributes:
-        subject, part (int arrays): Class ids, :math:`(P,)` each, NumPy arrays.
+        subject, part (int arrays): Class ids, :math:`(P,)` each. NumPy arrays.
     """
 
     subject: np.ndarray
     part: np.ndarray
 
 
-def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = True):
-    """The target matrix before any rule: the matched object's labels.
+def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = True) -> Array:
+    """Make the initial target matrix from the labels of the matched objects.
 
     Args:
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch.
-        expand_ancestors (bool): The object's labels with all their ancestors (PFDet, section 2.1),
-            or as annotated.
+        truth (BatchTruth): Ground truth of the batch.
+        expand_ancestors (bool): Whether the ancestors of an object's labels are positive as well
+            (PFDet, section 2.1).
 
     Returns:
-        int8 array: :math:`(N, S, C)`. Rows of regions that only fill up are ignored.
+        int8 array: Target matrix :math:`(N, S, C)`. Rows of padding regions are ignored.
     """
     xp = cuda.get_array_module(sample.bbox)
     label = truth.expanded if expand_ancestors else truth.label
     t = xp.zeros((*sample.foreground.shape, label.shape[2]), np.int8)
-    image, place = _places(sample.foreground)
-    t[image, place] = (
-        label[image, sample.matched[image, place]] & sample.foreground[image, place][:, None]
+    image, region = _selected(sample.foreground)
+    t[image, region] = (
+        label[image, sample.matched[image, region]] & sample.foreground[image, region][:, None]
     )
     return xp.where(sample.used[:, :, None], t, np.int8(-1))
 
 
-def ignore_descendants(t, sample: RoiSample, truth: BatchTruth, descendants):
-    """Ignore the descendants of a ground truth that is not a leaf (PFDet, section 2.1).
+def ignore_descendants(t: Array, sample: RoiSample, truth: BatchTruth, descendants: Array) -> Array:
+    """Ignore the descendants of a ground truth class that is not a leaf (PFDet, section 2.1).
 
-    An object annotated only as Fruit may be an apple. Where an object has both a class and a
-    descendant of it (Fruit and Apple), the descendant says which it is, so only the most specific
-    of its labels are looked at; for objects of one label this is the paper's rule to the letter.
+    An object annotated only as Fruit may be an apple. An object annotated as both Fruit and Apple
+    is known to be an apple, so only the descendants of its most specific labels are ignored. For
+    objects of one label this is the paper's rule.
 
     Args:
-        t (int8 array): :math:`(N, S, C)`.
+        t (int8 array): Target matrix :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch.
-        descendants (bool array): :math:`(C, C)`, ``descendants[i, j]``: ``j`` descends from ``i``.
+        truth (BatchTruth): Ground truth of the batch.
+        descendants (bool array): ``descendants[i, j]`` is true if ``j`` descends from ``i``,
+            :math:`(C, C)`.
 
     Returns:
-        int8 array: :math:`(N, S, C)`.
+        int8 array: Target matrix :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
     specific = truth.label & ~related(truth.label, descendants.T)
     maybe = related(specific, descendants)
     rows = xp.arange(len(t))[:, None]
-    open_ = maybe.any(axis=2)[rows, sample.matched] & sample.foreground
-    image, place = _places(open_)
-    row = t[image, place]
-    ignored = maybe[image, sample.matched[image, place]] & open_[image, place][:, None]
+    uncertain = maybe.any(axis=2)[rows, sample.matched] & sample.foreground
+    image, region = _selected(uncertain)
+    row = t[image, region]
+    ignored = maybe[image, sample.matched[image, region]] & uncertain[image, region][:, None]
     t = t.copy()
-    t[image, place] = xp.where(ignored & (row == 0), np.int8(-1), row)
+    t[image, region] = xp.where(ignored & (row == 0), np.int8(-1), row)
     return t
 
 
-def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5):
-    """Ignore the classes of a group-of box for regions within it.
+def ignore_group_of(t: Array, sample: RoiSample, truth: BatchTruth, share: float = 0.5) -> Array:
+    """Ignore the classes of a group-of box for regions inside it.
 
-    The single objects of a group are not boxed, so such a region may well be one. Neither paper
-    speaks of it; the challenge's metric treats detections in the same way.
+    The objects of a group have no boxes of their own, so such a region may be one of them. Neither
+    paper mentions this case. The challenge's metric treats detections in the same way.
 
     Args:
-        t (int8 array): :math:`(N, S, C)`.
+        t (int8 array): Target matrix :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch.
-        share (float): A region is within a box when at least this share of its area is.
+        truth (BatchTruth): Ground truth of the batch.
+        share (float): Smallest fraction of a region's area inside the box.
 
     Returns:
-        int8 array: :math:`(N, S, C)`.
+        int8 array: Target matrix :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
     label = truth.expanded & truth.group_of[:, :, None]
@@ -108,30 +109,30 @@ def ignore_group_of(t, sample: RoiSample, truth: BatchTruth, share: float = 0.5)
 
 
 def ignore_cooccurring(
-    t,
+    t: Array,
     sample: RoiSample,
     truth: BatchTruth,
     pairs: CooccurrencePairs,
     share: float = 0.5,
     also_verified: bool = False,
-):
-    """Ignore classes that are likely inside a ground truth box (PFDet, section 2.2).
+) -> Array:
+    """Ignore classes that are likely to occur inside a ground truth box (PFDet, section 2.2).
 
     "If a proposal is inside a ground truth box of class X, it is safe to ignore treating the
-    proposal as a negative sample of class Y." Boxes of X are also those of its descendants.
+    proposal as a negative sample of class Y." Boxes of the descendants of X count as well.
 
     Args:
-        t (int8 array): :math:`(N, S, C)`.
+        t (int8 array): Target matrix :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch.
-        pairs (CooccurrencePairs): X and Y of each pair.
-        share (float): A region is inside a box when at least this share of its area is. The paper
-            does not say.
-        also_verified (bool): Also where annotators have looked for Y in the image. The paper
-            motivates the loss by classes that were not verified.
+        truth (BatchTruth): Ground truth of the batch.
+        pairs (CooccurrencePairs): X (``subject``) and Y (``part``) of each pair.
+        share (float): Smallest fraction of a region's area inside the box. The paper does not give
+            it.
+        also_verified (bool): Whether to ignore Y also in images where it was verified. The paper
+            motivates the loss with classes that were not verified.
 
     Returns:
-        int8 array: :math:`(N, S, C)`.
+        int8 array: Target matrix :math:`(N, S, C)`.
     """
     if len(pairs.part) == 0:
         return t
@@ -147,48 +148,49 @@ def ignore_cooccurring(
     return _ignore_within(t, columns, sample, truth, label, share)
 
 
-def keep_one_label(t, sample: RoiSample, truth: BatchTruth, priority, others: int = 0):
-    """Keep one positive class of each region, for losses of a single label.
+def keep_one_label(
+    t: Array, sample: RoiSample, truth: BatchTruth, priority: Array, others: int = 0
+) -> Array:
+    """Keep one positive class of each region, for single-label losses.
 
     "In the conventional object detection training scheme, each bounding box is assigned only one
-    label during training ignoring other ground-truth labels" (Peng et al., section 4.1). The paper
-    does not say which.
+    label during training ignoring other ground-truth labels" (Peng et al. (2020), section 4.1).
+    The paper does not say which label.
 
     Args:
-        t (int8 array): :math:`(N, S, C)`.
+        t (int8 array): Target matrix :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch; not looked at.
-        priority (array): :math:`(C,)`; the positive class with the highest is kept, the one with
-            the lowest class id among equals. With a hierarchy's ``depth`` it is the most specific,
-            with minus the number of training images the rarest.
-        others (int): What the other positive classes become: 0, negative as any other class, or
-            -1, ignored.
+        truth (BatchTruth): Ground truth of the batch. Not used.
+        priority (array): Priority of each class, :math:`(C,)`. The positive class of the highest
+            priority is kept; ties go to the lowest class id. A hierarchy's ``depth`` keeps the
+            most specific class, the negated number of training images the rarest.
+        others (int): New value of the other positive classes: 0, negative, or -1, ignored.
 
     Returns:
-        int8 array: :math:`(N, S, C)`.
+        int8 array: Target matrix :math:`(N, S, C)`.
 
     Raises:
-        ValueError: ``others`` is neither.
+        ValueError: ``others`` is neither 0 nor -1.
     """
     if others not in (0, -1):
         raise ValueError(f'others must be 0 or -1, not {others}')
     xp = cuda.get_array_module(t)
-    # The k-th best class gets C - k, so that no two are equal and 0 is none.
+    # Ranks are distinct and start at 1, so that 0 can stand for classes that are not positive.
     order = np.argsort(-np.asarray(cuda.to_cpu(priority), np.float64), kind='stable')
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), 0, -1)
-    # Other regions have no positive class.
-    image, place = _places(sample.foreground & sample.used)
-    row = t[image, place]
+    # All other regions have no positive class.
+    image, region = _selected(sample.foreground & sample.used)
+    row = t[image, region]
     ranked = (row > 0) * xp.asarray(rank)
     kept = (ranked > 0) & (ranked == ranked.max(axis=1, keepdims=True))
     t = t.copy()
-    t[image, place] = xp.where((row > 0) & ~kept, np.int8(others), row)
+    t[image, region] = xp.where((row > 0) & ~kept, np.int8(others), row)
     return t
 
 
-def _places(mask):
-    """Image and place of the regions to work on: of the mask, on the GPU of all."""
+def _selected(mask: Array) -> tuple[Array, ...]:
+    """Image and region indices where ``mask`` is true; on the GPU, all indices."""
     xp = cuda.get_array_module(mask)
     if xp is np:
         return np.nonzero(mask)
@@ -196,25 +198,32 @@ def _places(mask):
     return xp.repeat(xp.arange(N), S), xp.tile(xp.arange(S), N)
 
 
-def _ignore_within(t, columns, sample: RoiSample, truth: BatchTruth, label, share: float):
-    """Ignore some classes for regions within objects.
+def _ignore_within(
+    t: Array,
+    columns: Array | slice,
+    sample: RoiSample,
+    truth: BatchTruth,
+    label: Array,
+    share: float,
+) -> Array:
+    """Ignore classes for regions inside objects.
 
     Args:
-        t (int8 array): :math:`(N, S, C)`.
-        columns (int array): The classes, :math:`(K,)`; or a slice.
+        t (int8 array): Target matrix :math:`(N, S, C)`.
+        columns (int array or slice): Ids of the classes, :math:`(K,)`.
         sample (RoiSample): Regions of interest.
-        truth (BatchTruth): Of the batch.
-        label (bool array): Which of the classes each object has ignored, :math:`(N, G, K)`.
-        share (float): A region is within a box when at least this share of its area is.
+        truth (BatchTruth): Ground truth of the batch.
+        label (bool array): Whether the object has the class ignored, :math:`(N, G, K)`.
+        share (float): Smallest fraction of a region's area inside the box.
 
     Returns:
-        int8 array: :math:`(N, S, C)`.
+        int8 array: Target matrix :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
-    # Places at which no image has such an object need not be looked at.
-    concerned = np.flatnonzero(label.any(axis=(0, 2))) if xp is np else slice(None)
-    within = pairwise_ioa(sample.bbox, truth.bbox[:, concerned]) >= share
-    ignored = within.astype(np.float32) @ label[:, concerned].astype(np.float32) > 0
+    # Skip the object slots in which no image has such a class.
+    slots = np.flatnonzero(label.any(axis=(0, 2))) if xp is np else slice(None)
+    within = pairwise_ioa(sample.bbox, truth.bbox[:, slots]) >= share
+    ignored = within.astype(np.float32) @ label[:, slots].astype(np.float32) > 0
     before = t[:, :, columns]
     t = t.copy()
     t[:, :, columns] = xp.where(ignored & (before == 0), np.int8(-1), before)

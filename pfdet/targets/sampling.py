@@ -1,9 +1,9 @@
-"""Which anchors and which regions of interest are learnt from.
+"""Sampling of the anchors and regions of interest used in training.
 
-The choice is random, but a function of the seed and of the image's position in the global order
-alone: the same on any number of ranks, and after resuming. Each anchor of an image has a random
-priority, and a region of interest has that of the anchor it came from. So when rounding makes one
-proposal more or less, the choice among the others stays.
+The sample is random but depends only on the seed and on the image's position in the global order.
+It is therefore the same on any number of ranks and after resuming. Each anchor of an image has a
+random priority, and a region of interest has the priority of its anchor. If rounding adds or
+removes a proposal, the order of the others does not change.
 """
 
 from collections.abc import Sequence
@@ -13,79 +13,89 @@ import numpy as np
 from chainer.backends import cuda
 
 from pfdet.boxes import coding
+from pfdet.boxes.arrays import Array
 from pfdet.boxes.iou import pairwise_ioa, pairwise_iou
 from pfdet.links.rpn import Proposals
 from pfdet.targets.batch_truth import BatchTruth
 
 
 class AnchorTargets(NamedTuple):
-    """What the region proposal network must learn from the sampled anchors.
+    """Training targets of the region proposal network for the sampled anchors of a batch.
 
     Attributes:
-        image, anchor (int arrays): Which anchors, :math:`(S,)` each.
-        positive (bool array): Whether it is on an object, :math:`(S,)`.
-        offset (float array): Offsets of the object from it; of meaning where positive,
-            :math:`(S, 4)`.
-        weight (float array): One over the number of samples of its image, :math:`(S,)`.
+        image, anchor (int arrays): Image and anchor index of each sample, :math:`(S,)`.
+        positive (bool array): Whether the anchor is matched to an object, :math:`(S,)`.
+        offset (float array): Offsets of the object from the anchor, :math:`(S, 4)`; meaningless
+            for negatives.
+        weight (float array): One over the number of samples in the same image, :math:`(S,)`.
     """
 
-    image: np.ndarray
-    anchor: np.ndarray
-    positive: np.ndarray
-    offset: np.ndarray
-    weight: np.ndarray
+    image: Array
+    anchor: Array
+    positive: Array
+    offset: Array
+    weight: Array
 
 
 class RoiSample(NamedTuple):
-    """Regions of interest that the head learns from, the same number in each image.
+    """Regions of interest for training the head, the same number in each image.
 
     Attributes:
-        bbox (float array): :math:`(N, S, 4)`.
-        matched (int array): The object each overlaps most, :math:`(N, S)`.
-        foreground (bool array): Whether it counts as that object, :math:`(N, S)`.
-        used (bool array): :math:`(N, S)`; an image with too few regions has repeated ones that
-            teach nothing.
+        bbox (float array): Boxes :math:`(N, S, 4)` in pixels.
+        matched (int array): Index of the object with the highest IoU, :math:`(N, S)`.
+        foreground (bool array): Whether the region is assigned to that object, :math:`(N, S)`.
+        used (bool array): Whether the region contributes to the loss, :math:`(N, S)`. An image
+            with too few regions is padded with repeated ones, which do not.
     """
 
-    bbox: np.ndarray
-    matched: np.ndarray
-    foreground: np.ndarray
-    used: np.ndarray
+    bbox: Array
+    matched: Array
+    foreground: Array
+    used: Array
 
 
 def priorities(seed: int, positions: Sequence[int], n: int) -> np.ndarray:
-    """Random priorities :math:`(N, n)` of images at these positions of the global order."""
+    """Draw random priorities for images.
+
+    Args:
+        seed (int): Random seed.
+        positions (sequence of int): The images' positions in the global order.
+        n (int): Priorities per image.
+
+    Returns:
+        float32 array: Values in [0, 1), :math:`(N, n)`.
+    """
     return np.stack([np.random.default_rng((seed, p)).random(n, np.float32) for p in positions])
 
 
 def sample_anchors(
-    anchors,
+    anchors: Array,
     truth: BatchTruth,
-    sizes,
-    priority,
+    sizes: Array,
+    priority: Array,
     n_sample: int = 256,
     positive_share: float = 0.25,
     positive_iou: float = 0.7,
     negative_iou: float = 0.3,
 ) -> AnchorTargets:
-    """Match anchors to objects and choose some (Ren et al., Faster R-CNN, section 3.1.2).
+    """Match anchors to objects and sample from them (Ren et al., Faster R-CNN, section 3.1.2).
 
-    Positive are anchors with an IoU of at least ``positive_iou`` with an object, and the best ones
-    of each object. Anchors that cross the image's border, and those at least half inside a
-    group-of box, are never chosen.
+    An anchor is positive if its IoU with an object is at least ``positive_iou``, or if no other
+    anchor has a higher IoU with the object. Anchors that cross the image border are never sampled.
+    Anchors of which at least half is inside a group-of box are never negatives.
 
     Args:
-        anchors (array): :math:`(A, 4)` in pixels.
-        truth (BatchTruth): Of the batch.
-        sizes (array): Heights and widths of the images within the batch, :math:`(N, 2)`.
-        priority (array): Random in [0, 1), :math:`(N, A)`.
-        n_sample (int): Anchors an image.
-        positive_share (float): At most this share of them is positive.
+        anchors (array): Anchors :math:`(A, 4)` in pixels.
+        truth (BatchTruth): Ground truth of the batch.
+        sizes (array): Heights and widths of the images before padding, :math:`(N, 2)`.
+        priority (array): Random values in [0, 1), :math:`(N, A)`. The lowest are sampled first.
+        n_sample (int): Anchors per image.
+        positive_share (float): Largest fraction of positives among them.
         positive_iou, negative_iou (float): IoU from which an anchor is positive, and below which
             it is negative.
 
     Returns:
-        AnchorTargets: Of all images, one after the other.
+        AnchorTargets: Samples of all images, in the order of the images.
     """
     xp = cuda.get_array_module(anchors)
     sizes = xp.asarray(sizes, dtype=anchors.dtype)[:, None]
@@ -113,7 +123,7 @@ def sample_anchors(
     positive = chosen_positive[image, anchor]
     matched = truth.bbox[image, iou.argmax(axis=2)[image, anchor]]
     base = anchors[anchor]
-    # Where nothing is matched the offsets have no meaning, but must be finite.
+    # The offsets of negatives are not used, but they must be finite.
     offset = coding.encode(xp.where(positive[:, None], matched, base), base)
     weight = 1 / xp.maximum(chosen.sum(axis=1), 1)
     dtype = truth.bbox.dtype
@@ -125,27 +135,27 @@ def sample_anchors(
 def sample_rois(
     proposals: Proposals,
     truth: BatchTruth,
-    priority,
+    priority: Array,
     n_sample: int = 512,
     foreground_share: float = 0.25,
     foreground_iou: float = 0.5,
 ) -> RoiSample:
-    """Match proposals to objects and choose some (Girshick, Fast R-CNN, section 2.3).
+    """Match proposals to objects and sample from them (Girshick, Fast R-CNN, section 2.3).
 
-    The objects themselves are added to the proposals, as in ChainerCV.
+    The ground truth boxes are added to the proposals, as in ChainerCV.
 
     Args:
-        proposals (Proposals): Of the batch.
-        truth (BatchTruth): Of the batch.
-        priority (array): Random in [0, 1), :math:`(N, A + G)`: of the anchors, then of the
-            objects.
-        n_sample (int): Regions an image. Every image gives exactly so many, so that batch
-            statistics weigh images alike on all ranks.
-        foreground_share (float): At most this share of them is on an object.
-        foreground_iou (float): IoU from which a region counts as the object.
+        proposals (Proposals): Proposals of the batch.
+        truth (BatchTruth): Ground truth of the batch.
+        priority (array): Random values in [0, 1) of the anchors, then of the objects,
+            :math:`(N, A + G)`. The lowest are sampled first.
+        n_sample (int): Regions per image. Every image has exactly this number, so that batch
+            statistics weight all images equally on all ranks.
+        foreground_share (float): Largest fraction of foreground regions among them.
+        foreground_iou (float): IoU from which a region is assigned to an object.
 
     Returns:
-        RoiSample: Of the batch.
+        RoiSample: Regions of the batch. Foreground comes first in each image.
     """
     xp = cuda.get_array_module(proposals.bbox)
     objects = truth.valid & ~truth.group_of
@@ -168,25 +178,25 @@ def sample_rois(
     background = valid & ~is_foreground
     n_background = n_sample - foreground.sum(axis=1)
     used = foreground | _first(background, key, n_background[:, None])
-    # Foreground first, then background, then what fills up; by priority among each.
+    # Foreground first, then background, then unused regions, each ordered by priority.
     rank = xp.where(foreground, 0, xp.where(used, 1, 2)) + key
     order = xp.argsort(rank, axis=1)
     if order.shape[1] < n_sample:
         order = xp.concatenate([order] * -(-n_sample // order.shape[1]), axis=1)
-    place = xp.arange(n_sample)
+    slot = xp.arange(n_sample)
     n_used = used.sum(axis=1, keepdims=True)
-    order = xp.take_along_axis(order[:, :n_sample], place[None] % xp.maximum(n_used, 1), axis=1)
+    order = xp.take_along_axis(order[:, :n_sample], slot[None] % xp.maximum(n_used, 1), axis=1)
     rows = xp.arange(N)[:, None]
     return RoiSample(
         bbox[rows, order],
         matched[rows, order],
         foreground[rows, order],
-        xp.broadcast_to(place, order.shape) < n_used,
+        xp.broadcast_to(slot, order.shape) < n_used,
     )
 
 
-def _first(mask, key, n):
-    """The ``n`` members of each row of ``mask`` with the smallest ``key``."""
+def _first(mask: Array, key: Array, n: int | Array) -> Array:
+    """Keep the ``n`` true entries of each row of ``mask`` with the smallest ``key``."""
     xp = cuda.get_array_module(mask)
     order = xp.argsort(xp.where(mask, key, 2), axis=1)
     rank = xp.empty_like(order)
