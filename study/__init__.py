@@ -1,1 +1,1 @@
-"""Running rows of the papers' tables, and the study of them all at mini scale."""
+"""The study of the papers' claims at mini scale."""

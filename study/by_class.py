@@ -1,4 +1,4 @@
-"""Where a claim is about some classes: AP of these classes, as Markdown."""
+"""Markdown tables of AP by class or by group of classes."""
 
 import statistics
 from collections import defaultdict
@@ -16,27 +16,26 @@ from pfdet.report.comparison_text import signed
 from study.expert_ensembles import FULL, LONGER
 from study.tables import table
 
-_CS2 = 'cs-table2-{}-{}'
-# Trained and tested with, and the row.
-_BASE = _CS2.format('softmax', 'softmax')
+_BASE = 'cs-table2-softmax-softmax'
+# Loss in training, score in testing, and the row.
 _COMPARED = (
-    ('softmax', 'concurrent', _CS2.format('softmax', 'concurrent')),
-    ('concurrent', 'softmax', _CS2.format('concurrent', 'softmax')),
-    ('concurrent', 'concurrent', _CS2.format('concurrent', 'concurrent')),
+    ('softmax', 'concurrent', 'cs-table2-softmax-concurrent'),
+    ('concurrent', 'softmax', 'cs-table2-concurrent-softmax'),
+    ('concurrent', 'concurrent', 'cs-table2-concurrent-concurrent'),
     ('binary cross entropy', 'sigmoid', 'cs-table1-bce'),
 )
 
 
 def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> str | None:
-    """PFDet's Table 3: each part class without and with co-occurrence loss.
+    """Table of each part class without and with co-occurrence loss (PFDet, Table 3).
 
     Args:
-        runs (iterable of Run): Among them those of ``mini`` and ``mini-without-cooccurrence``.
+        runs (iterable of Run): Only ``mini`` and ``mini-without-cooccurrence`` are used.
         classes (Classes): For names.
         parts (iterable of str): Machine ids.
 
     Returns:
-        str: A table; :obj:`None` without both runs of any seed.
+        str: The table; :obj:`None` if no seed has both runs.
     """
     aps = _aps(runs)
     without, with_loss = aps['mini-without-cooccurrence'], aps['mini']
@@ -62,7 +61,7 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
             (
                 name,
                 *(f'{statistics.fmean(x):.1f}' for x in zip(*pairs, strict=True)),
-                *_differences(b - a for a, b in pairs),
+                *_mean_and_each(b - a for a, b in pairs),
                 f'{signed(paper[1] - paper[0])} ({paper[0]} to {paper[1]})' if paper else '',
             )
         )
@@ -70,16 +69,16 @@ def parts_table(runs: Iterable[Run], classes: Classes, parts: Iterable[str]) -> 
 
 
 def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy) -> str | None:
-    """What other losses do to classes by their place in the hierarchy, against softmax.
+    """Table of other losses against softmax, by the place of classes in the hierarchy.
 
     Args:
-        runs (iterable of Run): Among them those of the second paper's Table 2.
+        runs (iterable of Run): Those of Table 2 of Peng et al. (2020) and of BCE are used.
         classes (Classes): :math:`C` classes.
-        hierarchy (Hierarchy): Over them.
+        hierarchy (Hierarchy): Over these classes.
 
     Returns:
-        str: A table of differences to softmax in training and testing, of the seeds that both
-        have; :obj:`None` without any.
+        str: Differences to softmax in training and testing, for the seeds that both runs have;
+        :obj:`None` if there are none.
     """
     aps = _aps(runs)
     has_parent = hierarchy.ancestors.any(axis=1)
@@ -93,31 +92,31 @@ def relatives_table(runs: Iterable[Run], classes: Classes, hierarchy: Hierarchy)
         seeds = sorted(aps[row].keys() & aps[_BASE].keys())
         for name, mask in groups.items():
             members = {classes.mids[c] for c in np.flatnonzero(mask)}
-            gained = [
+            differences = [
                 [aps[row][seed][mid] - ap for mid, ap in aps[_BASE][seed].items() if mid in members]
                 for seed in seeds
             ]
-            if any(gained):
-                lines.append((train, test, name, *_differences(map(statistics.fmean, gained))))
+            if any(differences):
+                means = map(statistics.fmean, differences)
+                lines.append((train, test, name, *_mean_and_each(means)))
     if not lines:
         return None
     return table(('training', 'testing', 'mean AP of', 'difference', 'seeds'), lines)
 
 
 def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> str:
-    """How many classes of a group the images of an epoch show, by how images are sampled.
+    """Table of the mean number of a group's classes in a training image, by sampling method.
+
+    Balanced sampling draws more images of rare classes. It draws fewer of frequent classes only if
+    images of rare classes do not show frequent ones as well.
 
     Args:
         index (AnnotationIndex): The training set.
         groups (mapping): Machine ids of classes by the group's name.
-
-    Returns:
-        str: A table. Balanced sampling gives more images of rare classes; it gives fewer of
-        frequent ones only where images of rare classes do not show frequent classes as well.
     """
-    shown = class_images(index, expand=True)
-    lists = np.split(shown.images, shown.offsets[1:-1])
-    drawn = {
+    with_class = class_images(index, expand=True)
+    lists = np.split(with_class.images, with_class.offsets[1:-1])
+    probabilities = {
         'every image once': np.full(len(index), 1 / len(index)),
         'class-aware': _probability(class_images(index), 1.0),
         'soft-balance at 0.7': _probability(class_images(index), 0.7),
@@ -126,27 +125,27 @@ def views_table(index: AnnotationIndex, groups: Mapping[str, Iterable[str]]) -> 
     for name, mids in groups.items():
         ids = [index.classes.id_of(mid) for mid in mids]
         lines.append(
-            (name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}' for p in drawn.values()))
+            (name, *(f'{sum(p[lists[c]].sum() for c in ids):.2f}' for p in probabilities.values()))
         )
-    return table(('classes in an image', *drawn), lines)
+    return table(('classes in an image', *probabilities), lines)
 
 
 def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> str | None:
-    """PFDet's Table 4 for groups of classes, with the full model trained as much longer.
+    """Table of experts and of the full model by groups of classes (PFDet, Table 4).
 
     Args:
-        runs (iterable of Run): Among them those of the full model and its experts.
+        runs (iterable of Run): Only those of the full model and its experts are used.
         groups (mapping): Machine ids of classes by the group's name.
 
     Returns:
-        str: A table of mean AP, of the seeds that the full model has too, and in brackets the
-        difference to it; :obj:`None` without experts.
+        str: Mean AP over the seeds that the full model has too, and in brackets the difference to
+        it; :obj:`None` if there are no experts.
     """
     aps = _aps(runs)
     lines = []
     for text, row in (
         ('the full model', FULL),
-        ('trained as much longer', LONGER),
+        ('the full model, fine-tuned as long', LONGER),
         ('experts of 40 classes', 'table4-class40'),
         ('experts of 20 classes', 'table4-class20'),
         ('experts of 10 classes', 'table4-class10'),
@@ -169,27 +168,27 @@ def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> s
 
 
 def _probability(images: ClassImages, lam: float) -> np.ndarray:
-    """Of an image to be the next: its class is drawn, then one of the class's images."""
-    of_class = soft_balance(images.count, lam)
+    """Probability of each image, if first a class is drawn and then one of its images."""
+    class_probability = soft_balance(images.count, lam)
     lists = np.split(images.images, images.offsets[1:-1])
-    found = np.zeros(images.n_image)
-    for p, ids in zip(of_class, lists, strict=True):
+    probability = np.zeros(images.n_image)
+    for p, ids in zip(class_probability, lists, strict=True):
         if len(ids):
-            found[ids] += p / len(ids)
-    return found
+            probability[ids] += p / len(ids)
+    return probability
 
 
 def _aps(runs: Iterable[Run]) -> Mapping[str, dict[int, dict[str, float]]]:
-    """AP in % by the row's name, its seed, and the class where it has ground truth."""
-    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+    """AP in % by row, seed and class, for classes with ground truth."""
+    aps: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for run in runs:
-        found[run.name][run.facts.get('seed', 0)] = {
+        aps[run.name][run.facts.get('seed', 0)] = {
             mid: 100 * ap for mid, ap in run.score['AP'].items() if ap is not None
         }
-    return found
+    return aps
 
 
-def _differences(values: Iterable[float]) -> tuple[str, str]:
-    """Their mean, and each."""
+def _mean_and_each(values: Iterable[float]) -> tuple[str, str]:
+    """The mean and the single values as text."""
     values = list(values)
     return signed(statistics.fmean(values)), ', '.join(map(signed, values))

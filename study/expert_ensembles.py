@@ -1,4 +1,4 @@
-"""The parts of the study that are no single rows: ways of testing, experts, ensembles."""
+"""The parts of the study that are not single rows: ways of testing, experts, ensembles."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from pfdet.recipes import to_dict
 from pfdet.subprocesses import commit, run_python
 from pfdet.training.table_runs import Rows
 
-# What the experts and ensembles start from, and how it is looked at with augmentation.
+# The model that experts and ensembles start from, and the image sizes of test-time augmentation.
 FULL = 'mini'
 SIZES = (144, 184)
-# "All the others" of Table 2: models of all classes with another loss or other samples, and those
-# of the full model's recipe with these seeds but its own.
+# "All the others" of PFDet's Table 2: models of all classes with another loss or sampling, and the
+# full model's recipe with those of these seeds that are not its own.
 OTHERS = (('mini-without-cooccurrence', 0), ('cs-table1-co-bce', 0))
 OTHER_SEEDS = (0, 1, 2)
-# Classes that get an expert by rank, rarest first: 40 of the 41, to be cut into tens and twenties.
-# Table 4 leaves out the rarest ones, too.
+# Ranks of the classes that get an expert, rarest first: 40 of the 41, to be split into tens and
+# twenties. PFDet's Table 4 omits the rarest classes too.
 RANKS = (2, 41)
-# The paper does not say how long experts are fine-tuned. As long as each other: by epochs of their
-# own images, those of the rarest classes hardly begin.
+# The paper does not say how long experts are fine-tuned. All see the same number of images, since
+# epochs of their own images would be very short for experts of the rarest classes.
 IMAGES_SEEN = 4000
 
 
-# What is added to the ensemble, step by step: the row of Table 2, which models, in words.
+# Steps of the ensemble: the row of PFDet's Table 2, the models that it adds, and a description.
 STEPS = (
     ('table2-single', 'single', 'the single model, augmented'),
     ('table2-class20-experts', 'class20', '+ class20 experts'),
@@ -33,20 +33,20 @@ STEPS = (
     ('table2-coco', 'coco', '+ the second source'),
 )
 WEIGHTED = 'table2-class-weight'
-# The first row of Table 4, tested as its experts are; and no row of it, but what they would be
-# without having fewer classes.
+# The first row of PFDet's Table 4, tested like its experts; and the full model fine-tuned as long
+# as the experts, which is not in the table.
 AS_EXPERTS, LONGER = 'table4-full', 'table4-full-longer'
 
 
 def ways_of_testing(rows: Rows, seed: int) -> None:
-    """The full model with test-time augmentation and with NMS, as far as not done yet.
+    """Test the full model with test-time augmentation and with NMS, unless done.
 
-    Each is scored at an IoU of 0.75 too (``score-...-iou75.json``), where it counts how well a box
-    fits.
+    Each is also scored at an IoU of 0.75 (``score-...-iou75.json``), which demands better
+    localization.
 
     Args:
-        rows (Rows): Where and how.
-        seed (int): Of the full model.
+        rows (Rows): Where and how rows are run.
+        seed (int): Seed of the full model.
     """
     full = rows.run(FULL, seed)
     for name, flags in (
@@ -64,13 +64,13 @@ def ways_of_testing(rows: Rows, seed: int) -> None:
 
 
 def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) -> None:
-    """PFDet's Tables 2 and 4, as far as not done yet.
+    """Run PFDet's Tables 2 and 4, unless done.
 
     Args:
-        rows (Rows): Where and how.
-        indexes (mapping): ``'validation'``, ``'test'`` for class weights to be tried on other
-            images than they were found on, and ``'second'``, another training set.
-        seed (int): Of the full model.
+        rows (Rows): Where and how rows are run.
+        indexes (mapping): ``'validation'``; ``'test'``, whose images class weights are not computed
+            from; and ``'second'``, another training set.
+        seed (int): Seed of the full model.
     """
     ensembles = [*(step[0] for step in STEPS), WEIGHTED]
     scores = [
@@ -90,34 +90,39 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
         LONGER,
         seed,
         [train_on(rows, 'full-longer', seed, rows.train_index)],
-        'the full model, trained as much longer as experts are',
+        'the full model, fine-tuned as long as an expert',
     )
     models['others'] = [rows.trained(FULL, other) for other in OTHER_SEEDS if other != seed]
     models['others'] += [rows.trained(name, other) for name, other in OTHERS]
     models['coco'] = [train_on(rows, 'expert-coco', seed, indexes['second'])]
 
     for split, score in ('validation', 'score'), ('test', 'score-test'):
-        together = []
+        detections = []
         for name, key, about in STEPS:
-            together += outputs(rows, models[key], indexes[split], split)
-            ensemble(rows, name, about, seed, together, indexes[split], score)
+            detections += outputs(rows, models[key], indexes[split], split)
+            ensemble(rows, name, about, seed, detections, indexes[split], score)
         ensemble(
             rows,
             WEIGHTED,
             '+ class-weight ensemble',
             seed,
-            together,
+            detections,
             indexes[split],
             score,
-            own_scores(rows, together, indexes['validation']),
+            single_scores(rows, detections, indexes['validation']),
         )
 
 
 def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
-    """Experts of ``'class10'``, ``'class20'`` or ``'class40'``, fine-tuned from the full model.
+    """Fine-tune experts from the full model.
+
+    Args:
+        rows (Rows): Where and how rows are run.
+        size (str): ``'class10'``, ``'class20'`` or ``'class40'``.
+        seed (int): Seed of the full model and the experts.
 
     Returns:
-        list of paths: Their directories.
+        list of paths: Directories of the experts.
     """
     return _fine_tune(
         rows,
@@ -131,14 +136,19 @@ def train_experts(rows: Rows, size: str, seed: int) -> list[Path]:
 
 
 def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
-    """The full model fine-tuned with all its classes, as one expert: on another data set, as
-    COCO's were, or on its own, to tell what experts gain by being trained longer alone.
+    """Fine-tune the full model with all its classes.
+
+    This is done on another data set, as PFDet does with COCO, or on the same one, to measure what
+    longer training alone gains.
 
     Args:
-        rows (Rows): Where and how.
-        name (str): Of its directory.
-        seed (int): Of the full model and this.
-        index (path): What to train on.
+        rows (Rows): Where and how rows are run.
+        name (str): Name of the directory.
+        seed (int): Seed of the full model and of fine-tuning.
+        index (path): Annotation index to train on.
+
+    Returns:
+        pathlib.Path: Its directory.
     """
     (expert,) = _fine_tune(rows, 'expert-coco', name, seed, index, '--ranks-per-expert', rows.ranks)
     return expert
@@ -176,21 +186,42 @@ def _fine_tune(
 
 
 def outputs(rows: Rows, models: Sequence[Path], index: Path, split: str) -> list[Path]:
-    """Augmented outputs of models before suppression, for ensembles."""
-    found = []
+    """Predict with augmentation and without suppression, for ensembles.
+
+    Args:
+        rows (Rows): Where and how rows are run.
+        models (sequence of paths): Directories of the models.
+        index (path): Annotation index of the images.
+        split (str): Goes into the file names.
+
+    Returns:
+        list of paths: Detections of each model.
+    """
+    paths = []
     for model in models:
         detections = model / f'outputs-{split}.parquet'
         rows.predict(
             model, detections, None, '--sizes', *SIZES, '--flip', '--no-suppression', index=index
         )
-        found.append(detections)
-    return found
+        paths.append(detections)
+    return paths
 
 
 def single_scale(
     rows: Rows, name: str, seed: int, models: Sequence[Path], about: str = 'experts alone'
 ) -> Path:
-    """What experts find at one scale, each in its own classes: a row of Table 4."""
+    """Test models at one scale, experts in their own classes: a row of PFDet's Table 4.
+
+    Args:
+        rows (Rows): Where and how rows are run.
+        name (str): Name of the row.
+        seed (int): Seed of the models.
+        models (sequence of paths): Directories of the models.
+        about (str): Description.
+
+    Returns:
+        pathlib.Path: The score.
+    """
     detections = []
     for model in models:
         detections.append(model / 'detections.parquet')
@@ -198,18 +229,21 @@ def single_scale(
     return ensemble(rows, name, about, seed, detections)
 
 
-def own_scores(rows: Rows, detections: Sequence[Path], index: Path) -> list[Path]:
-    """The validation score of each model by itself, with augmentation.
+def single_scores(rows: Rows, detections: Sequence[Path], index: Path) -> list[Path]:
+    """Score each model alone on the validation set, with augmentation.
 
     Args:
-        rows (Rows): Where and how.
-        detections (sequence of paths): The models' outputs, of any images.
-        index (path): The validation set.
+        rows (Rows): Where and how rows are run.
+        detections (sequence of paths): The models' outputs on any images.
+        index (path): Annotation index of the validation set.
+
+    Returns:
+        list of paths: The scores.
     """
-    found = []
+    paths = []
     for model in (path.parent for path in detections):
-        found.append(model / 'score-augmented.json')
-        if not found[-1].exists():
+        paths.append(model / 'score-augmented.json')
+        if not paths[-1].exists():
             suppressed = model / 'augmented.parquet'
             run_python(
                 '-m',
@@ -223,8 +257,8 @@ def own_scores(rows: Rows, detections: Sequence[Path], index: Path) -> list[Path
                 rows.recipe(FULL).max_per_image,
                 log=model / 'output.txt',
             )
-            rows.score(suppressed, found[-1], index)
-    return found
+            rows.score(suppressed, paths[-1], index)
+    return paths
 
 
 def ensemble(
@@ -237,17 +271,17 @@ def ensemble(
     score: str = 'score',
     scores: Sequence[Path] = (),
 ) -> Path:
-    """Put outputs together and score them.
+    """Merge the outputs of several models and score them.
 
     Args:
-        rows (Rows): Where and how.
-        name (str): Of the row; its directory is like that of a run.
-        about (str): What it is.
-        seed (int): Of the models.
+        rows (Rows): Where and how rows are run.
+        name (str): Name of the row, whose directory is like that of a run.
+        about (str): Description.
+        seed (int): Seed of the models.
         detections (sequence of paths): Outputs of the models.
-        index (path): Of the images; by default the validation set's.
+        index (path): Annotation index of the images, by default the validation set's.
         score (str): Name of the score's file without ``.json``.
-        scores (sequence of paths): Each model's validation score, for class weights.
+        scores (sequence of paths): Validation score of each model, for class weights.
 
     Returns:
         pathlib.Path: The score.
@@ -272,7 +306,7 @@ def ensemble(
         log=directory / 'output.txt',
     )
     content = {
-        'recipe': {'name': name, 'about': about, 'scale': rows.scale},
+        'recipe': {'name': name, 'about': about, 'size': rows.size},
         'run': {
             'seed': seed,
             'full': to_dict(rows.recipe(FULL)),

@@ -1,4 +1,4 @@
-"""How well PFDet's Table 1 fits the images it was trained on: what is slow, and what over-fits."""
+"""mAP of PFDet's Table 1 on its training images, to tell slow training from overfitting."""
 
 import json
 import statistics
@@ -18,11 +18,11 @@ _STEPS = [row.name for row in recipes.TABLES['table1'].rows]
 
 
 def score_training_images(rows: Rows, seed: int) -> None:
-    """Score Table 1's rows on the training images too, as far as not done yet.
+    """Score the rows of Table 1 on the training images, unless done.
 
     Args:
-        rows (Rows): Where and how.
-        seed (int): Of the rows.
+        rows (Rows): Where and how rows are run.
+        seed (int): Seed of the rows.
     """
     for name in map(rows.same_training, _STEPS):
         directory = rows.run(name, seed)
@@ -36,31 +36,31 @@ def score_training_images(rows: Rows, seed: int) -> None:
 
 
 def fit_table(runs: Iterable[Run]) -> str | None:
-    """mAP on training and validation images, row by row.
+    """Table of the mAP on training and validation images, row by row.
 
     Args:
-        runs (iterable of Run): Among them rows of Table 1.
+        runs (iterable of Run): Those of other tables are ignored.
 
     Returns:
-        str: A table of means over seeds; :obj:`None` where no row was scored on training images.
+        str: Means over seeds; :obj:`None` if no row was scored on training images.
     """
-    found = defaultdict(list)
+    scores = defaultdict(list)
     for run in runs:
         path = run.path / f'{SCORE}.json'
         if run.name in _STEPS and path.exists():
-            found[run.name].append(
+            scores[run.name].append(
                 (100 * json.loads(path.read_text(encoding='utf-8'))['mAP'], 100 * run.score['mAP'])
             )
     table1, lines = table_of(_STEPS[0]), []
-    for name in filter(found.__contains__, _STEPS):
-        train, validation = (statistics.fmean(side) for side in zip(*found[name], strict=True))
+    for name in filter(scores.__contains__, _STEPS):
+        train, validation = (statistics.fmean(side) for side in zip(*scores[name], strict=True))
         lines.append(
             (
                 table1.row(name).name,
                 f'{train:.1f}',
                 f'{validation:.1f}',
                 signed(validation - train),
-                str(len(found[name])),
+                str(len(scores[name])),
             )
         )
     if not lines:

@@ -1,4 +1,4 @@
-"""The figures of the study as PNG files."""
+"""The plots of the study as PNG files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,56 +10,57 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.evaluation.run_directory import Run
 from pfdet.openimages.classes import Classes
 from pfdet.report.comparison_plots import map_curve_of, mean_ap
-from study.claims import Finding
+from study.findings import Finding
 
-_PAPER, _HERE, _DOWN = '#9a9a9a', '#1f6fb4', '#c0504d'
+_GREY, _BLUE, _RED, _YELLOW = '#9a9a9a', '#1f6fb4', '#c0504d', '#e0a030'
 
 
-def claims_figure(found: Sequence[Finding], out: Path) -> bool:
-    """Draw each claim's difference in the paper and here, with every seed.
+def plot_claims(found: Sequence[Finding], out: Path) -> bool:
+    """Plot the difference of each claim in the paper and in the study, with every seed.
 
     Returns:
-        bool: Whether there was anything to draw.
+        bool: Whether the file was written.
     """
     found = [f for f in found if f.values]
     if not found:
         return False
     figure, ax = _figure(9, 0.6 + 0.27 * len(found))
     for y, f in enumerate(reversed(found)):
-        ax.plot(f.differences, [y] * len(f.differences), '|', color=_HERE, ms=9, mew=1.2)
-        colour = _DOWN if f.verdict.startswith('not') else _HERE
+        ax.plot(f.differences, [y] * len(f.differences), '|', color=_BLUE, ms=9, mew=1.2)
+        colour = _RED if f.verdict.startswith('not') else _BLUE
         ax.plot(f.mean, y, 'o', color=colour, ms=5)
         if f.claim.paper is not None:
-            ax.plot(f.claim.paper, y, 'D', color=_PAPER, ms=5, mfc='none')
+            ax.plot(f.claim.paper, y, 'D', color=_GREY, ms=5, mfc='none')
     ax.axvline(0, color='0.6', lw=0.8)
     ax.set_yticks(range(len(found)), [f.claim.text for f in reversed(found)], fontsize=8)
     ax.set_xscale('symlog', linthresh=5)
     ax.set_xticks(
         [-20, -10, -5, -2, 0, 2, 5, 10, 20], ['-20', '-10', '-5', '-2', '0', '2', '5', '10', '20']
     )
-    ax.set_xlabel('difference in points of AP: diamonds the paper, dots here, bars its seeds')
+    ax.set_xlabel('difference in points of AP (diamond: paper, dot: mean here, bars: seeds)')
     ax.grid(axis='y', color='0.9')
     _save(figure, out)
     return True
 
 
-def lambda_figure(runs: Sequence[Run], out: Path) -> bool:
-    """Draw validation mAP over epochs by lambda (Concurrent softmax, figure 4)."""
+def plot_lambda(runs: Sequence[Run], out: Path) -> bool:
+    """Plot validation mAP over epochs by lambda (Peng et al. (2020), Figure 4).
+
+    Returns:
+        bool: Whether the file was written.
+    """
     names = {
         'cs-table3-non-balance': 'no balance',
         **{f'cs-table3-soft-{x}': f'lambda {x}' for x in (0.3, 0.5, 0.7, 1.0, 1.5)},
     }
     curves = []
     for name, text in names.items():
-        mine = [c for c in map(map_curve_of, (r for r in runs if r.name == name)) if c is not None]
-        if mine:
-            curves.append(
-                (
-                    text,
-                    mine[0][0],
-                    np.mean([c[1] for c in mine if len(c[1]) == len(mine[0][1])], axis=0),
-                )
-            )
+        of_seeds = [map_curve_of(run) for run in runs if run.name == name]
+        of_seeds = [curve for curve in of_seeds if curve is not None]
+        if of_seeds:
+            epoch, first = of_seeds[0]
+            values = [value for _, value in of_seeds if len(value) == len(first)]
+            curves.append((text, epoch, np.mean(values, axis=0)))
     if len(curves) < 2:
         return False
     figure, ax = _figure(7, 3.6)
@@ -73,19 +74,23 @@ def lambda_figure(runs: Sequence[Run], out: Path) -> bool:
     return True
 
 
-def frequency_figure(
+def plot_frequency(
     runs: Sequence[Run], counts: Mapping[str, int], classes: Classes, out: Path
 ) -> bool:
-    """Draw AP against class frequency (Concurrent softmax, figure 5)."""
+    """Plot AP against class frequency (Peng et al. (2020), Figure 5).
+
+    Returns:
+        bool: Whether the file was written.
+    """
     names = {
         'cs-table3-non-balance': 'no balance',
         'cs-table3-soft-0.7': 'soft-balance, 0.7',
         'cs-table3-class-aware': 'class-aware',
     }
     ap = {
-        text: mean_ap(mine)
+        text: mean_ap(of_seeds)
         for name, text in names.items()
-        if (mine := [r for r in runs if r.name == name])
+        if (of_seeds := [run for run in runs if run.name == name])
     }
     if len(ap) < 2:
         return False
@@ -101,7 +106,7 @@ def frequency_figure(
             [100 * (by_class.get(m) or 0) for m in mids],
             width,
             label=text,
-            color=(_PAPER, _HERE, '#e0a030')[k],
+            color=(_GREY, _BLUE, _YELLOW)[k],
         )
     ax.set_xticks(
         range(len(mids)),

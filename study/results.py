@@ -1,8 +1,8 @@
-"""Results of the study in one small file, so that a machine need not run again what another has.
+"""Results of the study in one small file, so that another machine need not repeat the runs.
 
-The file holds a JSON object a line: first what the runs were trained and scored on, then a run a
-line with its resolved recipe, its scores and the course of its loss and validation mAP. Weights and
-detections are not in it.
+The file has one JSON object per line. The first line identifies the data; every other line is a run
+with its resolved recipe, its scores, and its loss and validation mAP during training. Weights and
+detections are not stored.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from pfdet.errors import InputError
 from pfdet.training.table_runs import Rows
 from study.expert_ensembles import FULL
 
-# Of a run.
+# Fields of a run.
 _FIELDS = frozenset({'run', 'commit', 'recipe', 'facts', 'scores', 'log'})
-# Of an entry of the log.
+# Fields of a log entry.
 _LOGGED = ('epoch', 'iteration', 'elapsed_time', 'main/loss', 'validation/mAP')
 
 
 def digest(data: Path) -> str:
-    """What tells data sets from others: a hash of all annotation files below a directory."""
+    """Hash of all annotation files below a directory, which identifies the data sets."""
     total = hashlib.sha256()
     for path in sorted(data.glob('*/*-annotations-*.csv')):
         total.update(path.relative_to(data).as_posix().encode())
@@ -40,14 +40,14 @@ def write_results(rows: Rows, data: str, out: Path) -> int:
         out (path): The file.
 
     Returns:
-        int: How many runs.
+        int: Number of runs.
     """
     runs = rows.finished()
     lines = [{'data': data}]
     for run in runs:
         place = run.path.relative_to(rows.out).as_posix()
         scores = {
-            path.stem: _short(json.loads(path.read_text(encoding='utf-8')))
+            path.stem: shortened(json.loads(path.read_text(encoding='utf-8')))
             for path in sorted(run.path.glob('score*.json'))
         }
         commit = (run.path / 'done').read_text(encoding='utf-8').strip()
@@ -72,27 +72,27 @@ def write_results(rows: Rows, data: str, out: Path) -> int:
 
 
 def restore_results(rows: Rows, data: str, given: Path) -> int:
-    """Lay the runs of a file where :class:`~pfdet.training.table_runs.Rows` looks for them.
+    """Write the runs of a file where :class:`~pfdet.training.table_runs.Rows` looks for them.
 
-    A run that is there already, unfinished or not, stays as it is. One whose recipe has changed
-    since is left out.
+    A run that exists already, finished or not, is kept. A run whose recipe has changed since is
+    skipped.
 
     Args:
-        rows (Rows): Where.
-        data (str): The :func:`digest` of the data here.
-        given (path): A file of :func:`write_results`.
+        rows (Rows): Where runs belong.
+        data (str): The :func:`digest` of the local data.
+        given (path): A file written by :func:`write_results`.
 
     Returns:
-        int: How many runs were laid out.
+        int: Number of runs written.
 
     Raises:
-        InputError: The file cannot be read, or its runs are of other data.
+        InputError: The file cannot be read, or its runs were trained on other data.
     """
     their_data, lines = read_results(given)
     if their_data != data:
         raise InputError(
-            f'{given}: has results of other data ({their_data}) than those drawn here '
-            f'({data}); leave it out to run everything'
+            f'{given}: its runs used other data ({their_data}) than is drawn here ({data}); omit '
+            '--given to run everything'
         )
     n = 0
     for line in lines:
@@ -104,21 +104,21 @@ def restore_results(rows: Rows, data: str, given: Path) -> int:
             _write(directory / f'{name}.json', score)
         _write(directory / 'log', line['log'])
         (directory / 'done').write_text(line['commit'], encoding='utf-8')
-        # The last, as it is what says that there is a run.
+        # Written last, since it marks the directory as a run.
         _write(directory / 'recipe.json', {'recipe': line['recipe'], 'run': line['facts']})
         n += 1
     return n
 
 
 def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Read a file of :func:`write_results`.
+    """Read a file written by :func:`write_results`.
 
     Returns:
-        tuple: The digest of the data, and an object a run with ``'run'``, ``'commit'``,
+        tuple: The digest of the data, and one object per run with ``'run'``, ``'commit'``,
         ``'recipe'``, ``'facts'``, ``'scores'`` and ``'log'``.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     number, lines = 0, []
     try:
@@ -131,23 +131,24 @@ def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:
             raise ValueError('empty')
     except (OSError, ValueError, AttributeError) as e:
         raise InputError(
-            f'{path}, line {number}: {e}; expected results of the study, a JSON object a line'
+            f'{path}, line {number}: {e}; expected results of the study, one JSON object per line'
         ) from None
     return lines[0]['data'], lines[1:]
 
 
 def _is_current(rows: Rows, line: dict[str, Any]) -> bool:
-    """Whether a run is what it would be now; for experts put together, what they began with."""
+    """Whether the recipe has not changed; of ensembles, the recipe of the full model."""
     name = line['recipe']['name']
     if name in recipes.RECIPES:
-        then = line['recipe']
+        stored = line['recipe']
     else:
-        name, then = FULL, line['facts'].get('full', {})
+        name, stored = FULL, line['facts'].get('full', {})
     now = json.loads(json.dumps(recipes.to_dict(rows.recipe(name))))
-    return {**then, 'about': now['about']} == now
+    return {**stored, 'about': now['about']} == now
 
 
-def _short(score: dict[str, Any]) -> dict[str, Any]:
+def shortened(score: dict[str, Any]) -> dict[str, Any]:
+    """mAP and AP by class of a score, with five decimals, without classes of no ground truth."""
     return _rounded(
         {'mAP': score['mAP'], 'AP': {mid: ap for mid, ap in score['AP'].items() if ap is not None}}
     )

@@ -1,4 +1,4 @@
-"""Tables of the page as Markdown."""
+"""Markdown tables of the page."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from pfdet.report.comparison_text import Grid, pipes
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table, of which columns of nothing but numbers are set flush right.
+    """Format a table; columns that contain only numbers are right-aligned.
 
     Args:
-        header (sequence of str): The columns' names; the first column is never flush right.
-        lines (sequence of sequences of str): As many texts each.
+        header (sequence of str): Names of the columns. The first is never right-aligned.
+        lines (sequence of sequences of str): One cell per column each.
     """
     numbers = [
         k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)

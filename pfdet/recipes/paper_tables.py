@@ -1,4 +1,4 @@
-"""Every table of both papers as data, with the recipe that each row is."""
+"""All tables of both papers as data, with the recipe of each row."""
 
 import functools
 import importlib.resources
@@ -10,14 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of figures, and what is its like in a run's ``score.json``.
+    """A column of figures, and the corresponding value in a run's ``score.json``.
 
     Attributes:
-        name (str): As in the paper.
+        name (str): The paper's name for it.
         of (str): ``'mAP'``, the mean over all classes; ``'classes'``, the mean AP over ``mids``;
-            ``'ranks'``, the mean AP over the classes from rank ``ranks[0]`` to ``ranks[1]``, the
-            class with the fewest training images being the first of 500; or empty where a run has
-            no such figure.
+            ``'ranks'``, the mean AP over the classes from rank ``ranks[0]`` to ``ranks[1]`` of 500,
+            where rank 1 has the fewest training images; or empty where a run has no such value.
         mids (tuple of str): Machine ids of classes.
         ranks (pair of int): First and last rank, from 1.
     """
@@ -33,12 +32,12 @@ class PaperRow:
     """A row of a table.
 
     Attributes:
-        name (str): As in the paper.
-        recipe (str): The recipe that is this row, or :obj:`None` where there is none.
+        name (str): The paper's name for it.
+        recipe (str): The row's recipe, or :obj:`None` where there is none.
         values (tuple): Percent for each measure of the table; :obj:`None` where the paper has none.
         over (str): The :attr:`key` of the row that the paper compares this one with, or
-            :obj:`None` where the row is where comparing starts.
-        settings (mapping): What further columns of the table say of the row, from name to text.
+            :obj:`None` if it compares with none.
+        settings (mapping): Further columns of the table that describe the row, from name to text.
     """
 
     name: str
@@ -49,7 +48,7 @@ class PaperRow:
 
     @property
     def key(self) -> str:
-        """What tells the row from others of its table: the recipe, or the name without one."""
+        """Identifies the row within its table: the recipe, or the name without one."""
         return self.recipe or self.name
 
     @property
@@ -64,15 +63,15 @@ class PaperTable:
 
     Attributes:
         key (str): ``'table1'`` to ``'table4'`` for PFDet, ``'cs-table1'`` to ``'cs-table5'`` for
-            the second paper: what the names of its recipes begin with.
+            Peng et al. (2020). The names of its recipes begin with it.
         title (str): Such as ``'PFDet, Table 1'``.
-        caption (str): What it shows.
+        caption (str): What the table shows.
         source (str): The paper.
         measures (tuple of Measure): Its columns of figures.
         rows (tuple of PaperRow): Its rows.
-        rows_are (str): What the rows name, such as ``'loss'``: the first column's heading.
-        across (bool): Rows stand side by side in the paper, and measures one under the other.
-        note (str): What to know of its figures, or empty.
+        rows_are (str): Heading of the first column, such as ``'loss'``.
+        across (bool): Whether the paper prints rows as columns, and measures as rows.
+        note (str): A remark on its figures, or empty.
     """
 
     key: str
@@ -87,12 +86,12 @@ class PaperTable:
 
     @property
     def digits(self) -> int:
-        """Decimals that the paper gives its figures with."""
+        """Decimals of the figures in the paper."""
         values = [value for row in self.rows for value in row.values if value is not None]
         return 1 if all(value == round(value, 1) for value in values) else 2
 
     def row(self, key: str) -> PaperRow:
-        """The row of a :attr:`PaperRow.key`.
+        """The row with a :attr:`PaperRow.key`.
 
         Raises:
             KeyError: There is no such row.
@@ -103,33 +102,49 @@ class PaperTable:
         raise KeyError(key)
 
     def differences(self, row: PaperRow) -> tuple[float | None, ...]:
-        """What a row is above the one it is compared with, in points of percent.
+        """Differences between a row and the one that the paper compares it with.
 
         Args:
             row (PaperRow): Of this table.
 
         Returns:
-            tuple: For each measure; :obj:`None` where either row has no figure, or where the row
-            is compared with none.
+            tuple: Points of percent for each measure; :obj:`None` where either row has no figure,
+            or where the paper compares the row with none.
         """
         if row.over is None:
             return (None,) * len(row.values)
-        return tuple(
-            None if value is None or below is None else round(value - below, 2)
-            for value, below in zip(row.values, self.row(row.over).values)
-        )
+        return tuple(map(_difference, row.values, self.row(row.over).values))
+
+    def difference(self, key: str, against: str, measure: str | None = None) -> float | None:
+        """The difference between any two rows.
+
+        Args:
+            key, against (str): :attr:`PaperRow.key` of the rows.
+            measure (str): Name of a measure, by default the first.
+
+        Returns:
+            float: Points of percent; :obj:`None` where either row has no figure.
+
+        Raises:
+            KeyError: There is no such row or measure.
+        """
+        names = [m.name for m in self.measures]
+        if measure is not None and measure not in names:
+            raise KeyError(measure)
+        k = 0 if measure is None else names.index(measure)
+        return _difference(self.row(key).values[k], self.row(against).values[k])
 
 
 @functools.cache
 def paper_tables() -> tuple[PaperTable, ...]:
-    """All tables: PFDet's 1 to 4 (Akiba et al., 2018), then the 5 of Peng et al., CVPR 2020."""
+    """All tables: 1 to 4 of PFDet (Akiba et al., 2018), then 1 to 5 of Peng et al. (2020)."""
     file = importlib.resources.files('pfdet.recipes') / 'data' / 'paper_tables.json'
     papers = json.loads(file.read_text(encoding='utf-8'))
     return tuple(_table(paper, table) for paper in papers for table in paper['tables'])
 
 
 def table_of(recipe: str) -> PaperTable | None:
-    """The table that has a row of this recipe, or :obj:`None`.
+    """The table that has a row with this recipe, or :obj:`None`.
 
     Args:
         recipe (str): Such as ``'table1-baseline'``.
@@ -138,6 +153,10 @@ def table_of(recipe: str) -> PaperTable | None:
         if any(row.recipe == recipe for row in table.rows):
             return table
     return None
+
+
+def _difference(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else round(value - base, 2)
 
 
 def _table(paper: Mapping[str, Any], table: Mapping[str, Any]) -> PaperTable:

@@ -10,13 +10,13 @@ SIZES = {'expert-class10': 4, 'expert-class20': 2, 'expert-class40': 1, 'expert-
 
 @pytest.fixture
 def commands(monkeypatch):
-    """Steps that leave only their files, and are noted."""
-    noted = []
+    """Replace commands by ones that only write their files; returns the list of their arguments."""
+    recorded = []
 
-    def note(*args, **_):
+    def record(*args, **_):
         assert args[:2] == ('-m', 'pfdet')
         args = [str(arg) for arg in args[2:]]
-        noted.append(args)
+        recorded.append(args)
         out = Path(args[args.index('--out') + 1])
         name = args[args.index('--recipe') + 1] if '--recipe' in args else ''
         if name in SIZES:
@@ -30,9 +30,9 @@ def commands(monkeypatch):
         else:
             out.touch()
 
-    monkeypatch.setattr('pfdet.training.table_runs.run_python', note)
-    monkeypatch.setattr('study.expert_ensembles.run_python', note)
-    return noted
+    monkeypatch.setattr('pfdet.training.table_runs.run_python', record)
+    monkeypatch.setattr('study.expert_ensembles.run_python', record)
+    return recorded
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def cells(table):
     ]
 
 
-def test_parts_of_the_seeds_that_both_have():
+def test_parts_table_uses_seeds_that_both_runs_have():
     runs = [
         run('mini-without-cooccurrence', 0, {FACE: 0.5, WHEEL: 0.2, HAT: None, MAN: 0.1}),
         run('mini-without-cooccurrence', 1, {FACE: 0.6, WHEEL: 0.2, HAT: None, MAN: 0.1}),
@@ -44,7 +44,7 @@ def test_parts_of_the_seeds_that_both_have():
     assert parts_table(runs[:2], CLASSES, {FACE}) is None
 
 
-def test_relatives_by_their_place():
+def test_relatives_table_by_place_in_the_hierarchy():
     hierarchy = challenge_hierarchy()
     leaf = CLASSES.id_of(MAN)
     assert hierarchy.is_leaf[leaf] and hierarchy.ancestors[leaf, CLASSES.id_of(PERSON)]
@@ -69,19 +69,19 @@ def test_relatives_by_their_place():
         ('concurrent', 'softmax', (0, 2)),
         ('concurrent', 'concurrent', (10, 10)),
     ):
-        for place, sign in (
+        for group, sign in (
             ('classes with children', 1),
             ('leaves with a parent', -1),
             ('classes without relatives', 0),
         ):
-            mean, seeds = lines[train, test, place]
+            mean, seeds = lines[train, test, group]
             each = [float(x) for x in seeds.split(', ')]
             assert each == pytest.approx([sign * g for g in gain])
             assert float(mean) == pytest.approx(np.mean(each))
     assert relatives_table(runs[1:4], CLASSES, hierarchy) is None
 
 
-def test_relatives_of_another_loss_with_the_seeds_it_has():
+def test_relatives_table_of_bce_uses_its_seeds():
     hierarchy = challenge_hierarchy()
     runs = [run('cs-table2-softmax-softmax', seed, {PERSON: 0.5, MAN: 0.5}) for seed in (0, 1)]
     runs.append(run('cs-table1-bce', 1, {PERSON: 0.6, MAN: 0.55}))
@@ -91,14 +91,14 @@ def test_relatives_of_another_loss_with_the_seeds_it_has():
     ]
 
 
-def test_views_are_what_the_samplers_give(small_world):
+def test_views_table_agrees_with_the_samplers(small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
     counts = training_images(index)
     groups = dict(zip('abc', thirds(counts), strict=True))
     lines = {
         line[0]: [float(x) for x in line[1:]] for line in cells(views_table(index, groups))[2:]
     }
-    # Which classes an image shows, ancestors too, looked up box by box.
+    # The classes that each image shows, ancestors included, box by box.
     shows = np.zeros((len(index), len(index.classes)), bool)
     offsets, label = index.image_classes()
     for image in range(len(index)):
@@ -119,7 +119,7 @@ def test_views_are_what_the_samplers_give(small_world):
             assert lines[name][k] == pytest.approx((drawn @ shows[:, ids]).sum(), abs=0.05)
 
 
-def test_experts_against_the_full_model_of_their_seed():
+def test_experts_table_compares_with_the_full_model_of_the_same_seed():
     groups = {'rare': {HAT, WHEEL}, 'frequent': {MAN}}
     runs = [
         run('mini', 0, {HAT: 0.1, WHEEL: 0.3, MAN: 0.8}),
@@ -131,7 +131,7 @@ def test_experts_against_the_full_model_of_their_seed():
     ]
     assert cells(experts_table(runs, groups))[2:] == [
         ['the full model', '46.7', '80.0', '3'],
-        ['trained as much longer', '90.0 (+0.0)', '100.0 (+10.0)', '1'],
+        ['the full model, fine-tuned as long', '90.0 (+0.0)', '100.0 (+10.0)', '1'],
         ['experts of 10 classes', '35.0 (+10.0)', '70.0 (-5.0)', '2'],
     ]
     assert experts_table(runs[:3], groups) is None

@@ -5,10 +5,11 @@ import pytest
 from pfdet import recipes
 from pfdet.errors import InputError
 from study import __main__ as study
+from study.plan import PARTS, PLAN
 
 
 @pytest.mark.parametrize(
-    'flags, said',
+    'flags, message',
     [
         (
             ('--row', 'cs-table9'),
@@ -16,19 +17,23 @@ from study import __main__ as study
         ),
         (('--row', 'expert-class10'), r'--row expert-class10: no such row'),
         (
+            ('--notes', 'no-claim'),
+            r'--notes no-claim: no such claim; expected cooccurrence-parts, cooccurrence, ',
+        ),
+        (
             ('--only', 'mini', 'cs-table9'),
             r'--only cs-table9: not in the plan of the study; expected mini, ',
         ),
     ],
 )
-def test_what_is_not_there_is_refused_before_anything_is_drawn(flags, said, tmp_path, monkeypatch):
+def test_unknown_names_are_refused_before_data_are_drawn(flags, message, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['study', '--out', str(tmp_path / 'out'), *flags])
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         study.main()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_is_of_recipes_and_says_nothing_twice():
-    assert len(set(study.PLAN)) == len(study.PLAN)
-    for name, _ in study.PLAN:
-        assert name in study.PARTS or name in recipes.RECIPES
+def test_plan_has_recipes_and_no_duplicates():
+    assert len(set(PLAN)) == len(PLAN)
+    for name, _ in PLAN:
+        assert name in PARTS or name in recipes.RECIPES

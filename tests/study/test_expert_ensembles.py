@@ -5,12 +5,12 @@ from study import expert_ensembles
 
 
 def between(args, flag):
-    """The values of a flag."""
+    """The values of a flag, up to the next one."""
     rest = args[args.index(flag) + 1 :]
     return rest[: next((k for k, arg in enumerate(rest) if arg.startswith('--')), len(rest))]
 
 
-def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_path):
+def test_each_step_adds_models_and_nothing_is_repeated(commands, rows, tmp_path):
     indexes = {name: tmp_path / f'{name}.index' for name in ('validation', 'test', 'second')}
     expert_ensembles.experts_and_ensembles(rows, indexes, 0)
 
@@ -26,28 +26,28 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
         ('mini', '2'),
         *((name, str(seed)) for name, seed in expert_ensembles.OTHERS),
     ]
-    of_step = {}
+    command_of = {}
     for args in commands:
         if args[0] == 'ensemble':
-            of_step[Path(between(args, '--out')[0]).relative_to(rows.out).as_posix()] = args
-    n_model = {name: len(between(args, '--detections')) for name, args in of_step.items()}
+            command_of[Path(between(args, '--out')[0]).relative_to(rows.out).as_posix()] = args
+    n_model = {name: len(between(args, '--detections')) for name, args in command_of.items()}
     for score in 'score', 'score-test':
         steps = [f'{name}/seed0/{score}-detections.parquet' for name, *_ in expert_ensembles.STEPS]
         assert [n_model[step] for step in steps] == [1, 3, 7, 11, 12]
-        before = []
+        previous = []
         for step in steps:
-            assert '--scores' not in of_step[step]
-            models = between(of_step[step], '--detections')
-            assert models[: len(before)] == before
-            before = models
-        weighted = of_step[f'{expert_ensembles.WEIGHTED}/seed0/{score}-detections.parquet']
-        assert between(weighted, '--detections') == before
-        # Of the same model, and found on the validation set for both.
+            assert '--scores' not in command_of[step]
+            models = between(command_of[step], '--detections')
+            assert models[: len(previous)] == previous
+            previous = models
+        weighted = command_of[f'{expert_ensembles.WEIGHTED}/seed0/{score}-detections.parquet']
+        assert between(weighted, '--detections') == previous
+        # Scores of the same models, on the validation set for both splits.
         assert [Path(p).parent for p in between(weighted, '--scores')] == [
-            Path(p).parent for p in before
+            Path(p).parent for p in previous
         ]
-    of_full = between(of_step['table4-full/seed0/score-detections.parquet'], '--detections')
-    assert of_full == [str(rows.out / 'mini/seed0/detections.parquet')]
+    full = between(command_of['table4-full/seed0/score-detections.parquet'], '--detections')
+    assert full == [str(rows.out / 'mini/seed0/detections.parquet')]
     for args in commands:
         if args[0] == 'score' and 'score-test' in between(args, '--out')[0]:
             assert between(args, '--index') == [str(indexes['test'])]
@@ -59,7 +59,7 @@ def test_each_step_adds_models_and_nothing_is_done_twice(commands, rows, tmp_pat
     assert commands == []
 
 
-def test_other_seeds_are_not_the_full_models_own(commands, rows, tmp_path):
+def test_other_models_omit_the_seed_of_the_full_model(commands, rows, tmp_path):
     indexes = {name: tmp_path / f'{name}.index' for name in ('validation', 'test', 'second')}
     expert_ensembles.experts_and_ensembles(rows, indexes, 1)
     facts = json.loads((rows.directory('table2-all', 1) / 'recipe.json').read_text())['run']
@@ -70,7 +70,7 @@ def test_other_seeds_are_not_the_full_models_own(commands, rows, tmp_path):
     ]
 
 
-def test_ways_of_testing_leave_the_weights_as_they_are(commands, rows):
+def test_ways_of_testing_share_one_training(commands, rows):
     def score(name):
         return rows.directory('mini', 0) / f'{name}.json'
 

@@ -4,23 +4,23 @@ from pfdet.evaluation.run_directory import Run
 from study.fit import fit_table, score_training_images
 
 
-def test_rows_of_one_training_are_scored_on_its_images_once(commands, rows):
+def test_each_training_is_scored_on_its_training_images_once(commands, rows):
     score_training_images(rows, 0)
-    named = {args[args.index('--out') + 1]: args for args in commands if args[0] != 'train'}
+    by_output = {args[args.index('--out') + 1]: args for args in commands if args[0] != 'train'}
     assert [args[0] for args in commands].count('train') == 9
     for name in 'table1-baseline', 'table1-senet154':
         directory = rows.directory(name, 0)
         for file in 'detections-train.parquet', 'score-train.json':
-            args = named[str(directory / file)]
+            args = by_output[str(directory / file)]
             assert args[args.index('--index') + 1] == str(rows.train_index)
-        args = named[str(directory / 'score.json')]
+        args = by_output[str(directory / 'score.json')]
         assert args[args.index('--index') + 1] == str(rows.val_index)
     commands.clear()
     score_training_images(rows, 0)
     assert commands == []
 
 
-def test_table(tmp_path):
+def test_fit_table(tmp_path):
     runs = []
     for name, seed, train, validation in (
         ('table1-baseline', 0, 0.9, 0.8),

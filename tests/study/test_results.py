@@ -16,7 +16,7 @@ def rows_in(directory, *settings):
     return Rows(directory, Path('train.index'), Path('validation.index'), 'mini', 1, settings)
 
 
-def leave_run(rows, name, seed, recipe, **facts):
+def write_run(rows, name, seed, recipe, **facts):
     directory = rows.directory(name, seed)
     directory.mkdir(parents=True)
     (directory / 'recipe.json').write_text(
@@ -50,35 +50,35 @@ def leave_run(rows, name, seed, recipe, **facts):
 
 @pytest.fixture
 def written(tmp_path):
-    rows = rows_in(tmp_path / 'there')
+    rows = rows_in(tmp_path / 'other')
     for seed in 0, 2:
-        leave_run(rows, NAME, seed, recipes.to_dict(rows.recipe(NAME)))
-    leave_run(
+        write_run(rows, NAME, seed, recipes.to_dict(rows.recipe(NAME)))
+    write_run(
         rows,
         'table2-all',
         0,
         {'name': 'table2-all', 'about': '', 'size': 'mini'},
         full=recipes.to_dict(rows.recipe(FULL)),
     )
-    # Was not scored yet.
+    # Not scored yet.
     (rows.directory(NAME, 1)).mkdir()
     (rows.directory(NAME, 1) / 'recipe.json').write_text('{}')
-    # Is in training, with a validation's score.
-    leave_run(rows, NAME, 3, recipes.to_dict(rows.recipe(NAME)))
+    # Still in training, with the score of a validation.
+    write_run(rows, NAME, 3, recipes.to_dict(rows.recipe(NAME)))
     (rows.directory(NAME, 3) / 'done').unlink()
     assert write_results(rows, 'data-0', tmp_path / 'docs' / 'results.jsonl') == 3
     return tmp_path / 'docs' / 'results.jsonl'
 
 
-def test_results_come_back_where_rows_look_for_them(written, tmp_path, capsys):
+def test_restored_runs_are_not_run_again(written, tmp_path, capsys):
     rows = rows_in(tmp_path / 'here')
     assert restore_results(rows, 'data-0', written) == 3
     directory = rows.directory(NAME, 2)
     assert json.loads((directory / 'score.json').read_text()) == {'mAP': 0.7, 'AP': {'/m/a': 0.7}}
     assert json.loads((directory / 'score-test.json').read_text())['mAP'] == 0.25
-    # Entries with a validation, and the last.
+    # Entries with a validation, and the last one.
     assert [e['iteration'] for e in json.loads((directory / 'log').read_text())] == [2, 4]
-    # It is not run again, and says where it is from.
+    # Nothing is run, and the commit of each run is kept.
     assert rows.run(NAME, 2) == directory and capsys.readouterr().out == ''
     again = tmp_path / 'again.jsonl'
     write_results(rows, 'data-0', again)
@@ -86,38 +86,41 @@ def test_results_come_back_where_rows_look_for_them(written, tmp_path, capsys):
     assert {line['commit'] for line in read_results(again)[1]} == {'abc123'}
 
 
-def test_what_is_there_stays_and_what_has_changed_is_left_out(written, tmp_path):
+def test_existing_runs_are_kept_and_changed_recipes_skipped(written, tmp_path):
     rows = rows_in(tmp_path / 'here')
-    leave_run(rows, NAME, 0, {'name': NAME})
+    write_run(rows, NAME, 0, {'name': NAME})
     assert restore_results(rows, 'data-0', written) == 2
     assert 'precision' in json.loads((rows.directory(NAME, 0) / 'score.json').read_text())
-    changed = rows_in(tmp_path / 'other', 'epochs=3')
+    changed = rows_in(tmp_path / 'changed', 'epochs=3')
     assert restore_results(changed, 'data-0', written) == 0
     assert not changed.out.exists()
 
 
-def test_results_of_other_data_and_damaged_ones_are_refused(written, tmp_path):
-    with pytest.raises(InputError, match=r'results.jsonl: has results of other data \(data-0\)'):
+def test_results_of_other_data_and_damaged_results_are_refused(written, tmp_path):
+    with pytest.raises(
+        InputError,
+        match=r'results.jsonl: its runs used other data \(data-0\) than is drawn here \(data-1\)',
+    ):
         restore_results(rows_in(tmp_path / 'here'), 'data-1', written)
     lines = written.read_text().splitlines()
-    for damaged, said in (
+    for damaged, message in (
         ([*lines[:2], lines[2][:40]], 'line 3: '),
         (['[]'], 'line 1: '),
         ([lines[0], '{"run": "x"}'], 'line 2: no commit'),
         ([], 'empty'),
     ):
         written.write_text('\n'.join(damaged))
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_results(written)
     with pytest.raises(InputError, match='missing.jsonl'):
         read_results(tmp_path / 'missing.jsonl')
 
 
-def test_data_differ_by_what_annotators_wrote(tmp_path):
-    seen = set()
+def test_digest_depends_on_annotation_files_alone(tmp_path):
+    digests = set()
     for text in 'a', 'b':
         (tmp_path / 'first').mkdir(exist_ok=True)
         (tmp_path / 'first' / 'train-annotations-bbox.csv').write_text(text)
         (tmp_path / 'first' / 'other.txt').write_text(text)
-        seen.add(digest(tmp_path))
-    assert len(seen) == 2
+        digests.add(digest(tmp_path))
+    assert len(digests) == 2
