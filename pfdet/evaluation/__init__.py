@@ -1,1 +1,1 @@
-"""Open Images AP, detections files, Kaggle submissions and the HTML report."""
+"""Open Images AP, ground truth, detections files and Kaggle submissions."""

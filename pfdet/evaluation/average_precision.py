@@ -1,9 +1,8 @@
-"""Average precision as the Open Images Challenge 2018 computes it.
+"""Average precision (AP) of the Open Images Challenge 2018.
 
-The protocol is the one of the TensorFlow Object Detection API's
-``OpenImagesDetectionChallengeEvaluator``, its ties included. Everything here is a pure
-function of arrays; files are read by :mod:`pfdet.evaluation.detections` and
-:mod:`pfdet.evaluation.ground_truth`.
+The protocol is that of ``OpenImagesDetectionChallengeEvaluator`` in the TensorFlow Object Detection
+API, including the order of ties. The functions work on arrays. Files are read by
+:mod:`pfdet.evaluation.detections` and :mod:`pfdet.evaluation.ground_truth`.
 """
 
 from collections.abc import Sequence
@@ -27,62 +26,66 @@ def average_precision(
     iou_thresh: float = 0.5,
     group_of_weight: float = 1.0,
 ) -> dict:
-    """Average precision of every class, and its mean.
+    """Compute the AP of each class, and the mean AP.
 
-    For every class and every image:
+    For each class and image:
 
-    1. *Unverified classes.* Detections are ignored where the image has neither an image
-       level label of the class, positive or negative, nor a box of it; also those in images
-       that the ground truth does not know, and those without area.
-    2. *Normal boxes.* A detection belongs to the normal (not group-of) box with which its
-       IoU is highest, whether that box is taken or not. With IoU at least ``iou_thresh`` the
-       best scored detection of a box is a true positive. The others stay false positives;
-       they do not fall back on another box that is still free.
-    3. *Group-of boxes.* Any other detection belongs to the group-of box that covers the
-       greatest part of it (intersection over the area of the detection). If that part is
-       at least ``iou_thresh``, the detection is no longer counted; instead each group-of box
-       with such a detection counts once, as a true positive of weight ``group_of_weight``
-       with the best of their scores, if that is above 0.
+    1. *Unverified classes.* Detections are ignored if the image has neither a box of the class nor
+       an image-level label of it, positive or negative. Detections without area and detections in
+       images that are not in the ground truth are ignored, too.
+    2. *Normal boxes.* A detection is matched with the normal (not group-of) box of highest IoU,
+       even if that box is matched already. Of the detections that match a box with an IoU of at
+       least ``iou_thresh``, the highest-scoring one is a true positive. The others are false
+       positives. They are not matched with another box.
+    3. *Group-of boxes.* Each detection that is not a true positive is matched with the group-of box
+       of highest IoA (intersection over the area of the detection). If the IoA is at least
+       ``iou_thresh``, the detection is ignored. Instead, each group-of box with such detections
+       counts as one true positive of weight ``group_of_weight``, with the highest of their scores,
+       if that is above 0.
 
-    Over all images of a class, precision and recall follow descending scores; recall is
-    relative to the number of normal boxes plus ``group_of_weight`` times the number of
-    group-of boxes. AP is the area under the curve after precision has been made
-    non-increasing (all points, as in PASCAL VOC since 2010).
+    The precision-recall curve of a class is computed over all images by descending score. The
+    denominator of recall is the number of normal boxes plus ``group_of_weight`` times the number of
+    group-of boxes. AP is the area under the curve after precision is made non-increasing (all
+    points, as in PASCAL VOC since 2010).
 
-    *Ties* are resolved as the official code does with a stable sort:
+    *Ties* are resolved as in the official code, which uses a stable sort:
 
-    - equal IoU, or equal covered part: the box that comes first in the ground truth;
-    - equal scores in one image, for the right to a box: the detection that comes last;
-    - equal scores over all images: images by descending id; in an image first the group-of
-      boxes, the last of them first, then detections in their order.
+    - Equal IoU or IoA: the first box in the ground truth is matched.
+    - Equal scores in an image, in step 2: the last detection is the true positive.
+    - Equal scores over all images: images go by descending id. Within an image, group-of boxes go
+      first in reverse order, then detections in order.
 
     Args:
-        detections (Detections): What was predicted. The images need not be in the order of
-            ``ground_truth``, nor be all of them.
+        detections (Detections): The detections. Their images may be in any order, and some may be
+            missing.
         ground_truth (GroundTruth): Annotations, expanded over the hierarchy.
-        n_class (int): The number of classes :math:`C`.
-        iou_thresh (float): Least overlap of a match, in [0, 1].
-        group_of_weight (float): 1 in the challenge; with 0, detections in group-of boxes
-            are ignored and group-of boxes are not looked for (Open Images V2's metric).
+        n_class (int): Number of classes :math:`C`.
+        iou_thresh (float): Smallest overlap of a match, in [0, 1].
+        group_of_weight (float): 1 in the challenge. With 0, group-of boxes do not count, and
+            detections in them are ignored (metric of Open Images V2).
 
     Returns:
         dict: With the keys
 
         - ``'map'`` (*float*): Mean of ``'ap'`` over classes with ground truth; NaN if none has.
         - ``'ap'`` (*float64*, :math:`(C,)`): In [0, 1]; NaN where a class has no ground truth.
-        - ``'precision'``, ``'recall'``, ``'score'`` (*lists of C arrays*): The curve of each
-          class by descending score, before precision is made non-increasing; :obj:`None`
-          where a class has no ground truth.
-        - ``'n_ground_truth'`` (*float64*, :math:`(C,)`): Boxes, group-of ones weighted.
-        - ``'n_detection'``, ``'n_true_positive'`` (*int64*, :math:`(C,)`): What entered the
-          curve: detections that were not ignored, and detected group-of boxes; those of
-          them that are right.
-        - ``'n_ignored'`` (*dict*): Detections ignored because of an ``'unknown image'``, an
-          ``'empty box'``, an ``'unverified class'`` or as part of a ``'group of'``.
+        - ``'precision'``, ``'recall'``, ``'score'`` (*lists of C arrays*): The curve of each class
+          by descending score, before precision is made non-increasing; :obj:`None` where a class
+          has no ground truth.
+        - ``'n_ground_truth'`` (*float64*, :math:`(C,)`): Number of boxes, with group-of boxes
+          weighted.
+        - ``'n_detection'`` (*int64*, :math:`(C,)`): Number of points of the curve: detections that
+          are not ignored, and detected group-of boxes.
+        - ``'n_true_positive'`` (*int64*, :math:`(C,)`): Number of true positives among them.
+        - ``'n_ignored'`` (*dict*): Number of ignored detections by reason, ``'unknown image'``,
+          ``'empty box'``, ``'unverified class'`` or ``'group of'``.
+
+    Raises:
+        ValueError: ``ground_truth.verified`` has the wrong shape.
     """
     rank, n_image = _rank_by_id(ground_truth.image_ids)
     image, used, n_ignored = _select_detections(detections, ground_truth, n_class)
-    # By class, then by descending image id, then as given: the order of equal scores.
+    # Sort by class, then by descending image id, then by index: the order of equal scores.
     key = _keys(detections.label[used], rank[image], n_image)
     order = stable_argsort(key)
     used, key = used[order], key[order]
@@ -94,7 +97,7 @@ def average_precision(
     group_of = np.flatnonzero(ground_truth.group_of)
 
     hit, box, _ = best_matches(bbox, key, ground_truth.bbox[normal], gt_key[normal], iou_thresh)
-    # The best scored of each box, the later detection if equal.
+    # The highest-scoring detection of each box; of equal scores, the last.
     best = np.full(len(normal), np.iinfo(np.int64).min)
     best_key = (score_keys(score[hit]) << 32) + hit
     np.maximum.at(best, box, best_key)
@@ -115,7 +118,7 @@ def average_precision(
     kept = np.flatnonzero(kept)
     n_ignored['group of'] = len(used) - len(kept)
 
-    # In an image group-of boxes come first, the last of them first, then detections.
+    # Within an image, group-of boxes go first in reverse order, then detections.
     key = np.concatenate((gt_key[group_of[detected]], key[kept]))
     score = np.concatenate((group_score[detected], score[kept]))
     weight = np.concatenate(
@@ -135,31 +138,31 @@ def average_precision(
 def score_dict(
     result: dict, classes: Classes, hierarchy: Hierarchy | None = None
 ) -> dict[str, Any]:
-    """Turn a result of :func:`average_precision` into what ``score.json`` holds.
+    """Convert a result of :func:`average_precision` to the content of ``score.json``.
 
     Args:
-        result (dict): Of :func:`average_precision`.
-        classes (Classes): The classes, as many as the result has.
-        hierarchy (Hierarchy): Tells which classes are parents.
+        result (dict): Result of :func:`average_precision`.
+        classes (Classes): The :math:`C` classes of the result.
+        hierarchy (Hierarchy): Class hierarchy, for ``'parents'``.
 
     Returns:
-        dict: Ready for JSON, with the keys
+        dict: Serializable as JSON, with the keys
 
         - ``'mAP'``: In [0, 1]; :obj:`None` if no class has ground truth.
         - ``'AP'``: From MID to AP in [0, 1]; :obj:`None` where a class has no ground truth.
-        - ``'n_class'``: The number of classes with ground truth.
-        - ``'name'``, ``'n_ground_truth'``, ``'n_detection'``, ``'n_true_positive'``: From MID
-          to what :func:`average_precision` calls so, for classes with ground truth.
-        - ``'n_ignored'``: From reason to the number of detections ignored for it.
-        - ``'precision'``: From MID to the precision, made non-increasing, at 101 recalls from
-          0 to 1.
+        - ``'n_class'``: Number of classes with ground truth.
+        - ``'name'``: From MID to name, for classes with ground truth.
+        - ``'n_ground_truth'``, ``'n_detection'``, ``'n_true_positive'``: From MID to the values of
+          :func:`average_precision`, for classes with ground truth.
+        - ``'n_ignored'``: From reason to number of ignored detections.
+        - ``'precision'``: From MID to precision at 101 recalls from 0 to 1, made non-increasing.
         - ``'parents'``: MIDs of the classes that have children.
     """
     aps = [None if np.isnan(ap) else float(ap) for ap in result['ap']]
     scored = np.flatnonzero(~np.isnan(result['ap']))
 
     def by_mid(values: Sequence) -> dict[str, Any]:
-        return {classes.mids[c]: values[c] for c in scored}
+        return {classes.mids[c]: values[c] for c in scored.tolist()}
 
     return {
         'mAP': float(result['map']) if len(scored) else None,
@@ -182,13 +185,13 @@ def score_dict(
 
 def _sampled_precision(precision: np.ndarray, recall: np.ndarray) -> list[float]:
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
-    # Rounding must not push a recall of 1 beyond the last point.
-    at = np.searchsorted(recall, np.linspace(0, 1, 101) - 1e-9)
-    return np.round(envelope[at], 4).tolist()
+    # The tolerance keeps rounding from moving a recall of 1 past the last point.
+    point = np.searchsorted(recall, np.linspace(0, 1, 101) - 1e-9)
+    return np.round(envelope[point], 4).tolist()
 
 
 def _rank_by_id(image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
-    # The official evaluator takes images by ascending id, which decides ties.
+    # The official evaluator processes images by ascending id, which decides ties.
     rank = np.empty(len(image_ids), np.int64)
     rank[np.argsort(np.asarray(image_ids, dtype=str), kind='stable')] = np.arange(len(image_ids))
     return rank, len(image_ids)
@@ -197,7 +200,7 @@ def _rank_by_id(image_ids: Sequence[str]) -> tuple[np.ndarray, int]:
 def _select_detections(
     detections: Detections, ground_truth: GroundTruth, n_class: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    # The image (an index into ground_truth) and the index of each detection that counts.
+    # For each detection to evaluate, the image (an index into ground_truth) and its own index.
     index = {image_id: i for i, image_id in enumerate(ground_truth.image_ids)}
     to_ground_truth = np.array(
         [index.get(image_id, -1) for image_id in detections.image_ids], np.int64
@@ -206,7 +209,7 @@ def _select_detections(
     if evaluable.shape != (len(index), n_class):
         raise ValueError(
             f'ground_truth.verified has shape {evaluable.shape}, expected '
-            f'{(len(index), n_class)}, for as many unique images and classes'
+            f'{(len(index), n_class)}, the numbers of unique images and of classes'
         )
     evaluable[ground_truth.image, ground_truth.label] = True
 
@@ -225,26 +228,28 @@ def _select_detections(
 
 
 def _keys(label: np.ndarray, image_rank: np.ndarray, n_image: int) -> np.ndarray:
-    # A number for each class and image that ascends by class, then by descending image id.
+    # One integer per class and image, ascending by class, then by descending image id.
     return label.astype(np.int64) * n_image + (n_image - 1 - image_rank)
 
 
 def _curves(
     ends: np.ndarray, score: np.ndarray, weight: np.ndarray, n_ground_truth: np.ndarray
 ) -> dict:
-    # Curves and AP from entries by class, in the order that equal scores come in.
+    # Curves and AP of all classes. Entries are sorted by class, and within a class in the order of
+    # equal scores.
     n_class = len(n_ground_truth)
     ap = np.full(n_class, np.nan)
-    precisions, recalls, scores = [None] * n_class, [None] * n_class, [None] * n_class
-    for c in np.flatnonzero(n_ground_truth > 0):
+    precisions: list[np.ndarray | None] = [None] * n_class
+    recalls, scores = precisions.copy(), precisions.copy()
+    for c in np.flatnonzero(n_ground_truth > 0).tolist():
         entries = slice(ends[c], ends[c + 1])
-        # Keys and places in one number: they sort by descending score, equal ones as they come.
+        # A key and an index packed into one integer: a stable sort by descending score.
         by_score = (~score_keys(score[entries]) << 32) + np.arange(ends[c + 1] - ends[c])
         by_score.sort()
         by_score &= 0xFFFFFFFF
-        of_class, scores[c] = weight[entries].take(by_score), score[entries].take(by_score)
-        true_positives = np.cumsum(of_class)
-        false_positives = np.cumsum(of_class <= 0)
+        class_weight, scores[c] = weight[entries].take(by_score), score[entries].take(by_score)
+        true_positives = np.cumsum(class_weight)
+        false_positives = np.cumsum(class_weight <= 0)
         precision = true_positives / (true_positives + false_positives)
         recall = true_positives / n_ground_truth[c]
         envelope = np.maximum.accumulate(precision[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""What detections are scored against: boxes and verified classes, expanded over the hierarchy."""
+"""Ground truth of the metric: boxes and verified classes, expanded over the hierarchy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class GroundTruth:
-    """Annotations of a set of images, as the challenge's metric takes them.
+    """Annotations of a set of images for the metric of the challenge.
 
     Attributes:
         image_ids (sequence of str): The :math:`I` images, each once.
         image (int32, :math:`(G,)`): Index into ``image_ids`` of each box.
-        label (int32, :math:`(G,)`): Class of each box. An object of several classes, its
-            ancestors among them, is one box per class.
+        label (int32, :math:`(G,)`): Class of each box. An object has one box for each of its
+            classes, including ancestors.
         bbox (float32, :math:`(G, 4)`): ``(y_min, x_min, y_max, x_max)`` in [0, 1].
-        group_of (bool, :math:`(G,)`): Whether a box surrounds a group of objects.
-        verified (bool, :math:`(I, C)`): Whether an image has a label of a class at image
-            level, positive or negative. Detections of other classes are not judged, unless
-            there is a box of the class.
+        group_of (bool, :math:`(G,)`): Whether the box surrounds a group of objects.
+        verified (bool, :math:`(I, C)`): Whether the image has an image-level label of the class,
+            positive or negative. Detections of a class that is not verified and has no box in the
+            image are ignored.
     """
 
     image_ids: Sequence[str]
@@ -42,40 +42,40 @@ class GroundTruth:
 def read_ground_truth(
     boxes: Paths, labels: Paths, classes: Classes, hierarchy: Hierarchy | None = None
 ) -> GroundTruth:
-    """Read the ground truth of a split from its two annotation files.
+    """Read the ground truth of a split from its annotation files.
 
-    With a hierarchy, rows are first repeated as the challenge's expansion script does: a box
-    for every ancestor of its class, a positive image label for every ancestor, a negative one
-    for every descendant. Boxes are not made unique afterwards: an object annotated both as
-    an Apple and, by a second row, as a Fruit is two boxes of Fruit, as officially.
+    With a hierarchy, rows are expanded as by the challenge's script. A box is repeated for each
+    ancestor of its class, a positive image-level label for each ancestor, and a negative one for
+    each descendant. Duplicates are kept, as in the challenge: an object annotated as Apple and, in
+    a second row, as Fruit yields two boxes of Fruit.
 
-    Boxes are clipped to the image, and those without area left out, which the official
-    evaluator keeps as objects that nothing can find; Open Images has none.
+    Boxes are clipped to the image. Boxes without area are skipped, whereas the official evaluator
+    keeps them as objects that cannot be detected. Open Images has none.
 
     Args:
-        boxes (path or sequence of paths): Box annotations, CSV.
-        labels (path or sequence of paths): Image-level labels verified by people, CSV.
-        classes (Classes): Rows of other classes are left out.
-        hierarchy (Hierarchy): :obj:`None` if the files are expanded already.
+        boxes (path or sequence of paths): CSV files of box annotations.
+        labels (path or sequence of paths): CSV files of human-verified image-level labels.
+        classes (Classes): The classes. Rows of other classes are skipped.
+        hierarchy (Hierarchy): Class hierarchy, or :obj:`None` if the files are already expanded.
 
     Returns:
         GroundTruth: All images that occur in either file, sorted by id.
 
     Raises:
-        InputError: If a file cannot be used; see :func:`~pfdet.openimages.tables.read_boxes`.
+        InputError: A file cannot be used; see :func:`~pfdet.openimages.tables.read_boxes`.
     """
     box_table = read_boxes(boxes, classes)
     label_table = read_image_labels(labels, classes)
-    image_ids, (box_place, label_place) = union_of_ids([box_table, label_table])
+    image_ids, (box_image, label_image) = union_of_ids([box_table, label_table])
     if hierarchy is None:
         hierarchy = flat_hierarchy(len(classes))
     return _expand(
         image_ids,
-        box_place[box_table.image],
+        box_image[box_table.image],
         box_table.label,
         box_table.bbox,
         box_table.flags & GROUP_OF != 0,
-        label_place[label_table.image],
+        label_image[label_table.image],
         label_table.label,
         label_table.positive,
         hierarchy,
@@ -83,16 +83,16 @@ def read_ground_truth(
 
 
 def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
-    """Expand the annotations of an index with its hierarchy, as :func:`read_ground_truth` does.
+    """Read the ground truth from an index and expand it as :func:`read_ground_truth` does.
 
-    A box of several classes in the index becomes a box for each of them and, again, for each
-    of their ancestors, which is what the rows it was made of become.
+    A box with several classes in the index is repeated for each class and each of its ancestors,
+    as the rows that it was compiled from would be.
 
     Args:
         index (AnnotationIndex): Compiled annotations.
 
     Returns:
-        GroundTruth: The images in the order of the index.
+        GroundTruth: All images, in the order of the index.
     """
     columns = index.columns
     n_label = np.diff(columns['label_offsets'])
@@ -145,7 +145,7 @@ def _expand(
 
 
 def _repeat_for_related(label: np.ndarray, related: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Each row once per class related to its label: the row's index and that class.
+    # Repeats each row for every class related to its label. Returns row indices and classes.
     n_related = related.sum(axis=1)
     of_class = np.nonzero(related)[1]
     start = np.cumsum(n_related) - n_related

@@ -1,7 +1,8 @@
-"""The rows of a Kaggle submission: ``ImageId,PredictionString``.
+"""Rows of a Kaggle submission: ``ImageId,PredictionString``.
 
-A prediction string is a run of ``MID score XMin YMin XMax YMax``, separated by spaces. Strings are
-taken apart and put together by columns; only to say what is wrong with one is it read word by word.
+A prediction string is a sequence of ``MID score XMin YMin XMax YMax``, separated by spaces. Strings
+are parsed by columns with pyarrow. A slow parser in Python runs only on invalid rows, to locate the
+error.
 """
 
 import csv
@@ -16,15 +17,15 @@ from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 
 HEADER = ('ImageId', 'PredictionString')
-# One detection of a PredictionString.
+# Fields of one detection in a PredictionString.
 FIELDS = ('MID', 'score', 'XMin', 'YMin', 'XMax', 'YMax')
 _ROWS_PER_BATCH = 1000
-# Scores are kept in single precision.
-_GREATEST = float(np.finfo(np.float32).max)
+# Scores are stored in single precision.
+_MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 def is_submission(path: str | os.PathLike) -> bool:
-    """Whether a file begins with a submission's header."""
+    """Whether a file begins with the header of a submission; False if it cannot be read."""
     try:
         with open(path, 'rb') as f:
             return f.readline(100).strip().removeprefix(b'\xef\xbb\xbf') == b','.join(
@@ -37,19 +38,19 @@ def is_submission(path: str | os.PathLike) -> bool:
 def submission_rows(
     path: str | os.PathLike, classes: Classes | None = None
 ) -> Iterator[tuple[list[int], list[str], pa.Table]]:
-    """Read a submission by batches of rows.
+    """Read a submission in batches of rows.
 
     Args:
-        path (path): Any CSV file.
+        path (path): A CSV file.
         classes (Classes): If given, only these MIDs may occur.
 
     Yields:
-        tuple: Lines and image ids of the rows; and a table with a row for each detection and the
-        columns ``row``, which of these it belongs to, and :data:`FIELDS`: a string and numbers in
-        double precision.
+        tuple: Line numbers of the rows; image ids of the rows; and a table with one row per
+        detection. Its columns are ``row``, an index into the batch, and :data:`FIELDS`, a string
+        and five float64 numbers.
 
     Raises:
-        InputError: Says what is wrong in which line.
+        InputError: The file is not a valid submission. The message names the line.
     """
     first_line: dict[str, int] = {}
     for lines, ids, strings in _batches(path):
@@ -62,9 +63,9 @@ def submission_rows(
                 )
         try:
             yield lines, ids, _parse(strings, classes)
-        except (pa.ArrowInvalid, _WrongStringError):
+        except (pa.ArrowInvalid, _BadStringError):
             for line, string in zip(lines, strings):
-                _blame(f'{path}, line {line}', string, classes)
+                _raise_if_bad(f'{path}, line {line}', string, classes)
             raise InputError(
                 f'{path}, lines {lines[0]} to {lines[-1]}: a number is not written in plain '
                 'decimal or exponent form; expected such as 0.5 or 5e-1'
@@ -72,20 +73,20 @@ def submission_rows(
 
 
 def read_submission(path: str | os.PathLike, classes: Classes) -> pa.Table:
-    """Read a submission as the table that a file of detections would be.
+    """Read a submission as a table with the columns of a file of detections.
 
     Args:
         path (path): The CSV file.
         classes (Classes): The classes that may occur.
 
     Returns:
-        pyarrow.Table: ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``, with nothing but the
-        ``ImageID`` for an image without detections.
+        pyarrow.Table: ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. An image without
+        detections has a row with only the ``ImageID``.
 
     Raises:
-        InputError: Says what is wrong in which line.
+        InputError: The file is not a valid submission. The message names the line.
     """
-    tables = []
+    tables: list[pa.Table] = []
     for _, image_ids, table in submission_rows(path, classes):
         ids = pa.array(image_ids, pa.string())
         row = table['row'].to_numpy()
@@ -101,19 +102,19 @@ def read_submission(path: str | os.PathLike, classes: Classes) -> pa.Table:
                 **numbers,
             }
         )
-        silent = [pa.nulls(len(empty), f.type) for f in list(detected.schema)[1:]]
-        tables += [detected, pa.table([empty.dictionary_encode(), *silent], schema=detected.schema)]
+        nulls = [pa.nulls(len(empty), f.type) for f in list(detected.schema)[1:]]
+        tables += [detected, pa.table([empty.dictionary_encode(), *nulls], schema=detected.schema)]
     return pa.concat_tables(tables)
 
 
-class _WrongStringError(Exception):
-    """One of the strings is wrong; which, and why, is for :func:`_blame` to find."""
+class _BadStringError(Exception):
+    """A prediction string of the batch is invalid; :func:`_raise_if_bad` finds the error."""
 
 
 def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], list[str]]]:
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:
-            # A prediction string of a thousand detections is longer than csv's default limit.
+            # Prediction strings can be longer than the default limit of the csv module.
             csv.field_size_limit(1 << 30)
             reader = csv.reader(f, strict=True)
             header = next(reader, [])
@@ -122,7 +123,9 @@ def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], li
                     f'{path}, line 1: {",".join(header)[:80]!r}; expected the header '
                     f'{",".join(HEADER)}'
                 )
-            lines, ids, strings = [], [], []
+            lines: list[int] = []
+            ids: list[str] = []
+            strings: list[str] = []
             for row in reader:
                 if len(row) != 2 or not row[0].strip():
                     raise InputError(
@@ -163,25 +166,25 @@ def _parse(strings: list[str], classes: Classes | None) -> pa.Table:
     )
     count = pc.list_value_length(fields).to_numpy()
     if (count % len(FIELDS)).any():
-        raise _WrongStringError
+        raise _BadStringError
     flat = pc.list_flatten(fields)
     begin = np.arange(0, len(flat), len(FIELDS))
     mid = flat.take(pa.array(begin))
     if classes is not None and not classes.ids.keys() >= set(pc.unique(mid).to_pylist()):
-        raise _WrongStringError
+        raise _BadStringError
     numbers = [flat.take(pa.array(begin + k)).cast(pa.float64()) for k in range(1, len(FIELDS))]
     score, x_min, y_min, x_max, y_max = (column.to_numpy() for column in numbers)
-    # Inside rather than not outside, so that NaN is caught.
-    sound = (np.abs(score) <= _GREATEST) & (x_min <= x_max) & (y_min <= y_max)
+    # Comparisons are written so that they fail for NaN.
+    valid = (np.abs(score) <= _MAX_SCORE) & (x_min <= x_max) & (y_min <= y_max)
     for x in x_min, y_min, x_max, y_max:
-        sound &= (x >= 0) & (x <= 1)
-    if not sound.all():
-        raise _WrongStringError
+        valid &= (x >= 0) & (x <= 1)
+    if not valid.all():
+        raise _BadStringError
     row = np.repeat(filled.astype(np.int32), count // len(FIELDS))
     return pa.table([pa.array(row), mid, *numbers], ['row', *FIELDS])
 
 
-def _blame(where: str, string: str, classes: Classes | None) -> None:
+def _raise_if_bad(where: str, string: str, classes: Classes | None) -> None:
     fields = string.split()
     if len(fields) % len(FIELDS):
         raise InputError(
@@ -201,7 +204,7 @@ def _blame(where: str, string: str, classes: Classes | None) -> None:
                 value = float(text)
             except ValueError:
                 value = float('nan')
-            if not abs(value) <= _GREATEST or (name != 'score' and not 0 <= value <= 1):
+            if not abs(value) <= _MAX_SCORE or (name != 'score' and not 0 <= value <= 1):
                 expected = 'a finite number' if name == 'score' else 'a number from 0 to 1'
                 raise InputError(f'{which}: {name} is {text[:60]!r}; expected {expected}')
         _, x_min, y_min, x_max, y_max = map(float, numbers)

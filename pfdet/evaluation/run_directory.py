@@ -1,4 +1,4 @@
-"""Reading what training, scoring and ensembling leave in a run's directory."""
+"""Reading the output directory of a run: recipe, score and log."""
 
 import json
 import os
@@ -15,14 +15,14 @@ class Run:
     """A scored run.
 
     Attributes:
-        path (pathlib.Path): Its directory.
-        recipe (mapping): The resolved recipe, with ``'name'`` and ``'size'`` among its fields.
-        facts (mapping): Facts of the run, such as ``'seed'``, ``'images'`` and
+        path (pathlib.Path): The directory of the run.
+        recipe (mapping): The resolved recipe, including its ``'name'`` and ``'size'``.
+        facts (mapping): Properties of the run, such as ``'seed'``, ``'images'`` and
             ``'global_batch_size'``.
-        score (mapping): What ``score.json`` holds, see
+        score (mapping): Content of ``score.json``, see
             :func:`~pfdet.evaluation.average_precision.score_dict`.
-        log (sequence of mappings): Entries of Chainer's ``LogReport``; none where nothing was
-            trained.
+        log (sequence of mappings): Entries of Chainer's ``LogReport``; empty if the run did not
+            train.
     """
 
     path: Path
@@ -33,22 +33,30 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The recipe's name."""
+        """Name of the recipe."""
         return self.recipe['name']
 
     @property
     def scale(self) -> str:
-        """``'full'`` or ``'mini'``."""
-        # 'scale' until 'size' was its name.
+        """Size of the recipe, ``'full'`` or ``'mini'``."""
+        # Runs of earlier versions have the field 'scale' instead of 'size'.
         return self.recipe.get('size', self.recipe.get('scale', 'full'))
 
     @property
     def seed(self) -> int | None:
-        """Of the run, if it says."""
+        """Seed of the run, or :obj:`None` if it is not recorded."""
         return self.facts.get('seed')
 
     def epoch(self, iteration: float) -> float | None:
-        """Passes over the training set after so many iterations, if the run's facts tell."""
+        """Convert an iteration to an epoch.
+
+        Args:
+            iteration (float): Number of iterations.
+
+        Returns:
+            float: Number of passes over the training set, or :obj:`None` if the run does not record
+            its number of images and batch size.
+        """
         images, batch = self.facts.get('images'), self.facts.get('global_batch_size')
         return iteration * batch / images if images and batch else None
 
@@ -56,22 +64,24 @@ class Run:
 def find_runs(
     directories: Sequence[str | os.PathLike], score_name: str = 'score.json'
 ) -> tuple[list[Run], list[Path]]:
-    """Read runs.
+    """Find and read runs.
 
     Args:
-        directories (sequence of paths): Each a run's directory, which has a ``recipe.json``, or
-            one with runs below it, which may be unfinished.
-        score_name (str): The file in a run's directory to read its score from.
+        directories (sequence of paths): Directories of runs, which have a ``recipe.json``, or
+            directories that are searched recursively for runs.
+        score_name (str): Name of the score file in the directory of a run.
 
     Returns:
-        tuple: The runs in the order given, those below one directory sorted by path; and the
-        directories of runs below a given one that have no score.
+        tuple: The list of runs in the order of ``directories``, with those found by search sorted
+        by path; and the list of directories found by search that have no score yet.
 
     Raises:
-        InputError: A directory does not exist or has no run in or below it, a file in it cannot be
-            used, or a run given by itself has no score.
+        InputError: A directory does not exist or contains no run, a file of a run is invalid, or
+            the directory of a run in ``directories`` has no score.
     """
-    runs, unfinished, seen = [], [], set()
+    runs: list[Run] = []
+    unfinished: list[Path] = []
+    seen: set[Path] = set()
     for given in map(Path, directories):
         if not given.is_dir():
             raise InputError(f'{given}: no such directory; expected the --out of a training run')
@@ -95,19 +105,22 @@ def find_runs(
 
 
 def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Run:
-    """Read a run's recipe, score and, if there is one, log.
+    """Read the recipe, the score and, if there is one, the log of a run.
 
     Args:
-        directory (path): Of the run.
-        score_name (str): The file to read the score from.
+        directory (path): The directory of the run.
+        score_name (str): Name of the score file.
+
+    Returns:
+        Run: The run.
 
     Raises:
-        InputError: A file is missing or is not what a run leaves.
+        InputError: A file is missing or invalid.
     """
     directory = Path(directory)
-    said = _read_json(directory / 'recipe.json', 'written by a training run')
-    recipe = said.get('recipe') if isinstance(said, dict) else None
-    facts = said.get('run', {}) if isinstance(said, dict) else None
+    content = _read_json(directory / 'recipe.json', 'written by a training run')
+    recipe = content.get('recipe') if isinstance(content, dict) else None
+    facts = content.get('run', {}) if isinstance(content, dict) else None
     if (
         not isinstance(recipe, dict)
         or not isinstance(recipe.get('name'), str)
@@ -122,7 +135,7 @@ def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Ru
     _check_score(score, directory / score_name)
     log = []
     if (directory / 'log').exists():
-        log = _read_json(directory / 'log', "Chainer's LogReport")
+        log = _read_json(directory / 'log', "written by Chainer's LogReport")
         if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
             raise InputError(
                 f"{directory / 'log'}: expected Chainer's LogReport, a list of objects"
@@ -130,19 +143,19 @@ def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Ru
     return Run(directory, recipe, facts, score, log)
 
 
-def _read_json(path: Path, what: str) -> Any:
+def _read_json(path: Path, source: str) -> Any:
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except OSError as e:
-        raise InputError(f'{path}: {e.strerror or e}; expected a file {what}') from e
+        raise InputError(f'{path}: {e.strerror or e}; expected a file {source}') from e
     except (ValueError, RecursionError) as e:
-        raise InputError(f'{path}: cannot read it as JSON: {e}; expected a file {what}') from e
+        raise InputError(f'{path}: invalid JSON: {e}; expected a file {source}') from e
 
 
 def _check_score(score: Any, path: Path) -> None:
     if not isinstance(score, dict) or not isinstance(score.get('AP'), dict) or 'mAP' not in score:
         raise InputError(f'{path}: expected an object with mAP and AP by class')
     for name, value in {'mAP': score['mAP'], **score['AP']}.items():
-        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (sound and 0 <= value <= 1):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value <= 1):
             raise InputError(f'{path}: {name} is {value!r}; expected a number from 0 to 1, or null')

@@ -1,1 +1,1 @@
-"""From a network's outputs to detections: prediction, suppression, ensembling."""
+"""Inference: prediction, test-time augmentation, post-processing and ensembles."""

@@ -1,22 +1,23 @@
-"""Test-time augmentation: the outputs for several sizes of an image, and for its mirror image.
+"""Test-time augmentation with several image sizes and horizontal flips.
 
 PFDet, section 3: "we augmented outputs at the test-time by concatenating outputs from inputs of
 multiple scales with and without horizontal flip".
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 
 def flip_bbox(bbox: np.ndarray) -> np.ndarray:
-    """Boxes of a mirror image as boxes of the image, and the other way round.
+    """Flip boxes horizontally.
 
     Args:
-        bbox (array): :math:`(..., 4)`, ``(y_min, x_min, y_max, x_max)`` in [0, 1].
+        bbox (array): Boxes :math:`(..., 4)`, ``(y_min, x_min, y_max, x_max)`` in [0, 1].
 
     Returns:
-        array: Of the same shape.
+        array: Flipped boxes :math:`(..., 4)`.
     """
     flipped = bbox.copy()
     flipped[..., 1] = 1 - bbox[..., 3]
@@ -25,29 +26,35 @@ def flip_bbox(bbox: np.ndarray) -> np.ndarray:
 
 
 def augmented_outputs(
-    detector, imgs: Sequence[Sequence[np.ndarray]], flip: bool, score_thresh: float = 0.0
+    detector: Any, imgs: Sequence[Sequence[np.ndarray]], flip: bool, score_thresh: float = 0.0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A detector's outputs for images in several sizes, concatenated.
+    """Run a detector on several sizes of each image and concatenate the outputs.
 
     Args:
         detector (FasterRCNN): The network.
-        imgs (sequence of sequences of arrays): For each image its sizes, each an RGB image
-            :math:`(3, H, W)` in [0, 255].
-        flip (bool): Look at the mirror images, too.
-        score_thresh (float): Boxes of lower scores are of no interest, and may be anything.
+        imgs (sequence of sequences of arrays): For each image its resized versions, RGB,
+            :math:`(3, H, W)`, in [0, 255].
+        flip (bool): Also run the detector on the horizontally flipped images.
+        score_thresh (float): Outputs below this score are not needed and may be wrong.
 
     Returns:
-        list of pairs of arrays: For each image boxes :math:`(K, B, 4)` in [0, 1] and scores
-        :math:`(K, C)`, as :meth:`~pfdet.links.faster_rcnn.FasterRCNN.predict` returns them: those
-        of the first size, then of its mirror image, then of the next size.
+        list of pairs of arrays: For each image, boxes :math:`(K, B, 4)` in [0, 1] and scores
+        :math:`(K, C)`, as returned by :meth:`~pfdet.links.faster_rcnn.FasterRCNN.predict`. The
+        order is first size, first size flipped, second size, and so on.
     """
-    found = [[] for _ in imgs]
-    for alike in zip(*imgs, strict=True):
-        outputs = detector.predict(list(alike), score_thresh)
-        for output, of_image in zip(outputs, found, strict=True):
-            of_image.append(output)
+    bboxes: list[list[np.ndarray]] = [[] for _ in imgs]
+    scores: list[list[np.ndarray]] = [[] for _ in imgs]
+    for same_size in zip(*imgs, strict=True):
+        outputs = detector.predict(list(same_size), score_thresh)
+        for (bbox, score), image_bbox, image_score in zip(outputs, bboxes, scores, strict=True):
+            image_bbox.append(bbox)
+            image_score.append(score)
         if flip:
-            outputs = detector.predict([img[:, :, ::-1] for img in alike], score_thresh)
-            for (bbox, score), of_image in zip(outputs, found, strict=True):
-                of_image.append((flip_bbox(bbox), score))
-    return [tuple(map(np.concatenate, zip(*of_image, strict=True))) for of_image in found]
+            outputs = detector.predict([img[:, :, ::-1] for img in same_size], score_thresh)
+            for (bbox, score), image_bbox, image_score in zip(outputs, bboxes, scores, strict=True):
+                image_bbox.append(flip_bbox(bbox))
+                image_score.append(score)
+    return [
+        (np.concatenate(image_bbox), np.concatenate(image_score))
+        for image_bbox, image_score in zip(bboxes, scores, strict=True)
+    ]

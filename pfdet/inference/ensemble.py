@@ -1,8 +1,9 @@
 """Ensembles of models (PFDet, section 2.4).
 
 "We do not apply duplicate suppression for individual models, but instead apply suppression once on
-the concatenation of the outputs of all models." Scores are multiplied by a weight for each class
-and model first, by how well the model did in validation: :mod:`pfdet.inference.ensemble_weights`.
+the concatenation of the outputs of all models." Before that, scores are multiplied by a weight for
+each model and class that depends on the validation AP; see
+:mod:`pfdet.inference.ensemble_weights`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,11 @@ from pfdet.evaluation.detections import Detections, aligned_blocks, blocks_of_im
 from pfdet.openimages.classes import Classes
 
 SUPPRESSIONS = {'nmw': non_maximum_weighted, 'nms': non_maximum_suppression}
-# Of all files together. The pairs of overlapping boxes take more memory than these.
+# Rows read at a time from all files together. Pairs of overlapping boxes take more memory than the
+# rows.
 _ROWS_AT_ONCE = 1 << 16
-_ROWS_OF_A_FILE = 1 << 10
+# Smallest number of rows read at a time from a file.
+_MIN_ROWS_PER_FILE = 1 << 10
 
 
 def ensemble(
@@ -31,48 +34,48 @@ def ensemble(
     max_per_image: int | None = 300,
     rows_at_once: int = _ROWS_AT_ONCE,
 ) -> Iterator[Detections]:
-    """Put the detections of several models together and suppress duplicates once.
+    """Concatenate the detections of several models and suppress duplicates once.
 
-    In memory are some images at a time, whatever the number of images and models.
+    Memory holds a few images at a time, independent of the number of images and models.
 
     Args:
         paths (sequence of paths): Parquet files, sorted by image; see
             :func:`~pfdet.evaluation.detections.sorted_by_image`.
-        classes (Classes): The classes of all.
-        weight (array): Of each model and class, :math:`(M, C)`, for the scores; detections with
-            the weight 0 are left out.
+        classes (Classes): The classes of all models.
+        weight (array): Weight of the scores of each model and class, :math:`(M, C)`. Detections
+            with weight 0 are dropped.
         suppression (str): ``'nmw'`` or ``'nms'``.
-        iou_thresh (float): IoU above which boxes of a class are taken for one object.
-        score_thresh (float): Least score, after weighting.
-        max_per_image (int): The best of an image that are kept; :obj:`None` for all.
-        rows_at_once (int): Detections of all models that are read at a time.
+        iou_thresh (float): IoU threshold of the suppression.
+        score_thresh (float): Smallest score, after weighting.
+        max_per_image (int): Largest number of detections per image; :obj:`None` for no limit.
+        rows_at_once (int): Number of detections of all models that are read at a time.
 
     Yields:
-        Detections: In order of the image ids, of images with rows in any of the files.
+        Detections: The images that have rows in any of the files, in order of their ids.
 
     Raises:
-        InputError: A file cannot be read, or has a wrong row.
+        InputError: A file cannot be read, or has a bad row.
     """
     suppress = SUPPRESSIONS[suppression]
-    n_row = max(rows_at_once // len(paths), _ROWS_OF_A_FILE)
+    n_row = max(rows_at_once // len(paths), _MIN_ROWS_PER_FILE)
     streams = [blocks_of_images(path, classes, n_row) for path in paths]
     for blocks in aligned_blocks(streams):
-        both = _concatenated(blocks, weight, score_thresh)
+        candidates = _concatenate(blocks, weight, score_thresh)
         bbox, score, key = suppress(
-            both.bbox,
-            both.score,
-            both.image.astype(np.int64) * len(classes) + both.label,
+            candidates.bbox,
+            candidates.score,
+            candidates.image.astype(np.int64) * len(classes) + candidates.label,
             iou_thresh,
         )
-        # By descending score already.
+        # A stable sort keeps the detections of an image by descending score.
         order = np.argsort(key // len(classes), kind='stable')
         image, label = np.divmod(key[order], len(classes))
         if max_per_image is not None:
-            place = np.arange(len(image)) - np.searchsorted(image, image)
-            keep = place < max_per_image
+            position = np.arange(len(image)) - np.searchsorted(image, image)
+            keep = position < max_per_image
             order, image, label = order[keep], image[keep], label[keep]
         yield Detections(
-            both.image_ids,
+            candidates.image_ids,
             image.astype(np.int32),
             label.astype(np.int32),
             score[order],
@@ -80,22 +83,22 @@ def ensemble(
         )
 
 
-def _concatenated(
+def _concatenate(
     blocks: Sequence[Detections | None], weight: np.ndarray, score_thresh: float
 ) -> Detections:
-    # The same images in different files become one, with weighted scores.
-    image_ids = sorted(set().union(*(block.image_ids for block in blocks if block is not None)))
-    place = {image_id: k for k, image_id in enumerate(image_ids)}
+    # Weights the scores and merges the images of all files by id.
+    image_ids = sorted({i for block in blocks if block is not None for i in block.image_ids})
+    position = {image_id: k for k, image_id in enumerate(image_ids)}
     columns = []
-    for block, weight_of in zip(blocks, weight, strict=True):
+    for block, class_weight in zip(blocks, weight, strict=True):
         if block is None:
             continue
-        to_place = np.array([place[i] for i in block.image_ids], np.int32)
-        weight_of = weight_of[block.label]
-        score = (block.score * weight_of).astype(np.float32)
-        keep = (weight_of > 0) & (score >= score_thresh)
+        to_position = np.array([position[i] for i in block.image_ids], np.int32)
+        row_weight = class_weight[block.label]
+        score = (block.score * row_weight).astype(np.float32)
+        keep = (row_weight > 0) & (score >= score_thresh)
         columns.append(
-            (to_place[block.image[keep]], block.label[keep], score[keep], block.bbox[keep])
+            (to_position[block.image[keep]], block.label[keep], score[keep], block.bbox[keep])
         )
     image, label, score, bbox = (np.concatenate(c) for c in zip(*columns, strict=True))
     return Detections(image_ids, image, label, score, bbox)

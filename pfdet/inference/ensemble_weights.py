@@ -1,4 +1,4 @@
-"""What each model of an ensemble has to say on each class (PFDet, section 2.4)."""
+"""Weights of the models of an ensemble for each class (PFDet, section 2.4)."""
 
 import json
 import math
@@ -11,98 +11,100 @@ from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
 
 
-def class_weights(ap: np.ndarray, has: np.ndarray, alpha: float) -> np.ndarray:
-    r"""The weights of classes for each model of an ensemble.
+def class_weights(ap: np.ndarray, covered: np.ndarray, alpha: float) -> np.ndarray:
+    r"""Compute the weight of each model for each class.
 
-    For class :math:`c` and model :math:`m` with validation score :math:`s`, with the mean
-    :math:`\mu` and the best :math:`t` over the models that can tell the class: :math:`\alpha` where
-    :math:`s < \mu`, and else
-    :math:`\frac{s - \mu}{t - \mu} + \alpha \frac{t - s}{t - \mu}`, which goes from :math:`\alpha`
-    at the mean to 1 at the best.
+    Let :math:`s` be the validation AP of a model for a class, and :math:`\mu` and :math:`t` the
+    mean and the maximum over the models that cover the class. The weight is :math:`\alpha` where
+    :math:`s < \mu`, and else :math:`\frac{s - \mu}{t - \mu} + \alpha \frac{t - s}{t - \mu}`. It
+    rises from :math:`\alpha` at the mean to 1 at the maximum.
 
-    The paper leaves open, and this is the choice here: all weights are 1 where :math:`t = \mu`,
-    that is where one model alone can tell the class or all do equally well; and where the class
-    has no score, since then nothing is known of who is better. An expert takes part in the mean of
-    its classes alone.
+    The paper does not define two cases. Here, all weights are 1 where :math:`t = \mu`, which
+    happens if a single model covers the class or all models are equally good, and where the class
+    has no AP. An expert contributes to the mean of the classes that it covers only.
 
     Args:
-        ap (array): :math:`(M, C)`, validation scores; NaN where a class has none.
-        has (bool array): :math:`(M, C)`, whether the model can tell the class.
-        alpha (float): In [0, 1].
+        ap (array): Validation AP :math:`(M, C)`, NaN where a class has none.
+        covered (bool array): Whether the model can detect the class, :math:`(M, C)`.
+        alpha (float): Weight below the mean, in [0, 1].
 
     Returns:
-        float64 array: :math:`(M, C)`; 0 where the model cannot tell the class.
+        float64 array: Weights :math:`(M, C)`, 0 where the model does not cover the class.
 
     Raises:
-        ValueError: A class has a score for some of the models that can tell it, but not for all.
+        ValueError: A class has an AP for some of the models that cover it, but not for all.
     """
-    known = has & ~np.isnan(ap)
-    mixed = np.flatnonzero(known.any(axis=0) & (known != has).any(axis=0))
+    known = covered & ~np.isnan(ap)
+    mixed = np.flatnonzero(known.any(axis=0) & (known != covered).any(axis=0))
     if len(mixed):
         raise ValueError(f'class {mixed[0]} has a score for some models but not for all')
     n = np.maximum(known.sum(axis=0), 1)
     score = np.where(known, ap, 0.0)
     best = np.where(known, ap, -np.inf).max(axis=0)
-    # The mean of equal scores may be off by rounding.
+    # Compared with the minimum, because the mean of equal scores is subject to rounding.
     worst = np.where(known, ap, np.inf).min(axis=0)
     equal = ~(best > worst)
     mean = score.sum(axis=0) / n
     span = np.where(equal, 1.0, best - mean)
     share = np.where(equal, 1.0, (score - mean) / span)
     weight = np.where(share < 0, alpha, share + alpha * (1 - share))
-    return np.where(has, weight, 0.0)
+    return np.where(covered, weight, 0.0)
 
 
-def label_space(path: Path | None, told: Sequence[Sequence[str] | None]) -> Classes:
-    """The classes of all models.
+def label_space(path: Path | None, model_mids: Sequence[Sequence[str] | None]) -> Classes:
+    """Determine the classes of the ensemble.
 
     Args:
-        path (path): A file of classes, or :obj:`None` for those that the detections tell, and
-            those of the challenge where some tell none.
-        told (sequence): The MIDs of each model, or :obj:`None`.
+        path (path): A file of classes. With :obj:`None`, the classes are the union of
+            ``model_mids``, and of the challenge's classes if a model does not list its own.
+        model_mids (sequence): For each model, the MIDs of its classes, or :obj:`None`.
+
+    Returns:
+        Classes: The classes of the ensemble.
 
     Raises:
         InputError: The file cannot be read.
     """
     if path is not None:
         return read_classes(path)
-    mids = dict.fromkeys(mid for each in told for mid in each or ())
-    if None in told:
+    mids = dict.fromkeys(mid for listed in model_mids for mid in listed or ())
+    if None in model_mids:
         mids = dict.fromkeys([*mids, *challenge_classes().mids])
     return Classes(tuple(mids), tuple(mids))
 
 
 def model_weights(
     detections: Sequence[Path],
-    told: Sequence[Sequence[str] | None],
+    model_mids: Sequence[Sequence[str] | None],
     scores: Sequence[Path] | None,
     classes: Classes,
     alpha: float,
 ) -> np.ndarray:
-    """The weights of classes for each model, from files.
+    """Compute the weight of each model for each class from score files.
 
-    A model's classes are those that its detections tell; where they do not, as in CSV, those of
-    its scores; without scores, all.
+    The classes of a model are those that its file of detections lists. If it does not, as in CSV,
+    they are the classes of its score file, or all classes without score files.
 
     Args:
-        detections (sequence of paths): Of each model, for messages.
-        told (sequence): The MIDs of each model as
-            :func:`~pfdet.evaluation.detections.read_model_classes` finds them.
+        detections (sequence of paths): File of detections of each model, for messages.
+        model_mids (sequence): For each model, the MIDs of its classes as read by
+            :func:`~pfdet.evaluation.detections.read_model_classes`.
         scores (sequence of paths): ``score.json`` of each model, or :obj:`None` for weights of 1.
-        classes (Classes): The classes of all.
+        classes (Classes): The :math:`C` classes of the ensemble.
         alpha (float): See :func:`class_weights`.
 
     Returns:
-        float64 array: :math:`(M, C)`; 0 where a model cannot tell a class.
+        float64 array: Weights :math:`(M, C)`, 0 where a model does not cover a class.
 
     Raises:
-        InputError: A model's scores say nothing of a class of its, or models were scored where
-            different classes have ground truth.
+        InputError: A score file is invalid or lacks a class of its model, a model has a class
+            that is not in ``classes``, or different classes have ground truth in the score files.
     """
-    aps = [read_scores(path) for path in scores or ()]
-    has = np.ones((len(detections), len(classes)), bool)
-    ap = np.full(has.shape, np.nan)
-    for m, mids in enumerate(told):
+    score_paths = scores or ()
+    aps = [read_scores(path) for path in score_paths]
+    covered = np.ones((len(detections), len(classes)), bool)
+    ap = np.full(covered.shape, np.nan)
+    for m, mids in enumerate(model_mids):
         if mids is None and aps:
             mids = list(aps[m])
         if mids is None:
@@ -110,36 +112,42 @@ def model_weights(
         unknown = [mid for mid in mids if mid not in classes.ids]
         if unknown:
             raise InputError(
-                f'{detections[m]}: its model knows {unknown[0]!r}, which is not one '
+                f'{detections[m]}: its model has class {unknown[0]!r}, which is not one '
                 f'of the {len(classes)} classes'
             )
-        has[m] = False
-        has[m, [classes.ids[mid] for mid in mids]] = True
+        covered[m] = False
+        covered[m, [classes.ids[mid] for mid in mids]] = True
         for mid in mids if aps else ():
             if mid not in aps[m]:
                 raise InputError(
-                    f'{scores[m]}: no AP of {mid}, which {detections[m]} may hold; '
+                    f'{score_paths[m]}: no AP of {mid}, a class of {detections[m]}; '
                     "expected the same model's score.json"
                 )
             ap[m, classes.ids[mid]] = aps[m][mid]
     if not aps:
-        return has.astype(np.float64)
-    for c in np.flatnonzero((has & ~np.isnan(ap)).any(axis=0)):
-        lacking = np.flatnonzero(has[:, c] & np.isnan(ap[:, c]))
-        if len(lacking):
-            other = int(np.flatnonzero(has[:, c] & ~np.isnan(ap[:, c]))[0])
+        return covered.astype(np.float64)
+    for c in np.flatnonzero((covered & ~np.isnan(ap)).any(axis=0)):
+        missing = np.flatnonzero(covered[:, c] & np.isnan(ap[:, c]))
+        if len(missing):
+            other = int(np.flatnonzero(covered[:, c] & ~np.isnan(ap[:, c]))[0])
             raise InputError(
-                f'{scores[lacking[0]]}: AP of {classes.mids[c]} is null, but a number in '
-                f'{scores[other]}; expected scores on the same images'
+                f'{score_paths[missing[0]]}: AP of {classes.mids[c]} is null, but a number in '
+                f'{score_paths[other]}; expected scores on the same images'
             )
-    return class_weights(ap, has, alpha)
+    return class_weights(ap, covered, alpha)
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """The AP of each class of a ``score.json``; NaN where it has no ground truth.
+    """Read the AP of each class from a ``score.json``.
+
+    Args:
+        path (path): The file.
+
+    Returns:
+        dict: From MID to AP in [0, 1], NaN for classes without ground truth.
 
     Raises:
-        InputError: The file cannot be read, or has an AP that is not one.
+        InputError: The file cannot be read, or an AP is invalid.
     """
     try:
         ap = json.loads(path.read_text(encoding='utf-8'))['AP']
@@ -148,8 +156,8 @@ def read_scores(path: Path) -> dict[str, float]:
         raise InputError(f'{path}: cannot read the scores: {e.strerror or e}') from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise InputError(
-            f'{path}: expected scores as evaluate/score.py writes them, a JSON object '
-            f'with AP by class, but {type(e).__name__}: {e}'
+            f'{path}: expected scores written by evaluate/score.py, a JSON object with AP by '
+            f'class, but {type(e).__name__}: {e}'
         ) from e
     for mid, value in items:
         if value is not None and not (

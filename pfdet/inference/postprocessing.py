@@ -1,37 +1,46 @@
-"""From the network's boxes and scores to detections."""
+"""Post-processing: detections from the boxes and scores of the network."""
 
-from pfdet.boxes.arrays import array_module
+from pfdet.boxes.arrays import Array, array_module
 from pfdet.boxes.nmw import non_maximum_weighted
 
 
-def select(bbox, score, score_thresh: float, nmw_thresh: float, max_per_image: int) -> tuple:
-    """Detections of one image from the network's boxes and scores.
+def select(
+    bbox: Array,
+    score: Array,
+    score_thresh: float,
+    nmw_thresh: float,
+    max_per_image: int | None,
+) -> tuple[Array, Array, Array]:
+    """Select the detections of one image.
 
-    Each class of each box is a detection of its own; those from the threshold up are merged by
-    class (:func:`~pfdet.boxes.nmw.non_maximum_weighted`) and the best are kept.
+    Each class of each box whose score reaches the threshold is a candidate. Candidates are merged
+    within each class by :func:`~pfdet.boxes.nmw.non_maximum_weighted`, and the highest-scoring ones
+    are kept.
 
     Args:
-        bbox (array): :math:`(K, 1, 4)`, or with a box a class :math:`(K, C, 4)`, in [0, 1].
-        score (array): :math:`(K, C)`.
-        score_thresh (float): Least score.
-        nmw_thresh (float): IoU of non-maximum weighted.
-        max_per_image (int): How many are kept.
+        bbox (array): Boxes in [0, 1], class-agnostic :math:`(K, 1, 4)` or class-specific
+            :math:`(K, C, 4)`.
+        score (array): Scores :math:`(K, C)`.
+        score_thresh (float): Smallest score.
+        nmw_thresh (float): IoU threshold of non-maximum weighted.
+        max_per_image (int): Largest number of detections; :obj:`None` for no limit.
 
     Returns:
-        tuple of arrays: Boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, by descending score;
-        labels are int32. On the device of ``score``.
+        tuple of arrays: Boxes :math:`(D, 4)`, scores :math:`(D,)` and int32 labels :math:`(D,)`, by
+        descending score, on the device of ``score``.
     """
     xp = array_module(score)
     n_class = score.shape[1]
-    # On flat arrays, this is several times as fast as with pairs of indices.
+    # Indexing flat arrays is several times faster than using pairs of indices.
     chosen = xp.flatnonzero(score >= score_thresh)
-    place = chosen // n_class
-    label = (chosen - place * n_class).astype('int32')
-    which_box = place if bbox.shape[1] == 1 else chosen
-    detected = non_maximum_weighted(
-        bbox.reshape(-1, 4).take(which_box, axis=0),
+    row = chosen // n_class
+    label = (chosen - row * n_class).astype('int32')
+    box = row if bbox.shape[1] == 1 else chosen
+    merged_bbox, merged_score, merged_label = non_maximum_weighted(
+        bbox.reshape(-1, 4).take(box, axis=0),
         score.reshape(-1).take(chosen),
         label,
         nmw_thresh,
     )
-    return tuple(a[:max_per_image] for a in detected)
+    kept = slice(max_per_image)
+    return merged_bbox[kept], merged_score[kept], merged_label[kept]

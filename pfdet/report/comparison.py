@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pfdet.evaluation.class_groups import N_RANKED, places_of_ranks
+from pfdet.evaluation.class_groups import N_RANKED, rank_slice
 from pfdet.evaluation.run_directory import Run
 from pfdet.recipes.paper_tables import Measure, PaperRow, PaperTable, paper_tables
 
@@ -234,7 +234,7 @@ def reading(score: Mapping, measure: Measure) -> str:
         return '' if n == len(measure.mids) else f'here {n} of {len(measure.mids)} classes'
     n = len(score['AP'])
     if measure.of == 'ranks' and n != N_RANKED:
-        places = places_of_ranks(*measure.ranks, n)
+        places = rank_slice(*measure.ranks, n)
         return f'here ranks {places.start + 1}-{places.stop} of {n}'
     return ''
 
@@ -254,7 +254,7 @@ def classes_of_rank(
         list of str: Machine ids, the rarest first; of equally rare ones, as in ``mids``.
     """
     rarest = sorted(mids, key=lambda mid: frequency.get(mid, 0))
-    return rarest[places_of_ranks(*ranks, len(rarest))]
+    return rarest[rank_slice(*ranks, len(rarest))]
 
 
 def _compare_table(

@@ -1,4 +1,4 @@
-"""The vectorised AP against a literal one, and against cases counted by hand."""
+"""AP compared with a plain implementation of the protocol, and with cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -25,9 +25,9 @@ def _argmax(values):
     return best
 
 
-def _judge_image(dets, normal, groups, iou_thresh, weight):
-    """The entries [(score, true positive weight)] of one image and class, in their order."""
-    # Ascending and reversed, so that the later of equal scores comes first.
+def _evaluate_image(dets, normal, groups, iou_thresh, weight):
+    """The entries (score, true positive weight) of one image and class, in the order of ties."""
+    # Sorted in ascending order and reversed, so that the last of equal scores goes first.
     dets = sorted(dets, key=lambda d: d[0])[::-1]
     right, in_group = [False] * len(dets), [False] * len(dets)
     taken = [False] * len(normal)
@@ -49,20 +49,20 @@ def _judge_image(dets, normal, groups, iou_thresh, weight):
     return entries + [(s, weight) for s in group_scores if s > 0 and weight > 0]
 
 
-def literal_average_precision(detections, truth, n_class, iou_thresh=0.5, weight=1.0):
-    """The protocol, step by step, on Python numbers: APs, and curves (score, recall, precision)."""
+def plain_average_precision(detections, truth, n_class, iou_thresh=0.5, weight=1.0):
+    """The protocol step by step in plain Python: APs, and curves (score, recall, precision)."""
     aps, curves = [], []
     for c in range(n_class):
         entries, n_positive = [], 0
         for image_id in sorted(truth.image_ids):
             i = list(truth.image_ids).index(image_id)
-            mine = [
+            boxes = [
                 g for g in range(len(truth.image)) if truth.image[g] == i and truth.label[g] == c
             ]
-            normal = [truth.bbox[g].tolist() for g in mine if not truth.group_of[g]]
-            groups = [truth.bbox[g].tolist() for g in mine if truth.group_of[g]]
+            normal = [truth.bbox[g].tolist() for g in boxes if not truth.group_of[g]]
+            groups = [truth.bbox[g].tolist() for g in boxes if truth.group_of[g]]
             n_positive += len(normal) + weight * len(groups)
-            if not mine and not truth.verified[i, c]:
+            if not boxes and not truth.verified[i, c]:
                 continue
             dets = []
             for d in range(len(detections.image)):
@@ -75,7 +75,7 @@ def literal_average_precision(detections, truth, n_class, iou_thresh=0.5, weight
                 ):
                     dets.append((float(detections.score[d]), box))
             if dets:
-                entries += _judge_image(dets, normal, groups, iou_thresh, weight)
+                entries += _evaluate_image(dets, normal, groups, iou_thresh, weight)
         if n_positive == 0:
             aps.append(float('nan'))
             curves.append(None)
@@ -100,7 +100,7 @@ def _random_case(rng):
     ids = [f'{i:02}' for i in rng.permutation(n_image)]
 
     def boxes(n):
-        # Corners on a coarse grid: equal boxes, equal overlaps and empty boxes are common.
+        # A coarse grid makes equal boxes, equal overlaps and empty boxes common.
         corners = rng.integers(0, 5, (2, n, 2)) / 4
         b = np.concatenate((corners.min(0), corners.max(0)), axis=1).astype(np.float32)
         return b + np.where(rng.random((n, 1)) < 0.3, rng.random((n, 4)) * 0.05, 0).astype(
@@ -119,7 +119,7 @@ def _random_case(rng):
     det_ids = [f'{i:02}' for i in rng.permutation(n_image + 1)]
     score = rng.random(d)
     if rng.random() < 0.6:
-        # Equal scores; also none, either zero, and logits.
+        # Equal scores, including 0 and -0, negative and subnormal scores.
         score = rng.integers(rng.choice([-2, 0]), 4, d) / 4 * rng.choice([1, -1, 1e-40])
     detections = Detections(
         image_ids=det_ids,
@@ -135,21 +135,21 @@ def _random_case(rng):
 
 
 @pytest.mark.parametrize('iou_thresh, weight', [(0.5, 1.0), (0.5, 0.0), (0.25, 0.5), (1.0, 1.0)])
-def test_equals_literal(iou_thresh, weight):
+def test_equals_plain_implementation(iou_thresh, weight):
     rng = np.random.default_rng(0)
     informative = 0
     for _ in range(1500):
         detections, truth, n_class = _random_case(rng)
-        expected, curves = literal_average_precision(detections, truth, n_class, iou_thresh, weight)
+        expected, curves = plain_average_precision(detections, truth, n_class, iou_thresh, weight)
         result = average_precision(detections, truth, n_class, iou_thresh, weight)
         np.testing.assert_allclose(result['ap'], expected, rtol=0, atol=1e-9)
         for c, points in enumerate(curves):
             if points is None:
                 assert result['precision'][c] is None
                 continue
-            ours = (result[name][c] for name in ('score', 'recall', 'precision'))
+            columns = [result[name][c] for name in ('score', 'recall', 'precision')]
             np.testing.assert_allclose(
-                np.stack(list(ours), axis=1), np.reshape(points, (-1, 3)), rtol=0, atol=1e-9
+                np.stack(columns, axis=1), np.reshape(points, (-1, 3)), rtol=0, atol=1e-9
             )
             assert result['n_detection'][c] == len(points)
         finite = [ap for ap in expected if ap == ap]
@@ -161,8 +161,8 @@ def test_equals_literal(iou_thresh, weight):
     assert informative > 100
 
 
-def test_double_precision_and_overlaps_next_to_the_threshold():
-    # Boxes an ulp from an overlap of exactly one half, on both sides of it.
+def test_double_precision_and_overlaps_close_to_the_threshold():
+    # Some corners are moved by one ulp from where the overlap is exactly one half.
     rng = np.random.default_rng(2)
     informative = 0
     for dtype in (np.float32, np.float64):
@@ -174,7 +174,7 @@ def test_double_precision_and_overlaps_next_to_the_threshold():
                 moved = (rng.random(bbox.shape) < 0.3) & (bbox > 0.1)
                 bbox[moved] = np.nextafter(bbox, rng.choice([-1, 2]), dtype=dtype)[moved]
                 table.bbox = bbox
-            expected, _ = literal_average_precision(detections, truth, n_class)
+            expected, _ = plain_average_precision(detections, truth, n_class)
             result = average_precision(detections, truth, n_class)
             np.testing.assert_allclose(result['ap'], expected, rtol=0, atol=1e-9)
             informative += any(0 < ap < 1 for ap in expected)
@@ -182,7 +182,7 @@ def test_double_precision_and_overlaps_next_to_the_threshold():
 
 
 def _case(dets, boxes, verified=((True,),), ids=('a',)):
-    """dets: (image, label, score, box); boxes: (image, label, box, group_of)."""
+    """Detections from (image, label, score, box), ground truth from (image, label, box, group)."""
     return (
         Detections(
             image_ids=ids,
@@ -206,9 +206,9 @@ _LEFT, _RIGHT = (0, 0, 1, 0.5), (0, 0.5, 1, 1)
 _ALL, _TOP_LEFT = (0, 0, 1, 1), (0, 0, 0.5, 0.5)
 
 
-def test_duplicate_is_false_positive_even_if_another_box_is_free():
-    # The second detection is nearest to the taken left box; the wide box, which it also
-    # overlaps by half, stays free.
+def test_duplicate_is_false_positive_even_if_another_box_is_unmatched():
+    # The second detection has its highest IoU with the left box, which is matched already. It also
+    # overlaps the wide box by half, but is not matched with it.
     dets = [(0, 0, 0.9, _LEFT), (0, 0, 0.8, (0, 0, 1, 0.52)), (0, 0, 0.7, (0, 0, 1, 0.51))]
     boxes = [(0, 0, _LEFT, False), (0, 0, _ALL, False)]
     result = average_precision(*_case(dets, boxes), 1)
@@ -219,7 +219,7 @@ def test_duplicate_is_false_positive_even_if_another_box_is_free():
 def test_group_of_counts_once_with_its_best_score():
     dets = [(0, 0, 0.9, _RIGHT), (0, 0, 0.8, _TOP_LEFT), (0, 0, 0.7, _LEFT), (0, 0, 0.6, _LEFT)]
     result = average_precision(*_case(dets, [(0, 0, _LEFT, True)]), 1)
-    # One false positive at .9, then the group at .8; the other two are absorbed.
+    # A false positive at 0.9, then the group-of box at 0.8. The other two are ignored.
     np.testing.assert_allclose(result['score'][0], [0.9, 0.8], rtol=1e-6)
     np.testing.assert_allclose(result['precision'][0], [0, 0.5])
     np.testing.assert_allclose(result['recall'][0], [0, 1])
@@ -229,7 +229,7 @@ def test_group_of_counts_once_with_its_best_score():
     assert np.isnan(ignored['ap'][0])
 
 
-def test_unverified_class_is_ignored_and_negative_is_not():
+def test_unverified_class_is_ignored_and_negative_label_is_not():
     dets = [(0, 0, 0.9, _LEFT), (1, 0, 0.95, _LEFT)]
     boxes = [(0, 0, _LEFT, False)]
     unverified = average_precision(*_case(dets, boxes, [[False], [False]], ('a', 'b')), 1)
@@ -238,7 +238,7 @@ def test_unverified_class_is_ignored_and_negative_is_not():
     assert negative['ap'][0] == pytest.approx(0.5)
 
 
-def test_nothing_to_find_and_nothing_found():
+def test_no_ground_truth_and_no_detections():
     no_boxes = average_precision(*_case([(0, 0, 0.9, _LEFT)], []), 1)
     assert np.isnan(no_boxes['map']) and no_boxes['precision'] == [None]
     no_detections = average_precision(*_case([], [(0, 0, _LEFT, False)]), 1)

@@ -1,4 +1,4 @@
-"""The papers' groups of classes, counted by hand, and score.py with them."""
+"""Groups of classes of the papers, checked by hand, and evaluate/score.py with groups."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_groups_of_the_challenge():
         'leaves': 443,
         'parents': 57,
     }
-    # The rarest class has no image and rank 1, the next has three and rank 2.
+    # The rarest class, of rank 1, has no image. The class of rank 2 has three.
     for name, first, last in (
         ('rank 11-100', 11, 100),
         ('rank 101-250', 101, 250),
@@ -53,18 +53,18 @@ def test_groups_of_the_challenge():
     assert {'Person', 'Vehicle'} <= parents and 'Woman' not in parents
 
 
-def test_ranks_of_few_classes():
+def test_ranks_are_scaled_to_the_number_of_classes():
     images = np.array([5, 1, 9, 1, 0])
-    # 5 classes: a rank of five is a hundred of 500.
+    # With 5 classes, one rank is 100 ranks out of 500.
     assert classes_of_rank(images, 1, 100).tolist() == [4]
     assert classes_of_rank(images, 101, 300).tolist() == [1, 3]
     assert classes_of_rank(images, 401, 500).tolist() == [2]
     assert classes_of_rank(np.arange(41), 11, 100).tolist() == list(range(8))
-    every = [classes_of_rank(np.zeros(41), k + 1, k + 50) for k in range(0, 500, 50)]
-    assert np.concatenate(every).tolist() == list(range(41))
+    parts = [classes_of_rank(np.zeros(41), k + 1, k + 50) for k in range(0, 500, 50)]
+    assert np.concatenate(parts).tolist() == list(range(41))
 
 
-def test_means():
+def test_mean_by_group():
     ap = np.array([0.5, np.nan, 0.25, 1])
     means = mean_by_group(ap, {'a': np.array([0, 1, 2]), 'b': np.array([1]), 'c': np.arange(4)})
     assert means == {
@@ -74,10 +74,10 @@ def test_means():
     }
 
 
-def test_what_is_not_known_has_no_group():
+def test_empty_groups_are_omitted():
     classes = Classes(('/m/a', '/m/b'), ('A', 'B'))
     assert class_groups(classes) == {}
-    # A rank is less than a class here; the last of two is of the upper half.
+    # With two classes, most ranges of ranks contain no class.
     assert list(class_groups(classes, np.array([3, 4]))) == ['rank 101-250', 'most frequent 100']
 
 
@@ -95,7 +95,7 @@ def test_read_training_images(tmp_path):
     [
         ('LabelName,Images\n', 'line 1: no column ImagesExpanded; expected LabelName and'),
         ('', 'line 1: no column LabelName'),
-        ('LabelName,ImagesExpanded\n/m/a,3\n', 'no row of /m/b and 0 other classes'),
+        ('LabelName,ImagesExpanded\n/m/a,3\n', 'no row for /m/b and 0 other classes'),
         ('LabelName,ImagesExpanded\n/m/a,3\n/m/a,3\n', "line 3: '/m/a' for the second time"),
         (
             'LabelName,ImagesExpanded\n/m/a,-3\n',
@@ -105,11 +105,11 @@ def test_read_training_images(tmp_path):
         ('LabelName,ImagesExpanded\n/m/a,²\n', 'line 2: ImagesExpanded is '),
         (
             'LabelName,ImagesExpanded\n"/m/a,3\n',
-            'cannot read the counts of classes: unexpected end',
+            'cannot read the class counts: unexpected end',
         ),
     ],
 )
-def test_bad_counts_are_refused(tmp_path, text, message):
+def test_bad_counts(tmp_path, text, message):
     path = tmp_path / 'counts.csv'
     path.write_text(text, encoding='utf-8')
     with pytest.raises(InputError, match='counts.csv.*' + message):
@@ -136,7 +136,7 @@ def _run(*args):
 
 @pytest.fixture
 def split(tmp_path):
-    """Person, Human arm, Toy; persons in three training images, arms in two, a toy in one."""
+    """Person in three training images, Human arm in two, Toy in one."""
     classes = Classes(('/m/01g317', '/m/0dzf4', '/m/0138tl'), ('Person', 'Human arm', 'Toy'))
     (tmp_path / 'classes.csv').write_text(
         ''.join(f'{m},{n}\n' for m, n in zip(classes.mids, classes.names))
@@ -206,15 +206,15 @@ def test_score_with_groups(split):
         '--hierarchy',
         split / 'hierarchy.json',
     ]
-    seen = []
+    groups = []
     for source in ('--train-index', split / 'train.index'), ('--counts', split / 'counts.csv'):
         result = _run(*arguments, *source)
         assert result.returncode == 0, result.stderr
-        seen.append(json.loads((split / 'score.json').read_text())['groups'])
+        groups.append(json.loads((split / 'score.json').read_text())['groups'])
         assert '0.5000     2/3  leaves' in result.stdout
     assert (
-        seen[0]
-        == seen[1]
+        groups[0]
+        == groups[1]
         == {
             'rank 101-250': {'mAP': None, 'n_class': 0, 'n_all': 1},
             'rank 251-350': {'mAP': 0, 'n_class': 1, 'n_all': 1},
@@ -225,6 +225,6 @@ def test_score_with_groups(split):
     )
     (split / 'score.json').unlink()
     (split / 'counts.csv').write_text('LabelName,ImagesExpanded\n')
-    refused = _run(*arguments, '--counts', split / 'counts.csv')
-    assert refused.returncode == 2 and refused.stderr.count('\n') == 1
+    failed = _run(*arguments, '--counts', split / 'counts.csv')
+    assert failed.returncode == 2 and failed.stderr.count('\n') == 1
     assert not (split / 'score.json').exists()

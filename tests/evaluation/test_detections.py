@@ -1,4 +1,4 @@
-"""Files of detections: what is written comes back, and what is wrong is named."""
+"""Reading and writing files of detections, and error messages for bad files."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ def _detections(n=50, n_image=9):
     corners = np.sort(rng.random((2, n, 2)), axis=0)
     return Detections(
         image_ids=[f'image {i}' for i in range(n_image)],
-        # Images 2 and the last have no detection.
+        # Image 2 and the last image have no detections.
         image=rng.choice([i for i in range(n_image - 1) if i != 2], n).astype(np.int32),
         label=rng.integers(0, 3, n).astype(np.int32),
         score=rng.random(n).astype(np.float32),
@@ -75,11 +75,11 @@ def _write(path, table):
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
-def test_files_of_others(tmp_path, suffix):
+def test_files_of_other_programs(tmp_path, suffix):
     path = tmp_path / f'd{suffix}'
     table = {'Other': ['p', 'q'], **dict(reversed(_table().items()))}
     if suffix == '.parquet':
-        # Large strings, a category that no row uses, double precision.
+        # Large strings, an unused dictionary value, double precision.
         table['ImageID'] = pa.DictionaryArray.from_arrays([2, 0], ['y', 'unused', 'x'])
         table['LabelName'] = pa.array(['/m/a', '/m/b'], pa.large_string())
     _write(path, table)
@@ -105,7 +105,7 @@ def test_files_of_others(tmp_path, suffix):
         (dict(ImageID=['x', None]), '{second}: no ImageID'),
     ],
 )
-def test_wrong_row_is_named(tmp_path, suffix, change, message):
+def test_message_names_the_bad_row(tmp_path, suffix, change, message):
     path = tmp_path / f'd{suffix}'
     _write(path, _table(**change))
     second = f'd{suffix}, ' + ('row 2' if suffix == '.parquet' else 'line 3')
@@ -165,7 +165,7 @@ def test_no_such_file_or_format(tmp_path):
         write_detections(tmp_path / 'd.txt', _detections(), _CLASSES)
 
 
-def test_nothing_wrong_is_written(tmp_path):
+def test_bad_detections_are_not_written(tmp_path):
     detections = _detections()
     detections.bbox[7, 3] *= 640
     with pytest.raises(ValueError, match='detection 7: box'):
@@ -176,7 +176,7 @@ def test_nothing_wrong_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rounding_is_clipped(tmp_path):
+def test_rounding_errors_are_clipped(tmp_path):
     detections = _detections()
     detections.bbox[0] = [-1e-7, 0, 1, 1 + 1e-6]
     write_detections(tmp_path / 'd.csv', detections, _CLASSES)

@@ -1,4 +1,4 @@
-"""Writing block by block, and what goes along in the metadata."""
+"""Writing detections block by block, and the metadata of the file."""
 
 import json
 
@@ -18,8 +18,8 @@ from pfdet.openimages.classes import Classes
 CLASSES = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))
 
 
-def made(n_image=40, seed=0):
-    """Every image has up to eight detections, some none."""
+def random_detections(n_image=40, seed=0):
+    """Images with up to eight detections; some have none."""
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(n_image, dtype=np.int32), rng.integers(0, 9, n_image))
     corners = np.sort(rng.random((2, len(image), 2)), axis=0)
@@ -44,9 +44,9 @@ def of_images(detections, begin, end):
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.csv'])
-def test_blocks_make_no_difference(tmp_path, suffix, monkeypatch):
+def test_blocks_do_not_change_the_file(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(detections_file, 'ROW_GROUP', 16)
-    whole = made()
+    whole = random_detections()
     write_detections(tmp_path / f'whole{suffix}', whole, CLASSES)
     for name, ends in ('one', range(1, 41)), ('some', [0, 1, 7, 30, 31, 40]):
         with detections_writer(tmp_path / f'{name}{suffix}', CLASSES) as write:
@@ -63,13 +63,13 @@ def test_blocks_make_no_difference(tmp_path, suffix, monkeypatch):
 
 
 def test_metadata(tmp_path, monkeypatch):
-    whole = made()
+    whole = random_detections()
     write_detections(tmp_path / 'd.parquet', whole, CLASSES)
     metadata = pq.read_metadata(tmp_path / 'd.parquet').metadata
     assert json.loads(metadata[b'classes']) == list(CLASSES.mids)
     empty = sorted(set(whole.image_ids) - {whole.image_ids[i] for i in whole.image})
     assert empty and json.loads(metadata[b'images_without_detections']) == empty
-    # what pyarrow before 16 makes of it
+    # The code path for pyarrow before 16.
     monkeypatch.delattr(pq.ParquetWriter, 'add_key_value_metadata', raising=False)
     write_detections(tmp_path / 'old.parquet', whole, CLASSES)
     old = pq.read_metadata(tmp_path / 'old.parquet').metadata
@@ -78,8 +78,8 @@ def test_metadata(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / 'old.parquet').equals(pq.read_table(tmp_path / 'd.parquet'))
 
 
-def test_nothing_is_left_of_what_fails(tmp_path):
-    whole = made()
+def test_no_file_remains_after_an_error(tmp_path):
+    whole = random_detections()
     with pytest.raises(RuntimeError), detections_writer(tmp_path / 'd.csv', CLASSES) as write:
         write(of_images(whole, 0, 9))
         raise RuntimeError

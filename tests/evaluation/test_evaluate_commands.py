@@ -1,4 +1,4 @@
-"""evaluate/score.py and evaluate/make_submission.py as a user runs them."""
+"""evaluate/score.py, make_submission.py and validate_submission.py, run as subprocesses."""
 
 import json
 import os
@@ -46,7 +46,8 @@ def split(tmp_path):
     )
     (tmp_path / 'labels.csv').write_text('ImageID,LabelName,Confidence\nb,/m/fruit,0\n')
     classes = Classes(('/m/fruit', '/m/apple', '/m/toy'), ('Fruit', 'Apple', 'Toy'))
-    # In image a both right; in b, where Fruit is verified absent, a better scored Apple.
+    # Both detections in image a are correct. Image b, where Fruit is verified as absent, has an
+    # Apple with a higher score.
     write_detections(
         tmp_path / 'd.parquet',
         Detections(
@@ -77,8 +78,8 @@ def test_score(split):
     plain = _run('score.py', *_score_arguments(split))
     assert plain.returncode == 0, plain.stderr
     assert plain.stderr.splitlines() == [
-        f"{split / 'd.parquet'}: ignored 1 images ('elsewhere', ...) with 1 detections that the "
-        'ground truth does not know'
+        f"{split / 'd.parquet'}: ignored 1 images ('elsewhere', ...) with 1 detections that are "
+        'not in the ground truth'
     ]
     assert 'mAP 1.0000 over 1 classes' in plain.stdout
     score = json.loads((split / 'score.json').read_text())
@@ -87,7 +88,7 @@ def test_score(split):
 
     expanded = _run('score.py', *_score_arguments(split, hierarchy=split / 'hierarchy.json'))
     score = json.loads((split / 'score.json').read_text())
-    # Not a Fruit is not an Apple either: the detection in b is a false positive.
+    # The negative label of Fruit holds for Apple, too: the detection in b is a false positive.
     assert score['AP'] == {'/m/fruit': 1, '/m/apple': 0.5, '/m/toy': None}
     assert score['mAP'] == 0.75 and 'mAP 0.7500 over 2 classes' in expanded.stdout
     assert score['precision']['/m/apple'] == [0.5] * 101
@@ -119,8 +120,8 @@ def test_make_submission(split):
     assert '3 images, 0 of them without detections, 4 of 4 detections' in result.stdout
     assert len(out.read_text().splitlines()) == 4
     out.unlink()
-    refused = _run('make_submission.py', '--detections', split / 'd.parquet', '--out', out)
-    assert refused.returncode == 2 and "'/m/fruit' is not one of the 500" in refused.stderr
+    failed = _run('make_submission.py', '--detections', split / 'd.parquet', '--out', out)
+    assert failed.returncode == 2 and "'/m/fruit' is not one of the 500" in failed.stderr
     assert not out.exists()
 
 
@@ -137,24 +138,24 @@ def test_a_submission_is_validated_and_scored(split):
     )
     (split / 'ids.txt').write_text('a\nb\nelsewhere\n')
     for images in split / 'ids.txt', out:
-        sound = _run('validate_submission.py', out, '--classes', classes, '--images', images)
-        assert sound.returncode == 0, sound.stderr
+        valid = _run('validate_submission.py', out, '--classes', classes, '--images', images)
+        assert valid.returncode == 0, valid.stderr
         assert 'sound; 3 images, 0 of them without detections, 4 detections, at most 2' in (
-            sound.stdout
+            valid.stdout
         )
     scored = _run('score.py', *_score_arguments(split, detections=out))
     assert json.loads((split / 'score.json').read_text())['AP']['/m/apple'] == 1, scored.stderr
 
     (split / 'ids.txt').write_text('ImageId\nb\n')
-    for text, options, says in (
-        (out.read_text(), ['--images', split / 'ids.txt'], "line 2: image 'a' is none of"),
+    for text, options, message in (
+        (out.read_text(), ['--images', split / 'ids.txt'], "line 2: image 'a' is not one of"),
         (out.read_text(), ['--images', split / 'none.txt'], 'none.txt: cannot read'),
         (out.read_text().replace('apple', 'pear'), [], "detection 2: MID '/m/pear'"),
         (out.read_text()[:-5], [], 'line 4: 5 fields in PredictionString'),
     ):
         (split / 'bad.csv').write_text(text)
         bad = _run('validate_submission.py', split / 'bad.csv', '--classes', classes, *options)
-        assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and says in bad.stderr
+        assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and message in bad.stderr
     bad = _run(
         'score.py', *_score_arguments(split, detections=split / 'bad.csv', out=split / 'not.json')
     )
@@ -171,7 +172,7 @@ def test_scoring_does_not_import_chainer():
     assert subprocess.run([sys.executable, '-c', code], env=environment, cwd='/').returncode == 0
 
 
-def test_an_index_says_the_same_as_its_files(small_world, tmp_path):
+def test_score_of_an_index_equals_that_of_its_files(small_world, tmp_path):
     index = AnnotationIndex.open(small_world / 'validation.index')
     rng = np.random.default_rng(0)
     n = 400

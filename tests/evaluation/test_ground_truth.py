@@ -1,4 +1,4 @@
-"""Ground truth as the challenge's expansion makes it."""
+"""Ground truth, expanded as by the script of the challenge."""
 
 import json
 
@@ -63,7 +63,7 @@ def _boxes(truth):
 _A, _B = (0.0, 0.0, 1.0, 0.5), (0.3, 0.1, 0.4, 0.2)
 
 
-def test_expanded_already(files):
+def test_files_that_are_already_expanded(files):
     truth = read_ground_truth(*files[:2], _CLASSES)
     assert truth.image_ids == ['a', 'b', 'c', 'd']
     assert _boxes(truth) == [
@@ -91,7 +91,7 @@ def test_expanded_already(files):
 def test_expansion(files):
     truth = read_ground_truth(files[0], files[1], _CLASSES, files[2])
     assert _boxes(truth) == [
-        # Annotated as a Fruit and as an Apple: two boxes of Fruit, as the official script has it.
+        # Annotated as Fruit and as Apple: two boxes of Fruit, as in the official script.
         ('a', _FRUIT, _A, False),
         ('a', _FRUIT, _A, False),
         ('a', _APPLE, _A, False),
@@ -104,9 +104,9 @@ def test_expansion(files):
         np.array(
             [
                 [1, 0, 0, 1],
-                # A positive label holds for ancestors,
+                # A positive label is repeated for ancestors only.
                 [1, 1, 0, 1],
-                # a negative one for descendants, and not the other way round.
+                # A negative label is repeated for descendants only.
                 [1, 1, 1, 0],
                 [0, 0, 1, 0],
             ],
@@ -115,20 +115,20 @@ def test_expansion(files):
     )
 
 
-def test_of_index_is_the_same(files, tmp_path):
+def test_ground_truth_of_index_equals_that_of_the_files(files, tmp_path):
     index = _Index(*files)
     from_index = ground_truth_of_index(index)
     from_files = read_ground_truth(files[0], files[1], _CLASSES, files[2])
     assert _boxes(from_index) == _boxes(from_files)
-    # The index counts a class with a box as verified, as the metric does.
-    boxed = from_files.verified.copy()
-    boxed[from_files.image, from_files.label] = True
-    np.testing.assert_array_equal(from_index.verified, boxed)
+    # In the index, a class with a box is verified, as in the metric.
+    verified = from_files.verified.copy()
+    verified[from_files.image, from_files.label] = True
+    np.testing.assert_array_equal(from_index.verified, verified)
     assert from_index.image_ids == from_files.image_ids
 
 
 class _Index:
-    """The files above as an AnnotationIndex has them."""
+    """The files above in the form of an AnnotationIndex."""
 
     def __init__(self, boxes, labels, hierarchy):
         self.hierarchy = hierarchy
@@ -151,7 +151,7 @@ class _Index:
         return 'abcd'[i]
 
 
-def test_bad_file_is_named(files):
+def test_message_names_the_bad_file(files):
     files[0].write_text('ImageID,LabelName,XMin,XMax,YMin\n')
     with pytest.raises(InputError, match='boxes.csv'):
         read_ground_truth(files[0], files[1], _CLASSES)

@@ -1,4 +1,4 @@
-"""Malformed files through the commands: one line, status 2, and nothing written."""
+"""Commands on malformed files: a message of one line, status 2, and no output file."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ LABELS = 'ImageID,LabelName,Confidence\nx,/m/a,1\n'
 
 
 def table(n=20, **columns):
-    """Detections in image x, some columns replaced; ``None`` leaves one out."""
-    whole = dict(
+    """Detections in image x with some columns replaced, or dropped where :obj:`None`."""
+    all_columns = dict(
         ImageID=['x'] * n,
         LabelName=['/m/a'] * n,
         Score=np.linspace(0.9, 0.1, n),
@@ -30,8 +30,8 @@ def table(n=20, **columns):
         YMin=np.zeros(n),
         YMax=np.ones(n),
     )
-    whole.update(columns)
-    return pa.table({name: column for name, column in whole.items() if column is not None})
+    all_columns.update(columns)
+    return pa.table({name: column for name, column in all_columns.items() if column is not None})
 
 
 def at(k, value, n=20, rest=0.5):
@@ -69,8 +69,8 @@ def write(path, content):
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
-    """Run a command's main on a file, and return what it says of it."""
+def error_message(tmp_path, monkeypatch, capsys):
+    """A function that runs a command on a bad file and returns its error message."""
     for name, text in ('classes.csv', CLASSES), ('boxes.csv', BOXES), ('labels.csv', LABELS):
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(str(ROOT / 'evaluate'))
@@ -97,33 +97,33 @@ def refused(tmp_path, monkeypatch, capsys):
         before = set(os.listdir())
         with pytest.raises(SystemExit) as e:
             run_command(__import__(command).main)
-        said = capsys.readouterr().err
-        assert e.value.code == 2 and said.startswith(f'error: {path.name}'), said
-        assert said.count('\n') == 1 and set(os.listdir()) == before
-        return said
+        message = capsys.readouterr().err
+        assert e.value.code == 2 and message.startswith(f'error: {path.name}'), message
+        assert message.count('\n') == 1 and set(os.listdir()) == before
+        return message
 
     return run
 
 
 @pytest.mark.parametrize('command', ['make_submission', 'score', 'ensemble'])
-@pytest.mark.parametrize('what', FILES)
-def test_refused(refused, tmp_path, command, what):
-    name, content, says = FILES[what]
+@pytest.mark.parametrize('case', FILES)
+def test_bad_file(error_message, tmp_path, command, case):
+    name, content, expected = FILES[case]
     write(tmp_path / name, content)
-    assert says in refused(command, tmp_path / name)
+    assert expected in error_message(command, tmp_path / name)
 
 
 @pytest.mark.parametrize('command', ['make_submission', 'score', 'ensemble'])
-def test_cut_off(refused, tmp_path, command):
+def test_truncated_file(error_message, tmp_path, command):
     path = tmp_path / 'd.parquet'
     write(path, table(2000))
     whole = path.read_bytes()
     for content in b'', whole[:100], whole[:-9], whole[: len(whole) // 2] + whole[-8:], b'PAR1' * 9:
         path.write_bytes(content)
-        assert 'expected' in refused(command, path)
+        assert 'expected' in error_message(command, path)
 
 
-def test_in_a_process_of_its_own(tmp_path):
+def test_bad_file_in_a_subprocess(tmp_path):
     write(tmp_path / 'd.parquet', FILES['nan'][1])
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Kaggle submissions: written, checked, and refused with a reason."""
+"""Writing, reading and validating submissions to Kaggle."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_written_text(tmp_path):
 
 
 def test_numbers(tmp_path):
-    """Against Python's own rounding, and as short as can be."""
+    """Numbers are rounded as by Python, and as short as possible."""
     rng = np.random.default_rng(0)
     n = 500
     score = (10 ** rng.uniform(-9, 1, n)).astype(np.float32)
@@ -53,13 +53,13 @@ def test_numbers(tmp_path):
     assert len(words) == 6 * n and ',' not in ''.join(words)
     for k, i in enumerate(order):
         y_min, x_min, y_max, x_max = map(float, bbox[i])
-        mid, said, *box = words[6 * k : 6 * k + 6]
-        assert float(said) == float(f'{float(score[i]):.4g}')
+        mid, score_text, *box = words[6 * k : 6 * k + 6]
+        assert float(score_text) == float(f'{float(score[i]):.4g}')
         assert [float(x) for x in box] == [round(x, 3) for x in (x_min, y_min, x_max, y_max)]
-        assert len(said) <= 11 and all(len(x) <= 5 for x in box)
+        assert len(score_text) <= 11 and all(len(x) <= 5 for x in box)
 
 
-def test_read_again(tmp_path):
+def test_round_trip(tmp_path):
     path = tmp_path / 'submission.csv'
     written = _detections()
     write_submission(path, written, _CLASSES, None, digits=7)
@@ -74,8 +74,8 @@ def test_read_again(tmp_path):
     assert list(read_detections(path, _CLASSES).image_ids) == []
 
 
-def test_read_many(tmp_path):
-    """More rows than are read at once; empty ones in between."""
+def test_read_several_batches(tmp_path):
+    """More rows than one batch, some of them without detections."""
     rng = np.random.default_rng(0)
     image = np.flatnonzero(rng.random(2500) < 0.5).astype(np.int32)
     ids = [f'{i:05}' for i in range(2500)]
@@ -97,24 +97,24 @@ def test_read_many(tmp_path):
         ('{h}x,{g}\n"y', 'unexpected end of data'),
     ],
 )
-def test_reading_refuses(tmp_path, text, message):
+def test_reading_bad_submissions(tmp_path, text, message):
     path = tmp_path / 'submission.csv'
     path.write_text(text.format(h='ImageId,PredictionString\n', g='/m/a 0.5 0 0 1 1'))
     with pytest.raises(InputError, match='submission.csv, .*' + message):
         read_detections(path, _CLASSES)
 
 
-def test_images(tmp_path):
+def test_expected_images(tmp_path):
     path = tmp_path / 'submission.csv'
     write_submission(path, _detections(), _CLASSES)
     assert validate_submission(path, _CLASSES, ['y', 'z', 'empty'])['images'] == 3
     with pytest.raises(InputError, match="no row for image 'a' and 1 others; expected .* 5 images"):
         validate_submission(path, _CLASSES, ['y', 'z', 'empty', 'b', 'a'])
-    with pytest.raises(InputError, match="line 3: image 'empty' is none of the 2 images"):
+    with pytest.raises(InputError, match="line 3: image 'empty' is not one of the 2 images"):
         validate_submission(path, _CLASSES, ['y', 'z'])
 
 
-def test_limits(tmp_path):
+def test_max_per_image_and_min_score(tmp_path):
     path = tmp_path / 'submission.csv'
     assert write_submission(path, _detections(), _CLASSES, max_per_image=1)['detections'] == 2
     assert '/m/b 0.9 ' in path.read_text() and '/m/a' not in path.read_text()
@@ -147,7 +147,7 @@ _GOOD = '/m/a 0.5 0 0 1 1'
         ('{h}x,"{g}\n', 'line 2: unexpected end of data'),
     ],
 )
-def test_refused(tmp_path, text, message):
+def test_validating_bad_submissions(tmp_path, text, message):
     path = tmp_path / 'submission.csv'
     path.write_text(text.format(h='ImageId,PredictionString\n', g=_GOOD))
     with pytest.raises(InputError, match='submission.csv, .*' + message):
@@ -162,7 +162,7 @@ def test_unreadable(tmp_path):
         validate_submission(tmp_path / 'latin.csv')
 
 
-def test_wrong_submission_is_not_left_behind(tmp_path):
+def test_bad_submission_is_not_written(tmp_path):
     spaced = Classes(('/m/ a', '/m/b'), ('A', 'B'))
     with pytest.raises(InputError, match='submission.csv, line 2: '):
         write_submission(tmp_path / 'submission.csv', _detections(), spaced)

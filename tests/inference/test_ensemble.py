@@ -106,7 +106,7 @@ def test_side_by_side(models):
 )
 @pytest.mark.parametrize('rows_at_once', [40, 1 << 16])
 def test_against_image_by_image(models, name, suppress, rows_at_once, monkeypatch):
-    monkeypatch.setattr('pfdet.inference.ensemble._ROWS_OF_A_FILE', 10)
+    monkeypatch.setattr('pfdet.inference.ensemble._MIN_ROWS_PER_FILE', 10)
     weight = np.random.default_rng(9).random((4, len(CLASSES)))
     weight[1, 2:] = 0
     weight[:, 4] = 0, 0, 1, 0
@@ -234,7 +234,7 @@ def test_bad_input_of_the_command(models, tmp_path):
     pq.write_table(table.drop(['YMin']), cut)
     refused('--detections', cut, says='cut.parquet: no column YMin')
     (tmp_path / 'classes.csv').write_text('/m/a,x\n')
-    refused('--detections', path, '--classes', tmp_path / 'classes.csv', says="knows '/m/b'")
+    refused('--detections', path, '--classes', tmp_path / 'classes.csv', says="has class '/m/b'")
     (tmp_path / 's.json').write_text('{}')
     refused('--detections', path, '--scores', tmp_path / 's.json', says='s.json: expected scores')
     refused(

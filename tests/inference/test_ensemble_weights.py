@@ -111,7 +111,7 @@ def test_experts_by_what_their_files_tell(tmp_path):
         ('{"AP": {"/m/a": 55.3, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is 55.3'),
         ('{"AP": {"/m/a": "1", "/m/b": 0, "/m/c": 0}}', "AP of /m/a is '1'"),
         ('{"AP": {"/m/a": true, "/m/b": 0, "/m/c": 0}}', 'AP of /m/a is True'),
-        ('{"AP": {"/m/a": 0.5, "/m/c": 0}}', 'no AP of /m/b, which .*1.parquet may hold'),
+        ('{"AP": {"/m/a": 0.5, "/m/c": 0}}', 'no AP of /m/b, a class of .*1.parquet'),
         (
             '{"AP": {"/m/a": null, "/m/b": 0, "/m/c": 0}}',
             'AP of /m/a is null, but a number in .*0.j',
@@ -129,7 +129,7 @@ def test_bad_scores(tmp_path, text, message):
 
 def test_missing_and_foreign(tmp_path):
     [path] = written(tmp_path, {'/m/other': 0.5})
-    with pytest.raises(InputError, match="x.csv: its model knows '/m/other'"):
+    with pytest.raises(InputError, match="x.csv: its model has class '/m/other'"):
         model_weights([tmp_path / 'x.csv'], [None], [path], CLASSES, 0.5)
     with pytest.raises(InputError, match='no.json: cannot read the scores: No such file'):
         model_weights([tmp_path / 'x.csv'], [None], [tmp_path / 'no.json'], CLASSES, 0.5)
