@@ -33,7 +33,7 @@ DEFAULT_REPORT = Path('docs/study.md')
 def main() -> None:
     args = parse_arguments()
     if args.notes is not None:
-        list_notes(args.given or beside(args.report_to, 'results.jsonl'), NOTES, args.notes)
+        list_notes(args.given or page_file(args.report_to, 'results.jsonl'), NOTES, args.notes)
         return
     if args.row is not None:
         run_one_row(args)
@@ -58,9 +58,9 @@ def main() -> None:
         from study.report import write_report
 
         if next(rows.out.rglob('score.json'), None) is not None:
-            write_results(rows, data, beside(args.report_to, 'results.jsonl'))
-            if backbone != beside(args.report_to, 'backbone.npz'):
-                shutil.copyfile(backbone, beside(args.report_to, 'backbone.npz'))
+            write_results(rows, data, page_file(args.report_to, 'results.jsonl'))
+            if backbone != page_file(args.report_to, 'backbone.npz'):
+                shutil.copyfile(backbone, page_file(args.report_to, 'backbone.npz'))
             write_report(rows, args.report_to, 'make study', NOTES)
 
 
@@ -72,7 +72,7 @@ def run_one_row(args: argparse.Namespace) -> None:
     ]
     if args.row not in names:
         raise InputError(f'--row {args.row}: no such row; expected one of {", ".join(names)}')
-    backbone = args.backbone or beside(DEFAULT_REPORT, 'backbone.npz')
+    backbone = args.backbone or page_file(DEFAULT_REPORT, 'backbone.npz')
     has_backbone = backbone.exists()
     indexes = draw(
         args.out / 'data',
@@ -91,7 +91,7 @@ def run_one_row(args: argparse.Namespace) -> None:
     )
     score = json.loads((rows.run(args.row, 0) / 'score.json').read_text(encoding='utf-8'))
     parts = [f'{100 * score["mAP"]:.1f} here']
-    results = args.given or beside(DEFAULT_REPORT, 'results.jsonl')
+    results = args.given or page_file(DEFAULT_REPORT, 'results.jsonl')
     if results.exists():
         values = [
             100 * line['scores']['score']['mAP']
@@ -106,7 +106,7 @@ def run_one_row(args: argparse.Namespace) -> None:
     print(f'{args.row}, mAP in %: ' + '; '.join(parts))
 
 
-def beside(report: Path, name: str) -> Path:
+def page_file(report: Path, name: str) -> Path:
     """The path of a file that belongs to a page: plots, results or the backbone."""
     return report.with_suffix('') / name
 

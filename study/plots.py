@@ -15,24 +15,24 @@ from study.findings import Finding
 _GREY, _BLUE, _RED, _YELLOW = '#9a9a9a', '#1f6fb4', '#c0504d', '#e0a030'
 
 
-def plot_claims(found: Sequence[Finding], out: Path) -> bool:
+def plot_claims(results: Sequence[Finding], out: Path) -> bool:
     """Plot the difference of each claim in the paper and in the study, with every seed.
 
     Returns:
         bool: Whether the file was written.
     """
-    found = [f for f in found if f.values]
-    if not found:
+    results = [f for f in results if f.values]
+    if not results:
         return False
-    figure, ax = _figure(9, 0.6 + 0.27 * len(found))
-    for y, f in enumerate(reversed(found)):
+    figure, ax = _figure(9, 0.6 + 0.27 * len(results))
+    for y, f in enumerate(reversed(results)):
         ax.plot(f.differences, [y] * len(f.differences), '|', color=_BLUE, ms=9, mew=1.2)
         colour = _RED if f.verdict.startswith('not') else _BLUE
         ax.plot(f.mean, y, 'o', color=colour, ms=5)
         if f.claim.paper is not None:
             ax.plot(f.claim.paper, y, 'D', color=_GREY, ms=5, mfc='none')
     ax.axvline(0, color='0.6', lw=0.8)
-    ax.set_yticks(range(len(found)), [f.claim.text for f in reversed(found)], fontsize=8)
+    ax.set_yticks(range(len(results)), [f.claim.text for f in reversed(results)], fontsize=8)
     ax.set_xscale('symlog', linthresh=5)
     ax.set_xticks(
         [-20, -10, -5, -2, 0, 2, 5, 10, 20], ['-20', '-10', '-5', '-2', '0', '2', '5', '10', '20']

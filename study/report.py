@@ -40,19 +40,19 @@ def write_report(rows: Rows, out: Path, command: str, notes: Path) -> None:
     index = AnnotationIndex.open(rows.train_index)
     counts = training_images(index)
     scores = RunScores(rows)
-    found = findings(scores, counts)
+    results = findings(scores, counts)
     runs = rows.finished()
     folder = out.with_suffix('')
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        _head(folder, index, found, len(runs), command),
+        _head(folder, index, results, len(runs), command),
         *(
             _image(folder, 'claims.png', 'Differences in the papers and here')
-            if plot_claims(found, folder / 'claims.png')
+            if plot_claims(results, folder / 'claims.png')
             else []
         ),
-        *_claims(found),
-        _explanations(found, matching_notes(notes, scores)),
+        *_claims(results),
+        _explanations(results, matching_notes(notes, scores)),
         *_details(runs, index, counts, folder),
         '## All tables\n',
         markdown(compare(runs, counts), level=3),
@@ -62,11 +62,11 @@ def write_report(rows: Rows, out: Path, command: str, notes: Path) -> None:
 
 
 def _head(
-    folder: Path, index: AnnotationIndex, found: Sequence[Finding], n_run: int, command: str
+    folder: Path, index: AnnotationIndex, results: Sequence[Finding], n_run: int, command: str
 ) -> str:
-    verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in found)
+    verdicts = Counter(f.verdict.partition(':')[0].partition(',')[0] for f in results)
     counts = ', '.join(f'{n} {verdict}' for verdict, n in verdicts.most_common())
-    noise = next((f.noise for f in found if f.noise is not None and f.claim.of == 'mAP'), None)
+    noise = next((f.noise for f in results if f.noise is not None and f.claim.of == 'mAP'), None)
     noise_text = f' ({noise:.1f} points of mAP)' if noise else ''
     epochs = IMAGES_SEEN / len(index)
     paragraphs = [
@@ -75,7 +75,7 @@ def _head(
         Open Images' classes, hierarchy and incomplete annotations. The settings that a row changes
         are the paper's; the scale is not. The study can therefore confirm the sign of a difference,
         but hardly its size.""",
-        f"""Of {len(found)} claims: {counts}. A claim is reproduced if the difference has the
+        f"""Of {len(results)} claims: {counts}. A claim is reproduced if the difference has the
         paper's sign with every seed. With one seed, it must also exceed the noise of seeds, which
         is twice the standard deviation of the difference between two runs{noise_text}. Where the
         claim is only that nothing is lost, a loss within the noise is accepted.""",
@@ -120,14 +120,14 @@ What replaces what:
 """
 
 
-def _claims(found: Sequence[Finding]) -> list[str]:
+def _claims(results: Sequence[Finding]) -> list[str]:
     """One table per topic."""
     parts = []
-    for topic in dict.fromkeys(f.claim.topic for f in found):
+    for topic in dict.fromkeys(f.claim.topic for f in results):
         parts.append(f'## {topic}\n')
         parts.append('| claim | measure | paper | here | seeds | verdict |')
         parts.append('| --- | --- | --- | --- | --- | --- |')
-        for f in found:
+        for f in results:
             if f.claim.topic == topic:
                 paper = '' if f.claim.paper is None else signed(f.claim.paper, 2) + ', '
                 here = '' if f.mean is None else f'**{signed(f.mean, 1)}** ' + _both_means(f)
@@ -145,10 +145,10 @@ def _both_means(f: Finding) -> str:
     return f'({against:.1f} to {row:.1f})'
 
 
-def _explanations(found: Sequence[Finding], notes: Mapping[str, Sequence[Note]]) -> str:
+def _explanations(results: Sequence[Finding], notes: Mapping[str, Sequence[Note]]) -> str:
     """Claims that are not reproduced, with their notes, and notes on those that are."""
     parts = ['## Not reproduced or undecided\n']
-    with_values = [f for f in found if f.values]
+    with_values = [f for f in results if f.values]
     for f in with_values:
         if not f.verdict.startswith('reproduced'):
             texts = [note.text for note in notes.get(f.claim.key, ())] or [_without_note(f)]
@@ -167,7 +167,7 @@ def _explanations(found: Sequence[Finding], notes: Mapping[str, Sequence[Note]])
     ]
     if on_reproduced:
         parts += ['\nNotes on reproduced claims:\n', *on_reproduced]
-    n_missing = len(found) - len(with_values)
+    n_missing = len(results) - len(with_values)
     if n_missing:
         parts.append(f'\n{n_missing} claims, "not run" in the tables above, are still to be run.')
     parts.append(

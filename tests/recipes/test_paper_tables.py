@@ -1,4 +1,4 @@
-"""The tables as data, against what the papers' text says in words, and an installed package."""
+"""The papers' tables against the text of the papers, and as data of an installed package."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES = {table.key: table for table in paper_tables()}
 
 
-def test_all_tables_are_there_and_whole():
+def test_tables_are_complete():
     assert list(TABLES) == [f'table{k}' for k in range(1, 5)] + [
         f'cs-table{k}' for k in range(1, 6)
     ]
@@ -25,7 +25,7 @@ def test_all_tables_are_there_and_whole():
         for row in table.rows:
             assert len(row.values) == len(table.measures)
             assert row.recipe is None or row.recipe.startswith(table.key + '-')
-            # A row is compared with one that stands in the same table.
+            # A row is compared with another one of the same table.
             assert row.over is None or table.row(row.over) is not row
 
 
@@ -55,9 +55,12 @@ def test_differences_are_those_printed_in_pfdets_table_1():
         ('cs-table5-hybrid', 1.04),
     ],
 )
-def test_differences_are_those_of_the_second_papers_text(recipe, difference):
+def test_differences_are_those_in_the_text_of_peng_et_al(recipe, difference):
     table = table_of(recipe)
-    assert table.differences(table.row(recipe))[0] == pytest.approx(difference)
+    row = table.row(recipe)
+    assert table.differences(row)[0] == pytest.approx(difference)
+    assert table.difference(recipe, row.over) == table.differences(row)[0]
+    assert table.title == f'Peng et al. (2020), Table {table.key[-1]}'
 
 
 def test_cooccurrence_averages():
@@ -81,6 +84,10 @@ def test_cooccurrence_averages():
 
 def test_no_difference_where_a_figure_is_missing():
     table = TABLES['table2']
+    assert table.difference('table2-class-weight', 'table2-coco') is None
+    assert table.difference('table2-class-weight', 'table2-coco', 'public LB') == 0.54
+    with pytest.raises(KeyError, match='test mAP'):
+        table.difference('table2-class-weight', 'table2-coco', 'test mAP')
     assert table.differences(table.row('table2-class-weight')) == (None, 0.54, 0.15)
     assert table.differences(table.row('table2-single')) == (None, None, None)
 
@@ -103,7 +110,7 @@ def test_the_package_carries_its_data(tmp_path):
     templates = {p.relative_to(ROOT).as_posix() for p in ROOT.glob('pfdet/report/*.jinja')}
     assert templates and templates <= names
     program = 'import pfdet.recipes.paper_tables as t; print(t.__file__, len(t.paper_tables()))'
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, '-c', program],
         cwd=tmp_path,
         check=True,
@@ -111,4 +118,4 @@ def test_the_package_carries_its_data(tmp_path):
         text=True,
         env={'PYTHONPATH': str(installed)},
     ).stdout.split()
-    assert said == [str(installed / 'pfdet/recipes/paper_tables.py'), '9']
+    assert output == [str(installed / 'pfdet/recipes/paper_tables.py'), '9']
