@@ -2,37 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from chainer import training
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.training.reports import MeanOverRanks
-
-
-class RememberBatch:
-    """A converter that remembers which images it put together.
-
-    Args:
-        converter (callable): From samples to a :class:`~pfdet.training.transforms.Batch`.
-    """
-
-    def __init__(self, converter: Callable):
-        self.converter = converter
-        self._images: list[tuple[int, str]] = []
-
-    def __call__(self, samples, device=None) -> Any:
-        batch = self.converter(samples, device)
-        self._images += zip(batch.positions, batch.image_ids, strict=True)
-        return batch
-
-    def take(self) -> list[tuple[int, str]]:
-        """Positions and image ids of the batches since the last call."""
-        images, self._images = self._images, []
-        return images
 
 
 class FiniteLoss(training.Extension):
@@ -52,7 +28,6 @@ class FiniteLoss(training.Extension):
 
     Args:
         mean (MeanOverRanks): What averages the losses.
-        batch (RememberBatch): This rank's converter.
         out (path): Where ``bad_batch.json`` goes.
 
     Raises:
@@ -61,9 +36,8 @@ class FiniteLoss(training.Extension):
 
     priority = training.PRIORITY_EDITOR - 10
 
-    def __init__(self, mean: MeanOverRanks, batch: RememberBatch, out: Path):
+    def __init__(self, mean: MeanOverRanks, out: Path):
         self.mean = mean
-        self.batch = batch
         self.path = Path(out) / 'bad_batch.json'
 
     # A function has no state in the snapshot.
@@ -73,7 +47,7 @@ class FiniteLoss(training.Extension):
         return True
 
     def __call__(self, trainer) -> None:
-        images = self.batch.take()
+        images = trainer.updater.images
         names = [k for k in trainer.observation if k.startswith(self.mean.prefix)]
         if not all(math.isfinite(trainer.observation[k]) for k in names):
             self._stop(trainer, images)

@@ -17,7 +17,6 @@ from pfdet.training import build, run_output
 from pfdet.training.checkpoints import Snapshot
 from pfdet.training.count_corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
-from pfdet.training.finite_loss import RememberBatch
 from pfdet.training.network import network_to_train
 from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.preemption import AgreeToStop, StopRequest, end_with_launcher
@@ -97,12 +96,12 @@ def train(
     optimizer = multi_node_optimizer(
         net.chain, comm, recipe.momentum, recipe.weight_decay, options.double_buffering
     )
-    convert = RememberBatch(Converter(train_index.hierarchy, comm, recipe.join_iou))
+    convert = Converter(train_index.hierarchy, comm, recipe.join_iou)
     updater = Updater(iterator, optimizer, convert, options.accumulate)
     agreed = AgreeToStop(stop_request or StopRequest(), comm)
     trainer = chainer.training.Trainer(updater, Stop(length, lambda: agreed.signal), out=str(out))
     trainer.extend(agreed)
-    extend_all_ranks(trainer, recipe, net.network, length, comm, bn_comm, convert, out)
+    extend_all_ranks(trainer, recipe, net.network, length, comm, bn_comm, out)
     waiting = DataWait(comm, length.every(options.log_interval))
     trainer.extend(waiting)
     counting = None

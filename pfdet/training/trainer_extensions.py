@@ -13,7 +13,7 @@ from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import model_directory
-from pfdet.training.finite_loss import FiniteLoss, RememberBatch
+from pfdet.training.finite_loss import FiniteLoss
 from pfdet.training.reports import MeanOverRanks, PrintLog, WriteLog
 from pfdet.training.run_length import RunLength
 from pfdet.training.run_options import RunOptions
@@ -44,7 +44,6 @@ def extend_all_ranks(
     length: RunLength,
     comm,
     bn_comm,
-    batches: RememberBatch,
     out: Path,
 ) -> None:
     """Add the learning rate, the mean of the losses, and the check that they are finite.
@@ -55,13 +54,12 @@ def extend_all_ranks(
         network (FasterRCNN): Its running statistics are averaged over groups of ranks.
         length (RunLength): Of the run.
         comm, bn_comm (ChainerMN communicators): All ranks, and those that share batch statistics.
-        batches (RememberBatch): Knows the images of a loss that is not finite.
-        out (path): Where these are written to.
+        out (path): Where the images of a loss that is not finite are written to.
     """
     trainer.extend(set_learning_rate(recipe, length))
     mean = MeanOverRanks(comm)
     trainer.extend(mean)
-    trainer.extend(FiniteLoss(mean, batches, out))
+    trainer.extend(FiniteLoss(mean, out))
     if bn_comm.size < comm.size:
         trainer.extend(AverageRunningStatistics(network, comm))
 

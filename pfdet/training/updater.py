@@ -23,6 +23,7 @@ class Updater(StandardUpdater):
         n_part (int): Parts of a batch.
 
     Attributes:
+        images (list of pairs): Position and image id of this rank's images of the last update.
         seconds (float): What the last update took.
         seconds_waited (float): For how long of that it waited for the iterator.
     """
@@ -30,6 +31,7 @@ class Updater(StandardUpdater):
     def __init__(self, iterator, optimizer, converter: Callable, n_part: int = 1):
         super().__init__(iterator, optimizer, converter=converter, device=None)
         self.n_part = n_part
+        self.images: list[tuple[int, str]] = []
         self.seconds = self.seconds_waited = 0.0
 
     def update_core(self) -> None:
@@ -38,6 +40,7 @@ class Updater(StandardUpdater):
         samples = self.get_iterator('main').next()
         self.seconds_waited = time.perf_counter() - started
         batch = self.converter(samples, self.device)
+        self.images = list(zip(batch.positions, batch.image_ids, strict=True))
         optimizer = self.get_optimizer('main')
         if self.n_part == 1:
             optimizer.update(optimizer.target, batch)
