@@ -41,7 +41,7 @@ def names(notes):
 
 
 def change(lines, run, file='score'):
-    """Change one AP and the mAP of a score by the last digit that is stored."""
+    """Change one AP of a score by one in the last digit that is stored."""
     (line,) = (line for line in lines[1:] if line['run'] == run)
     score = line['scores'][file]
     mid = sorted(score['AP'])[0]
