@@ -1,1 +1,1 @@
-"""Which image comes next, and loading it ahead of time."""
+"""Global image sequences, their distribution over ranks, and loading images ahead of time."""

@@ -1,61 +1,65 @@
-"""Runs of images of like aspect ratio: which place of a list sorted by group comes where."""
+"""Runs of images of similar aspect ratio, taken from a list sorted by group."""
 
 from bisect import bisect_right
 
 import numpy as np
 
-# Images to sort at a time, so that what sorting needs beside the result stays small.
+# Images sorted at a time, to bound the temporary memory.
 _PIECE = 1 << 16
 
 
 class Runs:
-    """Cut a list sorted by group into runs, and put these in a random order.
+    """Split a list sorted by group into runs, and shuffle the runs.
 
-    A run has ``chunk`` places in a row, so it is of one group or, where one ends, of neighbours.
-    What is left over comes last, cut into halves, quarters and so on of a run. Within a run of
-    several groups, halves change places at random, halves of these too: it does not always go from
-    narrow to wide, and yet smaller batches than a run need even less padding. Within a run of one
-    group, places keep the order they have in the list, which is random already.
+    A run consists of ``chunk`` consecutive elements. All are of one group or, at a boundary, of
+    adjacent groups. The remainder of the list comes last, split into shorter runs of a half, a
+    quarter and so on of ``chunk``.
+
+    Within a run of several groups, the two halves are swapped at random, then the halves of each
+    half, and so on. The groups therefore come in random order, while batches smaller than a run
+    still hold similar images. A run of one group keeps the order of the list.
+
+    ``runs[position]`` is the index in the list of the element at a position of the new order.
 
     Args:
-        ends (int array): Where each group of the list ends, ascending.
-        chunk (int): Places in a run.
-        rng (numpy.random.Generator): Draws both orders.
+        ends (int array): End of each group in the list, ascending.
+        chunk (int): Length of a run.
+        rng (numpy.random.Generator): Draws the order of runs and of halves.
     """
 
     def __init__(self, ends: np.ndarray, chunk: int, rng: np.random.Generator):
         n = int(ends[-1])
         self.chunk = chunk
-        sizes, rest = [chunk] * (n // chunk), n % chunk
-        self._n_whole = len(sizes)
+        lengths, rest = [chunk] * (n // chunk), n % chunk
+        self._n_whole = len(lengths)
         half = chunk
         while half % 2 == 0:
             half //= 2
             if half <= rest:
-                sizes.append(half)
+                lengths.append(half)
                 rest -= half
         if rest:
-            sizes.append(rest)
-        sizes = np.array(sizes)
-        # Every run takes a piece of the list, anywhere.
+            lengths.append(rest)
+        sizes = np.array(lengths)
+        # Distribute the runs over the list in random order.
         pieces = rng.permutation(len(sizes))
         start = np.empty(len(sizes), np.int64)
         start[pieces] = np.cumsum(sizes[pieces]) - sizes[pieces]
         self._start = start.tolist()
-        # Where the runs that are shorter begin.
+        # First positions of the shorter runs.
         self._short = (np.cumsum(sizes) - sizes)[self._n_whole :].tolist()
 
         mixed = np.searchsorted(ends, start, 'right') != np.searchsorted(
             ends, start + sizes - 1, 'right'
         )
         whole = np.flatnonzero(mixed[: self._n_whole])
-        orders = [*_halves_changed(len(whole), chunk, rng)]
+        orders = [*_swap_halves(len(whole), chunk, rng)]
         short = [k for k in range(self._n_whole, len(sizes)) if mixed[k]]
-        orders += [_halves_changed(1, int(sizes[k]), rng)[0] for k in short]
+        orders += [_swap_halves(1, int(sizes[k]), rng)[0] for k in short]
         self._order = dict(zip([*whole.tolist(), *short], orders, strict=True))
 
     def __getitem__(self, position: int) -> int:
-        """The place in the list of what comes at a position."""
+        """Index in the list of the element at a position."""
         run, k = divmod(position, self.chunk)
         if run >= self._n_whole:
             i = bisect_right(self._short, position) - 1
@@ -64,8 +68,8 @@ class Runs:
         return self._start[run] + (k if order is None else int(order[k]))
 
 
-def _halves_changed(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """``n`` orders of ``range(size)``: halves change places or not, halves of these and so on."""
+def _swap_halves(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``n`` orders of ``range(size)`` by swapping halves at random, recursively."""
     order = np.empty((n, size), np.int32)
     order[:] = np.arange(size)
     half = size
@@ -78,14 +82,14 @@ def _halves_changed(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def number_groups(group: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the groups from 0 on, in their order, with little memory beside the result.
+    """Number the groups from 0 in ascending order, with little temporary memory.
 
     Args:
-        group (int array): The group of each image, :math:`(n,)`; few of them are distinct.
+        group (int array): Group of each image, :math:`(n,)`, with few distinct values.
 
     Returns:
-        pair: uint8 :math:`(n,)`, or a larger type for more than 256 groups, and how many there
-        are.
+        tuple of array and int: Number of each image's group, :math:`(n,)`, uint8 or, for more than
+        256 groups, a larger type; and the number of groups.
     """
     pieces = [slice(k, k + _PIECE) for k in range(0, len(group), _PIECE)]
     groups = np.unique(np.concatenate([np.unique(group[piece]) for piece in pieces]))
@@ -96,13 +100,14 @@ def number_groups(group: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def sort_by_group(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort the images by group, with little memory beside the result.
+    """Sort the images by group, with little temporary memory.
 
     Args:
-        group (int array): See :func:`number_groups`.
+        group (int array): Group of each image, :math:`(n,)`, with few distinct values.
 
     Returns:
-        pair: The images, int32 :math:`(n,)`, ascending in a group, and where each group ends.
+        tuple of arrays: Images, int32 :math:`(n,)`, ascending within a group; and the end of each
+        group, :math:`(G,)`.
     """
     number, n_group = number_groups(group)
     pieces = [number[k : k + _PIECE] for k in range(0, len(number), _PIECE)]

@@ -1,19 +1,19 @@
-"""Global sequences in which rare classes come more often than their images do.
+"""Global image sequences with balanced classes (Peng et al. (2020), section 4.2).
 
-A class is drawn for every position, then the next image of that class (Concurrent softmax, section
-4.2). The class of a position, and how often that class came before it, follow from the seed and
-the position alone, so every rank reads its own positions from one sequence that nobody sends:
+A class is drawn for every position, then the next image of that class. The class of a position and
+the number of its earlier occurrences depend only on the seed and the position. Ranks can therefore
+share one sequence without communication:
 
-- Positions are cut into blocks. How often each class comes in a block is one multinomial draw, in
-  what order a shuffle, which together is the same as drawing class by class. How often classes come
-  before a block is the sum of such draws, tens of microseconds each, so a run resumes anywhere
-  without going through the sequence.
-- A class deals its images pass by pass, each pass in an order of its own. The :math:`k`-th
-  occurrence of the class takes the :math:`k`-th image dealt.
+- Positions are split into blocks. One multinomial draw gives the occurrences of each class in a
+  block, and a shuffle gives their order. The distribution is the same as that of independent draws
+  per position. The occurrences before a block are a sum of such draws, which take tens of
+  microseconds each, so a run can resume anywhere without iterating over the sequence.
+- The images of a class are shuffled anew for each pass over them. The :math:`k`-th occurrence of
+  the class takes the :math:`k`-th image of the concatenated passes.
 
-A rank holds one shuffled pass of every class: 4 bytes for every class of every image. The images
-of the classes in their given order are as many bytes more, which the ranks of a node share if they
-come from :func:`shared_class_images`.
+A rank holds one shuffled pass of every class: 4 bytes per image and class. The unshuffled images
+of the classes have the same size; ranks of a node share them if they come from
+:func:`shared_class_images`.
 """
 
 import functools
@@ -29,26 +29,27 @@ from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.index import AnnotationIndex
 
 _KIND = 'list of images by class'
-# Positions of a block: two milliseconds to draw, and half a megabyte to keep.
+# Positions per block: two milliseconds to draw, half a megabyte to keep.
 _BLOCK = 1 << 17
-# Occurrences of a class are counted in whole cells ahead of time, within one when asked for.
+# Positions per cell. Occurrences before a cell are counted ahead of time, those within it on
+# demand.
 _CELL = 1 << 12
-# Passes of small classes are drawn together, about so many images at a time.
+# Several passes of a small class are drawn together, about this many images at a time.
 _PASSES = 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
 class ClassImages:
-    """The images of every class.
+    """The images of each class.
 
-    Pickled, it is the path of its file, if it has one.
+    If the arrays are mapped from a file, pickling stores only its path.
 
     Attributes:
-        offsets (array): int64 :math:`(C + 1,)`. Class :math:`c` has
+        offsets (int64 array): :math:`(C + 1,)`. The images of class :math:`c` are
             ``images[offsets[c]:offsets[c + 1]]``.
-        images (array): int32, ascending in a class.
-        n_image (int): Images there are, with a class or without.
-        path (pathlib.Path): The file the arrays are mapped from, if they are.
+        images (int32 array): Images of all classes, ascending within a class.
+        n_image (int): Number of images in the data set, with or without a class.
+        path (pathlib.Path): File from which the arrays are mapped, or :obj:`None`.
     """
 
     offsets: np.ndarray
@@ -58,7 +59,7 @@ class ClassImages:
 
     @property
     def count(self) -> np.ndarray:
-        """:math:`n_i`, the number of images of each class, :math:`(C,)`."""
+        """Number of images of each class, :math:`n_i`, :math:`(C,)`."""
         return np.diff(self.offsets)
 
     def __reduce__(self) -> tuple:
@@ -72,11 +73,11 @@ def class_images(index: AnnotationIndex, expand: bool = False) -> ClassImages:
 
     Args:
         index (AnnotationIndex): The training set.
-        expand (bool): Whether an image of a class is also one of the class's ancestors. The paper
-            counts "images containing objects of the i-th class" and does not say. By default
-            labels count as annotated, where the long tail is: expanded, a parent such as
-            Clothing has most of the images of the data set, which they have through their own
-            classes already.
+        expand (bool): Whether the images of a class are also images of its ancestors. The paper
+            counts "images containing objects of the i-th class" and does not say. By default,
+            labels count as annotated: the long tail is in these. After expansion, a parent such as
+            Clothing has most images of the data set, which are already drawn through their own
+            classes.
 
     Raises:
         InputError: If no image has a box.
@@ -97,7 +98,7 @@ def class_images(index: AnnotationIndex, expand: bool = False) -> ClassImages:
 
 
 def _union(lists: list[np.ndarray], chosen: np.ndarray, n_image: int) -> np.ndarray:
-    """The images that are in one of the chosen lists, ascending."""
+    """Images in any of the chosen lists, ascending."""
     found = np.zeros(n_image, bool)
     for c in np.flatnonzero(chosen):
         found[lists[c]] = True
@@ -105,11 +106,12 @@ def _union(lists: list[np.ndarray], chosen: np.ndarray, n_image: int) -> np.ndar
 
 
 def shared_class_images(index: AnnotationIndex, expand: bool = False) -> ClassImages:
-    """:func:`class_images`, mapped from a file beside the index, which processes share.
+    """Find the images with a box of each class, in a file that processes share.
 
-    The file is made where there is none, or one of another index. Where it cannot be written, the
-    arrays are this process's own. Several processes may call this at the same time, but it is
-    cheaper when one has made the file before the others ask.
+    The result of :func:`class_images` is mapped from a file next to the index. The file is written
+    if it is missing or belongs to another index. If it cannot be written, the arrays are private to
+    this process. Several processes may call this at the same time. It is cheaper if one process
+    writes the file first.
 
     Args:
         index (AnnotationIndex): The training set.
@@ -119,51 +121,55 @@ def shared_class_images(index: AnnotationIndex, expand: bool = False) -> ClassIm
         InputError: If no image has a box.
     """
     path = Path(f'{index.path}.class-images{"-expanded" if expand else ""}')
-    # The checksums in the index's header tell whether the file is of this index.
+    # The checksums in the index's header identify the index that the file belongs to.
     _, header = map_columns(index.path, 'annotation index')
-    made_of = {
+    source = {
         name: header['columns'][name]['crc32']
         for name in ('object_offsets', 'label_offsets', 'label')
     }
     if expand:
-        made_of['ancestors'] = header['ancestors']
+        source['ancestors'] = header['ancestors']
     try:
-        return _open(path, made_of)
+        return _open(path, source)
     except InputError:
-        found = class_images(index, expand)
+        classes = class_images(index, expand)
     try:
         write_columns(
             path,
             _KIND,
-            {'offsets': found.offsets, 'images': found.images},
-            {'n_image': found.n_image, 'made_of': made_of},
+            {'offsets': classes.offsets, 'images': classes.images},
+            {'n_image': classes.n_image, 'made_of': source},
         )
     except OSError:
-        return found
-    return _open(path, made_of)
+        return classes
+    return _open(path, source)
 
 
-def _open(path: Path, made_of: dict | None = None) -> ClassImages:
+def _open(path: Path, source: dict | None = None) -> ClassImages:
     columns, header = map_columns(path, _KIND)
-    if made_of is not None and header['made_of'] != made_of:
-        raise InputError(f'{path}: made of another index')
+    if source is not None and header['made_of'] != source:
+        raise InputError(f'{path}: belongs to another index')
     return ClassImages(columns['offsets'], columns['images'], header['n_image'], path)
 
 
 def soft_balance(count: np.ndarray, lam: float) -> np.ndarray:
-    r"""The probability of each class to be sampled.
+    r"""Compute the sampling probability of each class (Peng et al. (2020), equations 6 to 8).
 
-    Concurrent softmax, equations 6 to 8: :math:`P^*_s(i) \propto \alpha^\lambda P_n(i)`, where
-    :math:`P_n(i) = n_i / \sum_j n_j` and :math:`\alpha = 1 / (C P_n(i))`. That is :math:`P_n` with
-    :math:`\lambda = 0` and the same for all classes with :math:`\lambda = 1`.
+    .. math:: P^*_s(i) \propto \alpha^\lambda P_n(i), \quad
+        P_n(i) = n_i / \sum_j n_j, \quad \alpha = 1 / (C P_n(i))
+
+    This is :math:`P_n` for :math:`\lambda = 0` and uniform for :math:`\lambda = 1`.
 
     Args:
-        count (int array): :math:`n_i`, images of each class, :math:`(C,)`. Classes without an
-            image are left out: they have probability 0 and do not count in :math:`C`.
+        count (int array): Number of images of each class, :math:`n_i`, :math:`(C,)`. Classes
+            without an image have probability 0 and do not count in :math:`C`.
         lam (float): :math:`\lambda \ge 0`.
 
     Returns:
-        array: float64 :math:`(C,)`.
+        float64 array: Probabilities :math:`(C,)`.
+
+    Raises:
+        ValueError: ``lam`` is out of range or no class has an image.
     """
     if not 0 <= lam < np.inf:
         raise ValueError(f'lambda must be at least 0 and finite, not {lam}')
@@ -171,7 +177,7 @@ def soft_balance(count: np.ndarray, lam: float) -> np.ndarray:
     present = count > 0
     if not present.any():
         raise ValueError('balanced sampling needs a class with an image')
-    # P_s is proportional to n^(1 - lambda). With the largest term 1, no lambda overflows.
+    # P_s is proportional to n^(1 - lambda). Scale the largest term to 1 to avoid overflow.
     n = count[present] / (count.max() if lam < 1 else count[present].min())
     probability = np.zeros(len(count))
     probability[present] = n ** (1 - lam) / (n ** (1 - lam)).sum()
@@ -179,27 +185,31 @@ def soft_balance(count: np.ndarray, lam: float) -> np.ndarray:
 
 
 class SoftBalanceSampler:
-    r"""A class drawn from :math:`P^*_s`, then an image of that class.
+    r"""Soft-balance sampling (Peng et al. (2020), section 4.2).
 
-    An image comes again for a class after all others of the class have come. Those of several
-    classes come through each of them. Images without a class never come. An epoch is as long as
-    that of :class:`~pfdet.iterators.samplers.SequentialSampler`, all images' number.
+    A class is drawn from :math:`P^*_s`, then an image of that class. Within a class, images are
+    drawn without replacement. An image of several classes can be drawn through each of them.
+    Images without a class are never drawn. An epoch has as many positions as the data set has
+    images, as in :class:`~pfdet.iterators.samplers.SequentialSampler`.
 
-    With ``group``, runs of ``chunk`` positions hold images of one group or, where one ends, of
-    neighbouring ones: positions are reordered in blocks of 131,072, or of an epoch if that is
-    less. What a block holds is drawn all the same, but where a class begins its next pass within a
-    block, images of both passes mix. Runs begin at multiples of ``chunk``; the
-    sequence depends on ``chunk`` and not on the number of ranks.
+    With ``group``, each run of ``chunk`` positions holds images of one group or, at a boundary, of
+    adjacent groups. Positions are reordered within blocks of 131,072 positions, or of an epoch if
+    that is shorter. The images of a block are the same as without ``group``. Where a class starts a
+    new pass within a block, images of both passes mix. Runs start at multiples of ``chunk``. The
+    sequence depends on ``chunk`` but not on the number of ranks.
 
-    It is for one thread at a time.
+    Not thread-safe.
 
     Args:
         classes (ClassImages): The images of each class.
         lam (float): :math:`\lambda`, see :func:`soft_balance`.
-        seed (int): Of the sequence, not negative.
-        group (int array): The group of each image, :math:`(n,)`, as from
+        seed (int): Random seed, not negative.
+        group (int array): Group of each image, :math:`(n,)`, see
             :func:`~pfdet.iterators.samplers.aspect_groups`.
-        chunk (int): Positions of one group in a row.
+        chunk (int): Length of a run.
+
+    Raises:
+        ValueError: ``chunk`` or ``lam`` is out of range or no class has an image.
     """
 
     def __init__(
@@ -217,66 +227,69 @@ class SoftBalanceSampler:
         self.seed = seed
         self.chunk = chunk
         self.probability = soft_balance(classes.count, lam)
-        # The remainder of a multinomial draw goes to the last class, which must have an image.
+        # A multinomial draw gives the remainder to the last class, which must have an image.
         self._present = np.flatnonzero(classes.count)
         self._offsets = classes.offsets.tolist()
-        self._deals = [n * max(1, _PASSES // max(1, n)) for n in classes.count.tolist()]
-        self._counted = {0: np.zeros(len(classes.count), np.int64)}
+        # Images shuffled at a time, by class: one pass, or several passes of a small class.
+        self._shuffle_sizes = [n * max(1, _PASSES // max(1, n)) for n in classes.count.tolist()]
+        self._counts_before = {0: np.zeros(len(classes.count), np.int64)}
         self._block_size = _BLOCK
-        # Images are dealt as numbers: in the lower bits the image, above them its group, which is
-        # then at hand without a look elsewhere in memory.
-        self._n_bit, self._group, n_group = 31, None, 1
+        # Shuffled images are stored with their group in the upper bits, which avoids a random
+        # access per image.
+        self._n_bit, n_group = 31, 1
+        self._group: np.ndarray | None = None
         if group is not None:
             self._block_size = max(1, min(_BLOCK, classes.n_image) // chunk) * chunk
             self._n_bit = max(1, (classes.n_image - 1).bit_length())
             self._group, n_group = number_groups(group)
-        # In one array, as pieces of the heap would be left over.
-        dealt = np.empty(
-            sum(self._deals), np.uint32 if n_group <= 1 << 32 - self._n_bit else np.uint64
+        # One array for all classes, to avoid heap fragmentation.
+        shuffled = np.empty(
+            sum(self._shuffle_sizes), np.uint32 if n_group <= 1 << 32 - self._n_bit else np.uint64
         )
-        self._dealt = np.split(dealt, np.cumsum(self._deals)[:-1])
-        self._dealt_number = [-1] * len(self._deals)
-        # Prefetching crosses the border between blocks, back and forth.
-        self._block = functools.lru_cache(maxsize=2)(self._block)
+        self._shuffled = np.split(shuffled, np.cumsum(self._shuffle_sizes)[:-1])
+        self._shuffle_numbers = [-1] * len(self._shuffle_sizes)
+        # Two blocks, because prefetching alternates between both sides of a block boundary.
+        self._block = functools.lru_cache(maxsize=2)(self._draw_block)
 
     def __reduce__(self) -> tuple:
         return SoftBalanceSampler, (self.classes, self.lam, self.seed, self._group, self.chunk)
 
     def __len__(self) -> int:
-        """Positions in an epoch."""
+        """Number of positions in an epoch."""
         return self.classes.n_image
 
     def __getitem__(self, position: int) -> int:
-        """The image at a position, which may be of any epoch."""
-        block, place = self._find(position)
+        """The image at a position of any epoch."""
+        block, offset = self._locate(position)
         if isinstance(block, _GroupedBlock):
-            return int(block.dealt[block.order[block.runs[place]]]) & (1 << self._n_bit) - 1
-        label = int(block.label[place])
-        cell = place // _CELL
+            return int(block.images[block.order[block.runs[offset]]]) & (1 << self._n_bit) - 1
+        label = int(block.label[offset])
+        cell = offset // _CELL
         nth = int(block.before[cell, label]) + np.count_nonzero(
-            block.label[cell * _CELL : place] == label
+            block.label[cell * _CELL : offset] == label
         )
-        deal, k = divmod(nth, self._deals[label])
-        return int(self._deal(label, deal)[k])
+        number, k = divmod(nth, self._shuffle_sizes[label])
+        return int(self._shuffle(label, number)[k])
 
     def label(self, position: int) -> int:
-        """The class that was drawn for a position."""
-        block, place = self._find(position)
+        """The class drawn for a position."""
+        block, offset = self._locate(position)
         if isinstance(block, _GroupedBlock):
-            return int(np.searchsorted(block.ends, block.order[block.runs[place]], 'right'))
-        return int(block.label[place])
+            return int(np.searchsorted(block.ends, block.order[block.runs[offset]], 'right'))
+        return int(block.label[offset])
 
-    def _find(self, position: int) -> tuple['_Block | _GroupedBlock', int]:
+    def _locate(self, position: int) -> tuple['_Block | _GroupedBlock', int]:
+        """Block of a position, and the offset within it."""
         if position < 0:
             raise IndexError(f'position {position} of a sequence that begins at 0')
-        number, place = divmod(position, self._block_size)
-        return self._block(number), place
+        number, offset = divmod(position, self._block_size)
+        return self._block(number), offset
 
-    def _block(self, number: int) -> '_Block | _GroupedBlock':
+    def _draw_block(self, number: int) -> '_Block | _GroupedBlock':
         count, rng = self._count(number)
         before = self._count_before(number)
         if self._group is not None:
-            return self._grouped_block(count, before, rng)
+            return self._draw_grouped_block(count, before, rng)
         n_class = len(self.probability)
         label = np.repeat(np.arange(n_class), count)
         rng.shuffle(label)
@@ -285,89 +298,92 @@ class SoftBalanceSampler:
         cells = np.bincount(cells.ravel(), minlength=n_cell * n_class).reshape(n_cell, n_class)
         return _Block(label.astype(np.int16), before + np.cumsum(cells, axis=0) - cells)
 
-    def _grouped_block(self, count: np.ndarray, before: np.ndarray, rng) -> '_GroupedBlock':
-        parts = []
+    def _draw_grouped_block(
+        self, count: np.ndarray, before: np.ndarray, rng: np.random.Generator
+    ) -> '_GroupedBlock':
+        assert self._group is not None
+        parts: list[np.ndarray] = []
         for c in self._present.tolist():
-            self._add_images(parts, c, int(before[c]), int(count[c]))
-        dealt = np.concatenate(parts)
-        group = (dealt >> dealt.dtype.type(self._n_bit)).astype(self._group.dtype)
-        # Shuffled, and then sorted by group.
-        order = rng.permutation(len(dealt))
+            self._append_images(parts, c, int(before[c]), int(count[c]))
+        images = np.concatenate(parts)
+        group = (images >> images.dtype.type(self._n_bit)).astype(self._group.dtype)
+        # Shuffle, then sort by group.
+        order = rng.permutation(len(images))
         order = order.take(np.argsort(group.take(order), kind='stable')).astype(np.int32)
-        n_dealt = np.bincount(group)
-        runs = Runs(np.cumsum(n_dealt[n_dealt > 0]), self.chunk, rng)
-        return _GroupedBlock(np.cumsum(count), dealt, order, runs)
+        n_image = np.bincount(group)
+        runs = Runs(np.cumsum(n_image[n_image > 0]), self.chunk, rng)
+        return _GroupedBlock(np.cumsum(count), images, order, runs)
 
     def _count(self, number: int) -> tuple[np.ndarray, np.random.Generator]:
-        """How often each class comes in a block, and the generator that the rest is drawn from."""
+        """Occurrences of each class in a block, and the generator for its further draws."""
         rng = np.random.default_rng((self.seed, 0, number))
         count = np.zeros(len(self.probability), np.int64)
         count[self._present] = rng.multinomial(self._block_size, self.probability[self._present])
         return count, rng
 
     def _count_before(self, number: int) -> np.ndarray:
-        """How often each class comes before a block."""
+        """Occurrences of each class before a block."""
         known = number
-        while known not in self._counted:
+        while known not in self._counts_before:
             known -= 1
         for k in range(known, number):
-            self._counted[k + 1] = self._counted[k] + self._count(k)[0]
-        return self._counted[number]
+            self._counts_before[k + 1] = self._counts_before[k] + self._count(k)[0]
+        return self._counts_before[number]
 
-    def _add_images(self, parts: list[np.ndarray], label: int, first: int, n: int) -> None:
-        """Append the images of ``n`` occurrences of a class from the ``first`` on, in parts."""
-        deal, k = divmod(first, self._deals[label])
-        images = self._deal(label, deal)[k : k + n]
+    def _append_images(self, parts: list[np.ndarray], label: int, first: int, n: int) -> None:
+        """Append the images of ``n`` occurrences of a class, starting at occurrence ``first``."""
+        number, k = divmod(first, self._shuffle_sizes[label])
+        images = self._shuffle(label, number)[k : k + n]
         while len(images) < n:
-            # The next deal takes the place of this one.
+            # The next shuffle overwrites this one.
             parts.append(images.copy())
-            deal, n = deal + 1, n - len(images)
-            images = self._deal(label, deal)[:n]
+            number, n = number + 1, n - len(images)
+            images = self._shuffle(label, number)[:n]
         parts.append(images)
 
-    def _deal(self, label: int, number: int) -> np.ndarray:
-        """Images of a class: one pass over its list, or some passes over a short one."""
-        dealt = self._dealt[label]
-        if self._dealt_number[label] != number:
+    def _shuffle(self, label: int, number: int) -> np.ndarray:
+        """Shuffled images of a class: one pass, or several passes of a small class."""
+        shuffled = self._shuffled[label]
+        if self._shuffle_numbers[label] != number:
             rng = np.random.default_rng((self.seed, 1, label, number))
             images = self.classes.images[self._offsets[label] : self._offsets[label + 1]]
-            numbers = images.astype(dealt.dtype)
+            codes = images.astype(shuffled.dtype)
             if self._group is not None:
-                numbers |= self._group.take(images).astype(dealt.dtype) << self._n_bit
-            if len(dealt) > len(images):
-                passes = dealt.reshape(-1, len(images))
-                passes[:] = numbers.take(rng.random(passes.shape).argsort(axis=1))
+                codes |= self._group.take(images).astype(shuffled.dtype) << self._n_bit
+            if len(shuffled) > len(images):
+                passes = shuffled.reshape(-1, len(images))
+                passes[:] = codes.take(rng.random(passes.shape).argsort(axis=1))
             elif len(images) > _BLOCK:
-                # Slower than the next, but it needs no memory.
-                dealt[:] = numbers
-                rng.shuffle(dealt)
+                # Slower than a permutation, but in place.
+                shuffled[:] = codes
+                rng.shuffle(shuffled)
             else:
-                dealt[:] = numbers.take(rng.permutation(len(numbers)))
-            self._dealt_number[label] = number
-        return dealt
+                shuffled[:] = codes.take(rng.permutation(len(codes)))
+            self._shuffle_numbers[label] = number
+        return shuffled
 
 
 class _Block(NamedTuple):
-    """Some positions in a row: the class of each, ``label`` int16 :math:`(B,)`, and how often each
-    class comes ``before`` each cell, int64."""
+    """Consecutive positions."""
 
-    label: np.ndarray
-    before: np.ndarray
+    label: np.ndarray  # int16 (B,): class of each position
+    before: np.ndarray  # int64 (B / cell, C): occurrences of each class before each cell
 
 
 class _GroupedBlock(NamedTuple):
-    """Some positions in a row: what is ``dealt`` class by class, :math:`(B,)`, where in it each
-    class ``ends``, an ``order`` sorted by group, and ``runs`` of that."""
+    """Consecutive positions, reordered by group."""
 
-    ends: np.ndarray
-    dealt: np.ndarray
-    order: np.ndarray
-    runs: Runs
+    ends: np.ndarray  # (C,): end of each class in images
+    images: np.ndarray  # (B,): images class by class, with their groups in the upper bits
+    order: np.ndarray  # int32 (B,): indices in images, sorted by group
+    runs: Runs  # runs of order
 
 
 class ClassAwareSampler(SoftBalanceSampler):
-    r"""A class drawn uniformly, then an image of that class: :math:`P_a`, which is
-    :class:`SoftBalanceSampler` with :math:`\lambda = 1` (Concurrent softmax, equation 6).
+    r"""Class-aware sampling (Peng et al. (2020), equation 6).
+
+    A class is drawn uniformly, then an image of that class. This is :class:`SoftBalanceSampler`
+    with :math:`\lambda = 1`.
 
     Args:
         classes, seed, group, chunk: See :class:`SoftBalanceSampler`.

@@ -1,4 +1,4 @@
-"""Threads that load images, of which none can die or stall unnoticed."""
+"""Threads that load images, with detection of dead and stuck threads."""
 
 import concurrent.futures
 import queue
@@ -7,19 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-# Between looks at whether the threads still live.
+# Interval between checks for dead threads.
 _SECONDS = 1.0
 
 
 class LoadThreads:
-    """Call a function in threads, in the order of asking.
+    """Call a function in threads, in the order of submission.
 
-    An executor of the standard library would leave a caller waiting for ever for a thread that
-    died with its work half done, and keep the process alive for a thread that is stuck.
+    With an executor of the standard library, a caller would wait forever for a thread that died,
+    and a stuck thread would keep the process alive.
 
     Args:
-        load (callable): What to call. Decoding and resizing release Python's lock, so threads do.
-        n_thread (int): How many.
+        load (callable): Function to call. Threads are enough for images, because decoding and
+            resizing release the GIL.
+        n_thread (int): Number of threads.
         timeout (float): Seconds to wait for a result.
     """
 
@@ -27,7 +28,7 @@ class LoadThreads:
         self._load = load
         self._timeout = timeout
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        # Daemons: a thread that hangs in a read must not keep a failed process from ending.
+        # Daemon threads: a thread stuck in a read must not keep a failed process alive.
         self._threads = [
             threading.Thread(target=self._work, name=f'load_{i}', daemon=True)
             for i in range(n_thread)
@@ -36,21 +37,24 @@ class LoadThreads:
             thread.start()
 
     def submit(self, *args: Any) -> Future:
-        """Ask for ``load(*args)``."""
+        """Schedule ``load(*args)`` and return its future."""
         future: Future = Future()
         self._queue.put((future, args))
         return future
 
-    def result(self, future: Future, what: str) -> Any:
+    def result(self, future: Future, description: str) -> Any:
         """Wait for a result.
 
         Args:
-            future (Future): Of :meth:`submit`.
-            what (str): For messages.
+            future (Future): A future returned by :meth:`submit`.
+            description (str): Description of the result for error messages.
+
+        Returns:
+            The return value of ``load``.
 
         Raises:
-            RuntimeError: A thread has died, or the result has not come in time.
-            Exception: What ``load`` raised.
+            RuntimeError: A thread has died, or the timeout has expired.
+            Exception: Any exception raised by ``load``.
         """
         waited = 0.0
         while not concurrent.futures.wait([future], _SECONDS).done:
@@ -58,17 +62,17 @@ class LoadThreads:
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead:
                 raise RuntimeError(
-                    f'{what}: thread {", ".join(dead)}, which loads images, has died'
+                    f'{description}: thread {", ".join(dead)}, which loads images, has died'
                 )
             if waited >= self._timeout:
                 raise RuntimeError(
-                    f'{what}: not loaded within {self._timeout:g} seconds; is its '
+                    f'{description}: not loaded within {self._timeout:g} seconds; is its '
                     'file system stuck?'
                 )
         return future.result()
 
     def stop(self) -> None:
-        """End the threads after what they are at; what has not begun is not done."""
+        """Drop calls that have not started, and stop the threads after their current ones."""
         while True:
             try:
                 self._queue.get_nowait()
@@ -92,9 +96,10 @@ class LoadThreads:
             except Exception as e:
                 future.set_exception(e)
             except BaseException as e:
-                # Such as SystemExit, which in the main thread would end the run as if all was well.
+                # SystemExit, for example, would end the run with exit status 0 when raised in the
+                # main thread.
                 error = RuntimeError(f'loading ended by {type(e).__name__}: {e}')
                 error.__cause__ = e
                 future.set_exception(error)
-            # Not kept until the next image comes.
+            # Free the image before waiting for the next call.
             del work, future, args

@@ -1,7 +1,7 @@
 """Global sequences of images.
 
-A sampler maps a position in the global order to an image. Position alone decides, so that any
-number of ranks can share one sequence and a run can be resumed anywhere in it.
+A sampler maps a position in the global order to an image. The image depends only on the position
+and the seed, so any number of ranks can share one sequence and a run can resume anywhere in it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,30 +11,33 @@ import numpy as np
 
 from pfdet.iterators.aspect_runs import Runs, sort_by_group
 
-# Images to group at a time, so that what it needs beside the result stays small.
+# Images grouped at a time, to bound the temporary memory.
 _PIECE = 1 << 16
 
 
 class SequentialSampler:
-    """Every image once an epoch, in an order drawn anew each epoch.
+    """Every image once per epoch, in a new random order each epoch.
 
-    "Sampling training images in sequence without replacement" (Concurrent softmax, section 4.2),
+    "Sampling training images in sequence without replacement" (Peng et al. (2020), section 4.2),
     the non-balance strategy.
 
-    With ``group``, runs of ``chunk`` positions hold images of one group or, where one ends, of
-    neighbouring ones; which images of a group come together, and the order of runs, is drawn anew
-    each epoch. With groups of like aspect ratio, the images of an iteration need little padding.
-    The sequence depends on ``chunk``, not on the number of ranks; a run covers an iteration where
-    the global batch divides it.
+    With ``group``, each run of ``chunk`` positions holds images of one group or, at a boundary, of
+    adjacent groups. The images of a run and the order of runs are drawn anew each epoch. With
+    groups of similar aspect ratio, the images of an iteration need little padding. The sequence
+    depends on ``chunk`` but not on the number of ranks. If the global batch size divides
+    ``chunk``, no iteration spans two runs.
 
-    It is for one thread at a time.
+    Not thread-safe.
 
     Args:
         n_image (int): Number of images.
-        seed (int): Of the orders.
-        group (int array): The group of each image, :math:`(n,)`; groups whose numbers are near
-            are alike.
-        chunk (int): Positions of one group in a row.
+        seed (int): Random seed.
+        group (int array): Group of each image, :math:`(n,)`. Adjacent group numbers must be
+            similar groups.
+        chunk (int): Length of a run.
+
+    Raises:
+        ValueError: There is no image, or ``chunk`` is below 1.
     """
 
     def __init__(self, n_image: int, seed: int, group: np.ndarray | None = None, chunk: int = 1):
@@ -45,18 +48,19 @@ class SequentialSampler:
         self.n_image = n_image
         self.seed = seed
         self.chunk = chunk
-        self._sorted, self._ends = None, np.array([n_image])
+        self._sorted: np.ndarray | None = None
+        self._ends = np.array([n_image])
         if group is not None:
             self._sorted, self._ends = sort_by_group(group)
-        # Prefetching crosses the border between epochs, back and forth. The arrays stay, so that
-        # no memory is left over between them.
+        # Two epochs, because prefetching alternates between both sides of an epoch boundary. The
+        # arrays are reused to avoid heap fragmentation.
         self._epochs: list[_Epoch | None] = [None, None]
 
     def _epoch(self, number: int) -> '_Epoch':
-        kept = self._epochs[number % 2]
-        if kept is not None and kept.number == number:
-            return kept
-        order = np.empty(self.n_image, np.int32) if kept is None else kept.order
+        cached = self._epochs[number % 2]
+        if cached is not None and cached.number == number:
+            return cached
+        order = np.empty(self.n_image, np.int32) if cached is None else cached.order
         if self._sorted is None:
             order[:] = 1
             order[0] = 0
@@ -69,22 +73,23 @@ class SequentialSampler:
             rng.shuffle(order[start:end])
             start = end
         runs = None if self._sorted is None else Runs(self._ends, self.chunk, rng)
-        self._epochs[number % 2] = _Epoch(number, order, runs)
-        return self._epochs[number % 2]
+        epoch = _Epoch(number, order, runs)
+        self._epochs[number % 2] = epoch
+        return epoch
 
     def __len__(self) -> int:
-        """Positions in an epoch."""
+        """Number of positions in an epoch."""
         return self.n_image
 
     def __getitem__(self, position: int) -> int:
-        """The image at a position, which may be of any epoch."""
-        number, place = divmod(position, self.n_image)
+        """The image at a position of any epoch."""
+        number, offset = divmod(position, self.n_image)
         epoch = self._epoch(number)
-        return int(epoch.order[place if epoch.runs is None else epoch.runs[place]])
+        return int(epoch.order[offset if epoch.runs is None else epoch.runs[offset]])
 
 
 class _Epoch(NamedTuple):
-    """The images of an epoch, shuffled within groups, and in which order these come."""
+    """Images of an epoch, shuffled within groups, and the runs that give their order."""
 
     number: int
     order: np.ndarray
@@ -92,21 +97,20 @@ class _Epoch(NamedTuple):
 
 
 def replacements(sampler: Sequence[int], position: int, n: int = 64) -> Iterator[int]:
-    """Images to take, one after the other, where the image at a position cannot be read.
+    """Yield images to try in place of one that cannot be read.
 
-    They are those at the positions that follow, which come from the same sampler's distribution
-    and, where it groups images by aspect ratio, mostly from the same group. Nothing but the
-    position decides, so they are the same on any number of ranks and after resuming. Such an image
-    is seen once more in its epoch; since each epoch has an order of its own, none is seen more
-    often in the long run.
+    These are the images at the following positions. They have the sampler's distribution and, if it
+    groups images by aspect ratio, are mostly of the same group. They depend only on the position,
+    so they are the same on any number of ranks and after resuming. A replacement is used one more
+    time in its epoch. Over many epochs no image is preferred, because each epoch has its own order.
 
     Args:
         sampler (sequence): Maps positions to images.
-        position (int): Of the image that cannot be read.
-        n (int): Positions to look at.
+        position (int): Position of the image that cannot be read.
+        n (int): Number of following positions to search.
 
     Yields:
-        int: An image that has not been tried.
+        int: An image not yielded before.
     """
     tried = {sampler[position]}
     for p in range(position + 1, position + 1 + n):
@@ -117,15 +121,15 @@ def replacements(sampler: Sequence[int], position: int, n: int = 64) -> Iterator
 
 
 def aspect_groups(sizes: np.ndarray, step: float = 0.05) -> np.ndarray:
-    """Groups of images of like aspect ratio.
+    """Group images of similar aspect ratio.
 
     Args:
         sizes (int array): Heights and widths, :math:`(n, 2)`.
-        step (float): Width of a group in binary logarithms of the ratio. By default the ratios in
-            a group differ by at most 3.5 %; see ``benchmarks/aspect_grouping.py``.
+        step (float): Range of a group in log2 of width over height. By default, the ratios in a
+            group differ by at most 3.5 %; see ``benchmarks/aspect_grouping.py``.
 
     Returns:
-        int array: int16 :math:`(n,)`.
+        int16 array: Group of each image, :math:`(n,)`.
     """
     groups = np.empty(len(sizes), np.int16)
     for k in range(0, len(sizes), _PIECE):

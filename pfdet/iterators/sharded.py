@@ -1,4 +1,4 @@
-"""A Chainer iterator over one rank's share of a global sequence."""
+"""Chainer iterator over one rank's positions of a global sequence."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,23 +16,27 @@ from pfdet.openimages.corrupt_images import CorruptImages
 class ShardedIterator(chainer.dataset.Iterator):
     """One rank's batches of a global sequence, loaded ahead of time by threads.
 
-    In iteration :math:`i`, :math:`n` ranks of batch size :math:`b` together take the positions
-    from :math:`i b n` to :math:`(i + 1) b n`, rank :math:`r` every :math:`n`-th from the
-    :math:`r`-th on. Decoding and resizing release Python's lock, so threads do; processes forked
-    after MPI has started are known to crash on InfiniBand.
+    In iteration :math:`i`, :math:`n` ranks of batch size :math:`b` process the positions from
+    :math:`i b n` to :math:`(i + 1) b n`. Rank :math:`r` takes every :math:`n`-th of them, starting
+    at offset :math:`r`. Threads are enough, because decoding and resizing release the GIL, and
+    processes forked after the start of MPI can crash on InfiniBand.
 
     Args:
-        sampler (sequence): Maps a global position to an image; its length is that of an epoch.
-        load (callable): Called as ``load(image, position, iteration)`` in a thread, returns what
-            goes into a batch.
-        batch_size (int): Images a rank and iteration.
-        rank, n_rank (int): Which share.
-        n_thread (int): Threads that load.
-        n_ahead (int): Batches to load ahead.
-        timeout (float): Seconds after which an image that is still not loaded is an error.
-        corrupt (CorruptImages): Counts what was read, and the images for which ``load`` raises
-            :class:`~pfdet.errors.InputError`: others take their place, see
+        sampler (sequence): Maps a global position to an image. Its length is that of an epoch.
+        load (callable): ``load(image, position, iteration)`` returns a sample of a batch. Called in
+            a thread.
+        batch_size (int): Images per rank and iteration.
+        rank (int): This rank.
+        n_rank (int): Number of ranks.
+        n_thread (int): Number of loading threads.
+        n_ahead (int): Batches loaded ahead.
+        timeout (float): Seconds after which an image that is not loaded is an error.
+        corrupt (CorruptImages): Counts the images read, and those for which ``load`` raises
+            :class:`~pfdet.errors.InputError`. The latter are replaced by
             :func:`~pfdet.iterators.samplers.replacements`. With :obj:`None`, the error is raised.
+
+    Raises:
+        ValueError: ``batch_size`` or ``rank`` is out of range.
     """
 
     repeat = True
@@ -68,11 +72,11 @@ class ShardedIterator(chainer.dataset.Iterator):
 
     @property
     def global_batch_size(self) -> int:
-        """Images of all ranks an iteration."""
+        """Images per iteration, over all ranks."""
         return self.batch_size * self.n_rank
 
     def positions(self, start: int) -> range:
-        """This rank's positions in the iteration that begins at global position ``start``."""
+        """This rank's positions in the iteration that starts at global position ``start``."""
         return range(start + self.rank, start + self.global_batch_size, self.n_rank)
 
     def __next__(self) -> list:
@@ -98,28 +102,28 @@ class ShardedIterator(chainer.dataset.Iterator):
     next = __next__
 
     def _sample(self, future: Future, position: int) -> Any:
-        # Counted here and not where it is loaded ahead, so that the count is that of the batches.
+        # Counted here and not in the thread, so that images loaded ahead do not count.
         try:
             sample = self._threads.result(future, f'image at position {position}')
         except InputError as e:
             if self.corrupt is None:
                 raise
-            return self._other_sample(position, e)
+            return self._replacement_sample(self.corrupt, position, e)
         if self.corrupt is not None:
             self.corrupt.n_image += 1
         return sample
 
-    def _other_sample(self, position: int, error: InputError) -> Any:
-        """What takes the place of an image that cannot be read."""
-        self.corrupt.add(position, error)
+    def _replacement_sample(self, corrupt: CorruptImages, position: int, error: InputError) -> Any:
+        """Load the first readable replacement of an image that cannot be read."""
+        corrupt.add(position, error)
         iteration = self.position // self.global_batch_size
         for image in replacements(self.sampler, position):
             try:
                 sample = self.load(image, position, iteration)
             except InputError as e:
-                self.corrupt.add(position, e)
+                corrupt.add(position, e)
             else:
-                self.corrupt.n_image += 1
+                corrupt.n_image += 1
                 return sample
         raise InputError(f'{error}; and none of the images that follow it can be read either')
 
@@ -130,12 +134,12 @@ class ShardedIterator(chainer.dataset.Iterator):
 
     @property
     def epoch_detail(self) -> float:
-        """Epochs passed, with the fraction of the current one."""
+        """Epochs completed, including the fraction of the current one."""
         return self.position / len(self.sampler)
 
     @property
     def previous_epoch_detail(self) -> float:
-        """:attr:`epoch_detail` before the last batch."""
+        """Value of :attr:`epoch_detail` before the last batch."""
         return self._previous / len(self.sampler)
 
     @property
@@ -144,16 +148,16 @@ class ShardedIterator(chainer.dataset.Iterator):
         return self._previous // len(self.sampler) < self.epoch
 
     def finalize(self) -> None:
-        """Stop the threads, without waiting for images not yet begun."""
-        # Chainer calls this also for an iterator whose arguments were refused.
+        """Stop the threads and drop images that are not being loaded yet."""
+        # Chainer calls this even if __init__ raised an error.
         if hasattr(self, '_threads'):
             self._threads.stop()
 
-    def serialize(self, serializer) -> None:
-        """Write or read the position, which is all the state there is.
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Save or load the position, which is the whole state.
 
-        The number of ranks and the batch size may differ between writing and reading; the global
-        sequence goes on. Iterations are then counted by the new size.
+        The number of ranks and the batch size may differ between saving and loading. The global
+        sequence continues, and iterations are counted with the new global batch size.
         """
         self.position = int(serializer('position', self.position))
         self._previous = int(serializer('previous_position', self._previous))

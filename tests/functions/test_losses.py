@@ -1,6 +1,6 @@
-"""Every loss against its equation, written plainly in loops, and its gradient, numerically.
+"""Every loss against its equation in plain loops, and its gradient against numerical gradients.
 
-The plain forms take lists of rows and return the sum of the terms: ``plain(x, t, rates, weight)``.
+The ``plain_*`` functions take lists of rows and return the sum of the terms.
 """
 
 import math
@@ -41,7 +41,7 @@ def plain_focal(x, t, rates, weight=None, alpha=0.25, gamma=2.0):
 
 
 def labels_and_negatives(t_row):
-    """The classes with y = 1 and y = 0, the background being the last class."""
+    """Classes with y = 1 and with y = 0. The background is the last class."""
     background = len(t_row)
     labels = [c for c, v in enumerate(t_row) if v == 1]
     negatives = [c for c, v in enumerate(t_row) if v == 0]
@@ -79,7 +79,7 @@ def plain_concurrent_softmax(x, t, rates, weight=None):
     return loss
 
 
-# benchmarks/losses.py reads this.
+# Also used by benchmarks/losses.py.
 LITERAL = {
     'sigmoid': plain_sigmoid,
     'focal': plain_focal,
@@ -98,13 +98,13 @@ def random_rates(rng):
 
 
 def random_case(kind, seed, n_column):
-    """Logits and targets of five rows."""
+    """Draw logits and targets of five rows."""
     rng = np.random.default_rng((len(kind), seed))
     x = rng.normal(scale=2, size=(5, n_column))
     t = np.zeros((5, C), np.int8)
     if kind == 'one':
         t[np.arange(5), rng.integers(C, size=5)] = 1
-    elif kind in ('many', 'sure'):
+    elif kind in ('many', 'confident'):
         for row in t:
             row[rng.choice(C, rng.integers(2, C + 1), replace=False)] = 1
     elif kind == 'mixed':
@@ -113,20 +113,20 @@ def random_case(kind, seed, n_column):
         t[rng.random(t.shape) < 0.2] = -1
     if kind in ('ignored', 'mixed'):
         t[rng.integers(5, size=2 if kind == 'mixed' else 20)] = -1
-    if kind == 'sure':
-        # One of the labels has nearly all of the softmax: m sigma > 1.
+    if kind == 'confident':
+        # One label has a softmax close to 1, so that m sigma > 1.
         for x_row, t_row in zip(x, t, strict=True):
             x_row[np.flatnonzero(t_row == 1)[:1]] += 6
     return x, t, rng
 
 
-KINDS = ['none', 'one', 'many', 'ignored', 'mixed', 'sure']
+KINDS = ['none', 'one', 'many', 'ignored', 'mixed', 'confident']
 
 
 @pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('name', LOSSES)
-def test_value_is_the_equation(name, kind, weighted):
+def test_value_equals_the_equation(name, kind, weighted):
     for seed in range(20):
         x, t, rng = random_case(kind, seed, C + LOSSES[name].background)
         rates = random_rates(rng)
@@ -153,7 +153,7 @@ def test_value_is_the_equation(name, kind, weighted):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('name', LOSSES)
-def test_gradient_is_the_numeric_one(name, kind):
+def test_gradient_equals_the_numerical_gradient(name, kind):
     for seed in range(3):
         x, t, rng = random_case(kind, seed, C + LOSSES[name].background)
         loss = loss_function(name, random_rates(rng), rng.uniform(0.1, 3, C) if seed else None)
@@ -192,7 +192,7 @@ def test_focal_without_its_options_is_sigmoid_cross_entropy():
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_nothing_to_learn_is_zero(name):
+def test_loss_is_zero_without_targets(name):
     columns = C + LOSSES[name].background
     rates = np.zeros((C, C))
     for t in np.full((3, C), -1, np.int8), np.zeros((0, C), np.int8):
@@ -202,7 +202,7 @@ def test_nothing_to_learn_is_zero(name):
 
 
 @pytest.mark.parametrize('name', LOSSES)
-def test_refuses(name):
+def test_invalid_arguments(name):
     rates = np.zeros((C, C), np.float32)
     x = np.zeros((2, C + LOSSES[name].background), np.float32)
     t = np.zeros((2, C), np.int8)
@@ -219,7 +219,7 @@ def test_refuses(name):
             loss_function(name, rates, normalize='element')(x, t)
 
 
-def test_refuses_what_it_lacks():
+def test_invalid_names_rates_and_options():
     with pytest.raises(ValueError, match='no loss'):
         loss_function('hinge')
     with pytest.raises(ValueError, match='needs concurrent rates'):
@@ -233,7 +233,7 @@ def test_refuses_what_it_lacks():
             focal_loss(np.zeros((1, 1)), np.zeros((1, 1), np.int8), **options)
 
 
-def test_smooth_l1_is_its_equation():
+def test_smooth_l1_equals_its_equation():
     x = np.array([[0.05, -0.5, 2, -3]], np.float32)
     t = np.zeros((1, 4), np.float32)
     for beta in 1.0, 1 / 9:

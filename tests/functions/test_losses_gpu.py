@@ -40,7 +40,7 @@ def test_losses_on_the_gpu(name):
 @pytest.mark.parametrize('name', SCORES)
 def test_scores_on_the_gpu(name):
     x, _, rates, _ = random_arrays(SCORES[name].background)
-    x[:20] *= 50  # where denominators are lost beside what does not count
+    x[:20] *= 50  # denominators underflow if the largest logit has weight 0
     score = score_function(name, rates)
     on_gpu = score(cuda.to_gpu(x))
     assert on_gpu.dtype == np.float32

@@ -1,4 +1,4 @@
-"""What the second paper says of its losses' gradients, and that large logits do no harm."""
+"""Gradients of the losses as stated by Peng et al. (2020), and numerical stability."""
 
 import chainer
 import chainer.functions as F
@@ -33,7 +33,7 @@ def softmax(x):
     return e / e.sum(axis=1, keepdims=True)
 
 
-def test_softmax_gradient_is_equation_2():
+def test_softmax_gradient_equals_equation_2():
     x, t, _ = random_rows(0)
     y = np.pad(t, ((0, 0), (0, 1)))
     _, gradient = value_and_gradient(softmax_cross_entropy, x, t)
@@ -47,7 +47,7 @@ def test_softmax_gradient_is_equation_2():
     )
 
 
-def test_concurrent_softmax_gradient_is_equation_4():
+def test_concurrent_softmax_gradient_equals_equation_4():
     x, t, rates = random_rows(1)
     C = t.shape[1]
     for dtype in np.float64, np.float32:
@@ -58,9 +58,9 @@ def test_concurrent_softmax_gradient_is_equation_4():
         for z, y, g in zip(x, t, gradient, strict=True):
             expected = np.zeros(C + 1)
             for i in np.flatnonzero(y):
-                counts = np.append((y == 0) * (1 - rates[i]), 1)
-                total = (counts * np.exp(z)).sum() + np.exp(z[i])
-                expected += counts * np.exp(z) / total
+                competition = np.append((y == 0) * (1 - rates[i]), 1)
+                total = (competition * np.exp(z)).sum() + np.exp(z[i])
+                expected += competition * np.exp(z) / total
                 expected[i] += np.exp(z[i]) / total - 1
             np.testing.assert_allclose(g, expected, atol=1e-12 if dtype == np.float64 else 2e-6)
             assert (g[:C][y == 1] <= 0).all() and (g[:C][y == 0] >= 0).all()
@@ -83,7 +83,7 @@ def test_concurrent_softmax_of_one_label_without_rates_is_softmax_cross_entropy(
         np.testing.assert_allclose(ours[1], theirs[1], atol=1e-16)
 
 
-def test_classes_that_go_together_do_not_move_each_other():
+def test_concurrent_classes_get_no_gradient_from_each_other():
     rates = np.zeros((4, 4))
     rates[0, 1] = rates[1, 0] = 1
     x = np.array([[1.0, 2.0, 3.0, 4.0, 5.0]])
@@ -98,15 +98,15 @@ def test_classes_that_go_together_do_not_move_each_other():
 
         value, gradient = loss(x)
         assert gradient[0, other] == 0 and gradient[0, 2] > 0
-        moved = x.copy()
-        moved[0, other] += 50
-        value_moved, gradient_moved = loss(moved)
-        assert value_moved == value
-        np.testing.assert_array_equal(gradient_moved, gradient)
+        changed = x.copy()
+        changed[0, other] += 50
+        changed_value, changed_gradient = loss(changed)
+        assert changed_value == value
+        np.testing.assert_array_equal(changed_gradient, gradient)
 
 
-def test_the_rate_is_that_of_the_label_to_the_other():
-    """r_ij with i the label, so the row of the label counts and the column does not."""
+def test_rates_are_read_from_the_row_of_the_label():
+    """In r_ij, i is the label. The column of the label is not used."""
     rates = np.zeros((2, 2))
     rates[0, 1] = 1
     x = np.array([[0.0, 3.0, -1.0]])
@@ -121,7 +121,7 @@ def test_the_rate_is_that_of_the_label_to_the_other():
 
 
 @pytest.mark.parametrize('name', [name for name, form in LOSSES.items() if form.background])
-def test_ignored_classes_are_left_out(name):
+def test_ignored_classes_are_omitted(name):
     x, t, rates = random_rows(3)
     t[:50] = 0
     t[:, 2] = -1
@@ -141,7 +141,7 @@ def log_sum(values):
 
 
 def stable(name, x, t, rates):
-    """The sum of the terms in float64, by logarithms of sums."""
+    """Sum of the terms in float64, computed with log-sum-exp."""
     total = 0.0
     for z, y in zip(x.astype(np.float64), t, strict=True):
         if (y < 0).all():
@@ -188,7 +188,7 @@ def test_large_logits_in_float32(name):
         assert abs(gradient).max() <= 5.01 / 20
 
 
-def test_only_competitor_goes_together_in_float32():
+def test_all_competitors_are_concurrent_in_float32():
     rates = np.array([[0, 1], [1, 0]], np.float32)
     t = np.array([[1, 0]], np.int8)
 
@@ -197,12 +197,12 @@ def test_only_competitor_goes_together_in_float32():
             lambda x, t: concurrent_softmax_cross_entropy(x, t, rates), np.array([x], np.float32), t
         )
 
-    # The background is as good as absent.
+    # The background is negligible.
     for x in [0, 1e4, -1e4], [-9e3, 1e4, -1e4], [1e4, 1e4, -1e4], [1e4, -1e4, 0]:
         value, gradient = loss(x)
         assert value == 0
         np.testing.assert_array_equal(gradient, 0)
-    # Beside a competitor that counts, the largest logit still does not.
+    # With a competitor of positive weight, the largest logit still has weight 0.
     value, gradient = loss([-5000, 1e4, -5000])
     assert value == pytest.approx(np.log(2))
     np.testing.assert_allclose(gradient, [[-0.5, 0, 0.5]])

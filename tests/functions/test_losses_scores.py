@@ -29,7 +29,7 @@ def plain_concurrent_score(z, rates):
     return score
 
 
-def test_concurrent_softmax_score_is_equation_5():
+def test_concurrent_softmax_score_equals_equation_5():
     x, rates = random_logits()
     expected = [plain_concurrent_score(z, rates) for z in x]
     np.testing.assert_allclose(concurrent_softmax_score(x, rates), expected, rtol=1e-9)
@@ -46,7 +46,7 @@ def test_a_class_always_competes_with_itself():
     )
 
 
-def test_softmax_score_is_that_without_rates_and_sums_to_one_with_the_background():
+def test_softmax_score_equals_concurrent_softmax_without_rates():
     x, rates = random_logits()
     score = softmax_score(x)
     np.testing.assert_allclose(concurrent_softmax_score(x, np.zeros_like(rates)), score)
@@ -55,7 +55,7 @@ def test_softmax_score_is_that_without_rates_and_sums_to_one_with_the_background
     assert (concurrent_softmax_score(x, rates) >= score).all()
 
 
-def test_sigmoid_score_is_its_equation():
+def test_sigmoid_score_equals_its_equation():
     x, _ = random_logits()
     np.testing.assert_allclose(sigmoid_score(x), 1 / (1 + np.exp(-x)), rtol=1e-12)
 
@@ -71,10 +71,10 @@ def test_scores_of_large_logits(name):
     assert (score >= 0).all() and (score <= 1).all()
 
 
-def test_a_class_beside_a_much_larger_one_that_goes_with_it():
+def test_score_next_to_a_much_larger_concurrent_logit():
     rates = np.zeros((3, 3), np.float32)
     rates[0, 1] = rates[1, 0] = 1
-    # exp(-200) is nothing in float32, but class 0 competes only with 2 and the background.
+    # exp(-200) underflows in float32, but class 0 competes only with class 2 and the background.
     x = np.array([[0, 200, -1, -2]], np.float32)
     score = concurrent_softmax_score(x, rates)
     np.testing.assert_allclose(score, [[1 / (1 + np.exp(-1) + np.exp(-2)), 1, 0]], rtol=1e-5)
@@ -85,7 +85,7 @@ def test_every_loss_has_a_score_for_its_logits():
         assert SCORES[form.score].background == form.background
 
 
-def test_score_refuses():
+def test_score_with_invalid_arguments():
     with pytest.raises(ValueError, match='no score'):
         score_function('margin')
     with pytest.raises(ValueError, match='needs concurrent rates'):
@@ -94,7 +94,7 @@ def test_score_refuses():
         concurrent_softmax_score(np.zeros((1, 3)), np.zeros((3, 3)))
 
 
-def test_effective_number_weights_are_the_equation():
+def test_effective_number_weights_equal_the_equation():
     counts = np.array([1, 13, 1000, 807_000, 0])
     for beta in 0.9, 0.99, 0.9999:
         effective = [(1 - beta ** int(n)) / (1 - beta) for n in counts[:4]]
@@ -104,12 +104,12 @@ def test_effective_number_weights_are_the_equation():
         assert weight.dtype == np.float32
         np.testing.assert_allclose(weight, [*expected, 1], rtol=1e-6)
     np.testing.assert_array_equal(effective_number_weights(counts, 0), 1)
-    # Towards 1 the effective number is the number.
+    # As beta approaches 1, the effective number approaches the number of samples.
     weight = effective_number_weights(counts[:3], 1 - 1e-12)
     np.testing.assert_allclose(weight[0] / weight, counts[:3], rtol=1e-3)
 
 
-def test_effective_number_weights_refuse():
+def test_effective_number_weights_with_invalid_arguments():
     for beta in 1, -0.1:
         with pytest.raises(ValueError, match='beta'):
             effective_number_weights(np.ones(2), beta)

@@ -8,7 +8,7 @@ from pfdet.functions.roi_align import pyramid_roi_align, roi_average_align_2d
 
 
 def boxes_over(rng, n, H, W):
-    """Boxes inside, across and wholly outside an H x W image, some empty."""
+    """Draw boxes inside, across and outside an H x W image; some are empty."""
     corner = rng.uniform(-0.3, 1.1, (n, 2, 2))
     rois = np.concatenate([corner.min(axis=1), corner.max(axis=1)], axis=1)
     rois[0] = [0, 0, 1, 1]
@@ -36,7 +36,7 @@ def test_equals_chainer(outsize, ratio, size, scale):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_gradient_is_numeric_gradient():
+def test_gradient_equals_the_numerical_gradient():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 2, 5, 6))
     rois = boxes_over(rng, 5, 20, 24)
@@ -57,8 +57,8 @@ def test_no_boxes():
     assert y.shape == (0, 3, 7, 7)
 
 
-def test_each_box_on_its_own_map():
-    """All maps at once, against one map after the other; a map without boxes among them."""
+def test_pyramid_equals_single_maps():
+    """The pyramid gives the same result as single maps; one map has no boxes."""
     rng = np.random.default_rng(0)
     scales = (1 / 4, 1 / 8, 1 / 16)
     xs = [chainer.Variable(rng.normal(size=(2, 3, n, n)).astype(np.float32)) for n in (16, 8, 4)]
@@ -69,10 +69,10 @@ def test_each_box_on_its_own_map():
     y.grad = gy = rng.normal(size=y.shape).astype(np.float32)
     y.backward()
     for i, x in enumerate(xs):
-        mine = np.flatnonzero(level == i)
-        alone = chainer.Variable(x.array)
-        expected = roi_average_align_2d(alone, rois[mine], indices[mine], 3, scales[i])
-        np.testing.assert_allclose(y.array[mine], expected.array, atol=1e-6)
-        expected.grad = gy[mine]
+        index = np.flatnonzero(level == i)
+        single = chainer.Variable(x.array)
+        expected = roi_average_align_2d(single, rois[index], indices[index], 3, scales[i])
+        np.testing.assert_allclose(y.array[index], expected.array, atol=1e-6)
+        expected.grad = gy[index]
         expected.backward()
-        np.testing.assert_allclose(x.grad, alone.grad, atol=1e-5)
+        np.testing.assert_allclose(x.grad, single.grad, atol=1e-5)

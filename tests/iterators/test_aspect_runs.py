@@ -23,23 +23,23 @@ def test_sorted_and_numbered(n_group, monkeypatch):
 
 
 @pytest.mark.parametrize('n, chunk', [(64, 8), (61, 8), (5, 8), (200, 24), (30, 1), (77, 7)])
-def test_every_place_once_and_runs_in_a_row(n, chunk):
+def test_runs_are_a_permutation_of_consecutive_elements(n, chunk):
     rng = np.random.default_rng(0)
     ends = np.unique(np.append(rng.integers(1, n, 4), n))
     order = Runs(ends, chunk, rng)
-    places = np.array([order[k] for k in range(n)])
-    assert sorted(places) == list(range(n))
-    # aspect_runs, halves of runs and so on, to the smallest, are consecutive places in some order
+    indices = np.array([order[k] for k in range(n)])
+    assert sorted(indices) == list(range(n))
+    # Runs, halves of runs, and so on each hold consecutive indices in some order.
     while True:
-        whole = places[: n // chunk * chunk].reshape(-1, chunk)
+        whole = indices[: n // chunk * chunk].reshape(-1, chunk)
         assert (np.ptp(whole, axis=1) == chunk - 1).all()
         if chunk % 2:
             break
         chunk //= 2
 
 
-def test_halves_change_places_where_groups_meet():
-    """In a run of two groups either may come first; in a run of one, the order is the list's."""
+def test_halves_are_swapped_only_in_mixed_runs():
+    """In a run of two groups either may come first. A run of one group keeps the list's order."""
     firsts = set()
     for seed in range(50):
         order = Runs(np.array([4, 16]), 8, np.random.default_rng(seed))
@@ -72,19 +72,19 @@ def test_ranks_share_the_sequential_sampler():
             assert [images[p] for p in range(length)] == sequence
 
 
-def test_balanced_runs_with_more_groups_than_fit_beside_the_image():
-    """Every image a group of its own: numbers of 64 bits instead of 32."""
+def test_balanced_runs_with_more_groups_than_fit_into_32_bits():
+    """With one group per image, image and group need 64 bits."""
     n = 70_000
     classes = ClassImages(
         np.array([0, n, n + 50]), np.append(np.arange(n), np.arange(50)).astype(np.int32), n
     )
     group = np.random.default_rng(0).permutation(n)
     sampler = SoftBalanceSampler(classes, 1, 0, group, 64)
-    assert sampler._dealt[0].dtype == np.uint64
+    assert sampler._shuffled[0].dtype == np.uint64
     images = np.array([sampler[p] for p in range(68_000)])
     labels = np.array([sampler.label(p) for p in range(68_000)])
     assert images.min() >= 0 and images.max() < n
     assert images[labels == 1].max() < 50 and abs(labels.mean() - 0.5) < 0.01
     assert np.unique(images[labels == 0], return_counts=True)[1].max() == 1
-    # runs are of like groups
+    # Each run holds similar groups.
     assert np.median(np.ptp(group[images[:67_968]].reshape(-1, 64), axis=1)) < 400

@@ -22,11 +22,11 @@ from pfdet.openimages.hierarchy import hierarchy_from_edges
 from pfdet.openimages.index import AnnotationIndex, write_index
 
 N_DRAW = 1_000_000
-# As long a tail as Open Images': 500 classes, of 400,000 images to 13.
+# A long tail like that of Open Images: 500 classes with 400,000 to 13 images.
 LONG_TAIL = np.geomspace(400_000, 13, 500).astype(int)
 
 
-def of_lists(lists, n_image=None):
+def from_lists(lists, n_image=None):
     offsets = np.append(0, np.cumsum([len(images) for images in lists]))
     images = np.concatenate([np.array(images, np.int32) for images in lists])
     return ClassImages(offsets, images, n_image or int(images.max()) + 1)
@@ -34,9 +34,9 @@ def of_lists(lists, n_image=None):
 
 @pytest.fixture(scope='module')
 def long_tail():
-    """Images of one class each would tell little: here, classes share images."""
+    """Classes with a long tail that share images."""
     rng = np.random.default_rng(0)
-    return of_lists(
+    return from_lists(
         [np.sort(rng.choice(1_000_000, n, replace=False)) for n in LONG_TAIL], 1_000_000
     )
 
@@ -44,11 +44,11 @@ def long_tail():
 @pytest.fixture(scope='module')
 def few():
     """Four classes; the second has no image, and images 0, 20 and 21 have no class."""
-    return of_lists([range(1, 15), [], [3, 16, 17], [18, 1, 19]], 22)
+    return from_lists([range(1, 15), [], [3, 16, 17], [18, 1, 19]], 22)
 
 
 def p_value(count, expected):
-    """The probability of a chi-square statistic as large; classes rarely expected count as one."""
+    """P-value of a chi-square test, with all classes of small expectation merged into one."""
     rare = expected < 5
     count = np.append(count[~rare], count[rare].sum())
     expected = np.append(expected[~rare], expected[rare].sum())
@@ -58,8 +58,8 @@ def p_value(count, expected):
     return chi2.sf(((count - expected) ** 2 / expected).sum(), len(expected) - 1)
 
 
-def by_the_paper(n, lam):
-    """Equations 6 to 8, letter by letter."""
+def paper_probability(n, lam):
+    """Equations 6 to 8 as printed."""
     p_n = n / n.sum()
     alpha = 1 / (len(n) * p_n)
     p_s = alpha**lam * p_n
@@ -70,17 +70,17 @@ def by_the_paper(n, lam):
 def test_classes_are_drawn_with_the_papers_probabilities(long_tail, lam):
     sampler = SoftBalanceSampler(long_tail, lam, seed=1)
     count = np.bincount([sampler.label(p) for p in range(N_DRAW)], minlength=500)
-    # drawn at random, they are not too far from the probabilities and not too near
-    assert 1e-4 < p_value(count, N_DRAW * by_the_paper(LONG_TAIL, lam)) < 1 - 1e-4
-    # and the test tells lambdas apart
-    assert p_value(count, N_DRAW * by_the_paper(LONG_TAIL, lam + 0.02)) < 1e-4
+    # Random counts are neither too far from their expectation nor too close to it.
+    assert 1e-4 < p_value(count, N_DRAW * paper_probability(LONG_TAIL, lam)) < 1 - 1e-4
+    # The test distinguishes lambdas.
+    assert p_value(count, N_DRAW * paper_probability(LONG_TAIL, lam + 0.02)) < 1e-4
 
 
-def test_classes_are_independent_of_the_place(long_tail):
-    """A block's numbers are drawn together; no place in it may favour a class, nor a pair."""
+def test_classes_are_independent_of_the_position_in_a_block(long_tail):
+    """A block's counts are drawn together, but no position may favour a class or a pair."""
     sampler = SoftBalanceSampler(long_tail, 0.7, seed=1)
     label = np.array([sampler.label(p) for p in range(400_000)])
-    p = np.add.reduceat(by_the_paper(LONG_TAIL, 0.7), range(0, 500, 50))
+    p = np.add.reduceat(paper_probability(LONG_TAIL, 0.7), range(0, 500, 50))
     for part in label[:262_144:64], label[-100_000:], label[131_068 : 131_072 + 4096]:
         count = np.bincount(part // 50, minlength=10)
         assert 1e-4 < p_value(count, len(part) * p) < 1 - 1e-4
@@ -88,8 +88,8 @@ def test_classes_are_independent_of_the_place(long_tail):
     assert 1e-4 < p_value(pairs, len(label) * np.outer(p, p).ravel()) < 1 - 1e-4
 
 
-def test_the_sequence_without_balance_has_p_o():
-    """Half of a set of two million is drawn without replacement, so it strays less."""
+def test_sequential_sampling_has_the_data_sets_class_distribution():
+    """Half of the set is drawn without replacement, which halves the variance."""
     n = np.geomspace(24_000, 40, 500).astype(int)
     n[0] += 2 * N_DRAW - n.sum()
     label = np.random.default_rng(0).permutation(np.repeat(np.arange(500), n))
@@ -106,7 +106,7 @@ def test_soft_balance():
     np.testing.assert_array_equal(soft_balance(n, 1), [1 / 3, 1 / 3, 0, 1 / 3])
     for lam in 0.3, 0.7, 1.5:
         p = soft_balance(n, lam)
-        np.testing.assert_allclose(p[n > 0], by_the_paper(n[n > 0], lam), rtol=1e-12)
+        np.testing.assert_allclose(p[n > 0], paper_probability(n[n > 0], lam), rtol=1e-12)
         assert p[2] == 0
     for lam in 200, 1e5:
         np.testing.assert_allclose(soft_balance(n, lam), [0, 0, 0, 1], atol=1e-12)
@@ -117,7 +117,7 @@ def test_soft_balance():
         soft_balance(np.zeros(3, int), 0.5)
 
 
-def test_both_ends(long_tail):
+def test_lambda_zero_and_one(long_tail):
     np.testing.assert_allclose(
         SoftBalanceSampler(long_tail, 0, 0).probability, LONG_TAIL / LONG_TAIL.sum(), rtol=1e-12
     )
@@ -126,51 +126,51 @@ def test_both_ends(long_tail):
     assert [soft[p] for p in range(2000)] == [aware[p] for p in range(2000)]
 
 
-def assert_dealt(sampler, n):
-    """Go through a sequence: every class deals all of its images before one comes again."""
+def assert_without_replacement(sampler, n):
+    """Check that every class draws all of its images before it repeats one."""
     classes = sampler.classes
-    dealt = {}
+    drawn = {}
     for p in range(n):
-        dealt.setdefault(sampler.label(p), []).append(sampler[p])
-    for c, images in dealt.items():
+        drawn.setdefault(sampler.label(p), []).append(sampler[p])
+    for c, images in drawn.items():
         own = sorted(classes.images[classes.offsets[c] : classes.offsets[c + 1]].tolist())
         whole = len(images) // len(own) * len(own)
         passes = np.reshape(images[:whole], (-1, len(own)))
         assert (np.sort(passes, axis=1) == own).all()
         rest = images[whole:]
         assert len(set(rest)) == len(rest) and set(rest) <= set(own)
-    return dealt
+    return drawn
 
 
 @pytest.mark.parametrize('lam', [0, 1.5])
 def test_without_replacement_until_exhausted(few, monkeypatch, lam):
-    # over the borders of blocks, cells and passes that are drawn together
+    # Small sizes, so that the sequence crosses blocks, cells and passes drawn together.
     monkeypatch.setattr(balanced, '_BLOCK', 256)
     monkeypatch.setattr(balanced, '_CELL', 16)
     monkeypatch.setattr(balanced, '_PASSES', 30)
-    dealt = assert_dealt(SoftBalanceSampler(few, lam, 5), 3000)
-    assert dealt.keys() == {0, 2, 3}
-    passes = np.reshape(dealt[0][: 14 * 20], (-1, 14)).tolist()
+    drawn = assert_without_replacement(SoftBalanceSampler(few, lam, 5), 3000)
+    assert drawn.keys() == {0, 2, 3}
+    passes = np.reshape(drawn[0][: 14 * 20], (-1, 14)).tolist()
     assert len(set(map(tuple, passes))) == 20
 
 
-def test_without_replacement_at_the_sizes_used(few, long_tail):
-    assert_dealt(SoftBalanceSampler(few, 1, 5), 280_000)
-    assert_dealt(SoftBalanceSampler(long_tail, 1.5, 5), 280_000)
+def test_without_replacement_at_the_default_block_size(few, long_tail):
+    assert_without_replacement(SoftBalanceSampler(few, 1, 5), 280_000)
+    assert_without_replacement(SoftBalanceSampler(long_tail, 1.5, 5), 280_000)
 
 
 def test_passes_are_uniform():
-    """Every order of three images comes as often as the others, in the first pass and later."""
-    sampler = SoftBalanceSampler(of_lists([[0, 1, 2]]), 1, 0)
+    """All orders of three images are equally likely, in the first pass and later."""
+    sampler = SoftBalanceSampler(from_lists([[0, 1, 2]]), 1, 0)
     orders = Counter(tuple(sampler[p + k] for k in range(3)) for p in range(0, 60_000, 3))
     assert 1e-4 < p_value(np.array(list(orders.values())), np.full(6, 20_000 / 6))
     first = Counter(
-        SoftBalanceSampler(of_lists([range(5000)]), 1, seed)[0] // 1000 for seed in range(500)
+        SoftBalanceSampler(from_lists([range(5000)]), 1, seed)[0] // 1000 for seed in range(500)
     )
     assert 1e-4 < p_value(np.array(list(first.values())), np.full(5, 100.0))
 
 
-def test_images_without_a_class_never_come(few):
+def test_images_without_a_class_are_never_drawn(few):
     sampler = SoftBalanceSampler(few, 0.5, 0)
     assert len(sampler) == 22
     assert {sampler[p] for p in range(2000)} == set(range(1, 20)) - {15}
@@ -180,27 +180,27 @@ GROUP = np.arange(22) % 3
 
 
 @pytest.mark.parametrize('options', [{}, {'group': GROUP, 'chunk': 8}])
-def test_position_and_seed_decide(few, monkeypatch, options):
+def test_image_depends_only_on_position_and_seed(few, monkeypatch, options):
     monkeypatch.setattr(balanced, '_BLOCK', 64)
     monkeypatch.setattr(balanced, '_CELL', 16)
     make = lambda seed: SoftBalanceSampler(few, 0.7, seed, **options)  # noqa: E731
     sampler = make(7)
-    forth = [(sampler[p], sampler.label(p)) for p in range(600)]
+    in_order = [(sampler[p], sampler.label(p)) for p in range(600)]
     shuffled = np.random.default_rng(0).permutation(600).tolist()
     sampler = make(7)
     for p in [599, 0, *shuffled]:
-        assert (sampler[p], sampler.label(p)) == forth[p]
-    assert forth[599] == (make(7)[599], make(7).label(599))
-    assert [make(8)[p] for p in range(60)] != [image for image, _ in forth[:60]]
+        assert (sampler[p], sampler.label(p)) == in_order[p]
+    assert in_order[599] == (make(7)[599], make(7).label(599))
+    assert [make(8)[p] for p in range(60)] != [image for image, _ in in_order[:60]]
     with pytest.raises(IndexError, match='-1'):
         sampler[-1]
 
 
-def test_far_positions_need_no_walk(long_tail):
+def test_random_access_to_far_positions(long_tail):
     sampler = SoftBalanceSampler(long_tail, 0.7, 0)
     far = sampler[10**9]
     assert far == SoftBalanceSampler(long_tail, 0.7, 0)[10**9]
-    # what the far position knows of the past is what the past was
+    # The counts before a far position equal those of the sequence up to it.
     count = np.bincount([sampler.label(p) for p in range(2 << 17)], minlength=500)
     np.testing.assert_array_equal(sampler._count_before(2), count)
 
@@ -245,19 +245,19 @@ def test_runs_of_one_group(long_tail):
     pure = (runs == runs[:, :1]).all(axis=1)
     assert pure.mean() > 0.98
     assert np.mean(runs[1:, 0] == runs[:-1, 0]) < 0.3
-    # an image is one of the class drawn, and the probabilities are the same
+    # Every image has the class drawn, and the class probabilities are the same.
     for c in 0, 100, 499:
         own = long_tail.images[long_tail.offsets[c] : long_tail.offsets[c + 1]]
         assert np.isin(images[labels == c], own).all()
-    expected = 4 * n * by_the_paper(LONG_TAIL, 0.7)
+    expected = 4 * n * paper_probability(LONG_TAIL, 0.7)
     assert 1e-4 < p_value(np.bincount(labels, minlength=500), expected) < 1 - 1e-4
-    # to the pass that a block begins or ends within, every image as often as the others
+    # All images are drawn equally often, except for the passes that a block boundary splits.
     times = np.bincount(images[labels == 499], minlength=1_000_000)
     times = times[long_tail.images[long_tail.offsets[499] :]]
     assert times.max() - times.min() <= 1 < times.min()
 
 
-def test_runs_where_there_are_fewer_images_than_a_run(few):
+def test_fewer_images_than_a_run(few):
     sampler = SoftBalanceSampler(few, 0.7, 0, GROUP, 64)
     assert {sampler[p] for p in range(2000)} == set(range(1, 20)) - {15}
     with pytest.raises(ValueError, match='chunk'):
@@ -265,7 +265,7 @@ def test_runs_where_there_are_fewer_images_than_a_run(few):
 
 
 def make_index(path, labels):
-    """Write an index of images that each have one box with each of some labels."""
+    """Write an index of images with one box per label."""
     names = ('fruit', 'apple', 'pear', 'car')
     classes = Classes(tuple(f'/m/{name}' for name in names), names)
     hierarchy = hierarchy_from_edges([('/m/fruit', '/m/apple'), ('/m/fruit', '/m/pear')], classes)
@@ -316,14 +316,14 @@ def test_image_lists_are_shared_in_a_file(tmp_path):
     assert lists_of(pickle.loads(pickle.dumps(shared))) == AS_ANNOTATED
     again = shared_class_images(AnnotationIndex.open(path))
     assert again.path.stat().st_mtime_ns == written and not again.images.flags.writeable
-    # one of another index, or half of one, is made anew
+    # A file of another index and a truncated file are rewritten.
     other = shared_class_images(make_index(path, LABELS[:3]))
     assert lists_of(other) == [[], [0], [1], [0]] and other.n_image == 3
     other.path.write_bytes(other.path.read_bytes()[:-9])
     assert lists_of(shared_class_images(AnnotationIndex.open(path))) == [[], [0], [1], [0]]
 
 
-def test_image_lists_where_nothing_can_be_written(tmp_path, monkeypatch):
+def test_image_lists_in_a_read_only_directory(tmp_path, monkeypatch):
     index = make_index(tmp_path / 'x.index', LABELS)
 
     def refuse(*args):

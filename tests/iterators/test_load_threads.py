@@ -12,11 +12,11 @@ from pfdet.iterators.sharded import ShardedIterator
 
 
 @pytest.fixture(autouse=True)
-def look_often(monkeypatch):
+def short_interval(monkeypatch):
     monkeypatch.setattr(load_threads, '_SECONDS', 0.05)
 
 
-def test_results_in_the_order_asked_for():
+def test_results_in_the_order_of_submission():
     threads = LoadThreads(lambda k: k * k, 3, 10)
     futures = [threads.submit(k) for k in range(50)]
     assert [threads.result(f, 'x') for f in futures] == [k * k for k in range(50)]
@@ -32,8 +32,8 @@ def test_results_in_the_order_asked_for():
         (KeyboardInterrupt(), RuntimeError),
     ],
 )
-def test_what_load_raises_is_raised(error, expected):
-    """And none of it ends the thread, nor the process without a word."""
+def test_errors_of_load_are_raised(error, expected):
+    """No error ends the thread, and none ends the process silently."""
 
     def load(k):
         if k == 1:
@@ -50,7 +50,7 @@ def test_what_load_raises_is_raised(error, expected):
     threads.stop()
 
 
-def test_a_thread_that_has_ended_is_an_error():
+def test_a_dead_thread_is_an_error():
     threads = LoadThreads(lambda k: k, 1, 60)
     (thread,) = threads._threads
     threads._queue.put(None)
@@ -61,19 +61,19 @@ def test_a_thread_that_has_ended_is_an_error():
     threads.stop()
 
 
-def test_an_image_that_does_not_come_is_an_error():
+def test_a_timeout_is_an_error():
     release = threading.Event()
     iterator = ShardedIterator(
         SequentialSampler(10, 0), lambda *args: release.wait(), 2, timeout=0.3
     )
     with pytest.raises(RuntimeError, match='image at position 0: not loaded within 0.3 seconds'):
         next(iterator)
-    # Neither this nor what came before has waited for the image: it is released only now.
+    # Neither call has waited for the image, which is released only now.
     iterator.finalize()
     release.set()
 
 
-def test_a_stuck_thread_does_not_keep_the_process():
+def test_a_stuck_thread_does_not_keep_the_process_alive():
     program = """
         import time
         from pfdet.iterators.load_threads import LoadThreads
@@ -89,11 +89,11 @@ def test_a_stuck_thread_does_not_keep_the_process():
     assert done.returncode == 1 and 'image: not loaded within 0.5 seconds' in done.stderr
 
 
-def test_stop_leaves_out_what_has_not_begun():
-    begun, release = [], threading.Event()
+def test_stop_drops_calls_that_have_not_started():
+    started, release = [], threading.Event()
 
     def load(k):
-        begun.append(k)
+        started.append(k)
         release.wait()
 
     threads = LoadThreads(load, 1, 10)
@@ -102,4 +102,4 @@ def test_stop_leaves_out_what_has_not_begun():
     threads.stop()
     release.set()
     threads._threads[0].join(60)
-    assert len(begun) <= 1 and not threads._threads[0].is_alive()
+    assert len(started) <= 1 and not threads._threads[0].is_alive()

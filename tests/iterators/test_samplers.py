@@ -4,7 +4,7 @@ import pytest
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups, replacements
 
 
-def test_every_image_once_an_epoch_in_new_order():
+def test_every_image_once_per_epoch_in_a_new_order():
     sampler = SequentialSampler(50, seed=3)
     epochs = [[sampler[p] for p in range(e * 50, (e + 1) * 50)] for e in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
@@ -12,7 +12,7 @@ def test_every_image_once_an_epoch_in_new_order():
     assert epochs[0] != list(range(50))
 
 
-def test_position_and_seed_decide():
+def test_image_depends_only_on_position_and_seed():
     a, b = SequentialSampler(50, 3), SequentialSampler(50, 3)
     backwards = [b[p] for p in reversed(range(120))]
     assert [a[p] for p in range(120)] == backwards[::-1]
@@ -29,11 +29,11 @@ def test_orders_are_uniform():
     assert np.bincount(first, minlength=4).min() > 60
 
 
-def test_groups_set_common_ratios_apart():
+def test_common_aspect_ratios_have_different_groups():
     sizes = np.array([[300, 300], [300, 400], [200, 300], [400, 300], [300, 200], [301, 300]])
     groups = aspect_groups(sizes)
     assert len(set(groups[:5].tolist())) == 5 and groups[5] == groups[0]
-    # by ratio
+    # In the order of the ratio.
     assert groups[4] < groups[3] < groups[0] < groups[1] < groups[2]
 
 
@@ -46,17 +46,17 @@ def test_runs_of_one_group():
     for epoch in epochs:
         assert sorted(epoch) == list(range(101))
         runs = [group[epoch[k : k + 8]] for k in range(0, 96, 8)]
-        # there are two borders between three groups
+        # There are two boundaries between three groups.
         assert sum(len(set(run)) > 1 for run in runs) <= 2
         assert all(np.ptp(run) <= 1 for run in runs)
-        # runs of the groups alternate: they are shuffled
+        # The runs of the groups are shuffled.
         firsts = [int(run[0]) for run in runs]
         assert set(firsts) == {0, 1, 2} and firsts != sorted(firsts)
         last.update(group[epoch[96:]].tolist())
     assert last == {0, 1, 2}
-    # who comes together is drawn, too
-    together = [{frozenset(epoch[k : k + 8]) for k in range(0, 96, 8)} for epoch in epochs[:2]]
-    assert not together[0] & together[1]
+    # The images of a run differ from epoch to epoch.
+    runs_of_epoch = [{frozenset(epoch[k : k + 8]) for k in range(0, 96, 8)} for epoch in epochs[:2]]
+    assert not runs_of_epoch[0] & runs_of_epoch[1]
 
 
 def padding(sizes, sampler, n_batch):
@@ -74,12 +74,12 @@ def test_grouping_saves_padding():
         n = 4096 // n_batch * n_batch
         sampler = SequentialSampler(n, 0, group[:n], chunk)
         assert padding(sizes[:n], sampler, n_batch) < 0.06
-    # fewer images than a run
+    # Fewer images than a run.
     assert padding(sizes[:240], SequentialSampler(240, 0, group[:240], 512), 8) < 0.1
 
 
 @pytest.mark.parametrize('n, chunk', [(240, 512), (2048, 512), (240, 24)])
-def test_no_group_comes_always_first(n, chunk):
+def test_no_group_is_always_first(n, chunk):
     group = np.arange(n) * 10 // n
     sampler = SequentialSampler(n, 0, group, chunk)
     epochs = group[[sampler[p] for p in range(60 * n)]].reshape(60, n)
@@ -90,7 +90,7 @@ def test_no_group_comes_always_first(n, chunk):
 
 
 def test_grouping_draws_the_same_images():
-    """With groups and without, in every epoch each image comes once."""
+    """With or without groups, each image is drawn once per epoch."""
     rng = np.random.default_rng(0)
     for n, chunk, n_group in (1, 8, 1), (7, 8, 2), (64, 8, 3), (200, 16, 30), (333, 512, 4):
         group = rng.integers(0, n_group, n)
@@ -100,11 +100,11 @@ def test_grouping_draws_the_same_images():
             assert sorted(drawn) == list(range(n))
 
 
-def test_replacements_follow():
+def test_replacements_are_the_following_images():
     sampler = SequentialSampler(10, 0)
     for position in 0, 7, 9, 13:
         found = list(replacements(sampler, position, 40))
-        # over the end of an epoch, but none twice
+        # They cross the end of an epoch, but none occurs twice.
         assert sorted([sampler[position], *found]) == list(range(10))
         assert found[0] == next(
             sampler[p] for p in range(position + 1, position + 3) if sampler[p] != sampler[position]
@@ -113,7 +113,7 @@ def test_replacements_follow():
     assert list(replacements([5] * 100, 3)) == []
 
 
-def test_replacements_are_mostly_of_the_group():
+def test_replacements_are_mostly_of_the_same_group():
     group = np.random.default_rng(0).integers(0, 5, 4000)
     sampler = SequentialSampler(4000, 5, group, 64)
     same = [group[next(replacements(sampler, p))] == group[sampler[p]] for p in range(3000)]

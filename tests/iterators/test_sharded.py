@@ -74,7 +74,7 @@ def test_resumes_on_another_number_of_ranks():
         iterator.finalize()
 
 
-def test_error_in_a_thread_is_raised_in_turn():
+def test_error_in_a_thread_is_raised_with_its_batch():
     def load(image, position, iteration):
         if position == 7:
             raise RuntimeError('image 7')
@@ -102,14 +102,14 @@ def test_loads_ahead_in_threads():
     iterator.finalize()
 
 
-def test_refuses():
+def test_invalid_arguments():
     with pytest.raises(ValueError, match='batch size'):
         make_iterator(batch_size=0)
     with pytest.raises(ValueError, match='rank'):
         make_iterator(2, 2)
 
 
-def test_many_ranks_without_gap():
+def test_positions_of_many_ranks_have_no_gap():
     positions = np.concatenate(
         [list(make_iterator(rank, 512, 2).positions(1024)) for rank in range(512)]
     )
@@ -120,7 +120,7 @@ BAD = {1, 2, 7}
 
 
 def load_good(image, position, iteration):
-    """Images of which three of ten cannot be read."""
+    """Load an image; three of ten cannot be read."""
     if image in BAD:
         raise InputError(f'{image}.jpg: empty file')
     return image, position, iteration
@@ -145,7 +145,7 @@ def test_replaced_images_are_the_same_on_any_number_of_ranks(n_rank):
         iterator.finalize()
         counts.append(corrupt.take())
     assert [images[p] for p in range(42)] == list(expected_sequence(42))
-    # what was loaded ahead is not counted
+    # Images loaded ahead are not counted.
     n_corrupt = sum(c.n_corrupt for c in counts)
     assert sum(c.n_image for c in counts) == 42 + n_corrupt
     sampler = SequentialSampler(10, 0)
@@ -166,7 +166,7 @@ def test_replaced_images_are_the_same_after_resuming():
         iterator.finalize()
 
 
-def test_without_a_count_the_first_corrupt_image_is_raised():
+def test_corrupt_images_are_errors_without_a_counter():
     iterator = make_iterator(load=load_good, batch_size=1)
     sampler = SequentialSampler(10, 0)
     for p in range(10):
@@ -178,7 +178,7 @@ def test_without_a_count_the_first_corrupt_image_is_raised():
     iterator.finalize()
 
 
-def test_nothing_but_corrupt_images():
+def test_only_corrupt_images():
     def load(image, position, iteration):
         raise InputError(f'{image}.jpg: empty file')
 

@@ -18,7 +18,7 @@ def test_related_is_the_boolean_product():
 
 def test_collate():
     ancestors = np.zeros((4, 4), bool)
-    ancestors[1, 0] = ancestors[2, 0] = True  # 1 and 2 are kinds of 0
+    ancestors[1, 0] = ancestors[2, 0] = True
     one = np.eye(4, dtype=bool)
     truth = collate(
         [np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), np.zeros((0, 4))],
@@ -34,13 +34,14 @@ def test_collate():
     np.testing.assert_array_equal(truth.label[0], [[0, 1, 0, 0], [0, 0, 1, 1]])
     np.testing.assert_array_equal(truth.expanded[0], [[1, 1, 0, 0], [1, 0, 1, 1]])
     assert not truth.label[1].any() and not truth.expanded[1].any()
-    # Found: also the ancestors. Not there: nor the descendants.
+    # A class verified as present verifies its ancestors, one verified as absent its descendants.
     np.testing.assert_array_equal(truth.verified, [[1, 1, 0, 1], [1, 1, 1, 1]])
 
 
-def test_boxes_of_one_object_get_each_others_labels():
+def test_join_labels():
     one = np.eye(6, dtype=bool)
-    # 0 to 2 are a chain of which the ends are too far apart; 3 is elsewhere, 4 a group in 0's place
+    # Boxes 0 to 2 are a chain whose ends overlap too little, 3 is a separate object, and 4 is a
+    # group-of box at the position of 0.
     bbox = np.array(
         [[0, 0, 100, 100], [0, 4, 100, 104], [0, 8, 100, 108], [0, 50, 100, 150], [0, 0, 100, 100]],
         np.float32,
@@ -74,7 +75,7 @@ def test_boxes_of_one_object_get_each_others_labels():
 
 def test_only_objects_of_some_classes():
     ancestors = np.zeros((4, 4), bool)
-    ancestors[1, 0] = True  # 1 is a kind of 0
+    ancestors[1, 0] = True
     one = np.eye(4, dtype=bool)
     truth = collate(
         [np.arange(12).reshape(3, 4) + 1],
@@ -84,10 +85,10 @@ def test_only_objects_of_some_classes():
         [one[3]],
         Hierarchy(ancestors),
     )
-    some = only_objects_of(truth, np.array([3, 0]))
-    assert some.valid.tolist() == [[True, False, True]]
-    assert some.group_of.tolist() == [[False, False, True]]
-    np.testing.assert_array_equal(some.bbox[0, [0, 2]], truth.bbox[0, [0, 2]])
-    np.testing.assert_array_equal(some.expanded[0], [[1, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
-    np.testing.assert_array_equal(some.label[0], [[0, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
-    np.testing.assert_array_equal(some.verified, truth.verified)
+    subset = only_objects_of(truth, np.array([3, 0]))
+    assert subset.valid.tolist() == [[True, False, True]]
+    assert subset.group_of.tolist() == [[False, False, True]]
+    np.testing.assert_array_equal(subset.bbox[0, [0, 2]], truth.bbox[0, [0, 2]])
+    np.testing.assert_array_equal(subset.expanded[0], [[1, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(subset.label[0], [[0, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(subset.verified, truth.verified)

@@ -1,4 +1,4 @@
-"""The label rules against a literal reading of PFDet's section 2, one region at a time."""
+"""The label rules against a literal implementation of PFDet's section 2, region by region."""
 
 import functools
 import importlib.resources
@@ -22,7 +22,8 @@ ID = {name: i for i, name in enumerate(CLASSES.names)}
 
 
 def make_batch(images):
-    """Images as lists of (box, class names, flags), and verified class names found and not."""
+    """Make a batch from images: a list of (box, class names, flags), and names of the classes
+    verified as present and as absent."""
     C = len(CLASSES)
     columns = []
     for objects, positive, negative in images:
@@ -58,7 +59,7 @@ def named(t, value):
 
 @functools.cache
 def ancestors(name):
-    """All the names above one, read from the JSON anew."""
+    """Names of all ancestors of a class, read from the JSON file independently."""
     data = importlib.resources.files('pfdet.openimages') / 'data'
     tree = json.loads((data / 'bbox_labels_500_hierarchy.json').read_text())
     mid = CLASSES.mids[ID[name]]
@@ -128,9 +129,9 @@ def test_parts_are_ignored_in_their_subject_unless_verified():
 
 
 def literal(region, objects, positive, negative, pairs, also_verified=False):
-    """PFDet's section 2 read literally: one region, sets of names.
+    """Literal implementation of PFDet's section 2 for one region, with sets of names.
 
-    benchmarks/losses.py times this.
+    benchmarks/losses.py times this function.
     """
     bbox, matched, foreground = region
     t = {n: 0 for n in CLASSES.names}
@@ -173,7 +174,7 @@ def literal(region, objects, positive, negative, pairs, also_verified=False):
 
 
 def random_image(rng, pool, n_region):
-    """Objects, verified classes and regions; half of the names are from ``pool``."""
+    """Draw objects, verified classes and regions; half of the names are from ``pool``."""
 
     def pick(n):
         return [str(rng.choice(pool if rng.random() < 0.5 else CLASSES.names)) for _ in range(n)]
@@ -195,8 +196,8 @@ def random_image(rng, pool, n_region):
 
 
 @pytest.mark.parametrize('also_verified', [False, True])
-def test_all_rules_equal_a_literal_reading(also_verified):
-    """1,000 random images in batches of 8, of the real classes, hierarchy and pairs."""
+def test_all_rules_equal_the_literal_implementation(also_verified):
+    """1,000 random images in batches of 8, with the real classes, hierarchy and pairs."""
     rng = np.random.default_rng(int(also_verified))
     names = [(CLASSES.names[s], CLASSES.names[p]) for s, p in zip(*PAIRS, strict=True)]
     pool = sorted({n for pair in names for n in pair}) + [
@@ -243,13 +244,13 @@ def test_all_rules_equal_a_literal_reading(also_verified):
     assert min(seen.values()) > 3000
 
 
-def test_regions_that_fill_up_teach_nothing():
+def test_padding_regions_are_ignored():
     truth = make_batch([([([0, 0, 10, 10], ['Apple'], 0)], [], [])])
     region = one_region([0, 0, 10, 10], 0, False)._replace(used=np.array([[False]]))
     assert (rules.positives(region, truth) == -1).all()
 
 
-def test_rules_leave_their_argument_alone():
+def test_rules_do_not_modify_their_argument():
     objects = [([0, 0, 9, 9], ['Fruit', 'Toy'], 0), ([0, 0, 9, 9], ['Woman'], GROUP_OF)]
     truth = make_batch([(objects, [], [])])
     region = one_region([0, 0, 9, 9], 0, True)
@@ -295,7 +296,7 @@ def test_one_label_is_kept(others):
     expected = t.copy()
     expected[0, 0, [ID[n] for n in labels - {'Apple'}]] = others
     np.testing.assert_array_equal(after, expected)
-    # The lowest class id among equals
+    # Ties go to the lowest class id.
     after = rules.keep_one_label(t, region, truth, np.zeros(len(CLASSES)), others)
     assert named(after, 1) == {min(labels, key=ID.get)}
     priority = np.zeros(len(CLASSES))
@@ -310,6 +311,6 @@ def test_one_label_is_kept(others):
     )
 
 
-def test_one_label_refuses():
+def test_one_label_with_an_invalid_value():
     with pytest.raises(ValueError, match='others'):
         rules.keep_one_label(None, None, None, HIERARCHY.depth, 1)

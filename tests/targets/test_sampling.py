@@ -31,7 +31,7 @@ def plain_iou(a, b):
     return inter / (sum(area) - inter)
 
 
-def test_overlaps_are_plain_ones():
+def test_overlaps_equal_the_definition():
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 6), random_boxes(rng, 5)
     iou, inside = pairwise_iou(a, b), pairwise_ioa(a, b)
@@ -50,7 +50,7 @@ def test_priorities_depend_on_seed_and_position_only():
     assert (a[0] != a[1]).any() and (a[0] != priorities(2, [5], 20)[0]).any()
 
 
-def test_sample_anchors_by_the_rules():
+def test_sample_anchors():
     rng = np.random.default_rng(0)
     anchors = random_boxes(rng, 600)
     bboxes = [random_boxes(rng, 4, 60), random_boxes(rng, 2, 60), np.zeros((0, 4), np.float32)]
@@ -59,9 +59,9 @@ def test_sample_anchors_by_the_rules():
     sizes = np.array([[90, 100], [100, 80], [100, 100]], np.float32)
     sampled = sample_anchors(anchors, truth, sizes, priorities(0, [0, 1, 2], 600), 40, 0.25)
     for n in range(3):
-        mine = sampled.image == n
-        assert mine.sum() == 40 and sampled.positive[mine].sum() <= 10
-        np.testing.assert_allclose(sampled.weight[mine], 1 / 40)
+        of_image = sampled.image == n
+        assert of_image.sum() == 40 and sampled.positive[of_image].sum() <= 10
+        np.testing.assert_allclose(sampled.weight[of_image], 1 / 40)
     assert not sampled.positive[sampled.image == 2].any()
     best = {
         n: [
@@ -102,11 +102,11 @@ def test_sample_anchors_by_the_rules():
 
 
 def make_proposals(bbox, valid):
-    place = np.broadcast_to(np.arange(bbox.shape[1]) * 3, bbox.shape[:2])
-    return Proposals(bbox, valid, place)
+    anchor = np.broadcast_to(np.arange(bbox.shape[1]) * 3, bbox.shape[:2])
+    return Proposals(bbox, valid, anchor)
 
 
-def test_sample_rois_by_the_rules():
+def test_sample_rois():
     rng = np.random.default_rng(0)
     bboxes = [random_boxes(rng, 3), random_boxes(rng, 1), np.zeros((0, 4), np.float32)]
     truth = make_truth(bboxes)
@@ -118,7 +118,7 @@ def test_sample_rois_by_the_rules():
     sample = sample_rois(make_proposals(bbox, valid), truth, key, 32, 0.25)
     assert sample.bbox.shape == (3, 32, 4)
     assert sample.foreground[0].sum() == 8
-    # the object itself is a candidate; ten proposals and one object fill 11 of 32 places
+    # The ground truth box is a candidate: ten proposals and one object make 11 of 32 regions.
     assert sample.used.sum(axis=1).tolist() == [32, 11, 32]
     candidates = {tuple(b) for b in np.concatenate([bbox[1, :10], bboxes[1]]).tolist()}
     assert {tuple(b) for b in sample.bbox[1].tolist()} == candidates
@@ -134,7 +134,7 @@ def test_sample_rois_by_the_rules():
                 assert max(ious, default=0) < 0.5
 
 
-def test_one_proposal_more_changes_one_place():
+def test_one_more_proposal_changes_one_region():
     rng = np.random.default_rng(0)
     truth = make_truth([random_boxes(rng, 1)])
     bbox = random_boxes(rng, 40)[None]
