@@ -1,11 +1,11 @@
-"""Averaging a network's gradients on CPUs: the communicator packed against ChainerMN's naive.
+"""All-reduce of a network's gradients on CPUs: the packed communicator against ChainerMN's naive.
 
     mpiexec -n 2 python benchmarks/allreduce.py [--repeat 5]
 
-With the gradients of the mini network (8 MB, most of its arrays small) and of PFDet's full-size one
-(260 MB): milliseconds of an all-reduce in the quickest of some rounds, in which all take turns.
-The exit status is 1 if packed takes more than 1.1 times as long as naive. float16 has no goal: it
-sends half as much and converts, which pays on slow networks only.
+Times the gradients of the mini network (8 MB, mostly small arrays) and of PFDet's full-size network
+(260 MB). The communicators take turns; the fastest round of each counts, in milliseconds. The exit
+status is 1 if packed takes more than 1.1 times as long as naive. float16 has no goal: it sends half
+the bytes but converts them, which pays off on slow networks only.
 """
 
 import argparse

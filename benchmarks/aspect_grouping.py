@@ -2,15 +2,15 @@
 
     python benchmarks/aspect_grouping.py [--images 100000]
 
-The images of an iteration, of all ranks, are padded to the largest height and width among them and
-on to the network's stride, since batch normalization over all ranks takes in the padding. The
-table shows the share of pixels that are padding over an epoch, with the recipes' sampler: images
-drawn without regard to their shape, in runs of like aspect ratio, and, as the least there can be,
-every image padded by itself to the stride.
+The images of an iteration, over all ranks, are padded to their largest height and width, rounded up
+to the network's stride, because the padding is part of the statistics of batch normalization over
+all ranks. The table shows the share of padding in all pixels of an epoch with the recipes' sampler:
+for images in random order, in runs of similar aspect ratio, and, as a lower bound, for each image
+padded to the stride alone.
 
-The sizes are made, not counted in Open Images: its images are mostly 1024 pixels wide or high, and
-the mix below is a guess of how their ratios are spread. MiniOpenImages' sizes are its own.
-It ends with status 1 where grouping does not halve the padding at full scale.
+The sizes are synthetic, not those of Open Images: its images are mostly 1024 pixels wide or high,
+and the mix below is a guess of their aspect ratios. MiniOpenImages has sizes of its own. The exit
+status is 1 if grouping does not halve the padding at full size.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pfdet.openimages.mini.world import deal
 from pfdet.openimages.resizing import resized_size
 from pfdet.recipes.recipe import Recipe, at_size
 
-# Width, height and share. The rest has any ratio from 1:2 to 2:1, as crops have.
+# Width, height and share. The rest has random ratios from 1:2 to 2:1, like cropped images.
 MIX = (
     (1024, 768, 0.42),
     (768, 1024, 0.13),
@@ -51,8 +51,8 @@ def main() -> int:
     args = parser.parse_args()
 
     full = Recipe()
-    sizes = made_sizes(args.images)
-    print(f'made sizes, {args.images:,} images; runs of {full.aspect_chunk}')
+    sizes = synthetic_sizes(args.images)
+    print(f'synthetic sizes, {args.images:,} images; runs of {full.aspect_chunk}')
     print_head()
     missed = 0
     for about, edges, stride in (
@@ -65,7 +65,7 @@ def main() -> int:
                 about, sizes, ranks, batch_size, edges, full.max_size, stride, full.aspect_chunk
             )
             missed += after > before / 2
-    print('the same in runs of another length')
+    print('runs of other lengths')
     print_head()
     for chunk in 8, 64, 512, 4096:
         for ranks in 8, 512:
@@ -80,7 +80,7 @@ def main() -> int:
     for ranks, batch_size in (1, 4), (2, 4), (8, 1):
         for stride in 32, 64:
             print_row(
-                'mini scale',
+                'mini size',
                 sizes,
                 ranks,
                 batch_size,
@@ -89,11 +89,11 @@ def main() -> int:
                 stride,
                 mini.aspect_chunk,
             )
-    print('padding at full scale at least halved: ' + ('MISSED' if missed else 'met'))
+    print('padding at full size at least halved: ' + ('MISSED' if missed else 'met'))
     return int(missed > 0)
 
 
-def made_sizes(n: int) -> np.ndarray:
+def synthetic_sizes(n: int) -> np.ndarray:
     """Heights and widths of the mix, :math:`(n, 2)`."""
     rng = np.random.default_rng(0)
     share = np.array([s for _, _, s in MIX])
@@ -105,7 +105,7 @@ def made_sizes(n: int) -> np.ndarray:
 
 
 def print_head() -> None:
-    print('                          ranks  batch  stride   drawn freely  in runs  alone')
+    print('                          ranks  batch  stride   random order  in runs  alone')
 
 
 def print_row(
@@ -118,7 +118,7 @@ def print_row(
     stride: int,
     chunk: int,
 ) -> Sequence[float]:
-    """Print, and return, the padded shares."""
+    """Print and return the shares of padding."""
     group = aspect_groups(sizes)
     n_batch = ranks * batch_size
     free = SequentialSampler(len(sizes), 0)
@@ -142,7 +142,7 @@ def padded_share(
     max_size: int,
     stride: int,
 ) -> float:
-    """Padding over all pixels, in an epoch of global batches of ``n_batch`` images."""
+    """Share of padding in all pixels of an epoch of global batches of ``n_batch`` images."""
     rng = np.random.default_rng(1)
     drawn = sizes[[sampler[p] for p in range(len(sampler))]]
     filled = total = 0

@@ -1,10 +1,10 @@
-"""Ensembling files: memory that does not grow with the images, and time against ensemble-boxes.
+"""Ensembling of files: memory independent of the number of images, time against ensemble-boxes.
 
     python benchmarks/ensemble.py
 
-Draws the outputs of models before suppression (PFDet suppresses once, over all models), runs
-evaluate/ensemble.py on a quarter of the images and on all of them, each in a process of its own,
-and the package ensemble-boxes on some of the images, which it takes one at a time and in memory.
+Generates the models' outputs before suppression (PFDet suppresses once, over all models). Runs
+evaluate/ensemble.py on a quarter of the images and on all of them, each in a separate process, and
+the package ensemble-boxes on some images, one at a time and in memory.
 """
 
 import argparse
@@ -29,7 +29,7 @@ IMAGES_AT_ONCE = 500
 
 
 def draw(directory: Path, n_model: int, n_image: int, n_box: int, per_object: int) -> list[Path]:
-    """The files of the models: boxes about the same objects, ``per_object`` of each a model."""
+    """Write the models' files: ``per_object`` boxes per model around each of the same objects."""
     paths = [directory / f'{m}.parquet' for m in range(n_model)]
     n_object = n_box // per_object
     for m, path in enumerate(tqdm(paths, 'drawing', disable=None)):
@@ -62,7 +62,7 @@ def draw(directory: Path, n_model: int, n_image: int, n_box: int, per_object: in
 
 
 def first_images(paths: list[Path], directory: Path, n_image: int) -> list[Path]:
-    """Files of the first images alone."""
+    """Write files of the first images only."""
     last = f'{n_image:016x}'
     out = []
     for path in paths:
@@ -82,8 +82,8 @@ def first_images(paths: list[Path], directory: Path, n_image: int) -> list[Path]
     return out
 
 
-def measured(paths: list[Path], directory: Path) -> dict:
-    """Seconds and peak memory of the command."""
+def measure(paths: list[Path], directory: Path) -> dict:
+    """Time and peak memory of the command."""
     scores = []
     for m in range(len(paths)):
         scores.append(directory / f'{m}.json')
@@ -111,11 +111,11 @@ def measured(paths: list[Path], directory: Path) -> dict:
     return {'seconds': time.perf_counter() - start, 'GB': usage.ru_maxrss * unit / 1e9}
 
 
-def theirs(paths: list[Path], n_image: int) -> float:
-    """Seconds an image of ensemble-boxes, on what is in memory already."""
+def time_ensemble_boxes(paths: list[Path], n_image: int) -> float:
+    """Seconds per image of ensemble-boxes on detections in memory."""
     found = [read_detections(path, CLASSES) for path in paths]
-    spent = []
-    # The first one is compiled for, and does not count.
+    seconds = []
+    # The first call compiles and does not count.
     for i in [0, *range(n_image)]:
         rows = [slice(*np.searchsorted(each.image, [i, i + 1])) for each in found]
         arguments = [
@@ -124,38 +124,38 @@ def theirs(paths: list[Path], n_image: int) -> float:
         ]
         start = time.perf_counter()
         ensemble_boxes.non_maximum_weighted(*arguments, iou_thr=0.5)
-        spent.append(time.perf_counter() - start)
-    return sum(spent[1:]) / n_image
+        seconds.append(time.perf_counter() - start)
+    return sum(seconds[1:]) / n_image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--models', type=int, default=20)
     parser.add_argument('--images', type=int, default=1000)
-    parser.add_argument('--boxes', type=int, default=300, help='of a model in an image')
-    parser.add_argument('--per-object', type=int, default=5, help='boxes of a model on an object')
+    parser.add_argument('--boxes', type=int, default=300, help='per model and image')
+    parser.add_argument('--per-object', type=int, default=5, help='boxes per model and object')
     parser.add_argument('--peer-images', type=int, default=10)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         paths = draw(directory, args.models, args.images, args.boxes, args.per_object)
         few = first_images(paths, directory, max(args.images // 4, args.peer_images))
-        quarter = measured(few, directory)
-        whole = measured(paths, directory)
-        peer = theirs(few, args.peer_images)
+        quarter = measure(few, directory)
+        whole = measure(paths, directory)
+        peer = time_ensemble_boxes(few, args.peer_images)
     n = args.images
     rate = (whole['seconds'] - quarter['seconds']) / (n - n // 4)
     print(
-        f'{args.models} models x {n} images x {args.boxes} boxes, {args.per_object} of a model '
-        f'on an object'
+        f'{args.models} models x {n} images x {args.boxes} boxes, {args.per_object} per model '
+        f'and object'
     )
     for text, of in ((f'{n // 4} images', quarter), (f'{n} images', whole)):
         print(f'  {text:>12}: {of["seconds"]:6.1f} s, peak {of["GB"]:.2f} GB')
     print(
-        f'  an image more: {1e3 * rate:.1f} ms, of ensemble-boxes {1e3 * peer:.1f} ms, '
+        f'  per further image: {1e3 * rate:.1f} ms, ensemble-boxes {1e3 * peer:.1f} ms, '
         f'{peer / rate:.0f} times as long'
     )
-    print(f'  41,620 images: {41_620 * rate / 60:.0f} minutes at this rate, one core')
+    print(f'  41,620 images: {41_620 * rate / 60:.0f} minutes at this rate on one core')
 
 
 if __name__ == '__main__':

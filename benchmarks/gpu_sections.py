@@ -1,8 +1,8 @@
 """Where the time of a training step goes: backbone, RPN, targets, head, all-reduce, update.
 
-Events are recorded where one section ends and the next begins, so that nothing waits while the step
-runs; a section's time is what passes on the device between its events, the device's idling for the
-host among it. Backward, each function belongs to the section it ran forward in.
+Events are recorded at every change of section, so that nothing waits while the step runs. The time
+of a section is the time on the device between its events, including idle time in which the device
+waits for the host. In the backward pass, each function belongs to the section of its forward pass.
 """
 
 import collections
@@ -19,18 +19,18 @@ SECTIONS = ('data', 'backbone', 'RPN', 'targets', 'head', 'all-reduce', 'update'
 
 
 class HostClock:
-    """Stamps of the host's clock, for arrays on the CPU."""
+    """Time stamps of the host's clock, for arrays on the CPU."""
 
     def stamp(self) -> float:
-        """Now."""
+        """The current time."""
         return time.perf_counter()
 
     def seconds(self, start: float, end: float) -> float:
-        """Between two stamps."""
+        """Time between two stamps."""
         return end - start
 
     def wait(self) -> None:
-        """There is nothing to wait for."""
+        """Do nothing: the host is synchronous."""
 
 
 class DeviceClock:
@@ -42,25 +42,25 @@ class DeviceClock:
         self._cuda = cuda.cupy.cuda
 
     def stamp(self):
-        """An event, recorded now."""
+        """Record an event."""
         event = self._cuda.Event()
         event.record()
         return event
 
     def seconds(self, start, end) -> float:
-        """Between two events that have passed."""
+        """Time between two completed events."""
         return self._cuda.get_elapsed_time(start, end) / 1000
 
     def wait(self) -> None:
-        """Until all that was asked for is done."""
+        """Wait until all queued work is done."""
         self._cuda.Stream.null.synchronize()
 
 
 class Sections(chainer.FunctionHook):
-    """Stamps at every change of section.
+    """Take a time stamp at every change of section.
 
     Args:
-        clock (HostClock or DeviceClock): Gives the stamps.
+        clock (HostClock or DeviceClock): Takes the time stamps.
     """
 
     name = 'Sections'
@@ -71,14 +71,14 @@ class Sections(chainer.FunctionHook):
         self._stamps = []
 
     def switch(self, section: str) -> None:
-        """What follows belongs to this section."""
+        """Begin a section."""
         if section != self.now or not self._stamps:
             self.now = section
             self._stamps.append((section, self.clock.stamp()))
 
     @contextlib.contextmanager
     def inside(self, section: str) -> Iterator[None]:
-        """The block belongs to this section; what comes after, to the one before."""
+        """Run the block in a section, then return to the previous one."""
         before = self.now
         self.switch(section)
         try:
@@ -87,7 +87,7 @@ class Sections(chainer.FunctionHook):
             self.switch(before)
 
     def within(self, section: str, function: Callable) -> Callable:
-        """The function, in this section."""
+        """Wrap a function so that it runs in a section."""
 
         def timed(*args, **kwargs):
             with self.inside(section):
@@ -96,7 +96,7 @@ class Sections(chainer.FunctionHook):
         return timed
 
     def seconds(self) -> dict[str, float]:
-        """Time of each section up to now; starts again from nothing."""
+        """Time of each section since the last call."""
         stamps = [*self._stamps, ('', self.clock.stamp())]
         self.clock.wait()
         total = collections.Counter(dict.fromkeys(SECTIONS, 0.0))
@@ -106,22 +106,22 @@ class Sections(chainer.FunctionHook):
         return dict(total)
 
     def forward_postprocess(self, function, in_data) -> None:
-        """Note where a function ran."""
+        """Store the section of a function's forward pass."""
         function.section = self.now
 
     def backward_preprocess(self, function, in_data, out_grad) -> None:
-        """Go back to there."""
+        """Switch to the section of the function's forward pass."""
         self.switch(getattr(function, 'section', 'other'))
 
 
 @contextlib.contextmanager
 def divided(chain, sections: Sections, comm=None) -> Iterator[None]:
-    """Within the block, the parts of a training chain's step switch sections.
+    """Within the block, the parts of a training step switch sections.
 
     Args:
-        chain (TrainChain): What is trained.
-        sections (Sections): Takes the times.
-        comm (ChainerMN communicator): Whose mean of the gradients is the all-reduce.
+        chain (TrainChain): The chain to train.
+        sections (Sections): Collects the times.
+        comm (ChainerMN communicator): Its ``multi_node_mean_grad`` is the all-reduce section.
     """
     detector = chain.detector
     parts = [
@@ -149,7 +149,7 @@ def divided(chain, sections: Sections, comm=None) -> Iterator[None]:
 
 
 def _restore(owner, name: str) -> Callable[[], None]:
-    """What undoes the setting of an attribute, whether it was the object's own or its class's."""
+    """Return a function that restores an attribute of the object or of its class."""
     if name in vars(owner):
         value = vars(owner)[name]
         return lambda: setattr(owner, name, value)

@@ -1,12 +1,12 @@
-"""Training steps and inference on a GPU: speed, memory, what takes the time, and torchvision.
+"""Training steps and inference on a GPU: speed, memory, time by section, against torchvision.
 
     python benchmarks/gpu_step.py [--recipes table1-baseline table1-senet154] [--batches 1 2 4 8]
 
-Random weights, made images of MiniOpenImages enlarged to 800 x 1333. For every recipe and batch
-size it prints images/s and peak memory in training and in inference, and the share of a training
-step by section, from CUDA events. Where PyTorch and torchvision are installed, it first measures
-Faster R-CNN ResNet-50 FPN at the same size and batch, and gives the ratio of ours to it. That
-backbone is smaller than the papers': `--set backbone=resnet50` compares like with like.
+Uses random weights and MiniOpenImages' images enlarged to 800 x 1333. For every recipe and batch
+size, prints images/s and peak memory in training and inference, and the share of each section in a
+training step, from CUDA events. If PyTorch and torchvision are installed, Faster R-CNN ResNet-50
+FPN is measured first, at the same size and batch size, and the speed relative to it is printed.
+That backbone is smaller than the papers': `--set backbone=resnet50` compares equal backbones.
 """
 
 import argparse
@@ -41,11 +41,11 @@ def main() -> int:
     parser.add_argument('--recipes', nargs='+', default=['table1-baseline', 'table1-senet154'])
     parser.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE')
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 2, 4, 8])
-    parser.add_argument('--steps', type=int, default=20, help='timed, after 3 that are not')
-    parser.add_argument('--index', type=Path, help='images to use instead of made ones')
+    parser.add_argument('--steps', type=int, default=20, help='timed steps, after 3 warm-up steps')
+    parser.add_argument('--index', type=Path, help='images to use instead of synthetic ones')
     args = parser.parse_args()
     if not cuda.available:
-        raise InputError('there is no GPU to measure: python -m pfdet.compat says what is missing')
+        raise InputError('there is no GPU to measure: python -m pfdet.compat lists what is missing')
     cuda.get_device_from_id(0).use()
     name = cuda.cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
     print(
@@ -53,7 +53,7 @@ def main() -> int:
         f'{"cuDNN" if cuda.cudnn_enabled else "im2col and cuBLAS"}, {SIZE[0]} x {SIZE[1]}'
     )
     with tempfile.TemporaryDirectory() as folder:
-        index = AnnotationIndex.open(args.index or made_index(Path(folder)))
+        index = AnnotationIndex.open(args.index or synthetic_index(Path(folder)))
         theirs = {}
         for n in args.batches:
             theirs[n] = or_out_of_memory(lambda n=n: torchvision_speed(n, args.steps))
@@ -78,16 +78,16 @@ def our_speed(
     size: tuple[int, int] = SIZE,
     device: int = 0,
 ) -> dict:
-    """A recipe's speed.
+    """Measure a recipe.
 
     Args:
         recipe (str): Its name.
         changes (sequence of str): As ``--set``.
-        index (AnnotationIndex): Where images come from.
-        n (int): Images a batch.
-        steps (int): How many are timed.
+        index (AnnotationIndex): The images.
+        n (int): Batch size.
+        steps (int): Number of timed steps.
         clock: See :class:`gpu_sections.Sections`; by default CUDA events.
-        size (pair of int): Of the shorter edge, and the longer one's limit.
+        size (pair of int): Length of the shorter edge, and limit of the longer edge.
         device (int): The GPU, or -1 for the CPU.
 
     Returns:
@@ -118,7 +118,7 @@ def our_speed(
             batch = convert(
                 [load(p % len(index), p, 0) for p in (next(position) for _ in range(n))]
             )
-        # Loss, backward and the gradients' mean have sections of their own.
+        # The loss, the backward pass and the all-reduce have their own sections.
         with sections.inside('update'):
             optimizer.update(sections.within('other', chain), batch)
 
@@ -145,7 +145,7 @@ def our_speed(
 
 
 def timed(function: Callable, times: int, clock) -> float:
-    """Seconds of so many calls, after one that is not counted."""
+    """Seconds of ``times`` calls, after one warm-up call."""
     function()
     clock.wait()
     start = clock.stamp()
@@ -157,18 +157,18 @@ def timed(function: Callable, times: int, clock) -> float:
 
 
 def free_memory(device: int) -> None:
-    """Begin to measure memory: the pool keeps whatever it has once had."""
+    """Empty the memory pool, to measure its peak from here on."""
     if device >= 0:
         cuda.cupy.get_default_memory_pool().free_all_blocks()
 
 
 def used_memory(device: int) -> int:
-    """The most bytes that the pool has held since."""
+    """Peak bytes of the memory pool since :func:`free_memory`."""
     return cuda.cupy.get_default_memory_pool().total_bytes() if device >= 0 else 0
 
 
 def torchvision_speed(n: int, steps: int) -> dict | None:
-    """Faster R-CNN ResNet-50 FPN of torchvision; :obj:`None` where it is not installed."""
+    """Measure torchvision's Faster R-CNN ResNet-50 FPN; :obj:`None` if it is not installed."""
     try:
         import torch
         import torchvision
@@ -213,7 +213,7 @@ def torchvision_speed(n: int, steps: int) -> dict | None:
 
 
 def release_torch() -> None:
-    """Give back what PyTorch keeps for its next arrays."""
+    """Release PyTorch's cached memory."""
     if 'torch' in sys.modules:
         import torch
 
@@ -221,7 +221,7 @@ def release_torch() -> None:
 
 
 def or_out_of_memory(measure: Callable[[], dict | None]) -> dict | None:
-    """What was measured; empty if it did not fit."""
+    """Call a measurement; return an empty result if the GPU runs out of memory."""
     try:
         return measure()
     except (RuntimeError, MemoryError) as e:
@@ -232,7 +232,7 @@ def or_out_of_memory(measure: Callable[[], dict | None]) -> dict | None:
 
 
 def report(name: str, n: int, found: dict | None, theirs: dict | None = None) -> None:
-    """A line for training and one for inference."""
+    """Print one line for training and one for inference."""
     if not found:
         print(f'{name}, batch {n}: {"not installed" if found is None else "out of memory"}')
         return
@@ -254,8 +254,8 @@ def report(name: str, n: int, found: dict | None, theirs: dict | None = None) ->
     sys.stdout.flush()
 
 
-def made_index(folder: Path) -> Path:
-    """An index of 32 made images."""
+def synthetic_index(folder: Path) -> Path:
+    """An index of 32 images of MiniOpenImages."""
     import contextlib
     import io
 

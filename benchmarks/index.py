@@ -2,25 +2,24 @@
 
     python benchmarks/index.py [--scale 0.01] [--keep DIR]
 
-Draws annotation tables as large as the 2018 challenge's training split in a temporary folder
-(see made_tables.py; 1.2 GB, and 0.5 GB for the index), then measures, every figure in processes
-of its own:
+Writes synthetic annotation tables as large as the 2018 challenge's training split to a temporary
+folder (see synthetic_tables.py; 1.2 GB, and 0.5 GB for the index). Then measures, each in a
+separate process:
 
-- the command build_index, with its peak memory. The tables have no image files, so it runs with
-  --keep-missing; the pass over the image files that it leaves out is timed on 20,000 small JPEG
-  files, which the page cache holds, and added as many times as there are images;
-- opening the index, the private memory of a process that did, and its rate of random images;
-- at a tenth of the size, beside the index, what is usually done instead: the csv module, row by
-  row, into lists per image. To reopen, it reads the tables again. Both are timed after their
-  imports, and must agree on images drawn at random. The goals are for csv.DictReader, which takes
-  columns by name as the index does; csv.reader with the columns' places written into the program,
-  which breaks when a release moves a column, is shown beside it;
+- the time and peak memory of the command build_index. The tables have no image files, so it runs
+  with --keep-missing. Reading the image sizes is timed on 20,000 small JPEG files in the page cache
+  and scaled to the number of images;
+- opening the index, the private memory of a process that has it open, and random images per second;
+- at a tenth of the size, the usual alternative: the csv module, row by row, into lists per image.
+  To reopen, it reads the tables again. Both are timed after their imports, and must agree on random
+  images. The goals are for csv.DictReader, which finds columns by name, as the index does.
+  csv.reader with hard-coded columns, which breaks when a release moves a column, is shown as well;
 - the proportional memory (PSS) of eight processes that have the index open and have each read
-  10,000 random images: the goal is 1.2 times the index and as many idle interpreters that import
-  nothing at all. In brackets, for comparison, interpreters that import NumPy, and what reads an
-  index.
+  10,000 random images. The goal is 1.2 times the index plus as many idle interpreters without
+  imports. Interpreters that import NumPy, and the modules that read an index, are shown in
+  brackets.
 
-Prints a table of goals and figures; the exit status is 1 if a goal is missed.
+Prints goals and measurements; the exit status is 1 if a goal is missed.
 """
 
 import argparse
@@ -41,19 +40,19 @@ N_BOX = 12_195_144
 N_LABEL = 6_000_000
 FLAGS = ('IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
 
-# The tasks run in processes of their own and import there what they need, so that this one stays
-# small: a process's peak memory cannot fall below that of the one that started it.
+# Each task runs in a separate process and imports what it needs there, so that this process stays
+# small: the peak memory of a process is at least that of its parent.
 
 
 def draw(root: str, scale: float) -> None:
     """Write the tables."""
-    from made_tables import write_tables
+    from synthetic_tables import write_tables
 
     write_tables(Path(root), int(N_IMAGE * scale), int(N_BOX * scale), int(N_LABEL * scale))
 
 
 def build(root: str) -> dict[str, float]:
-    """Build an index after the imports."""
+    """Time building an index, without imports."""
     from pfdet.openimages.build_index import build_index
 
     flags = build_flags(Path(root))
@@ -63,7 +62,7 @@ def build(root: str) -> dict[str, float]:
 
 
 def pass_over_files(root: str, n_file: int) -> dict[str, float]:
-    """Read the sizes of small JPEG files as build_index does."""
+    """Time reading the sizes of small JPEG files as build_index does."""
     import cv2
     import numpy as np
 
@@ -82,7 +81,7 @@ def pass_over_files(root: str, n_file: int) -> dict[str, float]:
 
 
 def open_and_read(path: str, n: int) -> dict[str, float]:
-    """Open an index and read random images."""
+    """Time opening an index and reading random images."""
     import numpy as np
 
     from pfdet.openimages.index import AnnotationIndex
@@ -100,19 +99,19 @@ def open_and_read(path: str, n: int) -> dict[str, float]:
 
 
 def read_rows(root: str, by_name: bool) -> dict[str, float]:
-    """Read the tables row by row into lists per image, and compare with the index."""
+    """Time reading the tables row by row into lists per image; compare with the index."""
     from pfdet.openimages.classes import challenge_classes
 
     class_ids = challenge_classes().ids
-    read = read_rows_by_name if by_name else read_rows_by_place
+    read = read_rows_by_name if by_name else read_rows_by_position
     start = time.perf_counter()
     images = read(*table_paths(Path(root)), class_ids)
     seconds = time.perf_counter() - start
-    compare(images, Path(root) / 'made.index')
+    compare(images, Path(root) / 'benchmark.index')
     return {'seconds': seconds}
 
 
-def read_rows_by_place(boxes: Path, labels: Path, class_ids: dict[str, int]) -> dict:
+def read_rows_by_position(boxes: Path, labels: Path, class_ids: dict[str, int]) -> dict:
     images = {}
     with open(boxes, newline='') as f:
         rows = csv.reader(f)
@@ -147,7 +146,7 @@ def read_rows_by_name(boxes: Path, labels: Path, class_ids: dict[str, int]) -> d
 
 
 def compare(images: dict, path: Path, n: int = 500) -> None:
-    """Fail unless random images have the same annotations in the lists and in the index."""
+    """Assert that random images have the same annotations in the lists and in the index."""
     import numpy as np
 
     from pfdet.openimages.index import AnnotationIndex
@@ -171,8 +170,9 @@ def compare(images: dict, path: Path, n: int = 500) -> None:
         assert absent - positive == set(np.flatnonzero(found.negative).tolist())
 
 
-# Reads random images (a multiplicative hash: numpy.random alone is a megabyte), says so, and keeps
-# the index open until standard input ends. A program of its own: this module needs more memory.
+# Reads random images, prints a line, and keeps the index open until standard input ends. A
+# multiplicative hash draws the images, because numpy.random takes a megabyte. It is a separate
+# program, because this module takes more memory.
 HOLD = """
 import sys
 from pfdet.openimages.index import AnnotationIndex
@@ -214,12 +214,12 @@ def build_flags(root: Path) -> dict[str, Path]:
         'classes': data / 'challenge-2018-class-descriptions-500.csv',
         'hierarchy': data / 'bbox_labels_500_hierarchy.json',
         'images': root / 'no images',
-        'out': root / 'made.index',
+        'out': root / 'benchmark.index',
     }
 
 
 def memory(pid: int, name: str) -> float:
-    """Return a figure of a process's memory in MB."""
+    """Return one entry of a process's memory statistics in MB."""
     for line in Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines():
         if line.startswith(f'{name}:'):
             return int(line.split()[1]) * 1024 / 1e6
@@ -227,7 +227,7 @@ def memory(pid: int, name: str) -> float:
 
 
 def run_build(root: Path) -> tuple[float, float]:
-    """Run the command; return its seconds and its peak resident memory in MB."""
+    """Run build_index; return its seconds and its peak resident memory in MB."""
     flags = [
         part for name, value in build_flags(root).items() for part in (f'--{name}', str(value))
     ]
@@ -243,7 +243,7 @@ def run_build(root: Path) -> tuple[float, float]:
 
 
 def total_pss(commands: list[list[str]]) -> float:
-    """Return the proportional memory in MB of processes that say a line, then wait for input."""
+    """Return the proportional memory in MB of processes that print a line, then wait for input."""
     children = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for command in commands
@@ -251,7 +251,7 @@ def total_pss(commands: list[list[str]]) -> float:
     try:
         for child in children:
             if not child.stdout.readline():
-                raise SystemExit('a process that was to be measured has failed')
+                raise SystemExit('a measured process failed')
         return sum(memory(child.pid, 'Pss') for child in children)
     finally:
         for child in children:
@@ -263,22 +263,22 @@ def idle(program: str, n: int) -> list[list[str]]:
     return [[sys.executable, '-c', waiting]] * n
 
 
-# What is claimed, the goal and the figure in words, and whether the goal is reached.
+# Claim, goal, measurement, and whether the goal is reached.
 Row = tuple[str, str, str, bool | None]
 
 
 def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
-    """Measure everything; yield a row for every figure."""
+    """Run all measurements; yield one row each."""
     n_image = int(N_IMAGE * args.scale)
     run_task(draw, root, args.scale)
     seconds, peak = run_build(root)
-    index = root / 'made.index'
+    index = root / 'benchmark.index'
     size = index.stat().st_size / 1e6
     with tempfile.TemporaryDirectory(dir=root) as files:
         passed = run_task(pass_over_files, files, args.files)['seconds'] * n_image / args.files
     yield ('build without image files', '', f'{seconds:.1f} s', None)
-    yield ('pass over image files, scaled', '', f'{passed:.1f} s', None)
-    yield ('build, both', '<= 90 s', f'{seconds + passed:.1f} s', seconds + passed <= 90)
+    yield ('image sizes, scaled', '', f'{passed:.1f} s', None)
+    yield ('build, in all', '<= 90 s', f'{seconds + passed:.1f} s', seconds + passed <= 90)
     yield ('build, peak memory', '<= 4 GB', f'{peak / 1e3:.2f} GB', peak <= 4000)
     yield ('size of the index', '', f'{size:.0f} MB', None)
 
@@ -302,7 +302,7 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
     ):
         limit = 1.2 * size + total_pss(idle(program, args.processes))
         yield (
-            f'PSS of {args.processes} processes, beside {name}',
+            f'PSS of {args.processes} processes, limit by {name}',
             f'<= {limit:.0f} MB' if judged else f'({limit:.0f} MB)',
             f'{held:.0f} MB',
             held <= limit if judged else None,
@@ -312,7 +312,7 @@ def measure(root: Path, args: argparse.Namespace) -> Iterator[Row]:
     tenth.mkdir(exist_ok=True)
     run_task(draw, tenth, args.scale / 10)
     built = min(run_task(build, tenth)['seconds'] for _ in range(args.repeats))
-    reopened = run_task(open_and_read, tenth / 'made.index', 1)['open']
+    reopened = run_task(open_and_read, tenth / 'benchmark.index', 1)['open']
     yield ('a tenth: build', '', f'{built:.2f} s', None)
     for name, by_name in (('csv.DictReader', True), ('csv.reader', False)):
         rows = min(run_task(read_rows, tenth, by_name)['seconds'] for _ in range(args.repeats))
@@ -336,13 +336,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--scale', type=float, default=1, help='share of the full size, which the goals are for'
+        '--scale', type=float, default=1, help='fraction of the full size; the goals are for 1'
     )
     parser.add_argument('--processes', type=int, default=8)
-    parser.add_argument('--files', type=int, default=20_000, help='image files to pass over')
-    parser.add_argument('--repeats', type=int, default=2, help='the best of so many counts')
     parser.add_argument(
-        '--keep', type=Path, metavar='DIR', help='keep the tables and the index there'
+        '--files', type=int, default=20_000, help='image files whose sizes are read'
+    )
+    parser.add_argument('--repeats', type=int, default=2, help='the fastest run counts')
+    parser.add_argument(
+        '--keep', type=Path, metavar='DIR', help='keep the tables and the index in DIR'
     )
     parser.add_argument('--task', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

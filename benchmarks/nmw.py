@@ -1,14 +1,13 @@
 """Non-maximum weighted against the package ensemble-boxes, on the same ensembles, on one core.
 
-Each image is seen by five models that report 300 boxes each: jittered copies of hypotheses that
-the models share, a region of the image and a class, and some that one model alone imagines. A
-few objects have most of the regions, and classes follow a long tail, so that some classes have
-a hundred boxes in an image and most have fewer than ten. The models have suppressed their own
-boxes already, as when their detections files are joined.
+Five models detect 300 boxes per image: jittered copies of hypotheses (a region and a class) that
+the models share, and some false positives of a single model. Most regions belong to a few objects
+and classes have a long tail, so that some classes have a hundred boxes in an image and most have
+fewer than ten. The models' boxes are suppressed already, as when detections files are joined.
 
-Both are given the images one by one, and this package also all at once. The package
-ensemble-boxes takes lists or arrays; the quicker of the two counts, after its kernels are
-compiled. Both sides must find the same boxes and scores to 1e-5.
+Both implementations process the images one by one; this package's also processes all at once.
+ensemble-boxes accepts lists or arrays; the faster counts, after its kernels are compiled. Both must
+return the same boxes and scores to 1e-5.
 
     python benchmarks/nmw.py
 """
@@ -29,17 +28,17 @@ from pfdet.boxes.nmw import non_maximum_weighted
 
 N_CLASS = 500
 IOU_THRESH = 0.5
-LEAST_RATIO = {'one by one': 10, 'all at once': 30}
-# Box, score and label of each model's detections in an image.
+MIN_RATIO = {'one by one': 10, 'all at once': 30}
+# Boxes, scores and labels of one model in an image.
 Model = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def made_ensemble(
+def random_ensemble(
     rng: np.random.Generator, n_model: int, n_box: int, n_present: int
 ) -> list[Model]:
-    """What several models find in one image of some classes, boxes float32 in [0, 1]."""
+    """Detections of several models in one image; boxes are float32 in [0, 1]."""
     n_object = rng.integers(2, 15)
-    # Hypotheses: for every object many, of its own place and class or near them.
+    # Many hypotheses per object, near its position and of its class or a confused one.
     n_hypothesis = 2 * n_box
     tail = np.arange(1, N_CLASS + 1) ** -0.7
     classes = rng.permutation(N_CLASS)[:n_present]
@@ -60,21 +59,21 @@ def made_ensemble(
             [centre + jitter - grown / 2, centre + jitter + grown / 2], axis=1
         ).clip(0, 1)
         score = (strength * np.exp(rng.normal(0, 0.4, n_hypothesis))).clip(0.001, 1)
-        mine = label.copy()
+        own_label = label.copy()
         alone = np.flatnonzero(rng.random(n_hypothesis) < 0.1)
-        mine[alone] = rng.choice(N_CLASS, len(alone), p=tail / tail.sum())
-        # No two boxes share a score: equal ones are taken in another order over there.
+        own_label[alone] = rng.choice(N_CLASS, len(alone), p=tail / tail.sum())
+        # Scores are distinct: ensemble-boxes orders equal scores differently.
         place = (np.arange(n_hypothesis) * n_model + m) / (n_hypothesis * n_model)
         score = (np.round(0.98 * score, 3) + 0.001 * place).astype(np.float32)
         bbox = bbox.astype(np.float32)
         found = np.flatnonzero((bbox[:, :2] < bbox[:, 2:]).all(axis=1))
-        kept = non_maximum_suppression(bbox[found], score[found], mine[found], 0.5)
+        kept = non_maximum_suppression(bbox[found], score[found], own_label[found], 0.5)
         models.append(tuple(a[:n_box] for a in kept))
     return models
 
 
-def theirs(images: list[list[Model]], as_list: bool) -> Callable:
-    """ensemble-boxes on all images; the form of its arguments is made before the clock runs."""
+def run_ensemble_boxes(images: list[list[Model]], as_list: bool) -> Callable:
+    """Return a call of ensemble-boxes on all images; its arguments are prepared beforehand."""
     arguments = [
         tuple(
             [a.tolist() if as_list else a for a in column]
@@ -94,13 +93,13 @@ def theirs(images: list[list[Model]], as_list: bool) -> Callable:
 
 
 def compare(ours: list, expected: list) -> float:
-    """The greatest difference of boxes and scores; labels and numbers of boxes must be equal."""
+    """Maximum difference of boxes and scores; labels and numbers of boxes must be equal."""
     worst = 0.0
     for (bbox, score, label), (their_bbox, their_score, their_label) in zip(
         ours, expected, strict=True
     ):
         their_bbox = their_bbox[:, [1, 0, 3, 2]]
-        # Where the scores of two classes are equal in an image, either may come first.
+        # Two classes with equal scores in an image may come in either order.
         order, their_order = (
             np.lexsort((*b.T, lab, s))
             for b, lab, s in ((bbox, label, score), (their_bbox, their_label, their_score))
@@ -117,15 +116,17 @@ def main() -> None:
     )
     parser.add_argument('--images', type=int, default=200)
     parser.add_argument('--models', type=int, default=5)
-    parser.add_argument('--boxes', type=int, default=300, help='of a model in an image')
+    parser.add_argument('--boxes', type=int, default=300, help='per model and image')
     parser.add_argument(
-        '--present', type=int, default=150, help='classes that the models share in an image'
+        '--present', type=int, default=150, help='classes per image that the models share'
     )
     parser.add_argument('--repeat', type=int, default=5)
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)
-    images = [made_ensemble(rng, args.models, args.boxes, args.present) for _ in range(args.images)]
+    images = [
+        random_ensemble(rng, args.models, args.boxes, args.present) for _ in range(args.images)
+    ]
     joined = [tuple(np.concatenate(a) for a in zip(*models, strict=True)) for models in images]
     together = [np.concatenate(a) for a in zip(*joined, strict=True)]
     image = np.repeat(np.arange(len(images)), [len(score) for _, score, _ in joined])
@@ -137,50 +138,50 @@ def main() -> None:
     def at_once(join: str) -> Callable:
         return lambda: non_maximum_weighted(*together, IOU_THRESH, join=join)
 
-    theirs(images[:1], True)(), theirs(images[:1], False)()
-    expected, as_list = best_seconds(theirs(images, True), 2)
-    _, as_array = best_seconds(theirs(images, False), 2)
+    run_ensemble_boxes(images[:1], True)(), run_ensemble_boxes(images[:1], False)()
+    expected, as_list = best_seconds(run_ensemble_boxes(images, True), 2)
+    _, as_array = best_seconds(run_ensemble_boxes(images, False), 2)
     peer = min(as_list, as_array)
     n_box = len(together[1])
-    # Boxes of one class in one image, as a box of it sees it.
-    crowd = np.bincount(together[2])[together[2]]
+    # Number of boxes of the same class in the same image, for each box.
+    n_same = np.bincount(together[2])[together[2]]
     print(
         f'{len(images)} images, {n_box} boxes, {sum(len(s) for _, s, _ in expected)} after; '
-        f'a box shares its class with {np.median(crowd):.0f} others at the median, '
-        f'{crowd.max()} at most'
+        f'boxes per class and image, seen from a box: median '
+        f'{np.median(n_same):.0f}, maximum {n_same.max()}'
     )
     print(
-        f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms an image '
+        f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms per image '
         f'(arrays {1e3 * as_array / len(images):.2f}, lists {1e3 * as_list / len(images):.2f})'
     )
 
-    good = True
+    all_met = True
     for join in 'nearest', 'highest':
         single, single_time = best_seconds(one_by_one(join), args.repeat)
         batch, batch_time = best_seconds(at_once(join), args.repeat)
         by_image = [[] for _ in images]
         owner = batch[2] // N_CLASS
         for i in range(len(images)):
-            mine = owner == i
-            by_image[i] = batch[0][mine], batch[1][mine], batch[2][mine] % N_CLASS
+            own = owner == i
+            by_image[i] = batch[0][own], batch[1][own], batch[2][own] % N_CLASS
         for a, b in zip(single, by_image, strict=True):
             for x, y in zip(a, b, strict=True):
                 np.testing.assert_array_equal(x, y)
         difference = ''
         if join == 'nearest':
             worst = compare(single, expected)
-            good &= worst <= 1e-5
+            all_met &= worst <= 1e-5
             difference = f'; differs by {worst:.1e}'
         for name, time_ in ('one by one', single_time), ('all at once', batch_time):
             ratio = peer / time_
-            met = ratio >= LEAST_RATIO[name]
-            good &= met
+            met = ratio >= MIN_RATIO[name]
+            all_met &= met
             print(
-                f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms an image, '
-                f'{ratio:5.1f} times as fast (at least {LEAST_RATIO[name]})'
+                f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms per image, '
+                f'{ratio:5.1f} times as fast (at least {MIN_RATIO[name]})'
                 f'{"" if met else "  MISSED"}{difference}'
             )
-    if not good:
+    if not all_met:
         raise SystemExit(1)
 
 

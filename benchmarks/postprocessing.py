@@ -1,17 +1,16 @@
-"""From the network's outputs to an image's detections: 1,000 regions and 500 classes, one core.
+"""Post-processing of an image's network outputs: 1,000 regions and 500 classes, one core.
 
-Logits and box offsets become scores, decoded boxes and, from a threshold up and merged within
-each class, at most 300 detections. Beside it, in the same run, ChainerCV's way: its
-`BboxHead.decode`, which decodes a box a class, takes a softmax, and loops over the classes with
-its non-maximum suppression.
+Turns logits and box offsets into scores and decoded boxes, applies a threshold, merges within each
+class, and keeps at most 300 detections. The reference, timed in the same run, is ChainerCV's
+`BboxHead.decode`, which decodes class-specific boxes, takes a softmax, and loops over the classes
+with non-maximum suppression.
 
-What a detector says is made: regions crowd around a dozen objects of an image, each with a class,
-its ancestors and classes that it is taken for. Three cases: as of a trained network, where some
-2,500 scores are at least 0.01; a stressing one with about 13,000, where a region on an object has
-30 classes with a score that high and one beside them has nine; and one with about 30,000. Each with
-one box for all classes, as all recipes have it, and with a box a class. Both sides are given the
-same scores: the logits of one are log odds, those of the other logarithms, with what is missing
-to 1 for the background.
+The outputs are synthetic: regions cluster around a dozen objects, each with a class, its ancestors
+and confused classes. Three cases: "trained", like a trained network, with some 2,500 scores of at
+least 0.01; "stressing" with about 13,000, where a region on an object has 30 such classes and any
+other region nine; "extreme" with about 30,000. Each case runs with class-agnostic boxes, as in all
+recipes, and with class-specific boxes. Both implementations get the same scores: log odds for the
+sigmoid; logarithms for the softmax, with the rest of the probability for the background.
 
     python benchmarks/postprocessing.py
 """
@@ -27,7 +26,7 @@ import pfdet.compat  # noqa: F401
 
 import numpy as np
 from chainer import Variable
-from chainercv.links.model.fpn import BboxHead as TheirHead
+from chainercv.links.model.fpn import BboxHead as ChainerCVHead
 from timing import best_seconds
 
 from pfdet.functions.sigmoid import sigmoid_score
@@ -37,12 +36,12 @@ from pfdet.links.faster_rcnn import relative_boxes
 
 IMAGE_SIZE = (800, 1056)
 SCORE_THRESH, NMW_THRESH, MAX_PER_IMAGE = 0.01, 0.5, 300
-LIMIT_MS, LEAST_RATIO = 25, 20
-# Classes above the threshold of a region: of the ones on an object, and of the rest.
+LIMIT_MS, MIN_RATIO = 25, 20
+# Classes above the threshold per region: for regions on an object, and for the others.
 CASES = {'trained': (8, 1), 'stressing': (40, 13), 'extreme': (80, 40)}
 
 
-def made_output(
+def synthetic_output(
     rng: np.random.Generator, n_roi: int, n_class: int, n_box: int, n_above: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regions (R, 4) in pixels, offsets (R, B, 4) in units of the head, scores (R, C)."""
@@ -61,22 +60,22 @@ def made_output(
     offset = rng.normal(0, 0.3, (n_roi, n_box, 4))
 
     score = np.exp(rng.normal(-8, 0.7, (n_roi, n_class)))
-    share_classes = rng.permuted(np.tile(np.arange(n_class), (n_object, 1)), axis=1)
-    for k, here in enumerate(n_above):
+    class_order = rng.permuted(np.tile(np.arange(n_class), (n_object, 1)), axis=1)
+    for k, mean_count in enumerate(n_above):
         rows = np.flatnonzero(on_object == (k == 0))
         for row in rows:
-            n = min(rng.poisson(here), n_class)
-            # The first classes of the object more often than the others.
-            first = share_classes[owner[row]]
-            chosen = first[np.unique((n_class * rng.random(n) ** 3).astype(int))]
+            n = min(rng.poisson(mean_count), n_class)
+            # The first classes of an object are drawn more often.
+            classes = class_order[owner[row]]
+            chosen = classes[np.unique((n_class * rng.random(n) ** 3).astype(int))]
             score[row, chosen] = 0.01 + 0.9 * rng.beta(0.3, 4 if k == 0 else 30, len(chosen))
-    # A softmax can have no more than 1 in all.
+    # The scores of a softmax sum to at most 1.
     score /= np.maximum(score.sum(axis=1, keepdims=True) / 0.99, 1)
     return rois.astype(np.float32), offset.astype(np.float32), score.astype(np.float32)
 
 
-def ours(rois: np.ndarray, offset: np.ndarray, logit: np.ndarray) -> tuple:
-    """What FasterRCNN.predict and predict.py do after the network."""
+def run_pfdet(rois: np.ndarray, offset: np.ndarray, logit: np.ndarray) -> tuple:
+    """The post-processing of FasterRCNN.predict and pfdet predict."""
     score = sigmoid_score(logit)
     size = np.tile(np.array(IMAGE_SIZE, np.float32), (len(rois), 1, 1))
     chosen = score >= SCORE_THRESH if offset.shape[1] > 1 else None
@@ -84,10 +83,10 @@ def ours(rois: np.ndarray, offset: np.ndarray, logit: np.ndarray) -> tuple:
     return select(bbox, score, SCORE_THRESH, NMW_THRESH, MAX_PER_IMAGE)
 
 
-def theirs(rois: np.ndarray, offset: np.ndarray, score: np.ndarray) -> Callable:
-    """ChainerCV's way, from logits with the background first and a box for each."""
+def run_chainercv(rois: np.ndarray, offset: np.ndarray, score: np.ndarray) -> Callable:
+    """Return a call of ChainerCV's decode: background first, class-specific boxes."""
     n_class = score.shape[1]
-    head = TheirHead(n_class + 1, (1,))
+    head = ChainerCVHead(n_class + 1, (1,))
     background = 1 - score.sum(axis=1, keepdims=True)
     conf = Variable(np.log(np.concatenate([background, score], axis=1)))
     loc = Variable(
@@ -118,34 +117,34 @@ def main() -> None:
     parser.add_argument('--repeat', type=int, default=10)
     args = parser.parse_args()
 
-    # Once an array this large has been freed, as a network's activations have, the C library
-    # keeps memory instead of asking the kernel for every array anew.
+    # After an array of this size has been freed, the C library keeps freed memory instead of
+    # requesting it from the kernel for every array. A network's activations have the same effect.
     np.zeros(1 << 21)
-    good = True
+    all_met = True
     for name, n_above in CASES.items():
         for n_box in 1, args.classes:
             rng = np.random.default_rng(0)
-            rois, offset, score = made_output(rng, args.regions, args.classes, n_box, n_above)
+            rois, offset, score = synthetic_output(rng, args.regions, args.classes, n_box, n_above)
             logit = np.log(score) - np.log1p(-score)
             (_, our_score, _), seconds = best_seconds(
-                lambda r=rois, o=offset, x=logit: ours(r, o, x), args.repeat
+                lambda r=rois, o=offset, x=logit: run_pfdet(r, o, x), args.repeat
             )
-            (_, _, their_score), their_seconds = best_seconds(theirs(rois, offset, score), 2)
-            # Both suppress the same boxes, so the best scores are the same.
+            (_, _, their_score), their_seconds = best_seconds(run_chainercv(rois, offset, score), 2)
+            # Both suppress the same boxes, so the highest scores are equal.
             best = np.sort(their_score)[::-1][:MAX_PER_IMAGE]
             differ = np.abs(best - our_score).max()
             ratio = their_seconds / seconds
-            met = 1e3 * seconds <= LIMIT_MS and ratio >= LEAST_RATIO and differ <= 1e-5
-            good &= met
+            met = 1e3 * seconds <= LIMIT_MS and ratio >= MIN_RATIO and differ <= 1e-5
+            all_met &= met
             print(
-                f'{name:10} {"a box a class" if n_box > 1 else "one box":14}'
-                f'{(score >= SCORE_THRESH).sum():7} scores, {len(their_score):6} suppressed to: '
+                f'{name:10} {"per class" if n_box > 1 else "one box":14}'
+                f'{(score >= SCORE_THRESH).sum():7} scores, {len(their_score):6} suppressed: '
                 f'{1e3 * seconds:6.2f} ms (limit {LIMIT_MS}), ChainerCV '
                 f'{1e3 * their_seconds:6.0f} ms, {ratio:4.0f} times as long'
                 f'{"" if met else "  MISSED"}; scores differ by {differ:.1e}',
                 flush=True,
             )
-    if not good:
+    if not all_met:
         raise SystemExit(1)
 
 

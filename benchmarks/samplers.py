@@ -1,16 +1,16 @@
-"""The samplers at Open Images' size: set-up, memory of a rank, draws a second.
+"""The samplers at Open Images' size: set-up, memory per rank, draws per second.
 
     python benchmarks/samplers.py [--scale 0.01] [--repeat-label 0.55]
 
-Draws an index as large as the 2018 challenge's training split in a temporary folder (0.5 GB), of
-500 classes with a long tail. For every sampler, two processes, one after the other, open the index
-and set the sampler up, ask for the first image, and draw as rank 0 of 1 and as rank 7 of 512, whose
-positions are 512 apart, for some epochs. The second is measured while the first still lives, as
-ranks of a node do, and then asks for a position three epochs beyond, as after resuming. Its private
-memory is all of it, with the interpreter and NumPy, but for unchanged pages of mapped files: these
-are one node's, however many ranks map them, though the kernel counts some as private at times.
+Writes an index as large as the 2018 challenge's training split to a temporary folder (0.5 GB), with
+500 classes with a long tail. For every sampler, two processes open the index, set up the sampler
+and draw the first image. The first then draws as rank 0 of 1, the second as rank 7 of 512, whose
+positions are 512 apart. The second runs while the first is still alive, like ranks of a node. It
+then draws an image three epochs later, as after resuming. Private memory includes the interpreter
+and NumPy, but not the unchanged pages of mapped files: all ranks of a node share these, although
+the kernel sometimes counts some as private.
 
-Prints a table of goals and figures; the exit status is 1 if a goal is missed.
+Prints goals and measurements; the exit status is 1 if a goal is missed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ N_IMAGE = 1_674_979
 N_BOX = 12_195_144
 N_CLASS = 500
 CHUNK = 512
-# Height and width of common photographs, and how many of each.
+# Height, width and share of common photographs.
 SHAPES = (
     (768, 1024, 0.5),
     (683, 1024, 0.25),
@@ -40,9 +40,9 @@ SAMPLERS = ('sequential', 'class_aware', 'soft_balance 0', 'soft_balance 0.7', '
 
 
 def draw_index(path: str, scale: float, repeat_label: float) -> int:
-    """Write an index; return how many pairs of an image and one of its classes it has."""
+    """Write an index; return its number of pairs of an image and one of its classes."""
     import numpy as np
-    from made_tables import class_rates
+    from synthetic_tables import class_rates
 
     from pfdet.openimages.classes import challenge_classes
     from pfdet.openimages.hierarchy import challenge_hierarchy
@@ -51,11 +51,11 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
     n_image, n_box = int(N_IMAGE * scale), int(N_BOX * scale)
     rng = np.random.default_rng(0)
     weight = rng.lognormal(0, 0.9, n_image)
-    n_own = 1 + rng.multinomial(n_box - n_image, weight / weight.sum())
-    box_offsets = np.append(0, np.cumsum(n_own)).astype(np.int32)
+    n_own_box = 1 + rng.multinomial(n_box - n_image, weight / weight.sum())
+    box_offsets = np.append(0, np.cumsum(n_own_box)).astype(np.int32)
     edges = np.cumsum(class_rates(N_CLASS))
     label = np.searchsorted(edges, rng.random(n_box) * edges[-1], 'right').astype(np.int16)
-    # Objects of a class come together: a box has the label of the one before it in the image.
+    # Objects of a class occur together: a box often has the label of the previous box.
     new = rng.random(n_box) >= repeat_label
     new[box_offsets[:-1]] = True
     label = label[np.maximum.accumulate(np.where(new, np.arange(n_box), 0))]
@@ -89,7 +89,7 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
 
 
 def make_lists(path: str, expand: bool) -> dict[str, float]:
-    """Make the file of the images of classes, as the first rank does."""
+    """Time writing the file of images by class, as the first rank does."""
     from pfdet.iterators.balanced import shared_class_images
     from pfdet.openimages.index import AnnotationIndex
 
@@ -102,7 +102,7 @@ def make_lists(path: str, expand: bool) -> dict[str, float]:
 def rank(
     path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int, n_draw: int
 ) -> dict[str, float]:
-    """Set a sampler up, draw, and measure."""
+    """Set up a sampler, draw images, and measure both."""
     import numpy as np
 
     from pfdet.iterators import balanced
@@ -146,7 +146,7 @@ def rank(
 
 
 def private_memory() -> float:
-    """Return the memory in MB that this process shares with no other and with no file."""
+    """Return the private dirty memory of this process in MB."""
     lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
     sizes = [int(line.split()[1]) for line in lines if line.startswith('Private_Dirty')]
     return sum(sizes) * 1024 / 1e6
@@ -156,7 +156,7 @@ TASKS = {task.__name__: task for task in (draw_index, make_lists, rank)}
 
 
 def start_task(task, *args) -> subprocess.Popen:
-    """Run a task in a new process, which then lives until :func:`end_task`."""
+    """Start a task in a new process, which waits for the end of its input afterwards."""
     return subprocess.Popen(
         [sys.executable, __file__, '--task', task.__name__, json.dumps(args, default=str)],
         stdin=subprocess.PIPE,
@@ -169,7 +169,7 @@ def start_task(task, *args) -> subprocess.Popen:
 def result_of(child: subprocess.Popen):
     line = child.stdout.readline()
     if not line:
-        raise SystemExit('a process that was to be measured has failed')
+        raise SystemExit('a measured process failed')
     return json.loads(line)
 
 
@@ -181,34 +181,34 @@ def run_task(task, *args):
         child.communicate()
 
 
-# What is claimed, the goal and the figure in words, and whether the goal is reached.
+# Claim, goal, measurement, and whether the goal is reached.
 Row = tuple[str, str, str, bool | None]
 
 
 def measure(path: Path, args: argparse.Namespace) -> Iterator[Row]:
-    """Measure everything; yield a row for every figure."""
+    """Run all measurements; yield one row each."""
     n_pair = run_task(draw_index, path, args.scale, args.repeat_label)
     yield ('pairs of an image and its class', '', f'{n_pair:,}', None)
-    made = run_task(make_lists, path, True)
+    listed = run_task(make_lists, path, True)
     yield (
-        'list images by class, expanded, once a node',
+        'list images by class, expanded, once per node',
         '< 2 s',
-        f'{made["seconds"]:.2f} s',
-        made['seconds'] < 2,
+        f'{listed["seconds"]:.2f} s',
+        listed['seconds'] < 2,
     )
-    yield ('  pairs', '', f'{made["pairs"]:,}', None)
-    made = run_task(make_lists, path, False)
+    yield ('  pairs', '', f'{listed["pairs"]:,}', None)
+    listed = run_task(make_lists, path, False)
     yield (
-        'list images by class, once a node',
+        'list images by class, once per node',
         '< 2 s',
-        f'{made["seconds"]:.2f} s',
-        made['seconds'] < 2,
+        f'{listed["seconds"]:.2f} s',
+        listed['seconds'] < 2,
     )
     cases = [(name, False, False) for name in SAMPLERS]
     cases += [('soft_balance 0.7', True, False)]
     cases += [(name, False, True) for name in ('sequential', 'soft_balance 0.7')]
     for name, own, grouped in cases:
-        title = name + ', lists of its own' * own + f', in runs of {CHUNK}' * grouped
+        title = name + ', private lists' * own + f', in runs of {CHUNK}' * grouped
         children = []
         try:
             children.append(start_task(rank, path, name, own, grouped, 0, 1, args.draws))
@@ -219,18 +219,18 @@ def measure(path: Path, args: argparse.Namespace) -> Iterator[Row]:
             for child in children:
                 child.communicate()
         yield (f'{title}: set-up', '< 2 s', f'{far["set_up"]:.3f} s', far['set_up'] < 2)
-        yield ('  three epochs further', '', f'{far["resume"]:.3f} s', None)
-        # Lists of its own are what is left where no file can be written beside the index.
+        yield ('  draw three epochs later', '', f'{far["resume"]:.3f} s', None)
+        # Private lists are the fallback if no file can be written next to the index.
         yield (
             '  private memory of a process',
             '' if own else '< 60 MB',
             f'{far["private"]:.1f} MB',
             None if own else far['private'] < 60,
         )
-        yield ('  of which since the imports', '', f'{far["grown"]:.1f} MB', None)
+        yield ('  of it, after the imports', '', f'{far["grown"]:.1f} MB', None)
         for n_rank, figures in (1, alone), (512, far):
             yield (
-                f'  draws of a rank of {n_rank}',
+                f'  draws per second, one rank of {n_rank}',
                 '>= 50,000 / s',
                 f'{figures["rate"]:,.0f} / s',
                 figures['rate'] >= 50_000,
@@ -241,15 +241,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--scale', type=float, default=1, help='share of the full size')
+    parser.add_argument('--scale', type=float, default=1, help='fraction of the full size')
     parser.add_argument(
         '--repeat-label',
         type=float,
         default=0.55,
         metavar='SHARE',
-        help='of boxes with the label of the one before, default %(default)s',
+        help='share of boxes with the label of the previous box (default: %(default)s)',
     )
-    parser.add_argument('--draws', type=int, default=500_000, help='of one rank; 1/25 of 512')
+    parser.add_argument(
+        '--draws',
+        type=int,
+        default=500_000,
+        help='draws of rank 0 of 1; rank 7 of 512 draws 1/25 of them',
+    )
     parser.add_argument('--task', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.task:
@@ -258,7 +263,7 @@ def main() -> int:
         return 0
     missed = 0
     with tempfile.TemporaryDirectory(prefix='pfdet-samplers-') as temporary:
-        for claim, goal, figure, reached in measure(Path(temporary) / 'made.index', args):
+        for claim, goal, figure, reached in measure(Path(temporary) / 'benchmark.index', args):
             verdict = {None: '', True: 'reached', False: 'MISSED'}[reached]
             print(f'{claim:48}{goal:>14}{figure:>16}  {verdict}', flush=True)
             missed += reached is False

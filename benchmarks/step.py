@@ -1,17 +1,17 @@
-"""The time of a training step on the CPU, against ChainerCV and against PyTorch's convolutions.
+"""Time of a training step on the CPU, against ChainerCV and PyTorch.
 
     python benchmarks/step.py [--runs 3] [--own-roi-align]
 
-Each contender runs in a process of its own, one after the other, with the same threads and the
-same random images: ResNet-50 with FPN on two images of 480 x 640, and SE-ResNeXt-101 with FPN on
-one. It prints, and ends with status 1 where a goal is missed:
+Each contender runs in a separate process, in turn, with the same number of threads and the same
+random images: ResNet-50 with FPN on two images of 480 x 640, and SE-ResNeXt-101 with FPN on one.
+Prints these ratios; the exit status is 1 if a goal is missed:
 
-- our step (forward, targets, loss, backward, update) over ChainerCV's own links and train chain
-  with Chainer's own convolution and batch normalization. Chainer's RoIAlign is a Python loop that
-  takes many minutes; unless asked for it, ChainerCV gets ours, which can only help it;
-- backbone and FPN, forward and backward, over the same network in PyTorch (left out where torch
-  is not installed);
-- the share of our step outside convolutions and matrix products.
+- pfdet's step (forward, targets, loss, backward, update) over ChainerCV's links and train chain
+  with Chainer's convolution and batch normalization. Chainer's RoIAlign is a Python loop that takes
+  many minutes. Without --own-roi-align, ChainerCV uses pfdet's, which is faster;
+- backbone and FPN, forward and backward, over the same network in PyTorch (skipped if torch is not
+  installed);
+- the share of pfdet's step outside convolutions and matrix products.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 
 SIZE = (480, 640)
 CASES = {'resnet50': 2, 'se_resnext101': 1}
-# The most that is wanted: of ChainerCV's step, of PyTorch's backbone and FPN, and of the rest.
+# Upper limits of the ratios to ChainerCV and PyTorch, and of the share outside of products
 GOALS = {
     'chainercv': {'resnet50': 0.6},
     'torch': {'resnet50': 2.0, 'se_resnext101': 3.0},
@@ -37,8 +37,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
-    parser.add_argument('--own-roi-align', action='store_true', help="ChainerCV with Chainer's")
-    parser.add_argument('--skip', nargs='*', default=[], help='contenders to leave out')
+    parser.add_argument(
+        '--own-roi-align', action='store_true', help="use Chainer's RoIAlign for ChainerCV"
+    )
+    parser.add_argument('--skip', nargs='*', default=[], help='contenders to skip')
     parser.add_argument('--only', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
@@ -85,19 +87,19 @@ def main() -> int:
 
 
 def run(contender: str, backbone: str, runs: int, flags: list[str]) -> dict:
-    """The result of a contender in a fresh process; empty if it cannot run here."""
+    """Run a contender in a new process; return an empty result if it fails."""
     command = [sys.executable, __file__, '--runs', str(runs), *flags, '--only', contender, backbone]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         if contender == 'pfdet':
             sys.exit('pfdet itself failed')
-        print(f'  {contender}: left out (status {done.returncode})')
+        print(f'  {contender}: skipped (status {done.returncode})')
         return {}
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def median_time(step, runs: int) -> float:
-    """Median seconds of ``runs`` calls, after one that is not counted."""
+    """Median seconds of ``runs`` calls, after one warm-up call."""
     times = []
     for _ in range(runs + 1):
         started = time.perf_counter()
@@ -106,7 +108,7 @@ def median_time(step, runs: int) -> float:
     return float(np.median(times[1:]))
 
 
-def made_batch(batch_size: int, n_class: int):
+def random_batch(batch_size: int, n_class: int):
     rng = np.random.default_rng(0)
     imgs = [rng.integers(0, 255, (3, *SIZE)).astype(np.uint8) for _ in range(batch_size)]
     corner = rng.uniform(0, 300, (batch_size, 8, 2))
@@ -116,10 +118,10 @@ def made_batch(batch_size: int, n_class: int):
 
 
 class ProductTime:
-    """Seconds in convolutions and fully connected layers, and in their gradients.
+    """Time in convolutions and fully connected layers, and in their gradients.
 
-    Gradients are functions of their own in Chainer, with a forward pass; the backward passes that
-    call them would count them twice.
+    In Chainer, gradients are functions with a forward pass of their own. So only forward passes are
+    timed; backward passes would count gradients twice.
     """
 
     def __init__(self, chainer):
@@ -161,7 +163,7 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
     classes = Classes(tuple(map(str, range(n_class))), tuple(map(str, range(n_class))))
     hierarchy = flat_hierarchy(n_class)
     chain = build.train_chain(recipe, network, classes, hierarchy, 0)
-    imgs, bbox, label = made_batch(CASES[backbone], n_class)
+    imgs, bbox, label = random_batch(CASES[backbone], n_class)
     nothing = [np.zeros(n_class, bool)] * len(imgs)
     truth = collate(
         bbox,
@@ -195,8 +197,8 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
 def time_chainercv(
     backbone: str, runs: int, n_class: int = 80, own_roi_align: bool = False
 ) -> dict:
-    """ChainerCV's Faster R-CNN with its losses, put together as in its FPN example."""
-    import pfdet.compat  # noqa: F401  but not pfdet.links, which would mend Chainer
+    """ChainerCV's Faster R-CNN with its losses, assembled as in its FPN example."""
+    import pfdet.compat  # noqa: F401  without pfdet.cpu, which would replace Chainer's functions
 
     import chainer
     import chainer.functions as F
@@ -213,7 +215,7 @@ def time_chainercv(
         F.roi_average_align_2d = roi_align.roi_average_align_2d
     network = FasterRCNNFPNResNet50(n_fg_class=n_class, pretrained_model=None)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(network)
-    imgs, bbox, label = made_batch(CASES[backbone], n_class)
+    imgs, bbox, label = random_batch(CASES[backbone], n_class)
     x = np.stack(imgs).astype(np.float32) - network.extractor.mean
     sizes = [img.shape[1:] for img in imgs]
 
@@ -244,7 +246,7 @@ def time_chainercv(
 
 
 def time_torch(backbone: str, runs: int) -> dict:
-    """The same backbone and FPN in PyTorch, forward and backward."""
+    """Time the same backbone and FPN in PyTorch, forward and backward."""
     import torch
     from torch import nn
 
@@ -315,7 +317,7 @@ def time_torch(backbone: str, runs: int) -> dict:
         'resnet50': lambda: Features((3, 4, 6, 3), 64, 1, False),
         'se_resnext101': lambda: Features((3, 4, 23, 3), 128, 32, True),
     }[backbone]()
-    imgs, _, _ = made_batch(CASES[backbone], 80)
+    imgs, _, _ = random_batch(CASES[backbone], 80)
     x = torch.tensor(np.stack(imgs).astype(np.float32) - 120)
 
     def features():

@@ -1,11 +1,11 @@
-"""How the benchmarks time a function."""
+"""Timing of functions, for the benchmarks."""
 
 import time
 from collections.abc import Callable
 
 
 def best_seconds(function: Callable, repeat: int) -> tuple[object, float]:
-    """What it returns and its least time."""
+    """Return the last result and the shortest time of ``repeat`` calls."""
     times = []
     for _ in range(repeat):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Annotation tables of Open Images' size and shape, drawn at random, for the benchmarks.
+"""Random annotation tables of Open Images' size and form, for the benchmarks.
 
-Made up, but with what matters to the speed of reading and grouping them: ids of 16 hex digits,
-coordinates of six decimals, boxes by image in the order of ids, a long tail of classes, objects
+They have the properties that matter to the speed of reading and grouping them: ids of 16 hex
+digits, coordinates with six decimals, boxes sorted by image id, a long tail of classes, objects
 with two labels, images with hundreds of boxes.
 """
 
@@ -49,38 +49,38 @@ def write_tables(
     seed: int = 0,
     n_row: int = 1 << 20,
 ) -> tuple[Path, Path]:
-    """Write a box table and an image-level label table in the files' own form.
+    """Write a box table and an image-level label table in Open Images' format.
 
     Args:
-        root (path): Where the files go.
-        n_image (int): Images; each has at least one box.
-        n_box (int): Rows of the box table.
-        n_label (int): Rows of the label table.
-        same_box (float): The share of boxes that repeat the coordinates of the one before.
-        seed (int): Of the random numbers.
-        n_row (int): Rows made at a time.
+        root (path): Output directory.
+        n_image (int): Number of images; each has at least one box.
+        n_box (int): Number of rows of the box table.
+        n_label (int): Number of rows of the label table.
+        same_box (float): Share of boxes with the coordinates of the previous box.
+        seed (int): Random seed.
+        n_row (int): Number of rows generated at a time.
 
     Returns:
-        tuple: The paths of both files.
+        tuple: Paths of both files.
     """
     rng = np.random.default_rng(seed)
     ids = image_ids(rng, n_image)
     mids = pa.array(challenge_classes().mids)
     rate = class_rates(len(mids))
-    of_box = np.repeat(np.arange(n_image), _boxes_per_image(rng, n_image, n_box))
-    of_label = np.sort(rng.integers(0, n_image, n_label))
+    image_of_box = np.repeat(np.arange(n_image), _boxes_per_image(rng, n_image, n_box))
+    image_of_label = np.sort(rng.integers(0, n_image, n_label))
     boxes, labels = root / 'annotations-bbox.csv', root / 'annotations-human-imagelabels.csv'
     _write(
         boxes,
         (
-            _box_rows(rng, ids, of_box[at : at + n_row], mids, rate, same_box)
+            _box_rows(rng, ids, image_of_box[at : at + n_row], mids, rate, same_box)
             for at in range(0, n_box, n_row)
         ),
     )
     _write(
         labels,
         (
-            _label_rows(rng, ids, of_label[at : at + n_row], mids, rate)
+            _label_rows(rng, ids, image_of_label[at : at + n_row], mids, rate)
             for at in range(0, n_label, n_row)
         ),
     )
@@ -88,7 +88,7 @@ def write_tables(
 
 
 def image_ids(rng: np.random.Generator, n: int) -> pa.Array:
-    """Draw distinct ids of 16 hex digits, sorted."""
+    """Draw distinct ids of 16 hex digits, in ascending order."""
     numbers = np.unique(rng.integers(0, 1 << 63, n + n // 1000 + 10, np.uint64) << np.uint64(1))
     numbers = np.sort(rng.permutation(numbers)[:n])
     shifts = np.arange(60, -1, -4, dtype=np.uint64)
@@ -100,7 +100,7 @@ def image_ids(rng: np.random.Generator, n: int) -> pa.Array:
 
 
 def class_rates(n_class: int) -> np.ndarray:
-    """Return the share of every class: Zipf's law, falling faster towards the rare end."""
+    """Return the share of every class: Zipf's law with an exponential cut-off."""
     rank = np.arange(1, n_class + 1)
     rate = np.exp(-rank * (5 / n_class)) / rank
     return rate / rate.sum()
@@ -120,7 +120,7 @@ def _box_rows(
     same_box: float,
 ) -> pa.RecordBatch:
     n = len(image)
-    # Two corners in units of 1e-6, on the edge of the image now and then, at least 1e-3 apart.
+    # Two corners in units of 1e-6, some on the image border, at least 1e-3 apart.
     low = np.maximum(rng.integers(-100_000, 900_000, (n, 2)), 0)
     high = np.minimum(low + np.int64(1e6 * rng.beta(1, 3, (n, 2))) + 1000, 1_000_000)
     repeats = np.flatnonzero((rng.random(n) < same_box) & np.append(False, image[1:] == image[:-1]))
