@@ -104,7 +104,7 @@ def random_case(kind, seed, n_column):
     t = np.zeros((5, C), np.int8)
     if kind == 'one':
         t[np.arange(5), rng.integers(C, size=5)] = 1
-    elif kind in ('many', 'confident'):
+    elif kind in ('many', 'peak'):
         for row in t:
             row[rng.choice(C, rng.integers(2, C + 1), replace=False)] = 1
     elif kind == 'mixed':
@@ -113,14 +113,14 @@ def random_case(kind, seed, n_column):
         t[rng.random(t.shape) < 0.2] = -1
     if kind in ('ignored', 'mixed'):
         t[rng.integers(5, size=2 if kind == 'mixed' else 20)] = -1
-    if kind == 'confident':
+    if kind == 'peak':
         # One label has a softmax close to 1, so that m sigma > 1.
         for x_row, t_row in zip(x, t, strict=True):
             x_row[np.flatnonzero(t_row == 1)[:1]] += 6
     return x, t, rng
 
 
-KINDS = ['none', 'one', 'many', 'ignored', 'mixed', 'confident']
+KINDS = ['none', 'one', 'many', 'ignored', 'mixed', 'peak']
 
 
 @pytest.mark.parametrize('weighted', [False, True])
