@@ -1,16 +1,16 @@
-"""Time of an all-reduce by message size, and what a multi-node batch normalization adds.
+"""Time of an all-reduce by message size, and the time added by multi-node batch normalization.
 
     mpiexec -n N python mpi_scripts/allreduce_benchmark.py [--communicator packed] [--out FILE.json]
 
-Without --communicator, MPI's own all-reduce is timed, and neither Chainer nor CuPy is imported.
-With one, its `multi_node_mean_grad` on a network with one parameter of the size: what a training
-step calls, copies and division included. Each size takes some repetitions. All ranks start a
-repetition together, after a barrier, and it lasts as long as its slowest rank takes; when messages
-are small, it is many calls in a row, and their mean. Bus bandwidth is 2 (n - 1) / n times the bytes
-over the time, which a perfect ring makes the bandwidth of its slowest link, whatever n.
+Without --communicator, times MPI's all-reduce, and imports neither Chainer nor CuPy. With it, times
+`multi_node_mean_grad` on a network with one parameter of the given size: what a training step
+calls, including copies and division. Each size is repeated. All ranks start a repetition together,
+after a barrier, and its time is that of the slowest rank. For small messages, a repetition is the
+mean of many calls in a row. The bus bandwidth is 2 (n - 1) / n times the bytes over the time. For a
+perfect ring it is the bandwidth of the slowest link, for any n.
 
-Then for each of --bn-channels, with a communicator, forward and backward passes of a plain batch
-normalization and of one over all ranks: a network with L of them waits L times for what each adds.
+With a communicator, also times forward and backward passes of a plain and of a multi-node batch
+normalization for each of --bn-channels. A network with L of them waits L times for the difference.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from mpi4py import MPI
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, end_all_ranks_on_exception, run_command
 
-# Every fourth power of two, from one number to the gradients of PFDet's largest network.
+# Powers of four, and the gradients of PFDet's largest network
 DEFAULT_SIZES = tuple(4**i for i in range(1, 15)) + (636_500_484,)
 DTYPES = ('float32', 'float16', 'float64')
 PERCENTILES = (10, 50, 90)
-# What decides how a library communicates: kept with the figures.
+# Environment variables that change how libraries communicate: stored with the results
 _SETTINGS = ('MPIR_CVAR_', 'OMPI_MCA_', 'I_MPI_', 'NCCL_', 'UCX_', 'FI_')
 
 
@@ -91,11 +91,11 @@ def main() -> None:
 
 
 class MPIAllreduce:
-    """The sum of a message over ranks by MPI's own function.
+    """Sum of a message over ranks by MPI's function.
 
     Args:
         comm (mpi4py.MPI.Comm): The ranks.
-        dtype (str): NumPy's name of the type.
+        dtype (str): NumPy's name of the dtype.
     """
 
     def __init__(self, comm: MPI.Comm, dtype: str):
@@ -103,11 +103,11 @@ class MPIAllreduce:
         self.dtype = np.dtype(dtype)
 
     def n_byte(self, size: int) -> int:
-        """The bytes that a message of about ``size`` bytes has."""
+        """Bytes of a message of about ``size`` bytes."""
         return max(1, size // self.dtype.itemsize) * self.dtype.itemsize
 
     def prepare(self, size: int) -> Callable[[], None]:
-        """The call to time, after it has once been checked.
+        """Return the call to time, after checking its result once.
 
         Raises:
             RuntimeError: The sum is wrong.
@@ -124,7 +124,7 @@ class MPIAllreduce:
 
 
 class GradientAllreduce:
-    """The mean of a gradient over ranks, as the optimizer of all ranks takes it.
+    """Mean of a gradient over ranks, as the multi-node optimizer computes it.
 
     Args:
         comm (ChainerMN communicator): The ranks.
@@ -135,15 +135,15 @@ class GradientAllreduce:
 
         self.chainer = chainer
         self.comm = comm
-        sent = getattr(comm, 'allreduce_grad_dtype', None)
-        self.sent_itemsize = np.dtype(sent or np.float32).itemsize
+        dtype = getattr(comm, 'allreduce_grad_dtype', None)
+        self.sent_itemsize = np.dtype(dtype or np.float32).itemsize
 
     def n_byte(self, size: int) -> int:
-        """The bytes that are sent for a message of about ``size`` bytes."""
+        """Bytes that are sent for a message of about ``size`` bytes."""
         return max(1, size // self.sent_itemsize) * self.sent_itemsize
 
     def prepare(self, size: int) -> Callable[[], None]:
-        """The call to time, after it has once been checked.
+        """Return the call to time, after checking its result once.
 
         Raises:
             RuntimeError: The mean is wrong.
@@ -168,13 +168,13 @@ class GradientAllreduce:
 
 
 def expect(array: np.ndarray, value: float) -> None:
-    # Up to 2,048 ranks the sums are exact in float16, too.
+    # Up to 2,048 ranks, the sums are exact in float16 as well.
     if not np.allclose(array, value, rtol=1e-3):
         raise RuntimeError(f'the all-reduce is wrong: {array[:4]} ..., expected {value}')
 
 
 def chainermn_communicator(name: str, dtype: str, group_size: int):
-    """A communicator by name over groups of ranks in a row; a GPU a rank where there are some."""
+    """A communicator by name over groups of consecutive ranks, one GPU per rank if any."""
     import pfdet.compat  # noqa: F401
 
     import chainer
@@ -198,7 +198,7 @@ def comm_on_gpu(comm) -> bool:
 
 
 def synchronize(comm) -> None:
-    """Wait for the GPU, which runs behind."""
+    """Wait for the GPU, which runs asynchronously."""
     if comm_on_gpu(comm):
         import chainer
 
@@ -208,16 +208,16 @@ def synchronize(comm) -> None:
 def time_repetitions(
     run: Callable[[], None], world: MPI.Comm, n_repetition: int, seconds: float
 ) -> tuple[np.ndarray, int]:
-    """Seconds of a call in each repetition, on its slowest rank.
+    """Seconds per call in each repetition, on the slowest rank.
 
     Args:
-        run (callable): What all ranks call.
+        run (callable): The call to time, on all ranks.
         world (mpi4py.MPI.Comm): The ranks.
-        n_repetition (int): Repetitions that count.
-        seconds (float): What a repetition should at least last.
+        n_repetition (int): Number of repetitions.
+        seconds (float): Minimum duration of a repetition.
 
     Returns:
-        pair: Seconds :math:`(n\\_repetition,)`, the same on all ranks, and calls a repetition.
+        pair: Seconds :math:`(n\\_repetition,)`, the same on all ranks, and calls per repetition.
     """
     probe = world.allreduce(_one_repetition(run, world, 3), MPI.MAX)
     inner = int(np.clip(np.ceil(seconds / probe), 1, 1000))
@@ -234,7 +234,7 @@ def _one_repetition(run: Callable[[], None], world: MPI.Comm, inner: int) -> flo
 
 
 def slowest_rank(seconds: Sequence[float], world: MPI.Comm) -> np.ndarray:
-    """The longest time of any rank in each repetition, on all ranks."""
+    """Maximum over ranks of the time of each repetition, on all ranks."""
     own = np.array(seconds)
     slowest = np.empty_like(own)
     world.Allreduce(own, slowest, MPI.MAX)
@@ -244,14 +244,15 @@ def slowest_rank(seconds: Sequence[float], world: MPI.Comm) -> np.ndarray:
 def time_batch_normalization(
     n_channel: int, shape: tuple[int, int, int], comm, world: MPI.Comm, args: argparse.Namespace
 ) -> dict:
-    """Forward and backward passes of a plain and of a multi-node batch normalization."""
+    """Time forward and backward passes of a plain and of a multi-node batch normalization."""
     import chainer
     import chainer.links as L
 
-    # What training does: on CPUs, batch normalization is pfdet's.
-    import pfdet.links  # noqa: F401
+    from pfdet.cpu.install import install
     from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 
+    # As in training: on CPUs, batch normalization is pfdet's.
+    install()
     row = {'channels': n_channel, 'shape': list(shape)}
     for kind in 'plain', 'multi_node':
         chain = chainer.Chain()
@@ -285,7 +286,7 @@ def time_batch_normalization(
 
 
 def bus_bandwidth(n_byte: int, n_rank: int, seconds: float) -> float:
-    """Bytes a second over the slowest link of a perfect ring."""
+    """Bytes per second over the slowest link of a perfect ring."""
     return 2 * (n_rank - 1) / n_rank * n_byte / seconds
 
 
@@ -299,7 +300,7 @@ def summary(seconds: np.ndarray) -> dict[str, float]:
 
 
 def describe(args: argparse.Namespace, world: MPI.Comm, group_size: int) -> dict:
-    """What the figures were measured with; every rank calls this."""
+    """Describe the measurement; every rank calls this."""
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     command = 'python mpi_scripts/allreduce_benchmark.py ' + ' '.join(sys.argv[1:])
     return {
@@ -324,7 +325,7 @@ def print_once(world: MPI.Comm, text: str) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from ``'4'``, ``'64K'``, ``'16M'`` or ``'1G'``, in powers of 1,024."""
+    """Parse ``'4'``, ``'64K'``, ``'16M'`` or ``'1G'`` into bytes, in powers of 1,024."""
     factor = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}.get(text[-1:].upper(), 1)
     number = text[:-1] if factor > 1 else text
     if not number.isdigit() or int(number) < 1:
@@ -346,29 +347,29 @@ def parse_arguments() -> argparse.Namespace:
         '--dtype',
         choices=DTYPES,
         default='float32',
-        help='of what is sent; float16 with packed and pure_nccl (default: %(default)s)',
+        help='dtype of the messages; float16 with packed and pure_nccl (default: %(default)s)',
     )
     add(
         '--sizes',
         nargs='+',
         metavar='BYTES',
-        help='of the messages (default: powers of 4 up to 256M, and the gradients of PFDet with '
+        help='message sizes (default: powers of 4 up to 256M, and the gradients of PFDet with '
         'SENet-154)',
     )
-    add('--max-size', metavar='BYTES', help='leave out larger messages: each rank holds two')
+    add('--max-size', metavar='BYTES', help='skip larger messages; each rank holds two')
     add(
         '--group-size',
         type=int,
         default=0,
         metavar='RANKS',
-        help='ranks in a row that all-reduce among themselves (default: all)',
+        help='consecutive ranks that all-reduce among themselves (default: all)',
     )
-    add('--repetitions', type=int, default=20, help='of each size (default: %(default)s)')
+    add('--repetitions', type=int, default=20, help='repetitions per size (default: %(default)s)')
     add(
         '--seconds',
         type=float,
         default=0.002,
-        help='a repetition lasts at least, by repeating the call (default: %(default)s)',
+        help='minimum duration of a repetition; the call is repeated (default: %(default)s)',
     )
     add(
         '--bn-channels',
@@ -384,9 +385,9 @@ def parse_arguments() -> argparse.Namespace:
         nargs=3,
         default=(1, 25, 25),
         metavar=('N', 'H', 'W'),
-        help="of a rank's images there (default: 1 25 25)",
+        help="shape of a rank's images for these (default: 1 25 25)",
     )
-    add('--out', type=Path, metavar='FILE.json', help='write the figures there')
+    add('--out', type=Path, metavar='FILE.json', help='write the results to FILE')
     args = parser.parse_args()
     sizes = [parse_size(s) for s in args.sizes] if args.sizes else list(DEFAULT_SIZES)
     limit = parse_size(args.max_size) if args.max_size else None

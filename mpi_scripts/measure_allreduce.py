@@ -1,14 +1,14 @@
-"""All-reduces on 2 to 64 ranks of this machine, for the scaling model to be checked against.
+"""Time all-reduces on 2 to 64 ranks of this machine, to check the scaling model.
 
     python mpi_scripts/measure_allreduce.py --out FILE.json [--ranks 2 4 8 16 32 64]
 
-Runs `allreduce_benchmark.py` with MPICH's mpiexec for each number of ranks and each algorithm,
-which MPICH is told to use, and joins the percentiles to one file. Runs that the file already has
-are measured again and replaced, the others kept: so a sweep can be made piece by piece.
+Runs `allreduce_benchmark.py` with MPICH's mpiexec for each number of ranks and each of MPICH's
+algorithms, and merges the percentiles into one file. Runs that are in the file already are
+replaced, the others are kept, so a sweep can be measured in pieces.
 
-More ranks than cores wait for each other's turns on a core. MPICH is told to give up its turn as
-soon as there is nothing to receive; by default it looks a thousand times, and what is then measured
-is that.
+If there are more ranks than cores, ranks wait for their turn on a core. MPICH is set to yield as
+soon as there is nothing to receive. By default it polls a thousand times first, which would
+dominate the measurement.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pfdet.errors import InputError, run_command
 
 BENCHMARK = Path(__file__).with_name('allreduce_benchmark.py')
 ALGORITHMS = ('ring', 'recursive_doubling', 'reduce_scatter_allgather')
-# MPICH's own algorithms instead of those for shared memory, and polite waiting.
+# MPICH's general algorithms instead of those for shared memory, and early yielding
 SETTINGS = {
     'MPIR_CVAR_DEVICE_COLLECTIVES': 'none',
     'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
@@ -38,29 +38,29 @@ SETTINGS = {
 
 def main() -> None:
     args = parse_arguments()
-    beside = Path(sys.executable).with_name('mpiexec')
-    launcher = str(beside) if beside.exists() else shutil.which('mpiexec')
+    own_mpiexec = Path(sys.executable).with_name('mpiexec')
+    launcher = str(own_mpiexec) if own_mpiexec.exists() else shutil.which('mpiexec')
     if launcher is None:
-        raise InputError('there is no mpiexec, neither beside the interpreter nor on PATH')
+        raise InputError('mpiexec not found, neither next to the interpreter nor on PATH')
     kept = json.loads(args.out.read_text())['runs'] if args.out.exists() else []
     runs = {(run['algorithm'], run['ranks']): run for run in kept}
     to_do = [(a, n) for n in args.ranks for a in args.algorithms]
     for algorithm, n_rank in tqdm(to_do, disable=None):
         runs[algorithm, n_rank] = measure(launcher, algorithm, n_rank, args)
-        joined = {
+        merged = {
             'command': 'python mpi_scripts/measure_allreduce.py',
             'settings': SETTINGS,
             'runs': [runs[key] for key in sorted(runs)],
         }
         with replace_when_done(args.out) as path:
-            path.write_text(as_text(joined))
+            path.write_text(as_text(merged))
 
 
 def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace) -> dict:
-    """One run of the benchmark.
+    """Run the benchmark once.
 
     Raises:
-        InputError: It failed, or the library is not MPICH.
+        InputError: The run failed, or the library is not MPICH.
     """
     root = BENCHMARK.parents[1]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
@@ -100,9 +100,7 @@ def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace
             )
         report = json.loads(out.read_text())
     if 'MPICH' not in report['library']:
-        raise InputError(
-            f'{report["library"]}: cannot be told which algorithm to take; expected MPICH'
-        )
+        raise InputError(f'{report["library"]}: has no setting for the algorithm; expected MPICH')
     return {
         'algorithm': algorithm,
         'ranks': n_rank,
@@ -114,10 +112,10 @@ def measure(launcher: str, algorithm: str, n_rank: int, args: argparse.Namespace
     }
 
 
-def as_text(joined: dict) -> str:
-    """JSON with a run a line."""
-    runs = ',\n  '.join(json.dumps(run) for run in joined['runs'])
-    head = json.dumps({k: v for k, v in joined.items() if k != 'runs'}, indent=1)
+def as_text(merged: dict) -> str:
+    """Format as JSON with one run per line."""
+    runs = ',\n  '.join(json.dumps(run) for run in merged['runs'])
+    head = json.dumps({k: v for k, v in merged.items() if k != 'runs'}, indent=1)
     return f'{head[:-2]},\n "runs": [\n  {runs}\n ]\n}}\n'
 
 

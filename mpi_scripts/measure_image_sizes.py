@@ -1,12 +1,12 @@
-"""Time of a forward and backward pass by image size: does it grow as the operations do?
+"""Time of a forward and backward pass by image size, against the number of operations.
 
     OMP_NUM_THREADS=1 python mpi_scripts/measure_image_sizes.py --out FILE.json [--recipe NAME]
 
-The scaling model takes the operations of an image, padding included, for its cost. This measures
-the seconds of a recipe's network with random weights on images of several sizes, with as many
-regions in the head as in training, and prints them beside the operations. On the CPU it is the
-processor's time that counts, which other work on the machine touches least; give it one thread.
-Needs some 8 GB for SENet-154 with the default sizes.
+The scaling model assumes that the time of an image is proportional to its operations, padding
+included. This script measures the time of a recipe's network with random weights on images of
+several sizes, with as many regions in the head as in training, and prints it with the operations.
+On the CPU it measures processor time, which other processes affect least; use one thread. SENet-154
+needs about 8 GB with the default sizes.
 """
 
 import argparse
@@ -37,8 +37,8 @@ def main() -> None:
         metavar='HxW',
         default=['256x256', '256x384', '384x384', '384x512', '512x512'],
     )
-    parser.add_argument('--repeat', type=int, default=2, help='the quickest counts')
-    parser.add_argument('--gpu', type=int, default=-1, metavar='ID', help='default: on the CPU')
+    parser.add_argument('--repeat', type=int, default=2, help='repetitions; the fastest counts')
+    parser.add_argument('--gpu', type=int, default=-1, metavar='ID', help='GPU (default: CPU)')
     parser.add_argument('--out', type=Path, metavar='FILE.json')
     args = parser.parse_args()
     sizes = [parse_size(text) for text in args.sizes]
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def step(network, n_roi: int, size: tuple[int, int]) -> float:
-    """Seconds of a forward and a backward pass through all that has weights."""
+    """Time a forward and a backward pass through all layers with weights."""
     xp, rng = network.xp, np.random.default_rng(0)
     x = xp.asarray(rng.normal(size=(1, 3, *size)), np.float32)
     corner = rng.uniform(0, 0.5, (n_roi, 2))
@@ -100,7 +100,7 @@ def synchronize(xp) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width from ``'256x384'``."""
+    """Parse ``'256x384'`` into height and width."""
     parts = text.split('x')
     if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 and int(p) % 64 == 0 for p in parts):
         raise InputError(f'--sizes {text}: expected HxW in multiples of 64, such as 256x384')

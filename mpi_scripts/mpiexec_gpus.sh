@@ -1,22 +1,22 @@
 #!/bin/bash
-# Start a rank for every GPU, on one machine or on many, with mpiexec:
+# Start one rank per GPU, on one machine or on many, with mpiexec:
 #
 #     mpi_scripts/mpiexec_gpus.sh [OPTION...] COMMAND [ARGUMENT...]
 #     mpi_scripts/mpiexec_gpus.sh python train/train_multi.py --out run --resume
 #     mpi_scripts/mpiexec_gpus.sh -n 512 --hostfile hosts python train/train_multi.py --out run
 #
-#     -n RANKS         how many (default: those of one machine)
-#     --per-node N     ranks a machine (default: its GPUs, or 1 where there is none)
-#     --cores N        cores a rank (default: a machine's cores over its ranks)
-#     --hostfile FILE  the machines; without, all ranks start on this one
-#     --flavor NAME    openmpi, mpich or intel (default: what $MPIEXEC says of itself)
+#     -n RANKS         number of ranks (default: those of one machine)
+#     --per-node N     ranks per machine (default: its GPUs, or 1 if there are none)
+#     --cores N        cores per rank (default: a machine's cores over its ranks)
+#     --hostfile FILE  the machines; without it, all ranks start on this machine
+#     --flavor NAME    openmpi, mpich or intel (default: from $MPIEXEC --version)
 #     --print          print the command instead of running it
 #
-# Every rank is bound to cores of its own, in a row; rank r of a machine takes its GPU r, which
-# pfdet does itself, so every rank must see all of the machine's GPUs. OMP_NUM_THREADS becomes
-# the cores of a rank unless it is set. Passed on to all machines are PATH, LD_LIBRARY_PATH,
-# PYTHONPATH, VIRTUAL_ENV, and all of CHAINER_*, CUDA_*, CUPY_*, MPIR_*, NCCL_*, OMP_*,
-# OPENBLAS_*, PFDET_* and UCX_*. mpi_scripts/README.md says what to set for NCCL.
+# Every rank is bound to consecutive cores. Rank r of a machine selects GPU r itself, so every rank
+# must see all GPUs of the machine. OMP_NUM_THREADS is the number of cores per rank, unless it is
+# set. These variables are passed to all machines: PATH, LD_LIBRARY_PATH, PYTHONPATH, VIRTUAL_ENV,
+# CHAINER_*, CUDA_*, CUPY_*, MPIR_*, NCCL_*, OMP_*, OPENBLAS_*, PFDET_* and UCX_*. For NCCL's
+# settings see mpi_scripts/README.md.
 set -euo pipefail
 
 fail() {
@@ -24,7 +24,7 @@ fail() {
     exit 2
 }
 
-whole() {
+whole_number() {
     case $2 in '' | *[!0-9]* | 0*) fail "$1 $2: expected a whole number from 1 on" ;; esac
 }
 
@@ -34,9 +34,9 @@ while [ $# -gt 0 ]; do
     -n | --per-node | --cores | --hostfile | --flavor)
         [ $# -ge 2 ] || fail "$1: expected a value"
         case $1 in
-        -n) whole "$1" "$2" && ranks=$2 ;;
-        --per-node) whole "$1" "$2" && per_node=$2 ;;
-        --cores) whole "$1" "$2" && cores=$2 ;;
+        -n) whole_number "$1" "$2" && ranks=$2 ;;
+        --per-node) whole_number "$1" "$2" && per_node=$2 ;;
+        --cores) whole_number "$1" "$2" && cores=$2 ;;
         --hostfile) hostfile=$2 ;;
         --flavor) flavor=$2 ;;
         esac
@@ -48,27 +48,27 @@ while [ $# -gt 0 ]; do
         sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
-    -*) fail "$1: no such option; --help names them" ;;
+    -*) fail "$1: no such option; see --help" ;;
     *) break ;;
     esac
 done
-[ $# -gt 0 ] || fail "no command to start; --help shows how"
+[ $# -gt 0 ] || fail "no command to start; see --help"
 [ -z "$hostfile" ] || [ -r "$hostfile" ] || fail "--hostfile $hostfile: no such file"
 
 if [ -z "$per_node" ]; then
     per_node=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || true
     [ "$per_node" -gt 0 ] || per_node=1
-    # On one machine, asking for fewer ranks than it has GPUs gives each more cores.
+    # On one machine with fewer ranks than GPUs, each rank gets more cores.
     if [ -z "$hostfile" ] && [ -n "$ranks" ] && [ "$ranks" -lt "$per_node" ]; then
         per_node=$ranks
     fi
 fi
 ranks=${ranks:-$per_node}
 if [ -z "$hostfile" ] && [ "$ranks" -gt "$per_node" ]; then
-    fail "-n $ranks: more than $per_node a machine; name machines by --hostfile, or give --per-node"
+    fail "-n $ranks: more than $per_node per machine; give --hostfile or --per-node"
 fi
 if [ -z "$cores" ]; then
-    # Launchers count cores, nproc hardware threads; nproc knows what a container may use.
+    # Launchers count cores, nproc counts hardware threads. Only nproc knows a container's limit.
     all=$(lscpu -p=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || true
     usable=$(nproc)
     if [ "$all" -eq 0 ] || [ "$usable" -lt "$all" ]; then all=$usable; fi
@@ -85,7 +85,7 @@ if [ -z "$flavor" ]; then
     *"Open MPI"* | *OpenRTE* | *PRRTE* | *prterun*) flavor=openmpi ;;
     *Intel*) flavor=intel ;;
     *HYDRA*) flavor=mpich ;;
-    *) fail "$mpiexec --version: neither Open MPI, MPICH nor Intel MPI; name one by --flavor" ;;
+    *) fail "$mpiexec --version: neither Open MPI, MPICH nor Intel MPI; give --flavor" ;;
     esac
 fi
 
@@ -122,5 +122,5 @@ if [ -n "$show" ]; then
     echo
     exit 0
 fi
-# In place of this script, so that a signal to it is one to mpiexec, which passes it on.
+# exec, so that signals to this script reach mpiexec, which forwards them to the ranks.
 exec "${launch[@]}" "$@"

@@ -1,14 +1,14 @@
-"""How long PFDet's training takes on many GPUs, and what would make it quicker.
+"""Model of PFDet's training time on many GPUs, and of options that reduce it.
 
     python mpi_scripts/scaling_model.py [--out docs/scaling.png] [--inputs] [--ranges]
 
-A step's time is put together from its parts: operations for an image by its size, the wait for the
-most expensive one, an all-reduce forward and one backward for every batch normalization, and that
-of the gradients. Two numbers are fitted to the paper's two figures, 33 hours for 16 epochs on 512
-GPUs and 83 % of the efficiency on 8. Printed is what float16, overlap, batch normalization in
-groups and shared image sizes would each give at 64, 512 and 4,096 GPUs, how far that depends on
-what the paper does not say, and how the all-reduce's form agrees with one that was measured.
-docs/scaling.md explains it.
+The time of a step is the sum of its parts: the operations of an image of average size, the wait for
+the most expensive image, a forward and a backward all-reduce for every batch normalization, and the
+all-reduce of the gradients. Two parameters are fitted to the paper's two numbers: 33 hours for 16
+epochs on 512 GPUs, and 83 % of the efficiency on 8. Prints the effect of float16, overlap, batch
+normalization in groups and shared image sizes at 64, 512 and 4,096 GPUs, the range over what the
+paper leaves open, and a comparison of the all-reduce model with measurements. docs/scaling.md
+explains the model.
 """
 
 import argparse
@@ -42,24 +42,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', type=Path, metavar='FILE.png', help='draw the figure there')
+    parser.add_argument('--out', type=Path, metavar='FILE.png', help='draw the figure to FILE')
     parser.add_argument('--inputs', action='store_true', help='print every input and its source')
     parser.add_argument(
         '--ranges',
         action='store_true',
-        help='print the fit for every reading and every input low and high',
+        help='print the fit for every reading and for the low and high value of every input',
     )
     parser.add_argument(
         '--count',
         action='store_true',
-        help=f'build the network and count again; writes {FILE.name}',
+        help=f'build the network, count again and write {FILE.name}',
     )
     parser.add_argument(
         '--sweep',
         type=Path,
         default=sweep.SWEEP,
         metavar='FILE.json',
-        help='of measure_allreduce.py (default: the one kept here)',
+        help='output of measure_allreduce.py (default: the one in this repository)',
     )
     args = parser.parse_args()
     if args.out is not None and args.out.suffix not in ('.png', '.svg', '.pdf'):
@@ -81,7 +81,7 @@ def main() -> None:
     points = sweep.read_sweep(args.sweep)
     print_sweep(points)
     if args.out is not None:
-        # Only here: it takes longest to import.
+        # Imported here, because Matplotlib takes long to import.
         from scaling.figure import draw_figure
 
         with replace_when_done(args.out) as path:
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def print_inputs() -> None:
-    """Every input as a row of a Markdown table."""
+    """Print every input as a row of a Markdown table."""
     print('| input | value | low to high | source |\n| --- | --- | --- | --- |')
     for field in dataclasses.fields(Inputs):
         m = field.metadata
@@ -100,11 +100,11 @@ def print_inputs() -> None:
 
 
 def print_fit(detector: Detector, inputs: Inputs) -> None:
-    """The network, the paper's step, and the fit for each reading of the paper."""
+    """Print the network, the paper's step, and the fit for each reading of the paper."""
     print(
         f'{detector.recipe}: {detector.n_parameter / 1e6:.1f} M parameters, '
         f'{len(detector.bn_channels)} batch normalizations\n'
-        f'paper: {paper_step(detector, inputs):.3f} s a step of 512 images, '
+        f'paper: {paper_step(detector, inputs):.3f} s per step of 512 images, '
         f'{inputs.efficiency * paper_step(detector, inputs):.3f} s on 8 GPUs\n'
     )
     print(
@@ -122,11 +122,11 @@ def print_fit(detector: Detector, inputs: Inputs) -> None:
 
 
 def print_options(detector: Detector, inputs: Inputs, fitted: Fit, setting: Setting) -> None:
-    """What each option gives, and between what over all readings and inputs."""
+    """Print the effect of each option, and its range over all readings and inputs."""
     ranges = efficiency_ranges(detector, GPUS)
     print(
-        '\nseconds a step, hours of 16 epochs, efficiency against 8 GPUs as in the paper, and '
-        'its range\n' + ' ' * 24 + ''.join(f'{n:>16,} GPUs            ' for n in GPUS)
+        '\nseconds per step, hours for 16 epochs, efficiency relative to 8 GPUs as in the paper, '
+        'and its range\n' + ' ' * 24 + ''.join(f'{n:>16,} GPUs            ' for n in GPUS)
     )
     for option in OPTIONS:
         own = with_option(setting, option)
@@ -142,7 +142,7 @@ def print_options(detector: Detector, inputs: Inputs, fitted: Fit, setting: Sett
 
 
 def print_ranges(detector: Detector) -> None:
-    """The fit for every variation."""
+    """Print the fit for every variation."""
     print(f'\n{"reading, input":48}{"Tops/s":>8}{"latency":>9}{"4096 GPUs":>11}')
     for v in variations(detector):
         at = efficiency(detector, v.inputs, v.fit, v.setting, 4096)
@@ -153,10 +153,10 @@ def print_ranges(detector: Detector) -> None:
 
 
 def print_sweep(points: list[sweep.Point]) -> None:
-    """How well the form of the all-reduce predicts numbers of ranks it was not fitted to."""
+    """Print how well the all-reduce model predicts numbers of ranks it was not fitted to."""
     fitted, held_out = sweep.split(points)
     coefficients = sweep.fit(fitted)
-    print('\nmeasured all-reduces: by what factor the model is off, median and worst')
+    print('\nmeasured all-reduces: error factor of the model, median and maximum')
     for name, some in (('fitted', fitted), ('predicted', held_out)):
         for n in sorted({p.n_rank for p in some}):
             factors = sweep.error_factors(coefficients, [p for p in some if p.n_rank == n])

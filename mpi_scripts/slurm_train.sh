@@ -1,16 +1,16 @@
 #!/bin/bash
-# Train on 1 to 512 GPUs under Slurm; here 64 machines with 8 each, as in the paper:
+# Train on 1 to 512 GPUs under Slurm; by default 64 machines with 8 GPUs each, as in the paper:
 #
 #     sbatch mpi_scripts/slurm_train.sh python train/train_multi.py --out run --resume
 #     sbatch --nodes=1 --ntasks-per-node=1 mpi_scripts/slurm_train.sh python ...
 #
-# Options of sbatch on the command line win over those below. --gpu-bind=none because rank r of a
-# machine takes its GPU r, which pfdet does itself, so every rank must see all of the job's GPUs on
-# the machine; NCCL, too, wants to see them. Ranks in a row are on one machine, and their cores in a
-# row: so --bn-group-size 8 shares batch statistics within machines.
+# Options of sbatch on the command line override those below. --gpu-bind=none, because rank r of a
+# machine selects GPU r itself, so every rank must see all of the job's GPUs on the machine; NCCL
+# needs this, too. Consecutive ranks are on the same machine, on consecutive cores, so
+# --bn-group-size 8 shares batch statistics within machines.
 #
-# PFDET_SRUN_MPI (pmix) is what srun --mpi= gets: it must be what the MPI library speaks, see
-# mpi_scripts/README.md. SRUN (srun) is the program.
+# PFDET_SRUN_MPI (pmix) is the value of srun --mpi=. It must match the MPI library, see
+# mpi_scripts/README.md. SRUN (srun) names the program.
 #SBATCH --job-name=pfdet
 #SBATCH --nodes=64
 #SBATCH --ntasks-per-node=8
@@ -29,9 +29,9 @@ cpus=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-$OMP_NUM_THREADS}
 
-# srun does not take --cpus-per-task over from sbatch (since 22.05). A rank that has failed ends the
-# others itself; one that was killed cannot, so all end a minute after the first. Not at once: ranks
-# that stop for a snapshot do not end in the same moment.
+# Since 22.05, srun does not inherit --cpus-per-task from sbatch. A rank that fails ends the others
+# itself. A rank that is killed cannot, so all end a minute after the first: not at once, because
+# ranks that stop for a snapshot do not exit at the same time.
 exec "${SRUN:-srun}" --mpi="${PFDET_SRUN_MPI:-pmix}" --gpus-per-task=1 --gpu-bind=none \
     --cpus-per-task="$cpus" --cpu-bind=cores --distribution=block:block \
     --kill-on-bad-exit=0 --wait=60 --export=ALL "$@"

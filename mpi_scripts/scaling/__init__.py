@@ -1,1 +1,1 @@
-"""How long a training step takes on many GPUs, from its parts."""
+"""Model of the time of a training step on many GPUs."""

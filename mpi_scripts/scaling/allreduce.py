@@ -1,4 +1,4 @@
-"""The steps of all-reduce algorithms, and how long they take."""
+"""The steps of all-reduce algorithms, and their time."""
 
 import math
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 
 
 def message_sizes(algorithm: str, n_rank: int, n_byte: float) -> np.ndarray:
-    """Bytes that a rank sends in each step, one after the other.
+    """Bytes that a rank sends in each step.
 
     Args:
         algorithm (str): ``'ring'``: reduce-scatter and all-gather around a ring;
-            ``'recursive_doubling'``: partners at distance 1, 2, 4, ... exchange everything;
+            ``'recursive_doubling'``: partners at distance 1, 2, 4, ... exchange the whole message;
             ``'reduce_scatter_allgather'``: they exchange halves, quarters, ..., and back.
-        n_rank (int): Ranks; for the latter two a power of two.
-        n_byte (float): The message.
+        n_rank (int): Number of ranks; for the latter two a power of two.
+        n_byte (float): Bytes of the message.
 
     Returns:
-        array: One element a step; none for one rank.
+        array: One element per step; empty for one rank.
 
     Raises:
-        ValueError: No such algorithm, or it is not defined for so many ranks.
+        ValueError: The algorithm is unknown, or not defined for this number of ranks.
     """
     if n_rank < 1:
         raise ValueError(f'expected at least one rank, not {n_rank}')
@@ -39,14 +39,15 @@ def message_sizes(algorithm: str, n_rank: int, n_byte: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Network:
-    """What connects the GPUs.
+    """The network between the GPUs.
 
     Attributes:
-        gpus_per_node (int): See there.
-        node_bandwidth (float): Bytes a second that go around a ring within a node.
-        port_bandwidth (float): Bytes a second that leave a node and enter it, all ports together.
-        base (float): Seconds that an all-reduce takes to start.
-        node_hop, net_hop (float): Seconds from a GPU to the next in its node, and in another.
+        gpus_per_node (int): GPUs per node.
+        node_bandwidth (float): Bandwidth of a ring within a node, in bytes per second.
+        port_bandwidth (float): Bandwidth of all ports of a node together, in bytes per second.
+        base (float): Start-up time of an all-reduce, in seconds.
+        node_hop, net_hop (float): Latency from a GPU to the next in the same node, and in
+            another, in seconds.
     """
 
     gpus_per_node: int
@@ -60,9 +61,9 @@ class Network:
 def ring(network: Network, n_gpu: int, n_byte: float) -> float:
     """Seconds of one ring through all GPUs, node by node.
 
-    :math:`2 (n - 1)` steps of :math:`1 / n` of the message each. Of these, :math:`2 (m - 1)` wait
-    for the network between :math:`m` nodes, the others for a neighbour in the node: so counts
-    NCCL. The slowest link, where the ring leaves a node, sets the bandwidth.
+    It has :math:`2 (n - 1)` steps of :math:`1 / n` of the message each. As NCCL counts,
+    :math:`2 (m - 1)` of them wait for the network between :math:`m` nodes, the others for a
+    neighbor in the node. The slowest link, where the ring leaves a node, sets the bandwidth.
     """
     if n_gpu == 1:
         return 0.0
@@ -76,21 +77,21 @@ def ring(network: Network, n_gpu: int, n_byte: float) -> float:
 def hierarchical(network: Network, n_gpu: int, n_byte: float) -> float:
     """Seconds of a reduce-scatter in every node, rings between nodes, and an all-gather.
 
-    Each GPU of a node takes its share of the message around a ring of its peers in the other nodes;
-    they share the node's ports.
+    Each GPU of a node sends its share of the message around a ring of its peers in the other nodes.
+    These rings share the node's ports.
     """
     if n_gpu == 1:
         return 0.0
     n_node = node_count(network, n_gpu)
-    n_own = n_gpu // n_node
-    seconds = network.base + 2 * (n_own - 1) * (
-        network.node_hop + n_byte / n_own / network.node_bandwidth
+    n_local = n_gpu // n_node
+    seconds = network.base + 2 * (n_local - 1) * (
+        network.node_hop + n_byte / n_local / network.node_bandwidth
     )
     return seconds + 2 * (n_node - 1) * (network.net_hop + n_byte / n_node / network.port_bandwidth)
 
 
 def tree(network: Network, n_gpu: int, n_byte: float) -> float:
-    """Seconds of NCCL's double binary tree (from 2.4, 2019, on): chains in nodes, trees between.
+    """Seconds of NCCL's double binary tree (since 2.4, 2019): chains in nodes, trees between them.
 
     Every byte goes up and down once, at the bandwidth of the slowest link.
     """
@@ -113,10 +114,10 @@ ALGORITHMS = {'ring': ring, 'hierarchical': hierarchical, 'tree': tree}
 
 
 def node_count(network: Network, n_gpu: int) -> int:
-    """Nodes that hold so many GPUs.
+    """Number of nodes with this number of GPUs.
 
     Raises:
-        ValueError: They would not be full, and are more than one.
+        ValueError: There are several nodes, and not all are full.
     """
     if n_gpu <= network.gpus_per_node:
         return 1

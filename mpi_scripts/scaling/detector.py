@@ -1,4 +1,4 @@
-"""What the model must know of the network: counted from the network itself, and kept in a file."""
+"""Sizes of the detector that the model uses: counted from the network, and stored in a file."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,17 @@ class Detector(NamedTuple):
     """Sizes of a recipe's network.
 
     Attributes:
-        recipe (str): Its name.
-        n_parameter (int): Numbers that the gradients have.
+        recipe (str): Name of the recipe.
+        n_parameter (int): Number of parameters.
         bn_channels (tuple of int): Channels of every batch normalization.
-        flops_per_pixel (float): Of a forward pass up to the region proposals, and padded pixel.
-        flops_per_image (float): Of a forward pass of the head, with the regions of training.
+        flops_per_pixel (float): Operations of a forward pass up to the region proposals, per padded
+            pixel.
+        flops_per_image (float): Operations of a forward pass of the head, with the regions of
+            training.
         stride (int): Images are padded to multiples of it.
         min_size (pair of int): Range of the shorter edge.
         max_size (int): Limit of the longer edge.
-        epochs (float): Of training.
+        epochs (float): Epochs of training.
     """
 
     recipe: str
@@ -35,7 +37,7 @@ class Detector(NamedTuple):
 
 
 def read_detector(path: Path = FILE) -> Detector:
-    """What :func:`write_detector` wrote."""
+    """Read the file of :func:`write_detector`."""
     fields = json.loads(path.read_text())
     return Detector(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
@@ -49,7 +51,7 @@ def write_detector(detector: Detector, path: Path = FILE) -> None:
 
 
 def count_detector(name: str | None = None) -> Detector:
-    """Build a recipe's network and count.
+    """Build a recipe's network and count its parameters and operations.
 
     Args:
         name (str): The recipe; by default PFDet's final single model.

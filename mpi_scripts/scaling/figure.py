@@ -1,4 +1,4 @@
-"""The picture of the model."""
+"""The figure of the model."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ COLORS = dict(
         strict=True,
     )
 )
-# Wide ranges over each other cannot be read: those that matter.
+# Only the ranges that matter: overlapping ranges cannot be read.
 SHADED = ('as in the paper', 'BN groups of 8')
 DRAW_NAMES = {
     'each': 'each GPU draws edge and image',
@@ -59,7 +59,7 @@ def draw_figure(
     setting: Setting,
     points: list[Point],
 ) -> None:
-    """Efficiency, parts of a step, image sizes, and the check of the all-reduce; as PNG or SVG."""
+    """Draw efficiency, parts of a step, image sizes and the check of the all-reduce; PNG or SVG."""
     figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(13, 9.5), constrained_layout=True)
     _efficiencies(a, detector, inputs, fitted, setting)
     _parts(b, detector, inputs, fitted, setting)
@@ -74,7 +74,7 @@ def _efficiencies(ax, detector: Detector, inputs: Inputs, fitted: Fit, setting: 
     ranges = efficiency_ranges(detector, GPUS)
     for option, color in COLORS.items():
         own = with_option(setting, option)
-        # Two lines lie on each other.
+        # Two lines coincide.
         style = '--' if option.startswith('trees') else '-'
         ax.plot(
             GPUS,

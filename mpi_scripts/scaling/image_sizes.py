@@ -1,4 +1,4 @@
-"""The sizes of training images, and the largest of those that many GPUs draw."""
+"""Sizes of training images, and the expected largest of those that many GPUs draw."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-# Longer over shorter edge of photographs and how many have it. Assumed: cameras make 4:3 and 3:2,
-# screens and croppers the rest. Upright and lying images cost the same.
+# Longer over shorter edge of photographs, and the share of each ratio. Assumed: cameras take 4:3
+# and 3:2; the rest are screenshots and cropped images. Portrait and landscape cost the same.
 ASPECT_RATIOS = {4 / 3: 0.42, 3 / 2: 0.43, 16 / 9: 0.08, 1.0: 0.07}
 DRAWS = ('each', 'edge', 'all')
 _N_POINT = 2001
@@ -15,11 +15,11 @@ _N_DEVIATION = 6.0
 
 
 class Costs(NamedTuple):
-    """What images cost, by edge length and aspect ratio.
+    """Costs of images, by edge length and aspect ratio.
 
     Attributes:
-        seconds (array): :math:`(E, A)`, or in any other unit.
-        weight (array): The shares of the aspect ratios, :math:`(A,)`; edge lengths are uniform.
+        seconds (array): :math:`(E, A)`, in seconds or any other unit.
+        weight (array): Shares of the aspect ratios, :math:`(A,)`. Edge lengths are uniform.
     """
 
     seconds: np.ndarray
@@ -33,14 +33,14 @@ def image_costs(
     stride: int,
     aspect_ratios: Mapping[float, float] = ASPECT_RATIOS,
 ) -> Costs:
-    """The costs of images whose shorter edge is drawn from a range.
+    """Costs of images whose shorter edge is drawn from a range.
 
     Args:
-        cost (callable): From pixels, padding included, to a cost.
+        cost (callable): Maps pixels, padding included, to a cost.
         min_size (pair of int): The range, both ends included.
         max_size (int): Limit of the longer edge.
         stride (int): Both edges are padded to multiples of it.
-        aspect_ratios (mapping): Shares of longer over shorter edge.
+        aspect_ratios (mapping): From longer over shorter edge to its share.
     """
     edge = np.arange(min_size[0], min_size[1] + 1)[:, None]
     ratio = np.array(list(aspect_ratios))
@@ -52,21 +52,21 @@ def image_costs(
 
 
 def expected_step(costs: Costs, n_gpu: int, draw: str, jitter: float = 0.0) -> float:
-    """The expected cost of the slowest of many GPUs with an image each.
+    """Expected cost on the slowest of many GPUs with one image each.
 
     Args:
-        costs (Costs): Of an image.
-        n_gpu (int): GPUs, all of which wait for the slowest.
+        costs (Costs): Costs of an image.
+        n_gpu (int): Number of GPUs; all wait for the slowest.
         draw (str): ``'each'``: every GPU draws an edge length and an image; ``'edge'``: they share
-            the edge length; ``'all'``: they share the aspect ratio, too.
-        jitter (float): Standard deviation of the time of one and the same image, as a share of it;
-            normal.
+            the edge length; ``'all'``: they also share the aspect ratio.
+        jitter (float): Relative standard deviation of the time of the same image, normally
+            distributed.
 
     Returns:
         float: In the unit of the costs.
 
     Raises:
-        ValueError: No such way to draw.
+        ValueError: ``draw`` is unknown.
     """
     if draw == 'each':
         return expected_maximum(
@@ -83,13 +83,13 @@ def expected_step(costs: Costs, n_gpu: int, draw: str, jitter: float = 0.0) -> f
 
 
 def expected_maximum(values: np.ndarray, weight: np.ndarray, n: int, jitter: float = 0.0) -> float:
-    """The expected largest of ``n`` draws of a value, each times ``1 + jitter`` times a normal.
+    """Expected maximum of ``n`` draws, each multiplied by a normal variable of mean 1.
 
     Args:
-        values (array): Positive, :math:`(V,)`.
-        weight (array): In what proportion they are drawn, :math:`(V,)`.
-        n (int): Draws.
-        jitter (float): See there.
+        values (array): Positive values, :math:`(V,)`.
+        weight (array): Their relative frequencies, :math:`(V,)`.
+        n (int): Number of draws.
+        jitter (float): Standard deviation of the normal variable.
     """
     order = np.argsort(values)
     values, share = values[order], weight[order] / weight.sum()
@@ -97,7 +97,7 @@ def expected_maximum(values: np.ndarray, weight: np.ndarray, n: int, jitter: flo
         below = np.concatenate([[0.0], np.cumsum(share)])
         below[-1] = 1.0
         return float(values @ np.diff(below**n))
-    # Few values, many times over, make long sums: like ones are put together.
+    # Equal values are merged, to shorten the sums.
     values, where = np.unique(values, return_inverse=True)
     share = np.bincount(where.ravel(), share)
     x = np.linspace(

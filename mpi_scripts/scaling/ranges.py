@@ -1,4 +1,4 @@
-"""How far the results may be off: other readings of the paper, other inputs."""
+"""Ranges of the results over readings of the paper and inputs."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,14 @@ from scaling.step import (
     with_option,
 )
 
-# The paper does not say whether GPUs drew image sizes each for itself or together.
+# The paper does not say whether GPUs shared image sizes.
 READINGS = {
     'sizes drawn by each GPU': Setting(draw='each'),
     'edge length shared': Setting(draw='edge'),
     'sizes shared': Setting(draw='all'),
 }
-# NCCL's cost table of 2019: on several nodes, every step of a ring costs as one between nodes.
+# NCCL's cost table of 2019: on several nodes, every step of a ring costs as much as one between
+# nodes.
 EARLY_TABLE = {
     'node_hop': 0.4,
     'node_hop_factor': 0.9 / 0.4,
@@ -33,13 +34,13 @@ EARLY_TABLE = {
 
 
 class Variation(NamedTuple):
-    """One way in which things may have been.
+    """One combination of a reading and inputs.
 
     Attributes:
-        name (str): What is different.
+        name (str): What differs from the defaults.
         inputs (Inputs): All inputs.
-        setting (Setting): How the paper trained.
-        fit (Fit): To the paper, given these.
+        setting (Setting): The paper's training by this reading.
+        fit (Fit): The fit to the paper with these.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Variation(NamedTuple):
 
 
 def variations(detector: Detector) -> Iterator[Variation]:
-    """Every reading, with the inputs as they are and with each of them low and high."""
+    """Every reading with the default inputs, and with each input low and high."""
     for reading, setting in READINGS.items():
         yield Variation(reading, Inputs(), setting, fit_to_paper(detector, Inputs(), setting))
         for name, ends in uncertain().items():
@@ -68,11 +69,11 @@ def variations(detector: Detector) -> Iterator[Variation]:
 def efficiency_ranges(
     detector: Detector, gpus: Sequence[int]
 ) -> dict[str, list[tuple[float, float]]]:
-    """The lowest and highest efficiency of every option over all possible variations.
+    """Lowest and highest efficiency of every option over all possible variations.
 
     Returns:
-        dict: From an option to a pair for each number of GPUs. Of images a second and GPU, against
-        eight GPUs as in the paper.
+        dict: From an option to one pair per number of GPUs. Efficiency is images per second and
+        GPU, relative to eight GPUs as in the paper.
     """
     possible = [v for v in variations(detector) if v.fit.hop_factor >= 0]
     ranges = {}

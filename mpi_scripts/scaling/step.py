@@ -1,4 +1,4 @@
-"""The time of a training step, and the two numbers of it that are fitted to the paper."""
+"""Time of a training step, and its two parameters that are fitted to the paper."""
 
 import dataclasses
 from collections import Counter
@@ -14,19 +14,19 @@ from scaling.image_sizes import Costs, expected_step, image_costs
 from scaling.inputs import Inputs
 
 PAPER_GPUS, BASELINE_GPUS = 512, 8
-# A backward pass is two thirds of both.
+# Share of the backward pass in both passes
 _BACKWARD = 2 / 3
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How to train; the defaults are what the paper describes, or leaves as ChainerMN has it.
+    """How to train; the defaults are the paper's or, where it does not say, ChainerMN's.
 
     Attributes:
         draw (str): Whether GPUs share image sizes, see
-            :func:`~scaling.image_sizes.expected_step`. The paper speaks of no such thing.
-        gradient_bytes (int): Of each number, 4 or, with float16, 2.
-        overlap (bool): Gradients are all-reduced during the backward pass, as far as it lasts.
+            :func:`~scaling.image_sizes.expected_step`. The paper does not mention it.
+        gradient_bytes (int): Bytes per gradient entry: 4 or, with float16, 2.
+        overlap (bool): Gradients are all-reduced during the backward pass, as long as it lasts.
         bn_group (int): GPUs that share batch statistics; 0 for all.
         algorithm (str): A key of :data:`~scaling.allreduce.ALGORITHMS`. NCCL had only rings until
             2.4, which came after the paper.
@@ -40,11 +40,11 @@ class Setting:
 
 
 class Fit(NamedTuple):
-    """What is fitted.
+    """The fitted parameters.
 
     Attributes:
-        tflops (float): Operations a GPU does a second, in 1e12: sets the seconds of an image.
-        hop_factor (float): What the latencies from GPU to GPU are multiplied with.
+        tflops (float): Operations per second and GPU, in 1e12.
+        hop_factor (float): Factor of the latencies from GPU to GPU.
     """
 
     tflops: float
@@ -55,10 +55,11 @@ class Parts(NamedTuple):
     """Seconds of a step.
 
     Attributes:
-        compute (float): Of an average image.
-        waiting (float): For the GPU with the most expensive image, or the slowest.
+        compute (float): Computation of an average image.
+        waiting (float): Wait for the GPU with the most expensive image, or the slowest GPU.
         batch_statistics (float): All-reduces of all batch normalizations, forward and backward.
-        gradients (float): Their all-reduce, as far as it does not hide behind the backward pass.
+        gradients (float): All-reduce of the gradients, without the part that overlaps with the
+            backward pass.
     """
 
     compute: float
@@ -68,7 +69,7 @@ class Parts(NamedTuple):
 
 
 def costs(detector: Detector, passes: float = Inputs.passes) -> Costs:
-    """Operations in 1e12 of a training step for an image, by its size."""
+    """Operations of a training step in 1e12 per image, by image size."""
 
     def cost(pixels: np.ndarray) -> np.ndarray:
         forward = detector.flops_per_pixel * pixels + detector.flops_per_image
@@ -79,12 +80,12 @@ def costs(detector: Detector, passes: float = Inputs.passes) -> Costs:
 
 @lru_cache(4096)
 def operations(detector: Detector, passes: float, n_gpu: int, draw: str, jitter: float) -> float:
-    """Operations in 1e12 for which a step waits: those of the slowest GPU."""
+    """Operations in 1e12 on the slowest GPU, for which the step waits."""
     return expected_step(costs(detector, passes), n_gpu, draw, jitter)
 
 
 def step_parts(detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int) -> Parts:
-    """The parts of the time of a step, an image a GPU."""
+    """Parts of the time of a step with one image per GPU."""
     average = operations(detector, inputs.passes, 1, 'all', 0.0)
     slowest = operations(detector, inputs.passes, n_gpu, setting.draw, inputs.jitter)
     gradients = gradient_seconds(detector, inputs, fit.hop_factor, setting, n_gpu)
@@ -110,8 +111,8 @@ def batch_statistics_seconds(
 ) -> float:
     """Seconds of the all-reduces of all batch normalizations.
 
-    Every layer waits for one of two numbers a channel forward (mean and mean square), and for
-    another backward (gradients of scale and shift), always in float32.
+    Every layer waits for an all-reduce of two numbers per channel in the forward pass (mean and
+    mean square) and in the backward pass (gradients of scale and shift), always in float32.
     """
     n_shared = min(n_gpu, setting.bn_group or n_gpu)
     own = network(inputs, hop_factor, n_gpu=n_shared, small=True)
@@ -125,13 +126,13 @@ def batch_statistics_seconds(
 def gradient_seconds(
     detector: Detector, inputs: Inputs, hop_factor: float, setting: Setting, n_gpu: int
 ) -> float:
-    """Seconds of the all-reduce of the gradients, all in one message."""
+    """Seconds of the all-reduce of the gradients in one message."""
     own = network(inputs, hop_factor, n_gpu=n_gpu, small=False)
     return ALGORITHMS[setting.algorithm](own, n_gpu, setting.gradient_bytes * detector.n_parameter)
 
 
 def network(inputs: Inputs, hop_factor: float, n_gpu: int, small: bool) -> Network:
-    """What connects so many GPUs, for messages for which latency or bandwidth counts."""
+    """The network between this number of GPUs, for small or for large messages."""
     share = inputs.small_bandwidth if small else 1.0
     alone = n_gpu <= inputs.gpus_per_node
     node_hop, net_hop = inputs.large_node_hop, inputs.large_net_hop
@@ -149,11 +150,11 @@ def network(inputs: Inputs, hop_factor: float, n_gpu: int, small: bool) -> Netwo
 
 
 def fit_to_paper(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
-    """The two numbers that give the paper's hours and its efficiency.
+    """Fit both parameters to the paper's hours and efficiency.
 
-    A step's time is linear in the seconds of an operation and in the factor of the latencies (the
-    setting must not overlap), so the two figures determine both. A negative factor says that the
-    inputs are impossible.
+    The time of a step is linear in the seconds per operation and in the factor of the latencies
+    (the setting must not overlap), so the paper's two numbers determine both. A negative factor
+    means that the inputs are impossible.
     """
     ends = BASELINE_GPUS, PAPER_GPUS
     slowest = [operations(detector, inputs.passes, n, setting.draw, inputs.jitter) for n in ends]
@@ -174,7 +175,7 @@ def fit_to_paper(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
 
 
 def fit_hours_only(detector: Detector, inputs: Inputs, setting: Setting) -> Fit:
-    """The rate that gives the paper's hours, with the latencies as the inputs have them."""
+    """Fit the rate to the paper's hours, with the latencies of the inputs."""
     communication = batch_statistics_seconds(
         detector, inputs, 1.0, setting, PAPER_GPUS
     ) + gradient_seconds(detector, inputs, 1.0, setting, PAPER_GPUS)
@@ -195,24 +196,27 @@ def efficiency(
     n_gpu: int,
     against: Setting | None = None,
 ) -> float:
-    """Images a second and GPU, as a share of those on one node.
+    """Images per second and GPU, relative to one node.
 
     Args:
-        detector (Detector), inputs (Inputs), fit (Fit), setting (Setting), n_gpu (int): What is
-            asked about.
-        against (Setting): How the one node trains; by default the same way.
+        detector (Detector): Sizes of the network.
+        inputs (Inputs): Inputs of the model.
+        fit (Fit): Fitted parameters.
+        setting (Setting): How to train.
+        n_gpu (int): Number of GPUs.
+        against (Setting): How the one node trains; by default as ``setting``.
     """
     one_node = step_seconds(detector, inputs, fit, against or setting, BASELINE_GPUS)
     return one_node / step_seconds(detector, inputs, fit, setting, n_gpu)
 
 
 def hours(detector: Detector, inputs: Inputs, fit: Fit, setting: Setting, n_gpu: int) -> float:
-    """Hours of the recipe's epochs with an image a GPU."""
+    """Hours for the recipe's epochs with one image per GPU."""
     n_step = detector.epochs * inputs.n_image / n_gpu
     return n_step * step_seconds(detector, inputs, fit, setting, n_gpu) / 3600
 
 
-# What could be had beyond the paper's setting, one by one and together.
+# Options beyond the paper's setting, one by one and combined
 OPTIONS = {
     'as in the paper': {},
     'float16 all-reduce': {'gradient_bytes': 2},

@@ -1,4 +1,4 @@
-"""The model's form against all-reduces measured on the ranks of one machine."""
+"""The all-reduce model against measurements with many ranks on one machine."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from scaling.allreduce import message_sizes
 
 SWEEP = Path(__file__).with_name('allreduce_sweep.json')
-# From so many bytes on MPICH first asks the receiver whether it is ready; seen in the sweep.
+# From this size on, MPICH does a handshake with the receiver; observed in the sweep.
 _HANDSHAKE = 8192
 STATISTIC = 'p50'
 
@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 
 def read_sweep(path: Path = SWEEP, statistic: str = STATISTIC) -> list[Point]:
-    """The points of a file of ``measure_allreduce.py``."""
+    """Read a file of ``measure_allreduce.py``."""
     return [
         Point(run['algorithm'], run['ranks'], run['cores'], n_byte, seconds)
         for run in json.loads(path.read_text())['runs']
@@ -36,13 +36,12 @@ def read_sweep(path: Path = SWEEP, statistic: str = STATISTIC) -> list[Point]:
 
 
 def terms(point: Point) -> np.ndarray:
-    """What the four coefficients of an algorithm are multiplied with to give seconds.
+    """The terms of the model, one for each coefficient of an algorithm.
 
-    A step costs a latency, and its bytes cost a time each, as on any network: the first two. Where
-    ranks share a core, what they do with the bytes they do one after the other: the third is the
-    time of a byte times the ranks on a core. And before a rank's message is seen, the others on its
-    core have their turns, each of which looks at the mailboxes of all: the fourth is the time of a
-    step times the ranks on a core squared.
+    The first two are the latency of the steps and the time of the bytes, as on any network. The
+    third is the bytes times the ranks per core, because ranks that share a core process bytes in
+    turn. The fourth is the steps times the squared ranks per core: before a rank sees a message,
+    the others on its core take turns, and each polls the mailboxes of all.
     """
     sizes = message_sizes(point.algorithm, point.n_rank, point.n_byte)
     n_turn = np.where(sizes < _HANDSHAKE, 1, 2).sum()
@@ -53,24 +52,24 @@ def terms(point: Point) -> np.ndarray:
 
 
 def fit(points: Sequence[Point]) -> dict[str, np.ndarray]:
-    """The coefficients of each algorithm, none negative, with the least squared relative error."""
+    """Non-negative coefficients of each algorithm with the least squared relative error."""
     coefficients = {}
     for algorithm in sorted({p.algorithm for p in points}):
         own = [p for p in points if p.algorithm == algorithm]
         rows = np.array([terms(p) / p.seconds for p in own])
-        # NNLS wants columns of like size: bytes are many, steps few.
+        # NNLS needs columns of similar magnitude.
         scale = np.maximum(rows.max(axis=0), np.finfo(float).tiny)
         coefficients[algorithm] = nnls(rows / scale, np.ones(len(own)))[0] / scale
     return coefficients
 
 
 def predict(coefficients: dict[str, np.ndarray], point: Point) -> float:
-    """Seconds of a point by the form."""
+    """Predict the seconds of a point."""
     return float(coefficients[point.algorithm] @ terms(point))
 
 
 def error_factors(coefficients: dict[str, np.ndarray], points: Sequence[Point]) -> np.ndarray:
-    """How many times too long or too short each prediction is, at least 1."""
+    """Factor by which each prediction is too long or too short, at least 1."""
     ratio = np.array([predict(coefficients, p) / p.seconds for p in points])
     return np.maximum(ratio, 1 / ratio)
 
@@ -78,7 +77,7 @@ def error_factors(coefficients: dict[str, np.ndarray], points: Sequence[Point]) 
 def split(
     points: Sequence[Point], fitted_ranks: Sequence[int] = (2, 8, 32)
 ) -> tuple[list[Point], list[Point]]:
-    """Points to fit the form to, and points of other numbers of ranks that it must predict."""
+    """Split points into those to fit and those of other numbers of ranks, to predict."""
     return (
         [p for p in points if p.n_rank in fitted_ranks],
         [p for p in points if p.n_rank not in fitted_ranks],

@@ -1,4 +1,4 @@
-"""The scripts import each other from their own directory."""
+"""Put mpi_scripts on the path, because the scripts import each other."""
 
 import sys
 from pathlib import Path

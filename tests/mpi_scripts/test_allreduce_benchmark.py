@@ -1,4 +1,4 @@
-"""The benchmark under mpiexec: what it writes, and that it looks at the results."""
+"""The all-reduce benchmark under mpiexec: its output, and its check of the results."""
 
 import json
 import subprocess
@@ -80,7 +80,7 @@ def test_default_sizes_end_with_the_gradients():
     assert DEFAULT_SIZES[-1] == 4 * read_detector().n_parameter
 
 
-def test_wrong_results_are_noticed(mpiexec):
+def test_wrong_results_are_detected(mpiexec):
     done = mpiexec(
         2,
         f"""
@@ -99,7 +99,7 @@ def test_wrong_results_are_noticed(mpiexec):
         except RuntimeError as e:
             assert 'wrong' in str(e)
         else:
-            raise SystemExit('not noticed')""",
+            raise SystemExit('not detected')""",
     )
     assert done.returncode == 0
 
@@ -122,8 +122,8 @@ def test_slowest_rank_counts(mpiexec):
     )
 
 
-def test_imports_little():
-    """With hundreds of ranks on a machine, what each imports counts."""
+def test_imports_are_few():
+    """With hundreds of ranks on a machine, the imports of each matter."""
     program = (
         'import sys; sys.argv = ["x", "--sizes", "4", "--repetitions", "1"]\n'
         f'sys.path[:0] = [{str(SCRIPTS)!r}, {str(SCRIPTS.parent)!r}]\n'
@@ -159,7 +159,7 @@ def test_refuses(flags, message):
     assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
 
 
-def test_sweep_joins_runs(tmp_path):
+def test_sweep_merges_runs(tmp_path):
     out = tmp_path / 'sweep.json'
     for n in '1', '2', '1':
         done = subprocess.run(

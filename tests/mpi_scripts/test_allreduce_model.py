@@ -1,4 +1,4 @@
-"""Algorithms of the all-reduce: step by step, and against what was measured."""
+"""All-reduce algorithms: simulated step by step, and against measurements."""
 
 import dataclasses
 
@@ -51,10 +51,10 @@ def test_ring_step_by_step(n):
 
 @pytest.mark.parametrize('n_node', [2, 4])
 def test_ring_through_nodes(n_node):
-    """Small messages by the latencies, large ones by the slowest links' bandwidth.
+    """Small messages are limited by latencies, large ones by the slowest links' bandwidth.
 
-    A chunk on its way crosses every link in turn, so latencies add up as the formula has them. It
-    counts, as NCCL does, two links between nodes less than the slowest chunk crosses.
+    A chunk crosses every link in turn, so latencies add up as in the formula. Like NCCL, the
+    formula counts two links between nodes less than the slowest chunk crosses.
     """
     n = 8 * n_node
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_ring_through_nodes(n_node):
 
 
 def run_halving(vectors: list[np.ndarray]) -> list[int]:
-    """Reduce-scatter by halves and all-gather back, in place; bytes that rank 0 sends."""
+    """Reduce-scatter by halves and all-gather, in place; return the bytes that rank 0 sends."""
     n, size = len(vectors), len(vectors[0])
     low, high, sent = [0] * n, [size] * n, []
     distance = n // 2
@@ -110,7 +110,7 @@ def test_halving_step_by_step(n):
 
 
 def test_bytes_and_steps():
-    """The ring and halving send 2 (n - 1) / n of the message, exchange of all log2 n of it."""
+    """Ring and halving send 2 (n - 1) / n of the message, recursive doubling log2 n of it."""
     for n in 2, 4, 64:
         for algorithm in 'ring', 'reduce_scatter_allgather':
             assert message_sizes(algorithm, n, 4096).sum() == pytest.approx(2 * (n - 1) / n * 4096)
@@ -130,7 +130,7 @@ def test_one_gpu_and_one_node():
         assert reduce(NETWORK, 1, 1e9) == 0
     # In one node a hierarchy is a ring.
     assert hierarchical(NETWORK, 8, 1e6) == pytest.approx(ring(NETWORK, 8, 1e6))
-    # With a GPU a node, too: then there is only the network.
+    # The same with one GPU per node: then there is only the network.
     alone = dataclasses.replace(NETWORK, gpus_per_node=1)
     assert hierarchical(alone, 16, 1e6) == pytest.approx(ring(alone, 16, 1e6))
     with pytest.raises(ValueError, match='12 GPUs'):
@@ -140,7 +140,7 @@ def test_one_gpu_and_one_node():
 def test_hierarchy_saves_hops_not_bytes():
     small = [reduce(NETWORK, 512, 8) for reduce in (ring, hierarchical, tree)]
     assert small[0] > 2 * small[1] > 2 * small[2]
-    # Everything crosses a node's ports about twice, either way.
+    # Every byte crosses a node's ports about twice with each algorithm.
     large = [reduce(NETWORK, 512, 1e10) for reduce in (ring, hierarchical, tree)]
     assert large[1] == pytest.approx(large[0] + 2 * 7 / 8 * 1e10 / 100e9, rel=0.03)
     assert large[2] == pytest.approx(2 * 1e10 / 10e9, rel=0.01)
@@ -155,10 +155,10 @@ def test_more_bytes_and_gpus_take_longer():
 
 
 def test_measured_sweep_is_predicted():
-    """Fitted to 2, 8 and 32 ranks, the form predicts 4, 16 and, beyond, 64 of this sweep.
+    """Fitted to 2, 8 and 32 ranks, the model predicts 4, 16 and 64 ranks of this sweep.
 
-    Times go from a tenth of a millisecond to a second. Without that ranks share cores, the form
-    is off by much more: this is not because any formula would do.
+    Times range from a tenth of a millisecond to a second. Without the terms for ranks that share a
+    core, the error is much larger, so not just any formula fits.
     """
     points = sweep.read_sweep()
     assert {p.n_rank for p in points} == {2, 4, 8, 16, 32, 64}
@@ -174,7 +174,7 @@ def test_measured_sweep_is_predicted():
     assert np.max(sweep.error_factors(sweep.fit(few), many)) > 10
 
 
-def test_fit_finds_coefficients_that_made_the_times():
+def test_fit_recovers_the_coefficients():
     true = {
         a: np.array(c)
         for a, c in zip(

@@ -1,4 +1,4 @@
-"""The launchers, with stand-ins for mpiexec, srun and scontrol that say how they were called."""
+"""The launchers, with fake mpiexec, srun and scontrol that print their arguments."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def write_program(path: Path, source: str) -> None:
 
 @pytest.fixture
 def fake_programs(tmp_path):
-    """A directory of programs, and the environment in which they come first."""
+    """A directory of programs, and an environment with this directory first in PATH."""
     programs = tmp_path / 'programs'
     programs.mkdir()
     clean = {
@@ -151,7 +151,7 @@ def test_mpiexec_print_starts_nothing(fake_programs):
         ([], 'no command'),
         (['-n', '0', 'true'], '-n 0: expected a whole number'),
         (['-n'], '-n: expected a value'),
-        (['-n', '5', 'true'], 'more than 4 a machine'),
+        (['-n', '5', 'true'], 'more than 4 per machine'),
         (['--hostfile', '/none', 'true'], '/none: no such file'),
         (['--flavor', 'lam', 'true'], 'lam: expected openmpi, mpich or intel'),
         (['--ranks', '5', 'true'], '--ranks: no such option'),
@@ -211,7 +211,7 @@ def directives(script: str) -> set[str]:
 
 
 def test_slurm_directives_are_read():
-    """sbatch reads them only ahead of the first command."""
+    """sbatch reads them only before the first command."""
     for script in 'slurm_train.sh', 'slurm_requeue.sh':
         lines = (SCRIPTS / script).read_text().splitlines()
         first = next(i for i, line in enumerate(lines) if line and not line.startswith('#'))
@@ -223,11 +223,11 @@ def test_slurm_directives_are_read():
 
 
 def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more: str):
-    """Start the requeue script, signal it, and return its status and what scontrol was told."""
+    """Run the requeue script, signal it, and return its status and scontrol's arguments."""
     programs, env = fake_programs
-    told, ready = tmp_path / 'told', tmp_path / 'ready'
+    requeued, ready = tmp_path / 'requeued', tmp_path / 'ready'
     ready.unlink(missing_ok=True)
-    # Like ranks with a snapshot to write: the signal is noted, and they end some time later.
+    # Like ranks that write a snapshot: they handle the signal and end later.
     write_program(
         programs / 'srun',
         f"""
@@ -240,7 +240,7 @@ def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more
         done
         exit {99 if number else status}""",
     )
-    write_program(programs / 'scontrol', f'echo "$@" > {told}')
+    write_program(programs / 'scontrol', f'echo "$@" > {requeued}')
     process = subprocess.Popen(
         [SCRIPTS / 'slurm_requeue.sh', 'python', 'train.py'],
         text=True,
@@ -254,37 +254,42 @@ def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more
             time.sleep(0.02)
         process.send_signal(number)
     stdout, stderr = process.communicate(timeout=600)
-    return process.returncode, told.read_text().split() if told.exists() else None, stdout, stderr
+    return (
+        process.returncode,
+        requeued.read_text().split() if requeued.exists() else None,
+        stdout,
+        stderr,
+    )
 
 
 @pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM])
 def test_requeue_after_a_signal(fake_programs, tmp_path, number):
-    returned, told, stdout, stderr = requeue_run(fake_programs, tmp_path, STATUS, number)
-    assert returned == 0 and told == ['requeue', '42']
-    assert 'noted' in stdout and 'telling the ranks' in stderr
+    returned, requeued, stdout, stderr = requeue_run(fake_programs, tmp_path, STATUS, number)
+    assert returned == 0 and requeued == ['requeue', '42']
+    assert 'noted' in stdout and 'signalling the ranks' in stderr
 
 
-def test_signal_in_vain(fake_programs, tmp_path):
-    """Ranks that are done by then, or fail, end the job with their own status."""
+def test_signal_to_finished_or_failing_ranks(fake_programs, tmp_path):
+    """If the ranks are already done, or fail, the job ends with their status."""
     for status in 0, 1:
-        returned, told, _, _ = requeue_run(fake_programs, tmp_path, status, signal.SIGUSR1)
-        assert returned == status and told is None
+        returned, requeued, _, _ = requeue_run(fake_programs, tmp_path, status, signal.SIGUSR1)
+        assert returned == status and requeued is None
 
 
 @pytest.mark.parametrize('status', [0, 1, 137])
-def test_only_a_snapshot_queues_again(fake_programs, tmp_path, status):
-    returned, told, _, _ = requeue_run(fake_programs, tmp_path, status, None)
-    assert returned == status and told is None
+def test_requeues_only_after_a_snapshot(fake_programs, tmp_path, status):
+    returned, requeued, _, _ = requeue_run(fake_programs, tmp_path, status, None)
+    assert returned == status and requeued is None
 
 
-def test_requeue_ends_some_time(fake_programs, tmp_path):
-    """Ranks that Slurm told itself stop without this script being told."""
-    returned, told, _, _ = requeue_run(
+def test_requeue_gives_up_after_max_restarts(fake_programs, tmp_path):
+    """Slurm may signal the ranks directly, without signalling this script."""
+    returned, requeued, _, _ = requeue_run(
         fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='4', MAX_RESTARTS='5'
     )
-    assert returned == 0 and told == ['requeue', '42']
-    (tmp_path / 'told').unlink()
-    returned, told, _, stderr = requeue_run(
+    assert returned == 0 and requeued == ['requeue', '42']
+    (tmp_path / 'requeued').unlink()
+    returned, requeued, _, stderr = requeue_run(
         fake_programs, tmp_path, STATUS, None, SLURM_RESTART_COUNT='5', MAX_RESTARTS='5'
     )
-    assert returned == STATUS and told is None and 'giving up' in stderr
+    assert returned == STATUS and requeued is None and 'giving up' in stderr

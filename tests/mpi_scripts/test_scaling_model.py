@@ -1,4 +1,4 @@
-"""The model of a training step: against the paper, its limits, and slower ways to the same."""
+"""The model of a training step: the paper, limiting cases, and slower references."""
 
 import dataclasses
 import json
@@ -26,26 +26,26 @@ def seconds(setting: Setting, n_gpu: int) -> float:
 
 
 def test_paper_step():
-    """33 hours of 16 epochs of 1,674,979 images by 512."""
+    """33 hours for 16 epochs of 1,674,979 images in batches of 512."""
     assert step.paper_step(DETECTOR, INPUTS) == pytest.approx(2.2697, abs=1e-3)
 
 
 @pytest.mark.parametrize('reading', READINGS)
 def test_reproduces_the_paper(reading):
-    """83 % within 2 points, 33 hours within 10 %, by fitted values that could be true."""
+    """83 % within 2 points and 33 hours within 10 %, with plausible fitted values."""
     setting = READINGS[reading]
     fit = step.fit_to_paper(DETECTOR, INPUTS, setting)
     assert step.efficiency(DETECTOR, INPUTS, fit, setting, 512) == pytest.approx(0.83, abs=0.02)
     assert step.hours(DETECTOR, INPUTS, fit, setting, 512) == pytest.approx(33, rel=0.1)
-    # A V100 does 15.7 T in float32 at best; grouped convolutions reach a small part of it.
+    # A V100 has a peak of 15.7 T in float32; grouped convolutions reach a small part of it.
     assert 1 < fit.tflops < 8
-    # No more than NCCL's own table, and hops of no less than a quarter of it.
+    # Latencies between a quarter of NCCL's table and slightly above it.
     assert 0.25 < fit.hop_factor < 1.2
 
 
 @pytest.mark.parametrize('reading', READINGS)
 def test_one_figure_predicts_the_other(reading):
-    """With the hours fitted only, the efficiency is a prediction: near, if not within 2 points."""
+    """With only the hours fitted, the efficiency is predicted within 10 points."""
     setting = READINGS[reading]
     fit = step.fit_hours_only(DETECTOR, INPUTS, setting)
     assert fit.hop_factor == 1
@@ -53,12 +53,12 @@ def test_one_figure_predicts_the_other(reading):
     assert step.efficiency(DETECTOR, INPUTS, fit, setting, 512) == pytest.approx(0.83, abs=0.1)
 
 
-def test_fit_stays_possible_whatever_input_is_off():
+def test_fit_is_possible_for_all_variations():
     for v in variations(DETECTOR):
         assert 1 < v.fit.tflops < 8 and 0.2 < v.fit.hop_factor < 1.2, v.name
 
 
-def test_inputs_say_where_they_come_from():
+def test_inputs_have_sources_and_ranges():
     for field in dataclasses.fields(Inputs):
         assert field.metadata['source']
         assert field.metadata['low'] <= field.default <= field.metadata['high']
@@ -70,7 +70,7 @@ def test_detector_is_counted_from_the_network(monkeypatch):
 
     import chainer
 
-    # Random weights take most of the time, and are not counted.
+    # Random weights take most of the time, and do not affect the counts.
     monkeypatch.setattr(
         chainer.initializers,
         'generate_array',
@@ -79,14 +79,14 @@ def test_detector_is_counted_from_the_network(monkeypatch):
     assert count_detector() == DETECTOR
 
 
-def test_one_gpu_communicates_nothing():
+def test_one_gpu_does_not_communicate():
     for option in OPTIONS:
         parts = step.step_parts(DETECTOR, INPUTS, FIT, step.with_option(Setting(), option), 1)
         assert parts[1:] == pytest.approx((0, 0, 0), abs=1e-12)
         assert parts.compute == pytest.approx(3.293 / 2, rel=1e-3)
 
 
-def test_groups_in_a_node_do_not_touch_the_network():
+def test_groups_in_a_node_do_not_use_the_network():
     slow = dataclasses.replace(INPUTS, net_hop=1e4)
     for inputs in INPUTS, slow:
         grouped = [
@@ -94,7 +94,7 @@ def test_groups_in_a_node_do_not_touch_the_network():
             for n in (8, 64, 4096)
         ]
         assert grouped[0] == pytest.approx(grouped[1]) == pytest.approx(grouped[2])
-        # 174 layers, two all-reduces each, of 14 hops and the start; bytes add little.
+        # 174 layers with two all-reduces each of 14 hops and the start-up; bytes add little.
         assert grouped[0] == pytest.approx(2 * 174 * (14 * 0.47 + 3.6) * 1e-6, rel=0.1)
     assert step.batch_statistics_seconds(DETECTOR, slow, 1.0, Setting(), 64) > 100 * grouped[0]
 
@@ -148,7 +148,7 @@ def test_expected_maximum_against_draws():
 
 
 def test_maximum_of_normals():
-    """Standard deviations above the mean, from tables of order statistics."""
+    """Expected maxima in standard deviations, from tables of order statistics."""
     for n, deviations in (8, 1.4236), (100, 2.5076), (1000, 3.2414):
         assert expected_maximum(np.ones(1), np.ones(1), n, 0.02) == pytest.approx(
             1 + 0.02 * deviations, abs=1e-4
@@ -156,7 +156,7 @@ def test_maximum_of_normals():
 
 
 def test_costs_are_those_of_images():
-    """Sizes as the loader makes them and the network pads them."""
+    """Sizes agree with the loader's resizing and the network's padding."""
     costs = image_costs(lambda pixels: pixels, (640, 1056), 1333, 64, {4 / 3: 1.0, 1.0: 3.0})
     for edge in 640, 801, 1000, 1056:
         for i, size in enumerate([(7500, 10000), (10000, 10000)]):
@@ -166,7 +166,7 @@ def test_costs_are_those_of_images():
     np.testing.assert_allclose(costs.weight, [0.25, 0.75])
 
 
-def test_ways_to_draw():
+def test_expected_step_against_draws():
     rng = np.random.default_rng(1)
     costs = Costs(rng.uniform(1, 2, (5, 3)), np.array([0.5, 0.3, 0.2]))
     n = 4
@@ -189,8 +189,8 @@ def test_ways_to_draw():
         expected_step(costs, n, 'both')
 
 
-def test_time_grows_as_operations_do():
-    """The forward and backward passes that were measured, within 8 % of a line; it starts low."""
+def test_time_is_linear_in_operations():
+    """Measured passes lie within 8 % of a line with a small offset."""
     rows = json.loads((SCRIPT.parent / 'scaling' / 'image_size_times.json').read_text())['rows']
     x = np.array([row['tera_operations'] for row in rows])
     y = np.array([row['seconds'] for row in rows])
