@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pfdet.report.comparison_text import Grid, pipes
+from pfdet.report.comparison_text import Grid, markdown_table
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -16,4 +16,4 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         k > 0 and all(line[k].replace('.', '').strip('+-').isdigit() for line in lines)
         for k in range(len(header))
     ]
-    return pipes(Grid(list(header), numbers, [list(line) for line in lines])) + '\n'
+    return markdown_table(Grid(list(header), numbers, [list(line) for line in lines])) + '\n'

@@ -20,7 +20,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.comparison import compare, other_runs
 from pfdet.report.comparison_page import write_comparison
 from pfdet.report.comparison_text import markdown, terminal
-from pfdet.report.examples import class_samples, examples
+from pfdet.report.examples import error_examples, example_images
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
         if detections.exists():
             index = AnnotationIndex.open(args.index)
             found = read_detections(detections, index.classes)
-            images = examples(index, found, args.images)
-            errors = class_samples(index, found, shown.score)
+            images = example_images(index, found, args.images)
+            errors = error_examples(index, found, shown.score)
         else:
             print(f'{detections}: no such file; the page shows no images', file=sys.stderr)
     write_comparison(

@@ -95,7 +95,7 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
     from pfdet.evaluation.class_groups import training_images
     from pfdet.evaluation.detections import read_detections
     from pfdet.openimages.index import AnnotationIndex
-    from pfdet.report.examples import class_samples, examples
+    from pfdet.report.examples import error_examples, example_images
     from pfdet.report.run_page import write_report
 
     index = AnnotationIndex.open(out / 'validation.index')
@@ -107,8 +107,8 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
         run['recipe'],
         json.loads((out / 'run' / 'log').read_text()),
         score,
-        examples(index, detections, n_example),
-        errors=class_samples(index, detections, score),
+        example_images(index, detections, n_example),
+        errors=error_examples(index, detections, score),
         frequency=training_images(AnnotationIndex.open(out / 'train.index')),
         facts={
             'Untrained': f'{before["mAP"]:.3f}',

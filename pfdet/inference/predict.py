@@ -1,9 +1,10 @@
-"""Detections of a data set."""
+"""Prediction: running a detector on the images of a data set."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,27 +17,26 @@ from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.resizing import resized_size
 
-# Boxes, scores and labels of an image.
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Boxes (D, 4), scores (D,) and labels (D,) of one image.
+ImageDetections = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """How images are looked at, and what is kept of what is found.
+    """Settings of test-time augmentation and post-processing.
 
     Attributes:
-        sizes (tuple of int): Lengths of the shorter edge. The outputs of all are concatenated, and
-            suppression runs once over them (PFDet, sections 2.4 and 3).
-        max_size (int): Limit of the longer edge.
-        flip (bool): Look at the mirror image in each size, too.
-        score_thresh (float): Least score.
-        suppression (str): What becomes of several boxes on one object: ``'nmw'``, ``'nms'``, or
-            ``'none'`` to keep them all, for an ensemble to suppress.
-        nmw_thresh (float): IoU from which boxes of a class are taken for one object.
-        max_per_image (int): The best of an image that are kept; :obj:`None` for all.
-        batch_size (int): At most so many images at a time. Only images that are padded alike come
-            together, so that what is found in an image does not depend on the others, up to
-            rounding.
+        sizes (tuple of int): Lengths of the shorter edge in pixels. The outputs of all sizes are
+            concatenated, and suppression runs once on them (PFDet, sections 2.4 and 3).
+        max_size (int): Limit of the longer edge in pixels.
+        flip (bool): Also run the detector on the horizontally flipped image, at each size.
+        score_thresh (float): Smallest score.
+        suppression (str): ``'nmw'``, ``'nms'``, or ``'none'`` to keep all boxes for an ensemble.
+        nmw_thresh (float): IoU threshold of the suppression.
+        max_per_image (int): Largest number of detections per image; :obj:`None` for no limit.
+        batch_size (int): Largest number of images per batch. A batch has only images of the same
+            padded shape, so the detections of an image do not depend on the rest of the batch, up
+            to rounding.
     """
 
     sizes: tuple[int, ...]
@@ -50,66 +50,66 @@ class PredictSettings:
 
 
 def predict(
-    detector,
+    detector: Any,
     dataset: OpenImagesDataset,
     images: Sequence[int],
     settings: PredictSettings,
     progress: Callable[[Iterable], Iterable] = iter,
     corrupt: CorruptImages | None = None,
 ) -> Detections:
-    """Detect the objects of some images of a data set, and keep all in memory.
+    """Detect objects in some images of a data set, in memory.
 
     Args:
         detector (FasterRCNN): The network.
-        dataset (OpenImagesDataset): The images.
-        images (sequence of int): Which of them.
-        settings (PredictSettings): How.
-        progress (callable): Wraps the batches, such as :class:`tqdm.tqdm`.
-        corrupt (CorruptImages): Counts what was read, and the images that cannot be: these have no
-            detections. With :obj:`None`, the first one ends it.
+        dataset (OpenImagesDataset): The data set.
+        images (sequence of int): Indices of the images.
+        settings (PredictSettings): Test-time augmentation and post-processing.
+        progress (callable): Wraps the iteration over batches, for example :class:`tqdm.tqdm`.
+        corrupt (CorruptImages): Counts the images, and those that cannot be read. The latter get no
+            detections. With :obj:`None`, the first unreadable image raises an error.
 
     Returns:
         Detections: ``image_ids`` in the order of ``images``.
 
     Raises:
-        InputError: An image cannot be read, or too many cannot.
+        InputError: An image cannot be read, or too many of them cannot.
     """
-    images = np.asarray(images, np.int64)
-    shapes = padded_shapes(detector, dataset, images, settings, corrupt is not None)
-    batches = batches_alike(shapes, settings.batch_size)
-    found = {}
+    image = np.asarray(images, np.int64)
+    shapes = padded_shapes(detector, dataset, image, settings, corrupt is not None)
+    batches = equal_shape_batches(shapes, settings.batch_size)
+    found: dict[int, ImageDetections] = {}
     for batch in detect(
-        detector, dataset, [images[b] for b in batches], settings, progress, corrupt
+        detector, dataset, [image[b] for b in batches], settings, progress, corrupt
     ):
         found.update(batch)
     return as_detections(
-        [dataset.index.image_id(i) for i in images], [found.get(int(i)) for i in images]
+        [dataset.index.image_id(i) for i in image], [found.get(int(i)) for i in image]
     )
 
 
 def padded_shapes(
-    detector,
+    detector: Any,
     dataset: OpenImagesDataset,
     images: np.ndarray,
     settings: PredictSettings,
     may_be_corrupt: bool = False,
 ) -> np.ndarray:
-    """The heights and widths that images are padded to.
+    """Compute the padded height and width of images at each test size.
 
     Args:
-        detector (FasterRCNN): Knows what it pads to.
-        dataset (OpenImagesDataset): The images.
-        images (int array): Which of them, :math:`(n,)`.
-        settings (PredictSettings): At which sizes.
-        may_be_corrupt (bool): Whether to go on where not even the head of an image can be read.
+        detector (FasterRCNN): The network.
+        dataset (OpenImagesDataset): The data set.
+        images (int array): Indices of the images, :math:`(n,)`.
+        settings (PredictSettings): Gives the sizes.
+        may_be_corrupt (bool): Continue if the header of an image cannot be read.
 
     Returns:
-        int64 array: :math:`(n, 2 S)` for :math:`S` sizes. The greatest possible where the head
-        cannot be read: such images are tried last, and what share is corrupt is then a matter of
-        all images.
+        int64 array: :math:`(n, 2 S)` for :math:`S` sizes. Images with an unreadable header get
+        :data:`sys.maxsize`, so they are processed last, when the fraction of corrupt images is
+        nearly known.
 
     Raises:
-        InputError: An image's head cannot be read, and may not be corrupt.
+        InputError: The header of an image cannot be read and ``may_be_corrupt`` is false.
     """
     stored = np.array(dataset.index.columns['image_size'][images], np.int64).reshape(-1, 2)
     for k in np.flatnonzero((stored == 0).all(axis=1)):
@@ -118,63 +118,63 @@ def padded_shapes(
         except InputError:
             if not may_be_corrupt:
                 raise
-    distinct, which = np.unique(stored, axis=0, return_inverse=True)
-    shapes = np.full((len(distinct), 2 * len(settings.sizes)), sys.maxsize)
-    for k, size in enumerate(distinct.tolist()):
+    unique, inverse = np.unique(stored, axis=0, return_inverse=True)
+    shapes = np.full((len(unique), 2 * len(settings.sizes)), sys.maxsize)
+    for row, size in enumerate(unique.tolist()):
         if size != [0, 0]:
-            shapes[k] = np.ravel(
+            shapes[row] = np.ravel(
                 [
                     detector.padded_size(resized_size(size, shorter, settings.max_size))
                     for shorter in settings.sizes
                 ]
             )
-    return shapes[which.reshape(-1)]
+    return shapes[inverse.reshape(-1)]
 
 
-def batches_alike(shapes: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut images into batches of which each is padded alike.
+def equal_shape_batches(shapes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Split images into batches of equal padded shape.
 
     Args:
-        shapes (int array): Of :func:`padded_shapes`, :math:`(n, 2 S)`.
-        batch_size (int): At most so many images.
+        shapes (int array): Padded shapes of :func:`padded_shapes`, :math:`(n, 2 S)`.
+        batch_size (int): Largest number of images per batch.
 
     Returns:
-        list of int arrays: Rows of ``shapes``, in order of shape.
+        list of int arrays: Indices of rows of ``shapes`` for each batch, in order of shape.
     """
     order = np.lexsort((np.arange(len(shapes)), *shapes.T[::-1]))
     changes = np.flatnonzero((shapes[order[1:]] != shapes[order[:-1]]).any(axis=1)) + 1
     return [
-        alike[k : k + batch_size]
-        for alike in np.split(order, changes)
-        for k in range(0, len(alike), batch_size)
+        group[k : k + batch_size]
+        for group in np.split(order, changes)
+        for k in range(0, len(group), batch_size)
     ]
 
 
 def detect(
-    detector,
+    detector: Any,
     dataset: OpenImagesDataset,
-    batches: Sequence[Sequence[int]],
+    batches: Sequence[np.ndarray],
     settings: PredictSettings,
     progress: Callable[[Iterable], Iterable] = iter,
     corrupt: CorruptImages | None = None,
-) -> Iterator[dict[int, Found]]:
-    """Detect the objects of batches of images.
+) -> Iterator[dict[int, ImageDetections]]:
+    """Detect objects in batches of images.
 
-    While the network looks at a batch, a thread loads the next.
+    A thread loads the next batch while the network processes the current one.
 
     Args:
         detector, dataset, settings, progress, corrupt: See :func:`predict`.
-        batches (sequence of sequences of int): Images that are padded alike.
+        batches (sequence of int arrays): Indices of images of equal padded shape.
 
     Yields:
-        dict: For each batch in order, from image to boxes :math:`(D, 4)`, scores and labels
-        :math:`(D,)`, without the images that cannot be read.
+        dict: For each batch in order, from image index to boxes :math:`(D, 4)`, scores :math:`(D,)`
+        and labels :math:`(D,)`. Unreadable images are omitted.
 
     Raises:
-        InputError: An image cannot be read, or too many cannot.
+        InputError: An image cannot be read, or too many of them cannot.
     """
 
-    def load(batch: Sequence[int]) -> dict[int, list[np.ndarray]]:
+    def load(batch: np.ndarray) -> dict[int, list[np.ndarray]]:
         imgs = {}
         for i in map(int, batch):
             try:
@@ -210,32 +210,33 @@ def detect(
             }
 
 
-def _select(bbox: np.ndarray, score: np.ndarray, settings: PredictSettings) -> Found:
+def _select(bbox: np.ndarray, score: np.ndarray, settings: PredictSettings) -> ImageDetections:
     if settings.suppression == 'nmw':
         return select(
             bbox, score, settings.score_thresh, settings.nmw_thresh, settings.max_per_image
         )
-    place, label = np.nonzero(score >= settings.score_thresh)
-    found = (
-        bbox[place, label if bbox.shape[1] > 1 else 0],
-        score[place, label],
-        label.astype(np.int32),
-    )
+    row, column = np.nonzero(score >= settings.score_thresh)
+    bbox = bbox[row, column if bbox.shape[1] > 1 else 0]
+    score = score[row, column]
+    label = column.astype(np.int32)
     if settings.suppression == 'nms':
-        found = non_maximum_suppression(*found, settings.nmw_thresh)
-    order = np.argsort(-found[1], kind='stable')[: settings.max_per_image]
-    return tuple(column[order] for column in found)
+        bbox, score, label = non_maximum_suppression(bbox, score, label, settings.nmw_thresh)
+    order = np.argsort(-score, kind='stable')[: settings.max_per_image]
+    return bbox[order], score[order], label[order]
 
 
-def as_detections(image_ids: list[str], found: Sequence[Found | None]) -> Detections:
-    """Put what was found in images together.
+def as_detections(image_ids: list[str], found: Sequence[ImageDetections | None]) -> Detections:
+    """Combine the detections of images.
 
     Args:
-        image_ids (list of str): Of the images.
-        found (sequence): For each image boxes :math:`(D, 4)`, scores and labels :math:`(D,)`, or
-            :obj:`None` for nothing.
+        image_ids (list of str): Ids of the images.
+        found (sequence): For each image, boxes :math:`(D, 4)`, scores :math:`(D,)` and labels
+            :math:`(D,)`, or :obj:`None` for no detections.
+
+    Returns:
+        Detections: The detections of all images.
     """
-    filled = [(k, *each) for k, each in enumerate(found) if each is not None]
+    filled = [(k, *arrays) for k, arrays in enumerate(found) if arrays is not None]
     if not filled:
         return Detections(
             image_ids,
@@ -255,13 +256,14 @@ def as_detections(image_ids: list[str], found: Sequence[Found | None]) -> Detect
 
 
 def concatenate(parts: Sequence[Detections]) -> Detections:
-    """Put detections of disjoint sets of images together.
+    """Concatenate the detections of disjoint sets of images.
 
     Args:
-        parts (sequence of Detections): At least one.
+        parts (sequence of Detections): At least one part.
 
     Returns:
-        Detections: Images sorted by id, so that it does not depend on how they were shared out.
+        Detections: Images sorted by id, so that the result does not depend on how the images were
+        distributed over the parts.
     """
     image_ids = [i for part in parts for i in part.image_ids]
     start = np.cumsum([0] + [len(part.image_ids) for part in parts])

@@ -1,12 +1,13 @@
-"""Prediction of a whole data set on any number of ranks, which can be killed and go on.
+"""Resumable prediction of a whole data set on any number of ranks.
 
-Images are cut into parts and batches by their order and shapes alone, so the number of ranks does
-not change what is found: on one kind of processor and with equally many threads a rank, the file is
-the same to the byte. With other ones it is equal up to rounding (docs/reproducibility.md).
+The split of images into parts and batches depends on their order and shapes only, so the number of
+ranks does not change the detections. With the same processor type and the same number of threads
+per rank, the output file is byte-identical. Otherwise it is equal up to rounding
+(docs/reproducibility.md).
 
-A finished part is a file beside the output, with checksums; run again, only missing parts are
-predicted. At the end the first rank puts them together, image by image in order of their ids, a
-window of images in memory at a time.
+Each finished part is stored with checksums in a file next to the output. After an interruption,
+only missing parts are predicted. At the end the first rank merges the parts in order of image ids,
+with one window of images in memory at a time.
 """
 
 import hashlib
@@ -22,11 +23,11 @@ from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
 from pfdet.inference.predict import (
-    Found,
+    ImageDetections,
     PredictSettings,
     as_detections,
-    batches_alike,
     detect,
+    equal_shape_batches,
     padded_shapes,
 )
 from pfdet.openimages.classes import Classes
@@ -36,17 +37,17 @@ from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 
 _KIND = 'part of a prediction'
-# Images among which those of like shape are sought for batches, and of which the detections are in
-# memory when parts are put together.
+# Batches of equal shape are formed within windows of this many images. Merging holds the detections
+# of one window in memory.
 _WINDOW = 4096
 
 
 class Part(NamedTuple):
-    """Some batches of images.
+    """A unit of work: some batches of images.
 
     Attributes:
-        window (int): The window of images they are from.
-        batches (tuple of int arrays): Images of the index.
+        window (int): Index of the window that the images belong to.
+        batches (tuple of int arrays): Image indices of each batch.
     """
 
     window: int
@@ -54,72 +55,76 @@ class Part(NamedTuple):
 
     @property
     def images(self) -> np.ndarray:
+        """Image indices of all batches."""
         return np.concatenate(self.batches)
 
 
 def plan_parts(shapes: np.ndarray, batch_size: int, window: int = _WINDOW) -> list[Part]:
-    """Cut a data set into parts.
+    """Split a data set into parts.
 
-    A part is long enough for there to be some 4,000 of a large data set, few files for a file
-    system and enough to keep 512 ranks equally busy.
+    A large data set yields about 4,000 parts. These are few enough files for a file system, and
+    enough parts to balance the load of 512 ranks.
 
     Args:
-        shapes (int array): Of :func:`~pfdet.inference.predict.padded_shapes`, of all images.
-        batch_size (int): At most so many images that are padded alike in a batch.
-        window (int): Parts are from so many images that follow one another.
+        shapes (int array): Padded shapes of all images, see
+            :func:`~pfdet.inference.predict.padded_shapes`.
+        batch_size (int): Largest number of images per batch.
+        window (int): Number of consecutive images in a window. A part lies within one window.
 
     Returns:
-        list of Part: Windows in order, and in these by shape, so that neighbours take about
-        equally long.
+        list of Part: Windows in order, and parts by shape within a window, so that consecutive
+        parts take about equally long.
     """
     size = min(max(len(shapes) // 4096, 8), 64)
     parts = []
     for begin in range(0, len(shapes), window):
-        waiting, n = [], 0
-        for batch in batches_alike(shapes[begin : begin + window], batch_size):
-            waiting.append(batch + begin)
+        batches: list[np.ndarray] = []
+        n = 0
+        for batch in equal_shape_batches(shapes[begin : begin + window], batch_size):
+            batches.append(batch + begin)
             n += len(batch)
             if n >= size:
-                parts.append(Part(begin // window, tuple(waiting)))
-                waiting, n = [], 0
-        if waiting:
-            parts.append(Part(begin // window, tuple(waiting)))
+                parts.append(Part(begin // window, tuple(batches)))
+                batches, n = [], 0
+        if batches:
+            parts.append(Part(begin // window, tuple(batches)))
     return parts
 
 
 def predict_to_file(
-    detector,
+    detector: Any,
     dataset: OpenImagesDataset,
     out: Path,
     classes: Classes,
     settings: PredictSettings,
     about: dict[str, Any],
-    comm,
+    comm: Any,
     progress: Callable[[Iterable], Iterable] = iter,
     corrupt: CorruptImages | None = None,
     restart: bool = False,
 ) -> dict[str, Any] | None:
-    """Detect the objects of a data set and write them to a file; every rank calls this.
+    """Detect objects in a whole data set and write them to a file. All ranks must call this.
 
-    Until the file is there, ``out`` with ``.parts`` appended is a directory of what was done.
+    Until the file is complete, the directory ``out`` + ``.parts`` holds the finished parts.
 
     Args:
         detector, dataset, settings, progress, corrupt: See :func:`pfdet.inference.predict.predict`.
-        out (path): ``.parquet`` or ``.csv``, on a file system that all ranks share.
-        classes (Classes): The detector's.
-        about (dict): What else the detections depend on, such as a checksum of the weights; can be
-            JSON. Parts of a run that differs in it are not touched.
-        comm (ChainerMN communicator): The ranks.
-        restart (bool): Drop the parts of an earlier run, whatever it was.
+        out (path): A name ending in ``.parquet`` or ``.csv``, on a file system that all ranks
+            share.
+        classes (Classes): The classes of the detector.
+        about (dict): What else the detections depend on, such as a checksum of the weights;
+            serializable as JSON. Parts of a run with another value are not reused.
+        comm (ChainerMN communicator): The communicator of all ranks.
+        restart (bool): Delete the parts of an earlier run.
 
     Returns:
-        dict: On the first rank: ``'images'``, ``'detections'``, ``'resumed'``, which is the number
-        of images that were there, and ``'corrupt'``, a :class:`CorruptImages` over all ranks and
-        runs or :obj:`None`. On other ranks :obj:`None`.
+        dict: On the first rank: ``'images'`` and ``'detections'``, their numbers; ``'resumed'``,
+        the number of images predicted by earlier runs; ``'corrupt'``, a :class:`CorruptImages` over
+        all ranks and runs, or :obj:`None`. On other ranks :obj:`None`.
 
     Raises:
-        InputError: An image cannot be read, too many cannot, or the parts that are there are of
-            another run.
+        InputError: An image cannot be read, too many of them cannot, or the existing parts belong
+            to a different run.
     """
     directory = out.with_name(out.name + '.parts')
     parts = None
@@ -133,22 +138,22 @@ def predict_to_file(
             settings.batch_size,
         )
     parts = comm.mpi_comm.bcast(parts)
-    mine = range(comm.rank, len(parts), comm.size)
-    done = [k for k in mine if _read_part(directory, k, parts[k], corrupt is not None)]
+    local = range(comm.rank, len(parts), comm.size)
+    done = [k for k in local if _read_part(directory, k, parts[k], corrupt is not None)]
     done = sorted(sum(comm.mpi_comm.allgather(done), []))
-    open_ = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
+    todo = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
 
-    batches = [batch for k in open_ for batch in parts[k].batches]
+    batches = [batch for k in todo for batch in parts[k].batches]
     found = detect(detector, dataset, batches, settings, progress, corrupt)
-    for k in open_:
+    for k in todo:
         _write_part(
             directory,
             k,
             parts[k],
-            {i: each for _ in parts[k].batches for i, each in next(found).items()},
+            {i: arrays for _ in parts[k].batches for i, arrays in next(found).items()},
             corrupt,
         )
-    # To its end, for the progress bar's sake.
+    # Exhaust the iterator, so that the progress bar closes.
     for _ in found:
         pass
     comm.mpi_comm.Barrier()
@@ -160,15 +165,31 @@ def predict_to_file(
 
 
 def index_checksum(index: AnnotationIndex) -> str:
-    """A checksum of which images an index has, and of their sizes; annotations do not matter."""
+    """Compute a SHA-256 checksum of the ids and sizes of the images of an index.
+
+    Annotations do not matter.
+
+    Args:
+        index (AnnotationIndex): The index.
+
+    Returns:
+        str: Hexadecimal digest.
+    """
     digest = hashlib.sha256()
     for name in 'id_offsets', 'id_bytes', 'image_size', 'image_suffix':
-        digest.update(np.ascontiguousarray(index.columns[name]).view(np.uint8).reshape(-1))
+        digest.update(np.ascontiguousarray(index.columns[name]).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
 
 
 def file_checksum(path: Path) -> str:
-    """A checksum of a file's content."""
+    """Compute the SHA-256 checksum of a file.
+
+    Args:
+        path (path): The file.
+
+    Returns:
+        str: Hexadecimal digest.
+    """
     digest = hashlib.sha256()
     with open(path, 'rb') as f:
         while block := f.read(1 << 24):
@@ -187,21 +208,21 @@ def _begin(directory: Path, about: dict[str, Any], restart: bool) -> None:
     try:
         before = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
-        raise InputError(f'{path}: {e}; give --restart to begin anew') from e
-    differing = _differing(before, about)
-    if differing:
+        raise InputError(f'{path}: {e}; give --restart to start over') from e
+    differences = _differences(before, about)
+    if differences:
         raise InputError(
-            f'{directory} has parts of another prediction ({"; ".join(differing[:3])}); give '
-            '--restart to drop them, or another --out'
+            f'{directory} has parts of another prediction ({"; ".join(differences[:3])}); give '
+            '--restart to delete them, or another --out'
         )
 
 
-def _differing(a: Any, b: Any, name: str = '') -> list[str]:
+def _differences(a: Any, b: Any, name: str = '') -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         return [
             line
             for key in sorted(a.keys() | b.keys())
-            for line in _differing(a.get(key), b.get(key), f'{name}.{key}' if name else key)
+            for line in _differences(a.get(key), b.get(key), f'{name}.{key}' if name else key)
         ]
     return [] if a == b else [f'{name} was {str(a)[:40]}, now {str(b)[:40]}']
 
@@ -211,10 +232,14 @@ def _part_path(directory: Path, k: int) -> Path:
 
 
 def _write_part(
-    directory: Path, k: int, part: Part, found: dict[int, Found], corrupt: CorruptImages | None
+    directory: Path,
+    k: int,
+    part: Part,
+    found: dict[int, ImageDetections],
+    corrupt: CorruptImages | None,
 ) -> None:
     images = part.images
-    each = as_detections([''] * len(images), [found.get(i) for i in images.tolist()])
+    detections = as_detections([''] * len(images), [found.get(i) for i in images.tolist()])
     unread = sorted(set(images.tolist()).difference(found))
     messages = dict(corrupt.first) if corrupt is not None else {}
     write_columns(
@@ -222,10 +247,10 @@ def _write_part(
         _KIND,
         {
             'image': images.astype(np.int32),
-            'count': np.bincount(each.image, minlength=len(images)).astype(np.int32),
-            'label': each.label,
-            'score': each.score,
-            'bbox': each.bbox,
+            'count': np.bincount(detections.image, minlength=len(images)).astype(np.int32),
+            'label': detections.label,
+            'score': detections.score,
+            'bbox': detections.bbox,
         },
         {'corrupt': [[i, messages.get(i, '')] for i in unread]},
     )
@@ -234,8 +259,8 @@ def _write_part(
 def _read_part(
     directory: Path, k: int, part: Part, may_be_corrupt: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    # None where it must be predicted: it is missing, damaged, of other images, or without images
-    # that could not be read when that was allowed.
+    # None if the part must be predicted: it is missing, damaged, of other images, or lacks corrupt
+    # images although they are not allowed now.
     path = _part_path(directory, k)
     try:
         columns, header = map_columns(path, _KIND)
@@ -297,7 +322,7 @@ def _windows(
         )
         row_image = np.repeat(image, count)
         order = np.argsort(row_image, kind='stable')
-        # A window's images follow one another in the index, which is sorted by id.
+        # The images of a window are consecutive in the index, which is sorted by id.
         first = int(image.min())
         yield Detections(
             [index.image_id(i) for i in range(first, first + len(image))],

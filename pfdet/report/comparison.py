@@ -1,7 +1,7 @@
-"""Runs beside the rows of the papers' tables: values, spread over seeds, differences.
+"""Comparison of runs with the rows of the papers' tables: values, seeds and differences.
 
-Pure functions from runs to figures; :mod:`pfdet.report.comparison_text` writes them as text,
-:mod:`pfdet.report.comparison_page` as HTML. All figures are percent, as in the papers.
+All values are in percent, as in the papers. :mod:`pfdet.report.comparison_text` formats the result
+as text, :mod:`pfdet.report.comparison_page` as HTML.
 """
 
 import re
@@ -15,22 +15,23 @@ from pfdet.evaluation.class_groups import N_RANKED, rank_slice
 from pfdet.evaluation.run_directory import Run
 from pfdet.recipes.paper_tables import Measure, PaperRow, PaperTable, paper_tables
 
-#: Fields of a recipe that do not tell one setting from another.
-_WORDS = ('name', 'about', 'size')
+# Fields of a recipe that do not distinguish settings; 'scale' is the former name of 'size'.
+_DESCRIPTIVE_FIELDS = ('name', 'about', 'size', 'scale')
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A measure of a row, in the paper and here.
+    """A measure of a row, in the paper and in the runs.
 
     Attributes:
-        paper (float): The paper's figure, if it has one.
-        paper_difference (float): What it is above the row it is compared with.
-        here (tuple of float): The figure of each run that has it, in the order of the runs.
-        differences (tuple of float): What ``here`` is above that row here: seed by seed where both
-            rows have the same seeds, else the one difference of the means; empty where either row
-            was not run.
-        paired (bool): Whether ``differences`` are seed by seed.
+        paper (float): Value in the paper, or :obj:`None`.
+        paper_difference (float): Difference in the paper from the row that it compares this row
+            with, or :obj:`None`.
+        here (tuple of float): Value of each run that has one, in the order of the runs.
+        differences (tuple of float): Difference of the runs from those of the other row: one per
+            seed if both rows have the same seeds, else one difference of means. Empty if either row
+            has no runs.
+        paired (bool): Whether ``differences`` has one value per seed.
     """
 
     paper: float | None
@@ -41,22 +42,21 @@ class Cell:
 
     @property
     def mean(self) -> float | None:
-        """Of ``here``."""
+        """Mean of ``here``, or :obj:`None` without runs."""
         return float(np.mean(self.here)) if self.here else None
 
     @property
     def difference(self) -> float | None:
-        """The mean of ``differences``."""
+        """Mean of ``differences``, or :obj:`None` without any."""
         return float(np.mean(self.differences)) if self.differences else None
 
     @property
     def agreement(self) -> str:
-        """How the difference here stands to the paper's.
+        """Comparison of the signs of ``differences`` and of ``paper_difference``.
 
-        ``'as in the paper'`` if all of ``differences`` have the sign of the paper's,
-        ``'opposite'`` if all have the other, ``'no difference'`` if all are less than 0.05, which
-        is printed as 0.0, ``'seeds differ'`` otherwise; empty where there is no difference here,
-        or none in the paper.
+        ``'as in the paper'`` if all have the sign of the paper, ``'opposite'`` if all have the
+        opposite sign, ``'no difference'`` if all are below 0.05 and so are printed as 0.0, and
+        ``'seeds differ'`` otherwise. Empty if there is no difference in the runs or in the paper.
         """
         if not self.differences or not self.paper_difference:
             return ''
@@ -75,10 +75,10 @@ class ComparedRow:
 
     Attributes:
         row (PaperRow): The row.
-        runs (tuple of Run): Its runs, seeds of one setting; empty if it was not run.
-        setting (str): What tells these runs from others of the same recipe, such as
-            ``'epochs=4.0'``; empty where there are no others.
-        cells (tuple of Cell): One for each measure of the table.
+        runs (tuple of Run): Runs of the recipe with one setting and different seeds; may be empty.
+        setting (str): The fields that differ from other runs of the same recipe, such as
+            ``'epochs=4.0'``; empty if there are no others.
+        cells (tuple of Cell): One cell per measure of the table.
     """
 
     row: PaperRow
@@ -89,13 +89,13 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """A table with runs of one scale.
+    """A table with the runs of one scale.
 
     Attributes:
-        table (PaperTable): The paper's.
-        scale (str): Of the runs.
-        rows (tuple of ComparedRow): All rows of the table in order; one whose recipe was run with
-            several settings stands once for each.
+        table (PaperTable): The table of the paper.
+        scale (str): Scale of the runs, ``'full'`` or ``'mini'``; empty without runs.
+        rows (tuple of ComparedRow): All rows of the table in order. A row whose recipe was run with
+            several settings is repeated for each.
     """
 
     table: PaperTable
@@ -104,12 +104,12 @@ class ComparedTable:
 
     @property
     def n_run(self) -> int:
-        """Rows of the paper that were run."""
+        """Number of rows that have runs."""
         return len({row.row.key for row in self.rows if row.runs})
 
     @property
     def n_recipe(self) -> int:
-        """Rows of the paper that are recipes."""
+        """Number of rows that have a recipe."""
         return sum(row.recipe is not None for row in self.table.rows)
 
 
@@ -118,33 +118,37 @@ def compare(
     frequency: Mapping[str, int] | None = None,
     tables: Sequence[PaperTable] | None = None,
 ) -> list[ComparedTable]:
-    """Lay runs beside every table.
+    """Compare runs with tables of the papers.
 
     Args:
-        runs (sequence of Run): Any number, of any scale.
-        frequency (mapping): From machine id to training images, for means by class rank. Without,
-            classes are ranked by their validation boxes.
-        tables (sequence of PaperTable): By default all of both papers.
+        runs (sequence of Run): Runs of any recipes and scales.
+        frequency (mapping): From MID to number of training images, to rank classes. If omitted,
+            classes are ranked by their number of validation boxes.
+        tables (sequence of PaperTable): The tables, by default all of both papers.
 
     Returns:
-        list of ComparedTable: The tables in order, each once for every scale that one of its
-        recipes was run at, or once without runs.
+        list of ComparedTable: The tables in order, each once for every scale that its recipes were
+        run at, or once without runs.
     """
     compared = []
     for table in paper_tables() if tables is None else tables:
         recipes = {row.recipe for row in table.rows}
-        mine = [run for run in runs if run.name in recipes]
-        for scale in sorted({run.scale for run in mine}) or ['']:
-            chosen = [run for run in mine if run.scale == scale]
-            compared.append(_compare_table(table, scale, chosen, frequency))
+        table_runs = [run for run in runs if run.name in recipes]
+        for scale in sorted({run.scale for run in table_runs}) or ['']:
+            scale_runs = [run for run in table_runs if run.scale == scale]
+            compared.append(_compare_table(table, scale, scale_runs, frequency))
     return compared
 
 
 def other_runs(runs: Sequence[Run]) -> list[ComparedRow]:
-    """The runs whose recipe is no row of any table, those of one setting together.
+    """Collect the runs whose recipe is not a row of any table.
+
+    Args:
+        runs (sequence of Run): Runs of any recipes and scales.
 
     Returns:
-        list of ComparedRow: Each with the mAP as its one cell, in the order of the runs.
+        list of ComparedRow: One row per recipe, scale and setting, with the mAP as its only cell,
+        in the order of the runs.
     """
     known = {row.recipe for table in paper_tables() for row in table.rows}
     measure = Measure('mAP', 'mAP')
@@ -152,28 +156,28 @@ def other_runs(runs: Sequence[Run]) -> list[ComparedRow]:
     names = list(dict.fromkeys((r.name, r.scale) for r in runs if r.name not in known))
     for name, scale in names:
         chosen = [run for run in runs if (run.name, run.scale) == (name, scale)]
-        for setting, group in by_setting(chosen):
+        for setting, group in group_by_setting(chosen):
             cell = Cell(None, None, _values(group, measure, None))
             rows.append(
                 ComparedRow(
                     PaperRow(f'{name} ({scale})', name, (None,)),
                     tuple(group),
-                    _text(setting),
+                    _setting_text(setting),
                     (cell,),
                 )
             )
     return rows
 
 
-def by_setting(runs: Sequence[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
-    """Part runs of one recipe that are not merely seeds of each other.
+def group_by_setting(runs: Sequence[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
+    """Group runs of one recipe that differ only in their seed.
 
     Args:
-        runs (sequence of Run): Of one recipe and scale.
+        runs (sequence of Run): Runs of one recipe and scale.
 
     Returns:
-        list of pairs: The fields of the recipe and facts of the run that differ between parts, with
-        their values; and the runs. One pair with an empty dict if nothing differs.
+        list of pairs: For each group, the recipe fields and facts that differ between groups, with
+        their values, and the runs. One pair with an empty dict if nothing differs.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -187,137 +191,140 @@ def by_setting(runs: Sequence[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
     ]
 
 
-def measured(
+def measure_value(
     score: Mapping, measure: Measure, frequency: Mapping[str, int] | None = None
 ) -> float | None:
-    """A measure of a table, taken from a run's score.
+    """Compute a measure of a table from the score of a run.
 
     Args:
-        score (mapping): What ``score.json`` holds.
-        measure (Measure): Which.
+        score (mapping): Content of ``score.json``.
+        measure (Measure): The measure.
         frequency (mapping): See :func:`compare`.
 
     Returns:
-        float: Percent; :obj:`None` where the score has nothing of the kind.
+        float: The value in percent, or :obj:`None` if the score does not have it.
     """
     if measure.of == 'mAP':
         return None if score['mAP'] is None else 100 * score['mAP']
     if measure.of == 'classes':
         return _mean_ap(score, measure.mids)
-    if measure.of == 'ranks':
-        group = _group(score, measure)
-        return (
-            group
-            if group is not None
-            else _mean_ap(
-                score,
-                classes_of_rank(
-                    frequency or score.get('n_ground_truth', {}), score['AP'], measure.ranks
-                ),
-            )
-        )
+    if measure.of == 'ranks' and measure.ranks is not None:
+        value = _group_in_score(score, measure.ranks)
+        if value is not None:
+            return value
+        counts = frequency or score.get('n_ground_truth', {})
+        return _mean_ap(score, classes_of_rank(counts, list(score['AP']), measure.ranks))
     return None
 
 
-def reading(score: Mapping, measure: Measure) -> str:
-    """What a measure is taken over here, where that is not what the paper takes it over.
+def coverage(score: Mapping, measure: Measure) -> str:
+    """Name the classes that a measure covers in a run, if they differ from the paper's.
 
     Args:
-        score (mapping): What ``score.json`` holds.
-        measure (Measure): Which.
+        score (mapping): Content of ``score.json``.
+        measure (Measure): The measure.
 
     Returns:
-        str: Such as ``'here 5 of 47 classes'`` or ``'here ranks 1-8 of 41'``; empty where the same.
+        str: Such as ``'here 5 of 47 classes'`` or ``'here ranks 1-8 of 41'``; empty if there is no
+        difference.
     """
     if measure.of == 'classes' and len(measure.mids) > 1:
         n = sum(score['AP'].get(mid) is not None for mid in measure.mids)
         return '' if n == len(measure.mids) else f'here {n} of {len(measure.mids)} classes'
     n = len(score['AP'])
-    if measure.of == 'ranks' and n != N_RANKED:
-        places = rank_slice(*measure.ranks, n)
-        return f'here ranks {places.start + 1}-{places.stop} of {n}'
+    if measure.of == 'ranks' and measure.ranks is not None and n != N_RANKED:
+        positions = rank_slice(*measure.ranks, n)
+        return f'here ranks {positions.start + 1}-{positions.stop} of {n}'
     return ''
 
 
 def classes_of_rank(
     frequency: Mapping[str, int], mids: Sequence[str], ranks: tuple[int, int]
 ) -> list[str]:
-    """The classes of a range of ranks, the class with the fewest images being the first.
+    """Return the classes of a range of ranks; rank 1 is the class with the fewest images.
 
     Args:
-        frequency (mapping): From machine id to training images; a class not in it has none.
+        frequency (mapping): From MID to number of training images; 0 for classes not in it.
         mids (sequence of str): All classes.
-        ranks (pair of int): First and last rank of 500. Of another number of classes, the same
-            share is taken: of 41 classes, ranks 11-100 are the first to the eighth.
+        ranks (pair of int): First and last rank out of 500. They are scaled to the number of
+            classes: of 41 classes, ranks 11-100 are the first to the eighth.
 
     Returns:
-        list of str: Machine ids, the rarest first; of equally rare ones, as in ``mids``.
+        list of str: MIDs, rarest first. Equally rare classes keep the order of ``mids``.
     """
-    rarest = sorted(mids, key=lambda mid: frequency.get(mid, 0))
-    return rarest[rank_slice(*ranks, len(rarest))]
+    by_rarity = sorted(mids, key=lambda mid: frequency.get(mid, 0))
+    return by_rarity[rank_slice(*ranks, len(by_rarity))]
 
 
 def _compare_table(
     table: PaperTable, scale: str, runs: Sequence[Run], frequency: Mapping[str, int] | None
 ) -> ComparedTable:
     groups = {
-        row.key: by_setting([r for r in runs if r.name == row.recipe]) or [({}, [])]
+        row.key: group_by_setting([r for r in runs if r.name == row.recipe]) or [({}, [])]
         for row in table.rows
     }
     rows = []
     for row in table.rows:
-        printed = table.differences(row)
+        paper_differences = table.differences(row)
         for setting, group in groups[row.key]:
-            below = _base(groups.get(row.over, []), group, setting)
+            base = _base_runs(groups.get(row.over or '', []), group, setting)
             cells = []
             for k, measure in enumerate(table.measures):
-                differences, paired = _differences(group, below, measure, frequency)
+                differences, paired = _differences(group, base, measure, frequency)
                 cells.append(
                     Cell(
                         row.values[k],
-                        printed[k],
+                        paper_differences[k],
                         _values(group, measure, frequency),
                         differences,
                         paired,
                     )
                 )
-            rows.append(ComparedRow(row, tuple(group), _text(setting), tuple(cells)))
+            rows.append(ComparedRow(row, tuple(group), _setting_text(setting), tuple(cells)))
     return ComparedTable(table, scale, tuple(rows))
 
 
-def _base(
-    groups: Sequence[tuple[dict[str, Any], list[Run]]],
+def _base_runs(
+    base_groups: Sequence[tuple[dict[str, Any], list[Run]]],
     runs: Sequence[Run],
     setting: Mapping[str, Any],
 ) -> list[Run]:
-    # The runs to compare with: those that share what tells either's runs from others of their row.
-    ours = _setting(runs[0]) if runs else {}
-    for telling, group in groups:
+    # The group of the other row to compare with: it agrees with the runs in all fields that
+    # distinguish groups of either row.
+    run_setting = _setting(runs[0]) if runs else {}
+    for base_setting, group in base_groups:
         if group and runs:
-            theirs = _setting(group[0])
-            if all(ours.get(k) == theirs.get(k) for k in {*telling, *setting}):
+            group_setting = _setting(group[0])
+            fields = {*base_setting, *setting}
+            if all(run_setting.get(k) == group_setting.get(k) for k in fields):
                 return group
     return []
 
 
 def _differences(
-    runs: Sequence[Run], below: Sequence[Run], measure: Measure, frequency: Mapping[str, int] | None
+    runs: Sequence[Run], base: Sequence[Run], measure: Measure, frequency: Mapping[str, int] | None
 ) -> tuple[tuple[float, ...], bool]:
-    ours, theirs = (_values(some, measure, frequency) for some in (runs, below))
-    if not ours or not theirs:
+    # Differences of the runs from the base runs, and whether they are paired by seed.
+    values, base_values = (_values(group, measure, frequency) for group in (runs, base))
+    if not values or not base_values:
         return (), False
-    seeds, others = ([run.seed for run in some] for some in (runs, below))
-    complete = len(ours) == len(seeds) == len(set(seeds)) and len(theirs) == len(others)
-    if complete and None not in seeds and len(seeds) == len(others) and set(seeds) == set(others):
-        of_seed = dict(zip(others, theirs))
-        return tuple(value - of_seed[seed] for seed, value in zip(seeds, ours)), True
-    return (float(np.mean(ours) - np.mean(theirs)),), False
+    seeds, base_seeds = ([run.seed for run in group] for group in (runs, base))
+    paired = (
+        None not in seeds
+        and len(values) == len(seeds) == len(set(seeds))
+        and len(base_values) == len(base_seeds) == len(seeds)
+        and set(seeds) == set(base_seeds)
+    )
+    if paired:
+        base_value = dict(zip(base_seeds, base_values))
+        return tuple(value - base_value[seed] for seed, value in zip(seeds, values)), True
+    return (float(np.mean(values) - np.mean(base_values)),), False
 
 
 def _values(
     runs: Sequence[Run], measure: Measure, frequency: Mapping[str, int] | None
 ) -> tuple[float, ...]:
-    values = [measured(run.score, measure, frequency) for run in runs]
+    values = [measure_value(run.score, measure, frequency) for run in runs]
     return tuple(value for value in values if value is not None)
 
 
@@ -326,23 +333,24 @@ def _mean_ap(score: Mapping, mids: Sequence[str]) -> float | None:
     return 100 * float(np.mean(aps)) if aps else None
 
 
-def _group(score: Mapping, measure: Measure) -> float | None:
-    # score.json may have the mean of a group of ranks already.
-    wanted = re.compile(r'(^|\D){}\s*[-–]\s*{}(\D|$)'.format(*measure.ranks))
+def _group_in_score(score: Mapping, ranks: tuple[int, int]) -> float | None:
+    # score.json may already have the mean AP of a range of ranks.
+    first, last = ranks
+    pattern = re.compile(rf'(^|\D){first}\s*[-–]\s*{last}(\D|$)')
     groups = score.get('groups')
     for name, group in groups.items() if isinstance(groups, dict) else ():
         value = group.get('mAP') if isinstance(group, dict) else group
-        if wanted.search(name) and isinstance(value, (int, float)):
+        if pattern.search(name) and isinstance(value, (int, float)):
             return 100 * value
     return None
 
 
-def _text(setting: Mapping[str, Any]) -> str:
+def _setting_text(setting: Mapping[str, Any]) -> str:
     return ', '.join(f'{key}={value}' for key, value in setting.items())
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    setting = {k: v for k, v in run.recipe.items() if k not in _WORDS}
+    setting = {k: v for k, v in run.recipe.items() if k not in _DESCRIPTIVE_FIELDS}
     for fact in ('images', 'iterations'):
         if fact in run.facts:
             setting[f'run.{fact}'] = run.facts[fact]

@@ -1,4 +1,4 @@
-"""A comparison with the papers as one HTML page."""
+"""Comparison of runs with the papers' tables as an HTML page."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 from pfdet.evaluation.run_directory import Run
 from pfdet.report.comparison import ComparedRow, ComparedTable
 from pfdet.report.comparison_plots import difference_chart, frequency_figures, training_curves
-from pfdet.report.comparison_text import READING, SCALE_REMARK, grid, others_grid, title
-from pfdet.report.examples import ClassSample
+from pfdet.report.comparison_text import COLUMNS_NOTE, SCALE_NOTE, grid, others_grid, title
+from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example
 from pfdet.report.page import (
-    shown_classes,
-    shown_curves,
-    shown_errors,
-    shown_examples,
+    class_context,
+    curve_context,
+    error_context,
+    example_context,
     svg,
     write_page,
 )
@@ -28,27 +28,31 @@ def write_comparison(
     shown: Run,
     *,
     examples: Sequence[Example] = (),
-    errors: Sequence[ClassSample] = (),
+    errors: Sequence[ErrorExamples] = (),
     frequency: Mapping[str, int] | None = None,
     unfinished: Sequence[os.PathLike] = (),
     score_thresh: float = 0.3,
     n_curve: int = 8,
 ) -> None:
-    """Write all tables with the runs beside them, and a closer look at one run.
+    """Write a page with all tables of the papers, the matching runs, and details of one run.
 
     Args:
-        path (path): Where the page goes.
-        compared (sequence of ComparedTable): Of :func:`~pfdet.report.comparison.compare`.
-        others (sequence of ComparedRow): Of :func:`~pfdet.report.comparison.other_runs`.
-        shown (Run): The run to look at more closely.
+        path (path): The file to write.
+        compared (sequence of ComparedTable): Tables of :func:`~pfdet.report.comparison.compare`.
+        others (sequence of ComparedRow): Rows of :func:`~pfdet.report.comparison.other_runs`.
+        shown (Run): The run to show in detail.
         examples (sequence of Example): Images with its detections.
-        errors (sequence of ClassSample): Its errors.
-        frequency (mapping): From machine id to training images. Without, classes are set against
-            their validation boxes.
-        unfinished (sequence of paths): Directories of runs that have no score yet, to mention.
-        score_thresh (float): Detections in ``examples`` below this score are not drawn; that of
-            ``errors``.
-        n_curve (int): Classes to draw precision and recall of: those with the most ground truth.
+        errors (sequence of ErrorExamples): Its errors by class.
+        frequency (mapping): From MID to number of training images with the class. If omitted, the
+            number of validation boxes is used instead.
+        unfinished (sequence of paths): Directories of runs without a score, to be listed.
+        score_thresh (float): Detections in ``examples`` with a lower score are not drawn. Must be
+            the threshold that ``errors`` were computed with.
+        n_curve (int): Number of classes with a precision-recall curve: those with the most ground
+            truth boxes.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     runs = [run for table in compared for row in table.rows for run in row.runs]
     runs += [run for row in others for run in row.runs]
@@ -57,17 +61,17 @@ def write_comparison(
     unit = 'training images' if frequency is not None else 'validation boxes'
     figures = frequency_figures(runs, images, unit)
     if not figures:
-        drawn = ap_against_frequency(
+        figure = ap_against_frequency(
             images, {shown.name: shown.score['AP']}, shown.score.get('name', {}), 'frequency', unit
         )
-        figures = [(f'{shown.path}.', drawn)] if drawn else []
-    classes = shown_classes(shown.score)
+        figures = [(f'{shown.path}.', figure)] if figure else []
+    classes = class_context(shown.score)
     write_page(
         path,
         'comparison.html.jinja',
-        title='Runs beside the papers',
-        reading=READING,
-        remark=SCALE_REMARK if any(table.scale == 'mini' for table in compared) else '',
+        title='Comparison with the papers',
+        columns_note=COLUMNS_NOTE,
+        scale_note=SCALE_NOTE if any(table.scale == 'mini' for table in compared) else '',
         n_run=len(runs),
         tables=[_table(table) for table in compared],
         others=others_grid(others) if others else None,
@@ -76,28 +80,28 @@ def write_comparison(
         frequency_unit=unit,
         shown=shown,
         shown_seed=shown.seed,
-        curves=shown_curves(shown.score, n_curve),
+        curves=curve_context(shown.score, n_curve),
         classes=classes,
         has_parents=any(c['is_parent'] for c in classes),
-        examples=shown_examples(examples, score_thresh),
-        errors=shown_errors(errors, shown.score),
+        examples=example_context(examples, score_thresh),
+        errors=error_context(errors, shown.score),
         score_thresh=score_thresh,
     )
 
 
 def _table(compared: ComparedTable) -> dict[str, Any]:
-    laid = grid(compared)
-    told = [sign for sign in laid.agreement if sign]
+    table_grid = grid(compared)
+    agreement = [sign for sign in table_grid.agreement if sign]
     return {
         'id': f'{compared.table.key}-{compared.scale}'.strip('-'),
         'title': title(compared),
         'table': compared.table,
         'n_run': compared.n_run,
         'n_recipe': compared.n_recipe,
-        'grid': laid,
+        'grid': table_grid,
         'chart': svg(difference_chart(compared)),
         'curves': svg(training_curves(compared)),
-        'n_told': len(told),
-        'n_same': told.count('as in the paper'),
-        'n_opposite': told.count('opposite'),
+        'n_difference': len(agreement),
+        'n_same': agreement.count('as in the paper'),
+        'n_opposite': agreement.count('opposite'),
     }

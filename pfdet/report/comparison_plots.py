@@ -1,4 +1,4 @@
-"""The figures of a comparison: differences, curves over training, AP against class frequency."""
+"""Plots of the comparison: differences, mAP during training, AP against class frequency."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pfdet.evaluation.run_directory import Run
-from pfdet.report.comparison import ComparedTable
+from pfdet.report.comparison import Cell, ComparedTable
 from pfdet.report.plot_style import FG, LINE, MUTED, SERIES, draw_svg
-from pfdet.report.plots import ap_against_frequency, map_over_epochs, series_of
+from pfdet.report.plots import ap_against_frequency, logged_values, map_over_epochs
 
-#: The pairs of figure 5 of the second paper: no balance and class-aware sampling, then class-aware
-#: and soft-balance at 0.7.
+#: Pairs of recipes in figure 5 of Peng et al. (2020): no balance and class-aware sampling, and
+#: class-aware sampling and soft-balance with :math:`\lambda = 0.7`.
 FIGURE_5 = (
     ('cs-table3-non-balance', 'cs-table3-class-aware'),
     ('cs-table3-class-aware', 'cs-table3-soft-0.7'),
@@ -19,28 +19,28 @@ FIGURE_5 = (
 
 
 def difference_chart(compared: ComparedTable) -> str | None:
-    """Draw what each row is above the one it is compared with, in the paper and here.
+    """Plot the difference of each row from the row it is compared with, in the paper and here.
 
     Args:
-        compared (ComparedTable): A table.
+        compared (ComparedTable): The table.
 
     Returns:
-        str: SVG, or :obj:`None` if no difference is known here.
+        str: SVG, or :obj:`None` if the runs have no differences.
     """
     table = compared.table
-    entries = []
+    entries: list[tuple[str, Cell]] = []
     for row in compared.rows:
-        label = ', '.join(filter(None, [row.row.label, row.setting]))
+        row_label = ', '.join(filter(None, [row.row.label, row.setting]))
         for measure, cell in zip(table.measures, row.cells):
             if cell.differences and cell.paper_difference is not None:
-                of = (
+                label = (
                     measure.name
                     if table.across
-                    else f'{label}, {measure.name}'
+                    else f'{row_label}, {measure.name}'
                     if sum(bool(m.of) for m in table.measures) > 1
-                    else label
+                    else row_label
                 )
-                entries.append((of, cell))
+                entries.append((label, cell))
     if not entries:
         return None
 
@@ -48,7 +48,7 @@ def difference_chart(compared: ComparedTable) -> str | None:
         y = np.arange(len(entries))
         ax.axvline(0, color=MUTED, linewidth=1)
         ax.scatter(
-            [cell.paper_difference for _, cell in entries],
+            [cell.paper_difference or 0.0 for _, cell in entries],
             y,
             s=60,
             marker='D',
@@ -68,7 +68,7 @@ def difference_chart(compared: ComparedTable) -> str | None:
                 alpha=0.7,
             )
         ax.scatter(
-            [cell.difference for _, cell in entries],
+            [cell.difference or 0.0 for _, cell in entries],
             y,
             s=34,
             color=SERIES[0],
@@ -81,7 +81,7 @@ def difference_chart(compared: ComparedTable) -> str | None:
         ax.tick_params(axis='y', labelcolor=FG)
         ax.grid(True, axis='x', color=LINE)
         ax.set_ylim(len(entries) - 0.4, -0.6)
-        ax.set_xlabel('difference in points of percent')
+        ax.set_xlabel('difference in percentage points')
         ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
     return draw_svg(
@@ -90,17 +90,17 @@ def difference_chart(compared: ComparedTable) -> str | None:
 
 
 def training_curves(compared: ComparedTable) -> str | None:
-    """Draw validation mAP over epochs for the rows of a table that were validated while training.
+    """Plot validation mAP over epochs for the rows whose runs were validated during training.
 
-    For Table 3 of the second paper this is its figure 4.
+    For Table 3 of Peng et al. (2020), this corresponds to figure 4.
 
     Args:
-        compared (ComparedTable): A table.
+        compared (ComparedTable): The table.
 
     Returns:
-        str: SVG, or :obj:`None` without a curve.
+        str: SVG, or :obj:`None` if no run has a curve.
     """
-    series = {}
+    series: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for row in compared.rows:
         curves = [curve for run in row.runs if (curve := map_curve_of(run)) is not None]
         series[', '.join(filter(None, [row.row.label, row.setting]))] = curves
@@ -108,7 +108,15 @@ def training_curves(compared: ComparedTable) -> str | None:
 
 
 def map_curve_of(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
-    """The epochs and validation mAPs, in [0, 1], of a run's log, at least two of each."""
+    """Read the validation mAP over epochs from the log of a run.
+
+    Args:
+        run (Run): The run.
+
+    Returns:
+        pair of arrays: Epochs and mAP in [0, 1], both :math:`(n,)`; :obj:`None` if the log has
+        fewer than two values.
+    """
     name = next(
         (
             key
@@ -118,26 +126,27 @@ def map_curve_of(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
         ),
         None,
     )
-    if name is None or run.epoch(1) is None:
+    epoch_per_iteration = run.epoch(1)
+    if name is None or epoch_per_iteration is None:
         return None
-    iteration, value = series_of(run.log, name)
+    iteration, value = logged_values(run.log, name)
     if len(iteration) < 2:
         return None
-    return iteration * run.epoch(1), value
+    return iteration * epoch_per_iteration, value
 
 
 def frequency_figures(
     runs: Sequence[Run], images: Mapping[str, int], unit: str
 ) -> list[tuple[str, str]]:
-    """Draw AP against class frequency: the pairs of figure 5, as far as they were run.
+    """Plot AP against class frequency for the pairs of :data:`FIGURE_5` that were run.
 
     Args:
-        runs (sequence of Run): Of any recipes.
-        images (mapping): From machine id to its number of images.
-        unit (str): What ``images`` counts.
+        runs (sequence of Run): Runs of any recipes.
+        images (mapping): From MID to number of images.
+        unit (str): What ``images`` counts, for the axis label.
 
     Returns:
-        list of pairs: A caption and SVG.
+        list of pairs: Caption and SVG of each plot.
     """
     figures = []
     for scale in sorted({run.scale for run in runs}):
@@ -145,12 +154,12 @@ def frequency_figures(
             chosen = [[r for r in runs if (r.name, r.scale) == (name, scale)] for name in pair]
             if not all(chosen):
                 continue
-            series = {name: mean_ap(some) for name, some in zip(pair, chosen)}
+            series = {name: mean_ap(group) for name, group in zip(pair, chosen)}
             svg = ap_against_frequency(
-                images, series, _names(runs), f'frequency-{pair[1]}-{scale}', unit
+                images, series, _class_names(runs), f'frequency-{pair[1]}-{scale}', unit
             )
             if svg:
-                n = ', '.join(f'{len(some)} of {name}' for name, some in zip(pair, chosen))
+                n = ', '.join(f'{len(group)} of {name}' for name, group in zip(pair, chosen))
                 figures.append(
                     (f'{pair[0]} and {pair[1]}, {scale} scale. Mean over runs: {n}.', svg)
                 )
@@ -158,7 +167,14 @@ def frequency_figures(
 
 
 def mean_ap(runs: Sequence[Run]) -> dict[str, float | None]:
-    """AP by class in [0, 1], the mean over runs; :obj:`None` where one has none."""
+    """Compute the mean AP of each class over runs.
+
+    Args:
+        runs (sequence of Run): At least one run.
+
+    Returns:
+        dict: From MID to AP in [0, 1]; :obj:`None` if one of the runs has no AP for the class.
+    """
     means = {}
     for mid in runs[0].score['AP']:
         aps = [run.score['AP'].get(mid) for run in runs]
@@ -166,5 +182,5 @@ def mean_ap(runs: Sequence[Run]) -> dict[str, float | None]:
     return means
 
 
-def _names(runs: Sequence[Run]) -> dict[str, str]:
+def _class_names(runs: Sequence[Run]) -> dict[str, str]:
     return {mid: name for run in runs for mid, name in run.score.get('name', {}).items()}

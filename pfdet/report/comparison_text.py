@@ -1,4 +1,4 @@
-"""A comparison with the papers as grids of text, for the terminal and as Markdown."""
+"""Comparison with the papers as text tables, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,17 +6,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pfdet.recipes.paper_tables import PaperRow
-from pfdet.report.comparison import Cell, ComparedRow, ComparedTable, reading
+from pfdet.report.comparison import Cell, ComparedRow, ComparedTable, coverage
 
 NOT_RUN = 'not run'
-#: What to bear in mind where runs at mini scale stand beside a paper's figures.
-SCALE_REMARK = (
-    'Runs at mini scale have another network, smaller images and, as a rule, another data set than '
-    "the papers. Their level says nothing about the papers' figures; what compares is the sign "
-    'and the size of differences between rows.'
+#: Explanation of the columns.
+COLUMNS_NOTE = (
+    'Values are mean average precision at IoU 0.5 in percent. The number in parentheses after a '
+    'value of the paper is its difference from the row that it is compared with. "here" is the '
+    'mean over runs with different seeds, with the value of each run in parentheses. "difference" '
+    'is the difference from the same row in the runs: per seed if both rows have the same seeds, '
+    'otherwise between the means.'
 )
-# Of more seeds than this, the range is shown instead of every value.
-_SHOWN_SEEDS = 5
+#: Caveat for runs at mini scale.
+SCALE_NOTE = (
+    'Runs at mini scale use a smaller network, smaller images and usually another data set than '
+    'the papers. Their values cannot be compared with those of the papers. The sign and the size '
+    'of the differences between rows can.'
+)
+# With more seeds, the range of the values is printed instead of all values.
+_MAX_PRINTED_SEEDS = 5
 
 
 @dataclass
@@ -24,79 +32,88 @@ class Grid:
     """A table of text.
 
     Attributes:
-        header (list of str): The column's names.
-        lines (list of lists of str): As many texts each as the header has.
-        numbers (list of bool): Of each column, whether it is set flush right.
-        ran (list of bool): Of each line, whether it stands for a run.
-        agreement (list of str): Of each line, see
+        header (list of str): Column names.
+        numbers (list of bool): For each column, whether it is right-aligned.
+        lines (list of lists of str): Cells of each line, one per column.
+        has_run (list of bool): For each line, whether it has a run.
+        agreement (list of str): For each line, see
             :attr:`~pfdet.report.comparison.Cell.agreement`.
     """
 
     header: list[str]
     numbers: list[bool]
     lines: list[list[str]] = field(default_factory=list)
-    ran: list[bool] = field(default_factory=list)
+    has_run: list[bool] = field(default_factory=list)
     agreement: list[str] = field(default_factory=list)
 
-    def add(self, line: list[str], ran: bool, agreement: str = '') -> None:
-        """Append a line."""
+    def add(self, line: list[str], has_run: bool, agreement: str = '') -> None:
+        """Append a line.
+
+        Args:
+            line (list of str): One text per column.
+            has_run (bool): Whether the line has a run.
+            agreement (str): See :attr:`~pfdet.report.comparison.Cell.agreement`.
+        """
         self.lines.append(line)
-        self.ran.append(ran)
+        self.has_run.append(has_run)
         self.agreement.append(agreement)
 
 
 def title(compared: ComparedTable) -> str:
-    """The table's name and, where it has runs, their scale."""
+    """Title of a table, with the scale of its runs if there are any."""
     scale = f', at {compared.scale} scale' if compared.n_run else ''
     return f'{compared.table.title}{scale}'
 
 
 def grid(compared: ComparedTable) -> Grid:
-    """Lay out a table: the paper's figures, the runs', and the differences of both.
+    """Format a table: values of the paper and of the runs, and their differences.
 
-    Tables with several measures have a line for each measure of each row, or, where the paper has
-    its rows side by side, a line for each measure.
+    With several measures, there is one line per row and measure. If the paper prints rows as
+    columns, there is one line per measure.
 
     Args:
-        compared (ComparedTable): A table.
+        compared (ComparedTable): The table.
+
+    Returns:
+        Grid: The formatted table.
     """
     table = compared.table
     if table.across:
-        return _across(compared)
-    counted = [k for k, measure in enumerate(table.measures) if measure.of]
-    several = len(counted) > 1
+        return _transposed_grid(compared)
+    measured = [k for k, measure in enumerate(table.measures) if measure.of]
+    several = len(measured) > 1
     settings = list(dict.fromkeys(key for row in table.rows for key in row.settings))
-    # Said where it is not the row above.
+    # The column "compared with" is needed if a row is not compared with the row above it.
     keys = [row.key for row in table.rows]
-    says_against = any(
+    has_base_column = any(
         row.over and row.over != above for above, row in zip([None, *keys], table.rows)
     )
-    words = [
+    text_columns = [
         table.rows_are,
         *settings,
-        *(['compared with'] if says_against else []),
+        *(['compared with'] if has_base_column else []),
         *(['classes'] if several else []),
     ]
     papers = ['paper'] if several else [f'{measure.name}, paper' for measure in table.measures]
     result = Grid(
-        [*words, *papers, 'here', 'difference', 'sign'],
-        [False] * len(words) + [True] * (len(papers) + 2) + [False],
+        [*text_columns, *papers, 'here', 'difference', 'sign'],
+        [False] * len(text_columns) + [True] * (len(papers) + 2) + [False],
     )
     for row in compared.rows:
-        against = _against(table.row(row.row.over), row.row) if row.row.over else ''
+        base = _base_text(table.row(row.row.over), row.row) if row.row.over else ''
         first = [
             _name(row),
             *(row.row.settings.get(key, '') for key in settings),
-            *([against] if says_against else []),
+            *([base] if has_base_column else []),
         ]
-        for k in counted:
-            line = [*first, _measure(compared, k)] if several else first
-            shown = [row.cells[k]] if several else row.cells
+        for k in measured:
+            line = [*first, _measure_text(compared, k)] if several else first
+            paper_cells = [row.cells[k]] if several else row.cells
             result.add(
                 [
                     *line,
-                    *(paper_text(cell, table.digits) for cell in shown),
-                    *_here(row, row.cells[k]),
+                    *(paper_text(cell, table.digits) for cell in paper_cells),
+                    *_run_texts(row, row.cells[k]),
                 ],
                 bool(row.runs),
                 row.cells[k].agreement,
@@ -105,7 +122,7 @@ def grid(compared: ComparedTable) -> Grid:
     return result
 
 
-def _across(compared: ComparedTable) -> Grid:
+def _transposed_grid(compared: ComparedTable) -> Grid:
     rows = compared.rows
     result = Grid(
         [
@@ -119,23 +136,23 @@ def _across(compared: ComparedTable) -> Grid:
     )
     for k in range(len(compared.table.measures)):
         cells = [row.cells[k] for row in rows]
-        told = [cell for cell in cells if cell.differences]
+        compared_cells = [cell for cell in cells if cell.differences]
         result.add(
             [
-                _measure(compared, k),
+                _measure_text(compared, k),
                 *(paper_text(cell, compared.table.digits) for cell in cells),
-                *(_here(row, cell)[0] for row, cell in zip(rows, cells)),
-                ', '.join(map(difference_text, told)),
-                ', '.join(cell.agreement for cell in told),
+                *(_run_texts(row, cell)[0] for row, cell in zip(rows, cells)),
+                ', '.join(map(difference_text, compared_cells)),
+                ', '.join(cell.agreement for cell in compared_cells),
             ],
             any(cell.here for cell in cells),
-            told[-1].agreement if told else '',
+            compared_cells[-1].agreement if compared_cells else '',
         )
     return result
 
 
 def paper_text(cell: Cell, digits: int = 1) -> str:
-    """The paper's figure, with its difference as the paper gives it: ``'60.3 (+0.3)'``."""
+    """Format the value of the paper and its difference: ``'60.3 (+0.3)'``."""
     if cell.paper is None:
         return '–'
     text = f'{cell.paper:.{digits}f}'
@@ -145,89 +162,86 @@ def paper_text(cell: Cell, digits: int = 1) -> str:
 
 
 def here_text(cell: Cell) -> str:
-    """The mean of the runs here and their spread: ``'57.3 (56.4, 57.5, 58.0)'``."""
+    """Format the mean of the runs and their values: ``'57.3 (56.4, 57.5, 58.0)'``."""
     return '–' if cell.mean is None else f'{cell.mean:.1f}' + _spread(cell.here, '{:.1f}')
 
 
 def difference_text(cell: Cell) -> str:
-    """The difference here and that of each seed: ``'+1.2 (+0.9, +1.5)'``."""
+    """Format the mean difference and that of each seed: ``'+1.2 (+0.9, +1.5)'``."""
     if cell.difference is None:
         return '–'
     return signed(cell.difference) + _spread(cell.differences, '{:+.1f}')
 
 
 def signed(x: float, digits: int = 1) -> str:
-    """A number with its sign, as the papers print differences; 0 is ``'+0.0'``."""
+    """Format a number with its sign, as the papers print differences; 0 is ``'+0.0'``."""
     text = f'{x:+.{digits}f}'
     return text.replace('-', '+') if float(text) == 0 else text
 
 
 def terminal(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = ()) -> str:
-    """The tables that have runs, in columns; the others by name.
+    """Format the tables that have runs for the terminal, and list the others by name.
 
     Args:
-        compared (sequence of ComparedTable): Of :func:`~pfdet.report.comparison.compare`.
-        others (sequence of ComparedRow): Of :func:`~pfdet.report.comparison.other_runs`.
+        compared (sequence of ComparedTable): Tables of :func:`~pfdet.report.comparison.compare`.
+        others (sequence of ComparedRow): Rows of :func:`~pfdet.report.comparison.other_runs`.
+
+    Returns:
+        str: Text with aligned columns.
     """
     parts = []
     for table in compared:
         if table.n_run:
             parts.append(f'{title(table)}: {table.table.caption}\n' + _columns(grid(table)))
     if others:
-        parts.append('Runs of no table\n' + _columns(others_grid(others)))
+        parts.append('Other runs\n' + _columns(others_grid(others)))
     empty = [table.table.title for table in compared if not table.n_run]
     if empty:
-        parts.append('No row was run of ' + '; '.join(empty) + '.')
+        parts.append('Tables without runs: ' + '; '.join(empty) + '.')
     if any(table.scale == 'mini' for table in compared):
-        parts.append(SCALE_REMARK)
+        parts.append(SCALE_NOTE)
     return '\n\n'.join(parts)
 
 
 def markdown(
     compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = (), level: int = 2
 ) -> str:
-    """All tables as Markdown.
+    """Format all tables as Markdown.
 
     Args:
-        compared (sequence of ComparedTable): Of :func:`~pfdet.report.comparison.compare`.
-        others (sequence of ComparedRow): Of :func:`~pfdet.report.comparison.other_runs`.
-        level (int): Of the tables' headings.
+        compared (sequence of ComparedTable): Tables of :func:`~pfdet.report.comparison.compare`.
+        others (sequence of ComparedRow): Rows of :func:`~pfdet.report.comparison.other_runs`.
+        level (int): Level of the headings.
+
+    Returns:
+        str: Markdown with one heading per table.
     """
-    parts = [READING]
+    parts = [COLUMNS_NOTE]
     if any(table.scale == 'mini' for table in compared):
-        parts.append(SCALE_REMARK)
+        parts.append(SCALE_NOTE)
     for table in compared:
         parts += [
             '#' * level + f' {title(table)}',
             f'{table.table.caption}. {table.table.note}'
             if table.table.note
             else f'{table.table.caption}.',
-            pipes(grid(table)),
+            markdown_table(grid(table)),
         ]
     if others:
-        parts += ['#' * level + ' Runs of no table', pipes(others_grid(others))]
+        parts += ['#' * level + ' Other runs', markdown_table(others_grid(others))]
     return '\n\n'.join(parts) + '\n'
 
 
-#: How to read the columns.
-READING = (
-    'Figures are mean average precision at IoU 0.5 in percent. In brackets after a figure of the '
-    'paper: its difference from the row it is compared with. "here" is the mean over runs with '
-    'different seeds, and in brackets each of them; "difference" is against the same row, seed by '
-    'seed where both rows have the same seeds, else of the means.'
-)
-
-
 def others_grid(others: Sequence[ComparedRow]) -> Grid:
-    """Runs that are no row of a table, with their mAP."""
+    """Format the runs that are not a row of any table, with their mAP."""
     result = Grid(['recipe', 'setting', 'runs', 'mAP here'], [False, False, True, True])
     for row in others:
         result.add([row.row.name, row.setting, str(len(row.runs)), here_text(row.cells[0])], True)
     return result
 
 
-def pipes(table: Grid) -> str:
-    """A grid as a table of Markdown."""
+def markdown_table(table: Grid) -> str:
+    """Format a grid as a Markdown table."""
 
     def line(texts: Sequence[str]) -> str:
         return '| ' + ' | '.join(text.replace('|', '\\|') for text in texts) + ' |'
@@ -249,8 +263,8 @@ def _columns(table: Grid) -> str:
     )
 
 
-def _against(base: PaperRow, row: PaperRow) -> str:
-    # What tells the row that another is compared with from that other.
+def _base_text(base: PaperRow, row: PaperRow) -> str:
+    # The name and settings of the base row that differ from those of the row.
     settings = [
         f'{key} {value}'
         for key, value in base.settings.items()
@@ -259,18 +273,18 @@ def _against(base: PaperRow, row: PaperRow) -> str:
     return ', '.join([*([base.name] if base.name != row.name else []), *settings])
 
 
-def _measure(compared: ComparedTable, k: int) -> str:
+def _measure_text(compared: ComparedTable, k: int) -> str:
     measure = compared.table.measures[k]
-    here = next((reading(row.runs[0].score, measure) for row in compared.rows if row.runs), '')
-    return f'{measure.name} ({here})' if here else measure.name
+    covered = next((coverage(row.runs[0].score, measure) for row in compared.rows if row.runs), '')
+    return f'{measure.name} ({covered})' if covered else measure.name
 
 
 def _name(row: ComparedRow) -> str:
     return f'{row.row.name} [{row.setting}]' if row.setting else row.row.name
 
 
-def _here(row: ComparedRow, cell: Cell) -> list[str]:
-    # The texts under here, difference, as in the paper.
+def _run_texts(row: ComparedRow, cell: Cell) -> list[str]:
+    # The texts in the columns "here", "difference" and "sign".
     if row.row.recipe is None:
         return ['', '', '']
     if not row.runs:
@@ -278,12 +292,12 @@ def _here(row: ComparedRow, cell: Cell) -> list[str]:
     return [here_text(cell), difference_text(cell) if row.row.over else '', cell.agreement]
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def _spread(values: Sequence[float], template: str) -> str:
     if len(values) < 2:
         return ''
-    if len(values) > _SHOWN_SEEDS:
+    if len(values) > _MAX_PRINTED_SEEDS:
         return (
-            f' ({form.format(min(values))} to {form.format(max(values))}, '
+            f' ({template.format(min(values))} to {template.format(max(values))}, '
             f'standard deviation {np.std(values, ddof=1):.1f}, {len(values)} runs)'
         )
-    return ' (' + ', '.join(form.format(value) for value in values) + ')'
+    return ' (' + ', '.join(template.format(value) for value in values) + ')'

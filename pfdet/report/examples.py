@@ -1,11 +1,11 @@
-"""What to show of a run: images with its detections, and its worst errors by class.
+"""Examples for a report: images with detections, and the worst errors of each class.
 
-Reads the images of an index.
+Images are read from the files of an index.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from pfdet.evaluation.ground_truth import GroundTruth, ground_truth_of_index
 from pfdet.openimages.images import read_image
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.error_analysis import (
-    CONFUSED,
+    BACKGROUND,
+    CONFUSION,
     DUPLICATE,
     LOCALISATION,
-    NOTHING,
     REASONS,
     ClassErrors,
     class_errors,
@@ -28,20 +28,21 @@ from pfdet.report.images import Crop, Example, crop
 
 
 @dataclass
-class ClassSample:
-    """The errors of one class, counted, and the worst of them.
+class ErrorExamples:
+    """Error counts of one class, and crops of its worst errors.
 
     Attributes:
         mid, name (str): The class.
-        ap (float): In [0, 1].
-        n_ground_truth (int): Its boxes.
-        n_group_of (int): Those of them that are group-of.
-        n_found (int): Boxes that were found at any score.
-        n_found_surely (int): Boxes that were found with a score of at least ``score_thresh``.
-        reasons (dict): From reason to the number of false positives with a score of at least
+        ap (float): AP in [0, 1].
+        n_ground_truth (int): Number of boxes, including group-of boxes.
+        n_group_of (int): Number of group-of boxes.
+        n_found (int): Number of boxes detected at any score.
+        n_found_at_thresh (int): Number of boxes detected with a score of at least
             ``score_thresh``.
-        wrong (list of Crop): The false positives of the highest scores.
-        missed (list of Crop): The largest boxes that were not found at any score.
+        reasons (dict): From kind of error to the number of false positives with a score of at least
+            ``score_thresh``.
+        false_positives (list of Crop): The highest-scoring false positives.
+        missed (list of Crop): The largest boxes not detected at any score.
     """
 
     mid: str
@@ -50,52 +51,61 @@ class ClassSample:
     n_ground_truth: int
     n_group_of: int
     n_found: int
-    n_found_surely: int
+    n_found_at_thresh: int
     reasons: dict[str, int]
-    wrong: list[Crop] = field(default_factory=list)
+    false_positives: list[Crop] = field(default_factory=list)
     missed: list[Crop] = field(default_factory=list)
 
 
-def examples(index: AnnotationIndex, detections: Detections, n: int = 12) -> list[Example]:
-    """Images spread evenly over an index, with their ground truth and their detections.
+class _WantedCrop(NamedTuple):
+    # A crop to make: item ``k`` of the false positives or the missed boxes of a class.
+    image: int
+    examples: ErrorExamples
+    errors: ClassErrors
+    k: int
+    kind: str
+
+
+def example_images(index: AnnotationIndex, detections: Detections, n: int = 12) -> list[Example]:
+    """Select images spread evenly over an index, with their ground truth and detections.
 
     Args:
         index (AnnotationIndex): The validation set.
-        detections (Detections): Of its images; one without any is shown without.
-        n (int): How many, at most.
+        detections (Detections): Detections in its images. Images may have none.
+        n (int): Largest number of images.
 
     Returns:
-        list of Example: Those whose file can be read.
+        list of Example: The images. Unreadable images are skipped.
     """
-    shown = []
+    selected = []
     for i in np.unique(np.linspace(0, len(index) - 1, min(n, len(index))).astype(int)):
         try:
-            shown.append(_example(index, int(i), detections))
+            selected.append(_example(index, int(i), detections))
         except InputError:
             continue
-    return shown
+    return selected
 
 
-def class_samples(
+def error_examples(
     index: AnnotationIndex,
     detections: Detections,
     score: Mapping[str, Any],
     n_class: int = 40,
     n_crop: int = 4,
     score_thresh: float = 0.3,
-) -> list[ClassSample]:
-    """Count every class's errors and cut out the worst.
+) -> list[ErrorExamples]:
+    """Count the errors of each class and crop the worst ones.
 
     Args:
         index (AnnotationIndex): The validation set.
-        detections (Detections): Of its images.
-        score (mapping): Their ``score.json``.
-        n_class (int): Classes to show crops of: those of the lowest AP.
-        n_crop (int): False positives, and misses, to show of a class.
-        score_thresh (float): See :class:`ClassSample`.
+        detections (Detections): Detections in its images.
+        score (mapping): Content of their ``score.json``.
+        n_class (int): Number of classes with crops: those with the lowest AP.
+        n_crop (int): Largest number of crops of false positives, and of missed boxes, per class.
+        score_thresh (float): See :class:`ErrorExamples`.
 
     Returns:
-        list of ClassSample: The classes that have an AP, the lowest first.
+        list of ErrorExamples: The classes that have an AP, lowest AP first.
     """
     truth = ground_truth_of_index(index)
     classes = index.classes
@@ -104,57 +114,52 @@ def class_samples(
         for mid, ap in score['AP'].items()
         if ap is not None and mid in classes.ids
     )
-    chosen = detections.score >= score_thresh
-    high = Detections(
-        detections.image_ids,
-        detections.image[chosen],
-        detections.label[chosen],
-        detections.score[chosen],
-        detections.bbox[chosen],
-    )
-    samples, wanted = [], []
-    for place, (ap, label) in enumerate(scored):
+    above_thresh = detections.take(detections.score >= score_thresh)
+    result: list[ErrorExamples] = []
+    wanted: list[_WantedCrop] = []
+    for position, (ap, label) in enumerate(scored):
         errors = class_errors(detections, truth, label, index.hierarchy)
         if errors.n_ground_truth == 0:
             continue
-        sure = detections.score[errors.false_positive] >= score_thresh
-        count = np.bincount(errors.reason[sure], minlength=len(REASONS))
-        sample = ClassSample(
+        counted = detections.score[errors.false_positive] >= score_thresh
+        count = np.bincount(errors.reason[counted], minlength=len(REASONS))
+        errors_above = class_errors(above_thresh, truth, label, index.hierarchy)
+        examples = ErrorExamples(
             classes.mids[label],
             classes.names[label],
             ap,
             errors.n_ground_truth,
             int(truth.group_of[truth.label == label].sum()),
             errors.n_ground_truth - len(errors.missed),
-            errors.n_ground_truth - len(class_errors(high, truth, label, index.hierarchy).missed),
+            errors.n_ground_truth - len(errors_above.missed),
             dict(zip(REASONS, count.tolist())),
         )
-        samples.append(sample)
-        if place < n_class:
+        result.append(examples)
+        if position < n_class:
             wanted += [
-                (int(truth_image), sample, errors, k, kind)
+                _WantedCrop(int(image), examples, errors, k, kind)
                 for kind, images in (
-                    ('wrong', _images(detections, truth, errors.false_positive[:n_crop])),
-                    ('missed', truth.image[errors.missed[:n_crop]]),
+                    ('false_positives', _images(detections, truth, errors.false_positive[:n_crop])),
+                    ('missed', truth.image[errors.missed[:n_crop]].tolist()),
                 )
-                for k, truth_image in enumerate(images)
+                for k, image in enumerate(images)
             ]
-    _cut_out(index, detections, truth, wanted, score_thresh)
-    return samples
+    _add_crops(index, detections, truth, wanted, score_thresh)
+    return result
 
 
-def _cut_out(
+def _add_crops(
     index: AnnotationIndex,
     detections: Detections,
     truth: GroundTruth,
-    wanted: list[tuple[int, ClassSample, ClassErrors, int, str]],
+    wanted: list[_WantedCrop],
     score_thresh: float,
 ) -> None:
-    # Image by image, so that each is read once.
+    # Sorted by image, so that each image is read once.
     crops: dict[tuple[str, str, int], Crop] = {}
-    place = {image_id: i for i, image_id in enumerate(detections.image_ids)}
+    position = {image_id: i for i, image_id in enumerate(detections.image_ids)}
     img, last = None, -1
-    for image, sample, errors, k, kind in sorted(wanted, key=lambda want: want[0]):
+    for image, examples, errors, k, kind in sorted(wanted, key=lambda want: want.image):
         image_id = truth.image_ids[image]
         if image != last:
             last = image
@@ -162,27 +167,29 @@ def _cut_out(
                 img = read_image(index.image_path(index.find(image_id)))
             except InputError:
                 img = None
-            mine = np.flatnonzero(detections.image == place.get(image_id, -1))
+            in_image = np.flatnonzero(detections.image == position.get(image_id, -1))
         if img is None:
             continue
-        if kind == 'wrong':
-            crops[sample.mid, kind, k] = _wrong(index, detections, truth, errors, k, img, image_id)
+        if kind == 'false_positives':
+            cropped = _false_positive(index, detections, truth, errors, k, img, image_id)
         else:
             box = errors.missed[k]
-            seen = _seen_as(index, detections, mine, truth.bbox[box], errors.label, score_thresh)
-            crops[sample.mid, kind, k] = crop(
+            cropped = crop(
                 img,
                 truth.bbox[box],
                 image_id=image_id,
-                detail=seen,
-                title='a group' if truth.group_of[box] else 'missed',
+                detail=_detected_as(
+                    index, detections, in_image, truth.bbox[box], errors.label, score_thresh
+                ),
+                title='group' if truth.group_of[box] else 'missed',
             )
-    for _, sample, _, k, kind in wanted:
-        if (sample.mid, kind, k) in crops:
-            getattr(sample, kind).append(crops[sample.mid, kind, k])
+        crops[examples.mid, kind, k] = cropped
+    for _, examples, _, k, kind in wanted:
+        if (examples.mid, kind, k) in crops:
+            getattr(examples, kind).append(crops[examples.mid, kind, k])
 
 
-def _wrong(
+def _false_positive(
     index: AnnotationIndex,
     detections: Detections,
     truth: GroundTruth,
@@ -193,12 +200,12 @@ def _wrong(
 ) -> Crop:
     i, box, reason = errors.false_positive[k], errors.box[k], errors.reason[k]
     detail = {
-        DUPLICATE: 'found twice',
-        CONFUSED: f'is {index.classes.names[truth.label[box]]}',
-        LOCALISATION: f'badly placed, overlap {errors.overlap[k]:.2f}',
-        NOTHING: 'nothing of the kind there',
+        DUPLICATE: 'duplicate',
+        CONFUSION: f'is {index.classes.names[truth.label[box]]}',
+        LOCALISATION: f'overlap only {errors.overlap[k]:.2f}',
+        BACKGROUND: 'background',
     }[int(reason)]
-    related = truth.bbox[box] if reason != NOTHING else None
+    related = truth.bbox[box] if reason != BACKGROUND else None
     return crop(
         img,
         detections.bbox[i],
@@ -209,46 +216,49 @@ def _wrong(
     )
 
 
-def _seen_as(
+def _detected_as(
     index: AnnotationIndex,
     detections: Detections,
-    mine: np.ndarray,
+    in_image: np.ndarray,
     bbox: np.ndarray,
     label: int,
     score_thresh: float,
 ) -> str:
-    # The surest detection of an unrelated class in the place of a box.
+    # The highest-scoring detection of an unrelated class that overlaps a missed box.
     related = index.hierarchy.closure[label] | index.hierarchy.descendants[label]
-    mine = mine[(detections.score[mine] >= score_thresh) & ~related[detections.label[mine]]]
-    there = mine[matched_iou(detections.bbox[mine].astype(np.float64), bbox) >= 0.5]
-    if len(there) == 0:
+    score, detected = detections.score[in_image], detections.label[in_image]
+    candidate = in_image[(score >= score_thresh) & ~related[detected]]
+    iou = matched_iou(detections.bbox[candidate].astype(np.float64), bbox)
+    candidate = candidate[iou >= 0.5]
+    if len(candidate) == 0:
         return ''
-    best = there[detections.score[there].argmax()]
-    return f'seen as {index.classes.names[detections.label[best]]} {detections.score[best]:.2f}'
+    best = candidate[detections.score[candidate].argmax()]
+    return f'detected as {index.classes.names[detections.label[best]]} {detections.score[best]:.2f}'
 
 
 def _images(detections: Detections, truth: GroundTruth, chosen: np.ndarray) -> list[int]:
-    place = {image_id: i for i, image_id in enumerate(truth.image_ids)} if len(chosen) else {}
-    return [place[detections.image_ids[i]] for i in detections.image[chosen]]
+    # The indices in the ground truth of the images of detections.
+    position = {image_id: i for i, image_id in enumerate(truth.image_ids)} if len(chosen) else {}
+    return [position[detections.image_ids[i]] for i in detections.image[chosen].tolist()]
 
 
 def _example(index: AnnotationIndex, i: int, detections: Detections) -> Example:
     annotation = index.annotation(i)
-    which, label = np.nonzero(annotation.label)
-    # Ancestors are right as well, and would only fill the picture with names.
-    above, ancestor = np.nonzero(annotation.label @ index.hierarchy.ancestors)
+    box, label = np.nonzero(annotation.label)
+    # Ancestors are correct, too, but drawing their names would clutter the image.
+    ancestor_box, ancestor = np.nonzero(annotation.label @ index.hierarchy.ancestors)
     names = index.classes.names
     image_id = index.image_id(i)
-    mine = np.zeros(0, int)
+    detected = np.zeros(0, int)
     if image_id in detections.image_ids:
-        mine = np.flatnonzero(detections.image == list(detections.image_ids).index(image_id))
+        detected = np.flatnonzero(detections.image == list(detections.image_ids).index(image_id))
     return Example(
         image_id,
         read_image(index.image_path(i)),
-        annotation.bbox[which],
+        annotation.bbox[box],
         [names[c] for c in label],
-        detections.bbox[mine],
-        [names[c] for c in detections.label[mine]],
-        detections.score[mine],
-        (annotation.bbox[above], [names[c] for c in ancestor]),
+        detections.bbox[detected],
+        [names[c] for c in detections.label[detected]],
+        detections.score[detected],
+        (annotation.bbox[ancestor_box], [names[c] for c in ancestor]),
     )

@@ -1,4 +1,4 @@
-"""Photographs with boxes, ready for a page: whole images and crops around a box."""
+"""Images and crops for an HTML page, encoded as JPEG, with the boxes to draw on them."""
 
 import base64
 import io
@@ -13,21 +13,21 @@ from pfdet.boxes.iou import matched_iou
 
 @dataclass
 class Example:
-    """A validation image to show in the report.
+    """A validation image with its ground truth and detections.
 
     Boxes are ``(y_min, x_min, y_max, x_max)`` relative to the image, in [0, 1].
 
     Attributes:
-        image_id (str): The caption.
-        img (array): Shape :math:`(3, H, W)`, RGB in [0, 255], any dtype, as ChainerCV has it.
-        gt_bbox (array): Shape :math:`(R, 4)`. An object of several classes may be several
-            equal boxes.
-        gt_name (sequence of str): The class name of each.
-        bbox (array): Shape :math:`(D, 4)`, the detections.
-        name (sequence of str): The class name of each.
-        score (array): Shape :math:`(D,)`.
-        expanded (pair): Boxes and class names that are not drawn but right as well: those of the
-            objects' ancestors.
+        image_id (str): Id of the image, used as its caption.
+        img (array): RGB image :math:`(3, H, W)` in [0, 255], any dtype.
+        gt_bbox (array): Annotated boxes :math:`(R, 4)`. An object with several classes has one box
+            for each.
+        gt_name (sequence of str): Class name of each annotated box.
+        bbox (array): Detected boxes :math:`(D, 4)`.
+        name (sequence of str): Class name of each detection.
+        score (array): Score of each detection, :math:`(D,)`.
+        expanded (pair): Boxes and class names that are correct, but not drawn: those of the
+            ancestors of annotated classes.
     """
 
     image_id: str
@@ -44,15 +44,15 @@ class Example:
 
 @dataclass
 class Crop:
-    """A part of a photograph, with the box it is about and what it is related to.
+    """A crop of an image around a box.
 
     Attributes:
-        url (str): A ``data:`` URL of a JPEG.
-        width, height (int): In pixels.
-        box (DrawnBox): What the crop is about; may reach beyond the crop.
-        related (DrawnBox): Another box that explains it, or :obj:`None`.
-        title, detail (str): What to write below.
-        image_id (str): Of the photograph.
+        url (str): JPEG as a ``data:`` URL.
+        width, height (int): Size in pixels.
+        box (DrawnBox): The box that is shown; it may extend beyond the crop.
+        related (DrawnBox): Another box that explains the error, or :obj:`None`.
+        title, detail (str): Caption.
+        image_id (str): Id of the image.
     """
 
     url: str
@@ -67,7 +67,15 @@ class Crop:
 
 @dataclass
 class DrawnBox:
-    """A box to draw: its corner and size in percent of the image, and its captions."""
+    """A box to draw.
+
+    Attributes:
+        x, y (float): Upper left corner in percent of the image size.
+        width, height (float): Size in percent of the image size.
+        names (list of str): Captions.
+        hue (int): Hue of the colour in degrees.
+        correct (bool): Whether all its classes are annotated there; always true for annotations.
+    """
 
     x: float
     y: float
@@ -75,23 +83,23 @@ class DrawnBox:
     height: float
     names: list[str] = field(default_factory=list)
     hue: int = 0
-    agrees: bool = True
+    correct: bool = True
 
 
-def photograph(img: np.ndarray, longest: int = 560, quality: int = 85) -> tuple[str, int, int]:
-    """Encode an image for a page.
+def encode_image(img: np.ndarray, max_size: int = 560, quality: int = 85) -> tuple[str, int, int]:
+    """Resize an image and encode it as JPEG.
 
     Args:
-        img (array): Shape :math:`(3, H, W)`, RGB in [0, 255].
-        longest (int): Its longer side is made at most this many pixels.
-        quality (int): Of the JPEG, 1 to 95.
+        img (array): RGB image :math:`(3, H, W)` in [0, 255].
+        max_size (int): Limit of the longer edge in pixels.
+        quality (int): JPEG quality, 1 to 95.
 
     Returns:
-        tuple: A ``data:`` URL of a JPEG, its width and its height in pixels.
+        tuple: The JPEG as a ``data:`` URL, its width and its height in pixels.
     """
     pixels = np.clip(np.round(img), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((longest, longest))
+    picture.thumbnail((max_size, max_size))
     buffer = io.BytesIO()
     picture.save(buffer, 'JPEG', quality=quality)
     url = 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
@@ -106,29 +114,32 @@ def crop(
     title: str,
     detail: str = '',
     image_id: str = '',
-    longest: int = 128,
+    max_size: int = 128,
     margin: float = 0.3,
-    least: int = 32,
+    min_side: int = 32,
 ) -> Crop:
-    """Cut a square around a box out of an image; where the image ends, it is less than a square.
+    """Crop a square around a box. Where the image is smaller than the square, the crop is, too.
 
     Args:
-        img (array): Shape :math:`(3, H, W)`, RGB in [0, 255].
+        img (array): RGB image :math:`(3, H, W)` in [0, 255].
         bbox (array): ``(y_min, x_min, y_max, x_max)`` in [0, 1].
-        related (array): Another box, drawn as far as it is in the crop.
+        related (array): Another box to draw.
         title, detail, image_id (str): See :class:`Crop`.
-        longest (int): The crop's longer side has at most this many pixels.
-        margin (float): What is left around the box, as a share of its longer side.
-        least (int): Pixels of the image that the square's side has at least.
+        max_size (int): Limit of the longer edge of the crop in pixels, after resizing.
+        margin (float): Margin around the box, relative to its longer edge.
+        min_side (int): Smallest side of the square in pixels of the image.
+
+    Returns:
+        Crop: The crop with its boxes.
     """
     size = np.array(img.shape[1:], np.float64)
     low, high = bbox[:2] * size, bbox[2:] * size
-    side = max((high - low).max() * (1 + 2 * margin), least)
-    # A square that would leave the image is moved into it.
+    side = max((high - low).max() * (1 + 2 * margin), min_side)
+    # A square that extends beyond the image is shifted into it.
     begin = np.clip((low + high - side) / 2, 0, np.maximum(size - side, 0)).astype(int)
     end = np.maximum(np.minimum(np.ceil(begin + side), size).astype(int), begin + 1)
-    url, width, height = photograph(
-        img[:, begin[0] : end[0], begin[1] : end[1]], longest, quality=78
+    url, width, height = encode_image(
+        img[:, begin[0] : end[0], begin[1] : end[1]], max_size, quality=78
     )
 
     def in_crop(b: np.ndarray) -> DrawnBox:
@@ -154,20 +165,20 @@ def boxes_to_draw(
     hues: Mapping[str, int],
     score: np.ndarray | None = None,
     score_thresh: float = 0.0,
-    agree_with: tuple[np.ndarray, Sequence[str]] | None = None,
-    same: float = 0.8,
+    annotated: tuple[Sequence[np.ndarray] | np.ndarray, Sequence[str]] | None = None,
+    same_iou: float = 0.8,
 ) -> list[DrawnBox]:
-    """Choose what to draw: boxes of one object become one box with several names.
+    """Merge the boxes of each object into one box with several names.
 
     Args:
-        bbox (array): Shape :math:`(N, 4)`, in [0, 1].
-        name (sequence of str): Class names.
-        hues (dict): From class name to the hue of its boxes in degrees.
-        score (array): Shape :math:`(N,)`, or :obj:`None` for annotations.
+        bbox (array): Boxes :math:`(N, 4)` in [0, 1].
+        name (sequence of str): Class name of each box.
+        hues (dict): From class name to hue in degrees.
+        score (array): Scores :math:`(N,)`, or :obj:`None` for annotations.
         score_thresh (float): Boxes with a lower score are not drawn.
-        agree_with (tuple): Annotated boxes and names. A drawn box agrees if all its names are
-            annotated with an IoU of at least 0.5.
-        same (float): Boxes with at least this IoU are the same object.
+        annotated (pair): Annotated boxes and class names. A drawn box is correct if each of its
+            names is annotated with an IoU of at least 0.5.
+        same_iou (float): Boxes with at least this IoU belong to the same object.
 
     Returns:
         list of DrawnBox: Larger boxes first, so that they do not cover smaller ones.
@@ -180,23 +191,23 @@ def boxes_to_draw(
         chosen = chosen[np.argsort(-score[chosen], kind='stable')]
     leaders: list[int] = []
     drawn: list[DrawnBox] = []
-    for i in chosen:
+    for i in chosen.tolist():
         caption = name[i] if score is None else f'{name[i]} {score[i]:.2f}'
-        agrees = agree_with is None or any(
-            other == name[i] and matched_iou(bbox[i], b) >= 0.5 for b, other in zip(*agree_with)
+        correct = annotated is None or any(
+            other == name[i] and matched_iou(bbox[i], b) >= 0.5 for b, other in zip(*annotated)
         )
         for leader, box in zip(leaders, drawn):
-            if matched_iou(bbox[i], bbox[leader]) >= same:
+            if matched_iou(bbox[i], bbox[leader]) >= same_iou:
                 if caption not in box.names:
                     box.names.append(caption)
-                box.agrees &= agrees
+                box.correct &= correct
                 break
         else:
             y_min, x_min, y_max, x_max = bbox[i] * 100
             leaders.append(i)
             drawn.append(
                 DrawnBox(
-                    x_min, y_min, x_max - x_min, y_max - y_min, [caption], hues[name[i]], agrees
+                    x_min, y_min, x_max - x_min, y_max - y_min, [caption], hues[name[i]], correct
                 )
             )
     return sorted(drawn, key=lambda box: -box.width * box.height)

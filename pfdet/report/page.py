@@ -1,4 +1,4 @@
-"""Parts that the HTML pages share: from scores, examples and errors to what templates show."""
+"""Rendering of HTML pages, and the template context for scores, examples and errors."""
 
 import datetime
 import importlib.resources
@@ -11,18 +11,21 @@ from markupsafe import Markup
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.report.error_analysis import REASONS
-from pfdet.report.examples import ClassSample
-from pfdet.report.images import Example, boxes_to_draw, photograph
+from pfdet.report.examples import ErrorExamples
+from pfdet.report.images import Example, boxes_to_draw, encode_image
 from pfdet.report.plots import precision_recall_curves
 
 
 def write_page(path: str | os.PathLike, template: str, **context: Any) -> None:
-    """Render a template of this package to one self-contained HTML file.
+    """Render a template of this package to a self-contained HTML file.
 
     Args:
-        path (path): Where the page goes.
+        path (path): The file to write.
         template (str): Name of the template.
-        context: What it shows; ``time`` is added.
+        context: Variables of the template; ``time`` is added.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     directory = importlib.resources.files('pfdet.report')
     environment = jinja2.Environment(
@@ -39,12 +42,12 @@ def write_page(path: str | os.PathLike, template: str, **context: Any) -> None:
 
 
 def svg(text: str | None) -> Markup | None:
-    """A figure of this package as markup, which its names are escaped in already."""
+    """Mark the SVG of a plot as safe; names in it are already escaped."""
     return None if text is None else Markup(text)
 
 
-def shown(value: Any) -> str:
-    """A value of a recipe or a fact as a reader wants it."""
+def format_value(value: Any) -> str:
+    """Format a value of a recipe, or another value of a run, for display."""
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -52,12 +55,19 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f'{value:.4g}'
     if isinstance(value, (list, tuple)):
-        return ', '.join(map(shown, value))
+        return ', '.join(map(format_value, value))
     return '–' if value in ('', None) else str(value)
 
 
-def shown_classes(score: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The classes that have an AP, the highest first."""
+def class_context(score: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Template context of the AP by class.
+
+    Args:
+        score (mapping): Content of ``score.json``.
+
+    Returns:
+        list of dict: The classes that have an AP, highest AP first.
+    """
     names, counts = score.get('name', {}), score.get('n_ground_truth', {})
     parents = set(score.get('parents', ()))
     classes = [
@@ -74,27 +84,44 @@ def shown_classes(score: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(classes, key=lambda c: (-c['ap'], c['name']))
 
 
-def shown_curves(score: Mapping[str, Any], n: int) -> Markup | None:
-    """Precision and recall of the ``n`` classes with the most ground truth."""
+def curve_context(score: Mapping[str, Any], n: int) -> Markup | None:
+    """Plot precision and recall of the ``n`` classes with the most ground truth boxes.
+
+    Args:
+        score (mapping): Content of ``score.json``.
+        n (int): Number of classes.
+
+    Returns:
+        markupsafe.Markup: SVG, or :obj:`None` if the score has no curves.
+    """
     precision = score.get('precision', {})
-    most = sorted(shown_classes(score), key=lambda c: -c['n'])[:n]
+    most_frequent = sorted(class_context(score), key=lambda c: -c['n'])[:n]
     return svg(
         precision_recall_curves(
-            {c['mid']: precision[c['mid']] for c in most if c['mid'] in precision},
-            {c['mid']: f'{c["name"]}  {c["ap"]:.2f}' for c in most},
+            {c['mid']: precision[c['mid']] for c in most_frequent if c['mid'] in precision},
+            {c['mid']: f'{c["name"]}  {c["ap"]:.2f}' for c in most_frequent},
         )
     )
 
 
-def shown_examples(examples: Sequence[Example], score_thresh: float) -> list[dict[str, Any]]:
-    """Photographs with what is annotated and what was detected."""
+def example_context(examples: Sequence[Example], score_thresh: float) -> list[dict[str, Any]]:
+    """Template context of images with ground truth and detections.
+
+    Args:
+        examples (sequence of Example): The images.
+        score_thresh (float): Detections with a lower score are not drawn.
+
+    Returns:
+        list of dict: One per image.
+    """
     names = sorted({name for e in examples for name in (*e.gt_name, *e.name)})
-    # Steps of the golden angle keep the hues of any number of classes apart.
+    # Multiples of the golden angle give distinct hues for any number of classes.
     hues = {name: round(k * 137.508 + 210) % 360 for k, name in enumerate(names)}
     result = []
     for e in examples:
-        url, width, height = photograph(e.img)
-        right = ([*e.gt_bbox, *e.expanded[0]], [*e.gt_name, *e.expanded[1]])
+        url, width, height = encode_image(e.img)
+        annotated = ([*e.gt_bbox, *e.expanded[0]], [*e.gt_name, *e.expanded[1]])
+        detected = boxes_to_draw(e.bbox, e.name, hues, e.score, score_thresh, annotated)
         result.append(
             {
                 'id': e.image_id,
@@ -103,42 +130,54 @@ def shown_examples(examples: Sequence[Example], score_thresh: float) -> list[dic
                 'height': height,
                 'panes': [
                     ('annotated', boxes_to_draw(e.gt_bbox, e.gt_name, hues)),
-                    ('detected', boxes_to_draw(e.bbox, e.name, hues, e.score, score_thresh, right)),
+                    ('detected', detected),
                 ],
             }
         )
     return result
 
 
-def shown_errors(
-    samples: Sequence[ClassSample], score: Mapping[str, Any], n_open: int = 3
+def error_context(
+    classes: Sequence[ErrorExamples], score: Mapping[str, Any], n_open: int = 3
 ) -> dict[str, Any] | None:
-    """The errors of all classes: shares of reasons, and each class with its curve and crops."""
-    if not samples:
+    """Template context of the error analysis.
+
+    Args:
+        classes (sequence of ErrorExamples): The errors of each class.
+        score (mapping): Content of ``score.json``.
+        n_open (int): Number of classes whose details are open when the page is loaded.
+
+    Returns:
+        dict: Totals by kind of error, and the errors, curve and crops of each class; :obj:`None`
+        without classes.
+    """
+    if not classes:
         return None
     precision = score.get('precision', {})
-    total = {reason: sum(s.reasons[reason] for s in samples) for reason in REASONS}
-    most = max(max(sum(s.reasons.values()) for s in samples), 1)
-    # Those that show most are open from the beginning.
-    both = [s.mid for s in samples if s.wrong and s.missed and any(s.reasons.values())]
+    total = {reason: sum(c.reasons[reason] for c in classes) for reason in REASONS}
+    largest = max(max(sum(c.reasons.values()) for c in classes), 1)
+    # Open the classes with all kinds of content.
+    complete = [
+        c.mid for c in classes if c.false_positives and c.missed and any(c.reasons.values())
+    ]
     return {
-        'opened': both[:n_open],
+        'opened': complete[:n_open],
         'reasons': list(REASONS),
         'total': total,
-        'most': most,
+        'largest': largest,
         'classes': [
             {
-                'sample': s,
-                'n_wrong': sum(s.reasons.values()),
-                'curve': _small_curve(precision.get(s.mid)),
+                'examples': c,
+                'n_false_positive': sum(c.reasons.values()),
+                'curve': _polyline(precision.get(c.mid)),
             }
-            for s in samples
+            for c in classes
         ],
     }
 
 
-def _small_curve(precision: Sequence[float] | None) -> str | None:
-    # The points of a line in a box of 100 by 100, as far as the class's recall goes.
+def _polyline(precision: Sequence[float] | None) -> str | None:
+    # Points of an SVG polyline in a box of 100 x 100, up to the largest recall of the class.
     if not precision:
         return None
     last = max((k for k, p in enumerate(precision) if p > 0), default=0)
@@ -146,7 +185,7 @@ def _small_curve(precision: Sequence[float] | None) -> str | None:
         return None
     step = 100 / (len(precision) - 1)
     points = [(k * step, 100 - 100 * p) for k, p in enumerate(precision[: last + 1])]
-    # Points on a level stretch add nothing.
+    # Drop points inside horizontal segments.
     kept = [
         p
         for k, p in enumerate(points)

@@ -1,23 +1,24 @@
-"""How figures are drawn: as inline SVG that follows the page from light to dark.
+"""Plot style: inline SVG that uses the colours and the font of the HTML page.
 
-Colours are CSS variables (``--fg``, ``--line``, ``--c1`` ...), and letters the page's.
+Colours are CSS variables (``--fg``, ``--line``, ``--c1`` ...), so plots follow light and dark mode.
 """
 
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-# Colours that matplotlib draws with, each replaced by a CSS variable in the SVG.
+# Placeholder colours for matplotlib, replaced by CSS variables in the SVG.
 _VARIABLES = {'#010101': '--fg', '#020202': '--line', '#030303': '--muted'}
 #: Colours of series, in order.
 SERIES = [f'#0404{k:02x}' for k in range(1, 9)]
 _VARIABLES.update({colour: f'--c{k}' for k, colour in enumerate(SERIES, 1)})
-#: Colours of letters, of lines of the grid, and of what is said quietly.
+#: Colours of text, of grid lines, and of secondary text.
 FG, LINE, MUTED = list(_VARIABLES)[:3]
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none',
     'font.size': 10,
     'text.parse_math': False,
@@ -49,13 +50,16 @@ _STYLE = {
 def draw_svg(
     draw: Callable, salt: str, width: float, height: float, panels: Sequence[float] = (1,)
 ) -> str:
-    """Draw a figure as SVG without a size of its own: it takes its column's width.
+    """Draw a plot as SVG without a fixed size, so that it takes the width of its column.
 
     Args:
-        draw (callable): Draws on the axes it is given, one for each panel.
-        salt (str): Keeps identifiers of several figures in one page apart.
-        width, height (float): In inches of 72 points; letters have 10 points.
-        panels (sequence of float): Relative heights of panels that share their horizontal axis.
+        draw (callable): Called with the axes, one per panel.
+        salt (str): Makes the SVG ids unique within a page.
+        width, height (float): Size in inches of 72 points. The font size is 10 points.
+        panels (sequence of float): Relative heights of the panels, which share the horizontal axis.
+
+    Returns:
+        str: SVG element.
     """
     with matplotlib.rc_context({**_STYLE, 'svg.hashsalt': salt}):
         figure = Figure(figsize=(width, height), layout='constrained')
@@ -71,7 +75,7 @@ def draw_svg(
 def _for_page(svg: str) -> str:
     svg = svg[svg.index('<svg') :]
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-    # A size in points would not follow the column; the viewBox keeps the proportions.
+    # Without width and height, the SVG scales to its column. The viewBox keeps the proportions.
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
     svg = re.sub(r'<g id="[^"]*"', '<g', svg)

@@ -1,4 +1,4 @@
-"""The report's curves: training, precision and recall, AP against class frequency."""
+"""Plots of a report: training curves, precision-recall curves, AP against class frequency."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from pfdet.report.plot_style import FG, MUTED, SERIES, draw_svg
 
 
 def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """Draw every loss against the iteration, the sum strongest.
+    """Plot all losses over iterations, with the total loss as the thickest line.
 
     Args:
         log (sequence of dicts): Entries of Chainer's ``LogReport``.
 
     Returns:
-        str: SVG, or :obj:`None` without any loss in the log.
+        str: SVG, or :obj:`None` if the log has no loss.
     """
     names = [k for k in _keys(log) if k.startswith('main/') and 'loss' in k]
     names.sort(key=lambda k: (k != 'main/loss', k))
@@ -26,9 +26,8 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
 
     def draw(ax: Axes) -> None:
         for k, name in enumerate(names):
-            x, y = series_of(log, name)
+            x, y = logged_values(log, name)
             colour = SERIES[k % len(SERIES)]
-            strong = name == 'main/loss'
             window = max(1, len(y) // 40)
             if window > 2:
                 ax.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
@@ -37,39 +36,53 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> str | None:
                 x,
                 y,
                 color=colour,
-                linewidth=2 if strong else 1.3,
+                linewidth=2 if name == 'main/loss' else 1.3,
                 label=name.removeprefix('main/'),
                 marker='o' if len(y) == 1 else None,
             )
         ax.set_ylim(bottom=0)
         ax.legend(loc='upper right', ncols=2)
-        _of_iteration(ax)
+        _set_iteration_axis(ax)
 
     return draw_svg(draw, 'losses', width=9.6, height=3.2)
 
 
 def lr_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """Draw the learning rate; arguments and result as of :func:`loss_curves`."""
+    """Plot the learning rate over iterations.
+
+    Args:
+        log (sequence of dicts): Entries of Chainer's ``LogReport``.
+
+    Returns:
+        str: SVG, or :obj:`None` if the log has no learning rate.
+    """
     if 'lr' not in _keys(log):
         return None
 
     def draw(ax: Axes) -> None:
-        x, y = series_of(log, 'lr')
+        x, y = logged_values(log, 'lr')
         ax.plot(x, y, color=SERIES[3], linewidth=1.6, marker='o' if len(y) == 1 else None)
         ax.set_ylim(bottom=0)
-        _of_iteration(ax)
+        _set_iteration_axis(ax)
 
     return draw_svg(draw, 'lr', width=4.7, height=2.2)
 
 
 def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """Draw validation mAP over training; arguments and result as of :func:`loss_curves`."""
+    """Plot the validation mAP over iterations.
+
+    Args:
+        log (sequence of dicts): Entries of Chainer's ``LogReport``.
+
+    Returns:
+        str: SVG, or :obj:`None` if the log has no mAP.
+    """
     names = [k for k in _keys(log) if k.lower().rsplit('/', 1)[-1] in ('map', 'mean_ap')]
     if not names:
         return None
 
     def draw(ax: Axes) -> None:
-        x, y = series_of(log, names[0])
+        x, y = logged_values(log, names[0])
         ax.plot(x, y, color=SERIES[0], linewidth=1.8, marker='o', markersize=4)
         ax.annotate(
             f'{y[-1]:.3f}',
@@ -80,7 +93,7 @@ def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
             color=FG,
         )
         ax.set_ylim(0, max(0.05, y.max() * 1.25))
-        _of_iteration(ax)
+        _set_iteration_axis(ax)
 
     return draw_svg(draw, 'map', width=4.7, height=2.2)
 
@@ -88,14 +101,14 @@ def map_curve(log: Sequence[Mapping[str, Any]]) -> str | None:
 def precision_recall_curves(
     precision: Mapping[str, Sequence[float]], names: Mapping[str, str]
 ) -> str | None:
-    """Draw precision against recall for a few classes.
+    """Plot precision over recall for some classes.
 
     Args:
-        precision (dict): From class to its precision at equally spaced recalls from 0 to 1.
-        names (dict): From class to what to call it.
+        precision (dict): From MID to precision at equally spaced recalls from 0 to 1.
+        names (dict): From MID to label in the legend.
 
     Returns:
-        str: SVG, or :obj:`None` without a class.
+        str: SVG, or :obj:`None` without classes.
     """
     if not precision:
         return None
@@ -103,7 +116,7 @@ def precision_recall_curves(
     def draw(ax: Axes) -> None:
         for k, (key, values) in enumerate(precision.items()):
             recall = np.linspace(0, 1, len(values))
-            # The curve ends where the class's recall does.
+            # The curve ends at the highest recall of the class.
             n = max(1, int(np.count_nonzero(values)))
             ax.plot(
                 recall[:n],
@@ -127,16 +140,17 @@ def precision_recall_curves(
 def map_over_epochs(
     series: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], salt: str
 ) -> str | None:
-    """Draw validation mAP over training for several recipes (Concurrent softmax, figure 4).
+    """Plot validation mAP over epochs for several recipes (Peng et al., 2020, figure 4).
+
+    The curves of single runs are thin. The mean over runs with the same epochs is thick.
 
     Args:
         series (dict): From the name of a recipe to the curves of its runs, each a pair of epochs
-            and mAP in [0, 1], both :math:`(n,)`. Runs of a recipe that were validated at the same
-            epochs are drawn faintly, and their mean strongly.
-        salt (str): Keeps the figures of a page apart.
+            and mAP in [0, 1], both :math:`(n,)`.
+        salt (str): Makes the SVG ids unique within a page.
 
     Returns:
-        str: SVG, or :obj:`None` without a curve.
+        str: SVG, or :obj:`None` without curves.
     """
     series = {name: curves for name, curves in series.items() if curves}
     if not series:
@@ -144,7 +158,7 @@ def map_over_epochs(
 
     def draw(ax: Axes) -> None:
         for k, (name, curves) in enumerate(series.items()):
-            # More series than colours are told apart by their strokes.
+            # If there are more series than colours, line styles distinguish them.
             stroke = ('-', '--', ':')[k // len(SERIES) % 3]
             colour = SERIES[k % len(SERIES)]
             if len(curves) > 1:
@@ -157,9 +171,17 @@ def map_over_epochs(
                         linewidth=0.9,
                         alpha=0.45,
                     )
-            strong = dict(color=colour, linewidth=1.7, marker='o', markersize=3)
-            for j, (epoch, value) in enumerate(_means(curves)):
-                ax.plot(epoch, 100 * np.asarray(value), stroke, label=None if j else name, **strong)
+            for j, (epoch, value) in enumerate(_mean_curves(curves)):
+                ax.plot(
+                    epoch,
+                    100 * np.asarray(value),
+                    stroke,
+                    label=None if j else name,
+                    color=colour,
+                    linewidth=1.7,
+                    marker='o',
+                    markersize=3,
+                )
         ax.set_xlim(left=0)
         ax.set_xlabel('epoch')
         ax.set_ylabel('validation mAP (%)')
@@ -174,32 +196,32 @@ def ap_against_frequency(
     names: Mapping[str, str],
     salt: str,
     unit: str = 'training images',
-    most_named: int = 60,
+    max_named: int = 60,
     window: int = 15,
 ) -> str | None:
-    """Draw AP by class, the class with the most images first (Concurrent softmax, figure 5).
+    """Plot AP by class, most frequent class first (Peng et al., 2020, figure 5).
 
-    Below it stands how many images each class has.
+    A second panel shows the number of images of each class.
 
     Args:
-        images (dict): From class to its number of images.
-        series (dict): From the name of a recipe to AP in [0, 1] by class. Classes without AP in
-            one of them are left out.
-        names (dict): From class to what to call it.
-        salt (str): Keeps the figures of a page apart.
-        unit (str): What ``images`` counts.
-        most_named (int): Up to so many classes are named; of more, their rank stands there, and
-            single classes are dots with a running mean through them.
-        window (int): Classes that the running mean is over.
+        images (dict): From MID to number of images.
+        series (dict): From the name of a recipe to its AP in [0, 1] by MID. Classes without AP in
+            one of the recipes are omitted.
+        names (dict): From MID to class name.
+        salt (str): Makes the SVG ids unique within a page.
+        unit (str): What ``images`` counts, for the axis label.
+        max_named (int): With up to this many classes, the axis shows their names. With more, it
+            shows their rank, and a running mean is drawn.
+        window (int): Number of classes in the running mean.
 
     Returns:
-        str: SVG, or :obj:`None` without a class.
+        str: SVG, or :obj:`None` without classes.
     """
     mids = [mid for mid in images if all(s.get(mid) is not None for s in series.values())]
     if not mids or not series:
         return None
     mids.sort(key=lambda mid: -images[mid])
-    named = len(mids) <= most_named
+    named = len(mids) <= max_named
     rank = np.arange(1, len(mids) + 1)
 
     def draw(ax: Axes, below: Axes) -> None:
@@ -229,28 +251,30 @@ def ap_against_frequency(
         if named:
             below.set_xticks(rank, [names.get(mid, mid) for mid in mids], rotation=90, fontsize=9)
         else:
-            below.set_xlabel('rank of the class, that with the most images first')
+            below.set_xlabel('rank of the class, most frequent first')
 
     return draw_svg(draw, salt, 9.6, 5 if named else 4.4, panels=(3, 1.2))
 
 
-def _means(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    # Of curves with the same epochs the mean.
-    together: dict[bytes, list[tuple[np.ndarray, np.ndarray]]] = {}
+def _mean_curves(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    # Averages the curves that have the same epochs.
+    groups: dict[bytes, list[tuple[np.ndarray, np.ndarray]]] = {}
     for epoch, value in curves:
-        together.setdefault(np.round(epoch, 3).tobytes(), []).append((epoch, value))
+        groups.setdefault(np.round(epoch, 3).tobytes(), []).append((epoch, value))
     return [
-        (same[0][0], np.mean([value for _, value in same], axis=0)) for same in together.values()
+        (group[0][0], np.mean([value for _, value in group], axis=0)) for group in groups.values()
     ]
 
 
 def _centred_mean(y: np.ndarray, window: int) -> np.ndarray:
-    # Over as many as there are at either end.
+    # The window is truncated at both ends.
     ones = np.ones(min(window, len(y)))
     return np.convolve(y, ones, 'same') / np.convolve(np.ones(len(y)), ones, 'same')
 
 
-def _of_iteration(ax: Axes) -> None:
+def _set_iteration_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
     ax.set_xlabel('iteration')
@@ -260,8 +284,16 @@ def _keys(log: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(k for entry in log for k in entry))
 
 
-def series_of(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and values of the entries of a log that have a value, :math:`(n,)` each."""
+def logged_values(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the values of one key from a log.
+
+    Args:
+        log (sequence of dicts): Entries of Chainer's ``LogReport``.
+        name (str): The key. At least one entry must have it.
+
+    Returns:
+        pair of arrays: Iterations and values of the entries that have the key, both :math:`(n,)`.
+    """
     points = [
         (entry.get('iteration', i), entry[name])
         for i, entry in enumerate(log, 1)
@@ -272,7 +304,7 @@ def series_of(log: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, 
 
 
 def _running_mean(y: np.ndarray, window: int) -> np.ndarray:
-    # Over the window's values so far at the beginning, so that nothing is invented there.
+    # Mean over the last values; the window is truncated at the beginning.
     y = np.nan_to_num(y)
     total = np.concatenate(([0], np.cumsum(y)))
     end = np.arange(1, len(y) + 1)

@@ -1,22 +1,22 @@
-"""A training run as one HTML page to look at."""
+"""Report of one training run as an HTML page."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pfdet.report.examples import ClassSample
+from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example
 from pfdet.report.page import (
-    shown,
-    shown_classes,
-    shown_curves,
-    shown_errors,
-    shown_examples,
+    class_context,
+    curve_context,
+    error_context,
+    example_context,
+    format_value,
     svg,
     write_page,
 )
 from pfdet.report.plots import ap_against_frequency, loss_curves, lr_curve, map_curve
-from pfdet.report.table1_steps import steps_of_table1
+from pfdet.report.table1_steps import table1_steps
 
 __all__ = ['Example', 'write_report']
 
@@ -29,7 +29,7 @@ def write_report(
     score: Mapping[str, Any],
     examples: Sequence[Example] = (),
     *,
-    errors: Sequence[ClassSample] = (),
+    errors: Sequence[ErrorExamples] = (),
     frequency: Mapping[str, int] | None = None,
     facts: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
@@ -37,39 +37,43 @@ def write_report(
     score_thresh: float = 0.3,
     n_curve: int = 8,
 ) -> None:
-    """Write a run's report as one self-contained HTML file.
+    """Write the report of a run to a self-contained HTML file.
 
-    The page has the mAP in large, facts beside it, images with detections beside ground truth, the
-    curves of training, the AP of every class, also against its frequency, some precision-recall
-    curves, the errors of every class, and the steps of PFDet's Table 1 that the recipe has. It
-    asks nothing of the network and follows the reader's light or dark setting. Parts without
-    data are left out.
+    The page shows the mAP, key figures of the run, images with ground truth and detections,
+    training curves, the AP of each class, AP against class frequency, precision-recall curves, the
+    errors of each class, and the steps of PFDet's Table 1 that the recipe enables. Sections without
+    data are omitted. The page loads nothing from the network and follows the reader's light or dark
+    mode.
 
     Args:
-        path (path): Where the page goes.
-        title (str): Its heading.
-        recipe (dict): What was trained, shown as a table; nested dicts become dotted names.
-        log (sequence of dicts): Entries of Chainer's ``LogReport``: ``'iteration'``, ``'lr'``,
-            ``'main/loss'`` and more losses, at some entries ``'validation/.../map'``.
-        score (dict): What ``score.json`` holds, see
-            :func:`~pfdet.evaluation.average_precision.score_dict`; ``'AP'`` and ``'mAP'`` are
-            enough.
+        path (path): The file to write.
+        title (str): Heading of the page.
+        recipe (dict): The recipe, shown as a table. Nested dicts become dotted names.
+        log (sequence of dicts): Entries of Chainer's ``LogReport`` with ``'iteration'``, ``'lr'``,
+            ``'main/loss'`` and other losses, and in some entries ``'validation/.../map'``.
+        score (dict): Content of ``score.json``, see
+            :func:`~pfdet.evaluation.average_precision.score_dict`. Only ``'AP'`` and ``'mAP'`` are
+            required.
         examples (sequence of Example): Images to show, see
-            :func:`pfdet.report.examples.examples`.
-        errors (sequence of ClassSample): Of :func:`pfdet.report.examples.class_samples`.
-        frequency (dict): From machine id to training images with the class. Without, classes are
-            set against their validation boxes.
-        facts (dict): More figures for the head of the page, from name to value, such as
-            ``{'Training images': 400, 'Wall time': '8 min'}``.
-        notes (sequence of str): Paragraphs under the head, plain text.
-        command (str): The command that made the run.
-        score_thresh (float): Detections in ``examples`` below this score are not drawn; that of
-            ``errors``.
-        n_curve (int): For how many classes to draw precision and recall: those with the most
-            ground truth.
+            :func:`pfdet.report.examples.example_images`.
+        errors (sequence of ErrorExamples): Errors by class, see
+            :func:`pfdet.report.examples.error_examples`.
+        frequency (dict): From MID to number of training images with the class. If omitted, the
+            number of validation boxes is used instead.
+        facts (dict): More key figures, from name to value, such as ``{'Training images': 400,
+            'Wall time': '8 min'}``.
+        notes (sequence of str): Paragraphs below the key figures, plain text.
+        command (str): The command that started the run.
+        score_thresh (float): Detections in ``examples`` with a lower score are not drawn. Must be
+            the threshold that ``errors`` were computed with.
+        n_curve (int): Number of classes with a precision-recall curve: those with the most ground
+            truth boxes.
+
+    Raises:
+        InputError: The file cannot be written.
     """
-    classes = shown_classes(score)
-    counted = frequency if frequency is not None else score.get('n_ground_truth', {})
+    classes = class_context(score)
+    images = frequency if frequency is not None else score.get('n_ground_truth', {})
     unit = 'training images' if frequency is not None else 'validation boxes'
     write_page(
         path,
@@ -83,10 +87,10 @@ def write_report(
         losses=svg(loss_curves(log)),
         lr=svg(lr_curve(log)),
         map_curve=svg(map_curve(log)),
-        curves=shown_curves(score, n_curve),
+        curves=curve_context(score, n_curve),
         frequency=svg(
             ap_against_frequency(
-                {mid: int(n) for mid, n in counted.items() if n > 0},
+                {mid: int(n) for mid, n in images.items() if n > 0},
                 {'AP': score.get('AP', {})},
                 score.get('name', {}),
                 'frequency',
@@ -96,9 +100,9 @@ def write_report(
         frequency_unit=unit,
         classes=classes,
         has_parents=any(c['is_parent'] for c in classes),
-        examples=shown_examples(examples, score_thresh),
-        errors=shown_errors(errors, score),
-        steps=steps_of_table1(recipe),
+        examples=example_context(examples, score_thresh),
+        errors=error_context(errors, score),
+        steps=table1_steps(recipe),
         is_mini=recipe.get('size') == 'mini',
         score_thresh=score_thresh,
     )
@@ -109,10 +113,10 @@ def _facts(score: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, str]:
     if 'n_image' in score:
         facts['Validation images'] = score['n_image']
     if 'n_ground_truth' in score:
-        facts['Boxes, with ancestors'] = sum(score['n_ground_truth'].values())
+        facts['Boxes, including ancestors'] = sum(score['n_ground_truth'].values())
     facts['Classes scored'] = sum(ap is not None for ap in score.get('AP', {}).values())
     facts.update(more)
-    return {name: shown(value) for name, value in facts.items()}
+    return {name: format_value(value) for name, value in facts.items()}
 
 
 def _flat(recipe: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
@@ -121,5 +125,5 @@ def _flat(recipe: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
         if isinstance(value, Mapping):
             flat.update(_flat(value, f'{prefix}{name}.'))
         else:
-            flat[prefix + str(name)] = shown(value)
+            flat[prefix + str(name)] = format_value(value)
     return flat

@@ -1,4 +1,4 @@
-"""A detector that finds what is drawn, for tests of everything around the network."""
+"""A detector that finds coloured rectangles, for tests of prediction without a network."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]])
 
 
 class StubDetector:
-    """Finds the pixels of each of three colours, one box each.
+    """Detects one box around the pixels of each of three colours.
 
     Args:
-        kill_at (int): The call of predict at which it kills its process outright.
+        kill_at (int): The call of ``predict`` at which the process kills itself with SIGKILL.
     """
 
     def __init__(self, kill_at: int | None = None):
@@ -45,7 +45,7 @@ class StubDetector:
                 [y.min() / height, x.min() / width, (y.max() + 1) / height, (x.max() + 1) / width]
             )
             score.append(np.full(N_CLASS, 0.001))
-            # depends on the size at which it looks
+            # The score depends on the image size.
             score[-1][label] = 0.9 - label / 10 - 1 / height
         return (
             np.array(bbox, np.float32).reshape(-1, 1, 4),
@@ -54,9 +54,9 @@ class StubDetector:
 
 
 def draw(directory, n=40, seed=0):
-    """An index of PNG images of four shapes with up to three rectangles, and their boxes by id.
+    """Draw PNG images with up to three rectangles, build an index, and return the boxes by id.
 
-    Edges lie on eighths, so that nothing is lost by flipping.
+    Coordinates are multiples of 1/8, so that flipping is exact.
     """
     rng = np.random.default_rng(seed)
     (directory / 'images').mkdir(parents=True)
@@ -65,7 +65,7 @@ def draw(directory, n=40, seed=0):
         height, width = [(64, 96), (96, 64), (64, 64), (48, 96)][rng.integers(4)]
         img = np.zeros((height, width, 3), np.uint8)
         boxes[f'{i:03}'] = {}
-        # side by side, for none to cover another; some images have none
+        # Rectangles are side by side, so that none covers another. Some images have none.
         for label in np.flatnonzero(rng.random(N_CLASS) < 0.6):
             y0, y1 = np.sort(rng.choice(9, 2, replace=False)) / 8
             x0, x1 = (label * 2 + 1) / 8, (label * 2 + 2) / 8

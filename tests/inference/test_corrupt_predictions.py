@@ -1,4 +1,4 @@
-"""Predicting a data set with corrupt images."""
+"""Prediction on a data set with corrupt images."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ PREDICT = ROOT / 'evaluate' / 'predict.py'
 
 @pytest.fixture(scope='module')
 def world(small_world, tmp_path_factory):
-    """A copy, of which two of eight validation images are corrupt, one since before the index."""
+    """A copy in which two of eight validation images are corrupt, one before indexing."""
     world = tmp_path_factory.mktemp('corrupt') / 'world'
     shutil.copytree(small_world, world)
     data = world / 'data'
@@ -43,7 +43,7 @@ def world(small_world, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model(world, tmp_path_factory, mpiexec):
-    """Also: validation while training gets over them."""
+    """A model trained with ``--corrupt skip``; validation during training skips them, too."""
     out = tmp_path_factory.mktemp('model')
     mpiexec(
         2,
@@ -96,7 +96,7 @@ def test_corrupt_images_have_no_detections(world, model, tmp_path, mpiexec):
     assert set(found[0].image) == set(found[1].image) == {0, 1, 3, 4, 6, 7}
 
 
-def test_the_first_ends_it(world, model, tmp_path):
+def test_without_skip_the_first_corrupt_image_is_an_error(world, model, tmp_path):
     result = subprocess.run(
         [
             sys.executable,

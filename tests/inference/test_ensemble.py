@@ -1,4 +1,4 @@
-"""Ensembling files, against doing it image by image in memory; and the command."""
+"""Ensembling of files, compared with ensembling image by image in memory; and the command."""
 
 import json
 import os
@@ -28,11 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = Classes(tuple(f'/m/{c}' for c in 'abcde'), tuple('ABCDE'))
 
 
-def made(seed, n_image=30, most=20):
-    """A model's: not every image, few places, so that boxes overlap."""
+def random_detections(seed, n_image=30, max_per_image=20):
+    """Overlapping detections of one model in some of 40 images."""
     rng = np.random.default_rng(seed)
     ids = sorted(f'{i:02}' for i in rng.permutation(40)[:n_image])
-    image = np.repeat(np.arange(n_image, dtype=np.int32), rng.integers(0, most, n_image))
+    image = np.repeat(np.arange(n_image, dtype=np.int32), rng.integers(0, max_per_image, n_image))
     n = len(image)
     corner = rng.integers(0, 3, (n, 2)) * 0.3
     bbox = np.concatenate([corner, corner + 0.3], axis=1) + rng.random((n, 4)) * 0.05
@@ -47,9 +47,9 @@ def made(seed, n_image=30, most=20):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """Four models' detections, and their files, of many small row groups."""
+    """Detections of four models, and their files with many small row groups."""
     monkeypatch.setattr(detections_file, 'ROW_GROUP', 50)
-    models = [made(seed) for seed in range(4)]
+    models = [random_detections(seed) for seed in range(4)]
     paths = []
     for k, model in enumerate(models):
         paths.append(tmp_path / f'{k}.parquet')
@@ -65,7 +65,7 @@ def of_image(detections, image_id):
 
 
 def by_image(blocks):
-    """From image id to rows, and every id once, in order."""
+    """From image id to its arrays; checks that ids are unique and in order."""
     blocks = list(blocks)
     ids = [i for block in blocks for i in block.image_ids]
     assert ids == sorted(set(ids))
@@ -89,15 +89,15 @@ def test_reading_by_blocks(models, n_row):
             np.testing.assert_array_equal(label, model.label[rows])
 
 
-def test_side_by_side(models):
+def test_aligned_blocks(models):
     seen = []
     for blocks in aligned_blocks([blocks_of_images(path, CLASSES, 60) for path in models[1]]):
-        here = set().union(*(block.image_ids for block in blocks if block is not None))
-        assert not seen or min(here) > max(seen)
-        seen.extend(sorted(here))
+        ids = set().union(*(block.image_ids for block in blocks if block is not None))
+        assert not seen or min(ids) > max(seen)
+        seen.extend(sorted(ids))
         for model, block in zip(models[0], blocks):
-            said = {model.image_ids[i] for i in model.image} & here
-            assert said == set(block.image_ids if block is not None else ())
+            expected = {model.image_ids[i] for i in model.image} & ids
+            assert expected == set(block.image_ids if block is not None else ())
     assert seen == sorted({m.image_ids[i] for m in models[0] for i in m.image})
 
 
@@ -105,7 +105,7 @@ def test_side_by_side(models):
     'name, suppress', [('nmw', non_maximum_weighted), ('nms', non_maximum_suppression)]
 )
 @pytest.mark.parametrize('rows_at_once', [40, 1 << 16])
-def test_against_image_by_image(models, name, suppress, rows_at_once, monkeypatch):
+def test_equals_ensembling_image_by_image(models, name, suppress, rows_at_once, monkeypatch):
     monkeypatch.setattr('pfdet.inference.ensemble._MIN_ROWS_PER_FILE', 10)
     weight = np.random.default_rng(9).random((4, len(CLASSES)))
     weight[1, 2:] = 0
@@ -131,7 +131,7 @@ def test_against_image_by_image(models, name, suppress, rows_at_once, monkeypatc
     assert n_limited > 3 and len(found) > 30
 
 
-def test_one_model_alone_is_its_own_suppression(models):
+def test_ensemble_of_one_model_equals_suppression(models):
     [model], [path] = models[0][:1], models[1][:1]
     found = by_image(ensemble([path], CLASSES, np.ones((1, len(CLASSES))), max_per_image=None))
     for image_id, (bbox, score, _) in found.items():
@@ -141,7 +141,7 @@ def test_one_model_alone_is_its_own_suppression(models):
         np.testing.assert_array_equal(score, expected[1])
 
 
-def test_sorted_files_are_read_where_they_are(models, tmp_path):
+def test_only_unsorted_files_are_copied(models, tmp_path):
     directory = tmp_path / 'copies'
     directory.mkdir()
     assert sorted_by_image(models[1][0], CLASSES, directory) == models[1][0]
@@ -198,7 +198,7 @@ def test_command(models, tmp_path):
     assert list(out.parent.iterdir()) == [out]
     found = read_detections(out, CLASSES)
     assert list(found.image_ids) == sorted(set().union(*(m.image_ids for m in models[0])))
-    # mean 0.15, best 0.3 (with 0.05 a class more for all)
+    # The mean AP is 0.15 and the maximum 0.3, plus the same offset of 0.05 per class for all.
     weight = np.array([0.25, 0.25, 1 / 3 + 0.25 * 2 / 3, 1])[:, None] * np.ones((1, len(CLASSES)))
     expected = by_image(ensemble(models[1], CLASSES, weight))
     for image_id, (bbox, score, _) in expected.items():
@@ -207,12 +207,12 @@ def test_command(models, tmp_path):
         np.testing.assert_allclose(found.bbox[rows], bbox, atol=1e-5)
 
 
-def test_bad_input_of_the_command(models, tmp_path):
-    def refused(*args, says):
+def test_command_with_bad_input(models, tmp_path):
+    def check_error(*args, message):
         done = run('--out', tmp_path / 'out.parquet', *args)
         assert done.returncode == 2, done.stderr
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
-        assert says in done.stderr
+        assert message in done.stderr
         assert not (tmp_path / 'out.parquet').exists()
         assert not list(tmp_path.glob('.*'))
 
@@ -220,24 +220,28 @@ def test_bad_input_of_the_command(models, tmp_path):
     whole = path.read_bytes()
     cut = tmp_path / 'cut.parquet'
     cut.write_bytes(whole[: len(whole) // 2])
-    refused('--detections', path, cut, says='cut.parquet: cannot read the detections')
-    # damaged where only reading the rows finds it
+    check_error('--detections', path, cut, message='cut.parquet: cannot read the detections')
+    # Damage that is found only when the rows are read.
     cut.write_bytes(whole[:900] + bytes(200) + whole[1100:])
-    refused('--detections', path, cut, says='cut.parquet')
+    check_error('--detections', path, cut, message='cut.parquet')
     table = pq.read_table(path)
-    for name, column, says in (
+    for name, column, message in (
         ('Score', np.where(np.arange(len(table)) == 120, np.nan, 0.5), 'row 121: Score is nan'),
         ('XMax', np.where(np.arange(len(table)) == 130, 640, 1.0), 'row 131: box ('),
     ):
         pq.write_table(table.set_column(table.schema.get_field_index(name), name, [column]), cut)
-        refused('--detections', cut, path, says='cut.parquet, ' + says)
+        check_error('--detections', cut, path, message='cut.parquet, ' + message)
     pq.write_table(table.drop(['YMin']), cut)
-    refused('--detections', cut, says='cut.parquet: no column YMin')
+    check_error('--detections', cut, message='cut.parquet: no column YMin')
     (tmp_path / 'classes.csv').write_text('/m/a,x\n')
-    refused('--detections', path, '--classes', tmp_path / 'classes.csv', says="has class '/m/b'")
-    (tmp_path / 's.json').write_text('{}')
-    refused('--detections', path, '--scores', tmp_path / 's.json', says='s.json: expected scores')
-    refused(
-        '--detections', path, path, '--scores', tmp_path / 's.json', says='1 values for 2 files'
+    check_error(
+        '--detections', path, '--classes', tmp_path / 'classes.csv', message="has class '/m/b'"
     )
-    refused('--detections', path, '--alpha', 2, says='--alpha 2.0: expected')
+    (tmp_path / 's.json').write_text('{}')
+    check_error(
+        '--detections', path, '--scores', tmp_path / 's.json', message='s.json: expected scores'
+    )
+    check_error(
+        '--detections', path, path, '--scores', tmp_path / 's.json', message='1 values for 2 files'
+    )
+    check_error('--detections', path, '--alpha', 2, message='--alpha 2.0: expected')

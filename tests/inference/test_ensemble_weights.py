@@ -1,4 +1,4 @@
-"""Class weights of ensembles, against numbers by hand and files as users have them."""
+"""Weights of ensembles, compared with values computed by hand, and from files."""
 
 import json
 
@@ -16,19 +16,19 @@ ALL = np.ones((3, 1), bool)
 @pytest.mark.parametrize(
     'ap, alpha, expected',
     [
-        # mean 0.5, best 0.7: below; halfway, (0.6 - 0.5) / 0.2 + alpha (0.7 - 0.6) / 0.2; best
+        # Mean 0.5, maximum 0.7. The second is (0.6 - 0.5) / 0.2 + alpha (0.7 - 0.6) / 0.2.
         ((0.2, 0.6, 0.7), 0.5, (0.5, 0.75, 1)),
         ((0.2, 0.6, 0.7), 0.2, (0.2, 0.6, 1)),
         ((0.2, 0.6, 0.7), 0, (0, 0.5, 1)),
         ((0.2, 0.6, 0.7), 1, (1, 1, 1)),
-        # at the mean
+        # At the mean.
         ((0.2, 0.5, 0.8), 0.3, (0.3, 0.3, 1)),
-        # two at the top
+        # Two models at the maximum.
         ((0.1, 0.7, 0.7), 0.5, (0.5, 1, 1)),
-        # equal, also where the mean of three is off by rounding
+        # Equal scores, also if their mean is inexact.
         ((0.1, 0.1, 0.1), 0.5, (1, 1, 1)),
         ((0, 0, 0), 0.5, (1, 1, 1)),
-        # a class without ground truth
+        # A class without ground truth.
         ((NAN, NAN, NAN), 0.5, (1, 1, 1)),
     ],
 )
@@ -44,19 +44,19 @@ def test_one_model():
 
 
 def test_formula():
-    """Term by term as the paper prints it, with experts that have some of the classes."""
+    """The formula of the paper, with experts that cover some of the classes."""
     rng = np.random.default_rng(0)
-    ap, has, alpha = rng.random((6, 40)), rng.random((6, 40)) < 0.6, 0.4
-    weight = class_weights(np.where(has, ap, NAN), has, alpha)
+    ap, covered, alpha = rng.random((6, 40)), rng.random((6, 40)) < 0.6, 0.4
+    weight = class_weights(np.where(covered, ap, NAN), covered, alpha)
     n = 0
     for c in range(40):
-        own = [ap[m, c] for m in range(6) if has[m, c]]
+        known = [ap[m, c] for m in range(6) if covered[m, c]]
         for m in range(6):
-            if not has[m, c]:
+            if not covered[m, c]:
                 assert weight[m, c] == 0
                 continue
-            mu, t, s = sum(own) / len(own), max(own), ap[m, c]
-            if len(own) == 1:
+            mu, t, s = sum(known) / len(known), max(known), ap[m, c]
+            if len(known) == 1:
                 expected = 1
             elif s < mu:
                 expected = alpha
@@ -67,7 +67,7 @@ def test_formula():
     assert n > 40
 
 
-def test_no_score_for_some():
+def test_score_missing_for_one_model():
     with pytest.raises(ValueError, match='class 0'):
         class_weights(np.array([[0.1], [NAN], [0.2]]), ALL, 0.5)
 
@@ -75,7 +75,7 @@ def test_no_score_for_some():
 CLASSES = Classes(('/m/a', '/m/b', '/m/c'), ('A', 'B', 'C'))
 
 
-def written(tmp_path, *contents):
+def write_scores(tmp_path, *contents):
     paths = []
     for k, ap in enumerate(contents):
         paths.append(tmp_path / f'{k}.json')
@@ -83,17 +83,18 @@ def written(tmp_path, *contents):
     return paths
 
 
-def test_experts_by_what_their_files_tell(tmp_path):
+def test_classes_of_experts_from_their_files(tmp_path):
     full = {'/m/a': 0.4, '/m/b': 0.5, '/m/c': None}
-    # scored over all classes: 0 for those that the expert does not know
-    scores = written(tmp_path, full, {'/m/a': 0.0, '/m/b': 0.9, '/m/c': None}, {'/m/a': 0.2})
+    # The second expert is scored on all classes, with 0 for those that it does not cover.
+    scores = write_scores(tmp_path, full, {'/m/a': 0.0, '/m/b': 0.9, '/m/c': None}, {'/m/a': 0.2})
     names = [tmp_path / name for name in ('a.parquet', 'b.parquet', 'c.csv')]
-    told = [list(CLASSES.mids), ['/m/b'], None]
+    model_mids = [list(CLASSES.mids), ['/m/b'], None]
     np.testing.assert_allclose(
-        model_weights(names, told, scores, CLASSES, 0.5), [[1, 0.5, 1], [0, 1, 0], [0.5, 0, 0]]
+        model_weights(names, model_mids, scores, CLASSES, 0.5),
+        [[1, 0.5, 1], [0, 1, 0], [0.5, 0, 0]],
     )
     np.testing.assert_array_equal(
-        model_weights(names, told, None, CLASSES, 0.5), [[1, 1, 1], [0, 1, 0], [1, 1, 1]]
+        model_weights(names, model_mids, None, CLASSES, 0.5), [[1, 1, 1], [0, 1, 0], [1, 1, 1]]
     )
 
 
@@ -120,15 +121,15 @@ def test_experts_by_what_their_files_tell(tmp_path):
     ],
 )
 def test_bad_scores(tmp_path, text, message):
-    paths = written(tmp_path, {mid: 0.5 for mid in CLASSES.mids}, '')
+    paths = write_scores(tmp_path, {mid: 0.5 for mid in CLASSES.mids}, '')
     paths[1].write_bytes(text.encode(errors='surrogateescape'))
     names = [tmp_path / f'{k}.parquet' for k in range(2)]
     with pytest.raises(InputError, match='1.json: ' + message):
         model_weights(names, [list(CLASSES.mids)] * 2, paths, CLASSES, 0.5)
 
 
-def test_missing_and_foreign(tmp_path):
-    [path] = written(tmp_path, {'/m/other': 0.5})
+def test_missing_file_and_unknown_class(tmp_path):
+    [path] = write_scores(tmp_path, {'/m/other': 0.5})
     with pytest.raises(InputError, match="x.csv: its model has class '/m/other'"):
         model_weights([tmp_path / 'x.csv'], [None], [path], CLASSES, 0.5)
     with pytest.raises(InputError, match='no.json: cannot read the scores: No such file'):

@@ -1,4 +1,4 @@
-"""From boxes and scores to detections, against a loop over regions and classes."""
+"""Post-processing compared with a loop over regions and classes."""
 
 import numpy as np
 import pytest
@@ -22,15 +22,15 @@ def test_equals_loop_over_classes(B, limit):
     merged = 0
     for _ in range(10):
         bbox, score = random_output(rng, 60, 7, B)
-        thresh = float(score[3, 4])  # a score equal to the threshold counts
+        thresh = float(score[3, 4])  # A score equal to the threshold is kept.
         found = []
         for c in range(7):
-            mine = [k for k in range(60) if score[k, c] >= thresh]
+            rows = [k for k in range(60) if score[k, c] >= thresh]
             boxes, scores, _ = non_maximum_weighted(
-                bbox[mine, min(c, B - 1)], score[mine, c], np.zeros(len(mine), int), 0.45
+                bbox[rows, min(c, B - 1)], score[rows, c], np.zeros(len(rows), int), 0.45
             )
             found += [(-s, c, *b) for b, s in zip(boxes.tolist(), scores.tolist())]
-            merged += len(mine) - len(scores)
+            merged += len(rows) - len(scores)
         expected = np.array(sorted(found)[:limit])
         result = select(bbox, score, thresh, 0.45, limit)
         np.testing.assert_array_equal(result[1], -expected[:, 0].astype(np.float32))
@@ -40,7 +40,7 @@ def test_equals_loop_over_classes(B, limit):
     assert merged > 100
 
 
-def test_nothing_found():
+def test_no_detections():
     for K, thresh in (0, 0.0), (4, 2.0):
         bbox, score, label = select(
             np.zeros((K, 1, 4), np.float32), np.zeros((K, 3), np.float32), thresh, 0.5, 10

@@ -1,4 +1,4 @@
-"""Prediction with a detector that is known: augmentation, suppression, parts, ranks, kills."""
+"""Prediction with a stub detector: augmentation, suppression, parts, ranks, interruption."""
 
 import contextlib
 import dataclasses
@@ -26,13 +26,13 @@ from pfdet.errors import InputError  # noqa: E402
 from pfdet.evaluation.detections import read_detections  # noqa: E402
 from pfdet.inference import resumable  # noqa: E402
 from pfdet.inference.augmentation import augmented_outputs, flip_bbox  # noqa: E402
-from pfdet.inference.predict import PredictSettings, batches_alike, predict  # noqa: E402
+from pfdet.inference.predict import PredictSettings, equal_shape_batches, predict  # noqa: E402
 from pfdet.inference.resumable import plan_parts, predict_to_file  # noqa: E402
 from pfdet.openimages.corrupt_images import CorruptImages  # noqa: E402
 from pfdet.openimages.dataset import OpenImagesDataset  # noqa: E402
 from pfdet.openimages.index import AnnotationIndex  # noqa: E402
 
-ALONE = SimpleNamespace(
+SINGLE_RANK = SimpleNamespace(
     rank=0,
     size=1,
     mpi_comm=SimpleNamespace(bcast=lambda x: x, allgather=lambda x: [x], Barrier=lambda: None),
@@ -42,7 +42,7 @@ SETTINGS = PredictSettings((64,), 200, score_thresh=0.1, batch_size=3)
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    """The data set, the path of its index, and what is drawn where."""
+    """The data set, the path of its index, and the drawn boxes by image id."""
     directory = tmp_path_factory.mktemp('drawn')
     with contextlib.redirect_stdout(io.StringIO()):
         boxes = draw(directory)
@@ -51,7 +51,7 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def windows_of_fifteen(monkeypatch):
+def small_windows(monkeypatch):
     monkeypatch.setattr(resumable, 'plan_parts', partial(plan_parts, window=15))
 
 
@@ -64,7 +64,7 @@ def run(drawn, out, detector=None, settings=SETTINGS, about='model', **options):
         dataset.index.classes,
         settings,
         {'about': about},
-        ALONE,
+        SINGLE_RANK,
         **options,
     )
 
@@ -81,8 +81,8 @@ def rows_of(detections, image_id):
         dataclasses.replace(SETTINGS, sizes=(64, 128), max_size=400, suppression='nms', flip=True),
     ],
 )
-def test_finds_what_is_drawn(drawn, settings):
-    """Also in mirror images, flipped back exactly: all boxes of an object are the same."""
+def test_finds_all_rectangles(drawn, settings):
+    """Boxes of all sizes and flips coincide, so that one box per object remains."""
     dataset, _, boxes = drawn
     found = predict(StubDetector(), dataset, range(len(dataset)), settings)
     assert list(found.image_ids) == sorted(boxes)
@@ -92,7 +92,7 @@ def test_finds_what_is_drawn(drawn, settings):
             int(k): tuple(map(float, b)) for k, b in zip(found.label[rows], found.bbox[rows])
         } == expected
         assert len(rows) == len(expected)
-        # The stub is surest of the greatest size.
+        # The score of the stub is highest at the largest size.
         height, width = dataset.get_size(dataset.index.find(image_id))
         height *= max(settings.sizes) / min(height, width)
         np.testing.assert_allclose(
@@ -100,7 +100,7 @@ def test_finds_what_is_drawn(drawn, settings):
         )
 
 
-def test_flipping():
+def test_flip_bbox():
     bbox = np.array([[[0, 0.25, 0.5, 1]], [[0.125, 0, 1, 0.0625]]], np.float32)
     np.testing.assert_array_equal(flip_bbox(bbox), [[[0, 0, 0.5, 0.75]], [[0.125, 0.9375, 1, 1]]])
     np.testing.assert_array_equal(flip_bbox(flip_bbox(bbox)), bbox)
@@ -110,10 +110,10 @@ def test_flipping():
 
 
 def test_outputs_are_concatenated_and_suppressed_once(drawn):
-    """A detector that is unsure: boxes differ by size and mirror, and are merged over all."""
+    """Boxes that differ between sizes and flips are merged over all of them."""
     dataset = drawn[0]
 
-    class Unsure(StubDetector):
+    class NoisyDetector(StubDetector):
         def outputs(self, img):
             rng = np.random.default_rng(int(img[:, :8].sum()) + img.shape[1])
             corner = rng.random((6, 1, 2)) * 0.1 + rng.integers(0, 2, (6, 1, 1)) * 0.5
@@ -123,46 +123,46 @@ def test_outputs_are_concatenated_and_suppressed_once(drawn):
             )
 
     settings = PredictSettings((64, 96), 200, True, 0.4, nmw_thresh=0.4, max_per_image=7)
-    found = predict(Unsure(), dataset, [5, 3], settings)
+    found = predict(NoisyDetector(), dataset, [5, 3], settings)
     assert list(found.image_ids) == ['005', '003']
     for k, i in enumerate((5, 3)):
         bbox, score = [], []
         for size in settings.sizes:
             img = dataset.get_resized(i, size, 200).transpose(2, 0, 1)
-            bbox.append(Unsure().outputs(img)[0])
-            score.append(Unsure().outputs(img)[1])
-            b, s = Unsure().outputs(img[:, :, ::-1])
+            bbox.append(NoisyDetector().outputs(img)[0])
+            score.append(NoisyDetector().outputs(img)[1])
+            b, s = NoisyDetector().outputs(img[:, :, ::-1])
             bbox.append(np.stack([b[..., 0], 1 - b[..., 3], b[..., 2], 1 - b[..., 1]], axis=2))
             score.append(s)
         bbox, score = np.concatenate(bbox)[:, 0], np.concatenate(score)
-        place, label = np.nonzero(score >= 0.4)
-        expected = non_maximum_weighted(bbox[place], score[place, label], label, 0.4)
+        row, label = np.nonzero(score >= 0.4)
+        expected = non_maximum_weighted(bbox[row], score[row, label], label, 0.4)
         assert len(expected[1]) > 7
         rows = found.image == k
         np.testing.assert_allclose(found.bbox[rows], expected[0][:7], atol=1e-6)
         np.testing.assert_array_equal(found.score[rows], expected[1][:7])
         np.testing.assert_array_equal(found.label[rows], expected[2][:7])
-        every = dataclasses.replace(settings, suppression='none', max_per_image=None)
-        raw = predict(Unsure(), dataset, [i], every)
-        assert len(raw) == len(place) and (np.diff(raw.score) <= 0).all()
-        np.testing.assert_array_equal(np.sort(raw.score), np.sort(score[place, label]))
+        unsuppressed = dataclasses.replace(settings, suppression='none', max_per_image=None)
+        raw = predict(NoisyDetector(), dataset, [i], unsuppressed)
+        assert len(raw) == len(row) and (np.diff(raw.score) <= 0).all()
+        np.testing.assert_array_equal(np.sort(raw.score), np.sort(score[row, label]))
 
 
-def test_batches_are_of_images_padded_alike(drawn):
+def test_images_of_a_batch_have_the_same_padded_shape(drawn):
     dataset = drawn[0]
     detector = StubDetector()
     predict(detector, dataset, range(len(dataset)), SETTINGS)
-    # the stub has refused other batches; four shapes make at most three that are not full
+    # The stub asserts equal shapes. With four shapes, few batches are not full.
     assert sum(len(batch) < 3 for batch in detector.batches) <= 4
     assert sum(map(len, detector.batches)) == len(dataset)
-    assert [len(b) for b in batches_alike(np.zeros((0, 2), np.int64), 4)] == []
+    assert [len(b) for b in equal_shape_batches(np.zeros((0, 2), np.int64), 4)] == []
 
 
-def test_augmented_outputs_of_no_image():
+def test_augmented_outputs_without_images():
     assert augmented_outputs(StubDetector(), [], True) == []
 
 
-def test_parts_have_every_image_once():
+def test_parts_have_each_image_once():
     shapes = np.random.default_rng(0).integers(1, 4, (5000, 2)) * 32
     parts = plan_parts(shapes, 4, window=1000)
     images = np.concatenate([part.images for part in parts])
@@ -173,11 +173,11 @@ def test_parts_have_every_image_once():
         assert 8 <= len(part.images) <= 11 or k == last[part.window]
         for batch in part.batches:
             assert len(batch) <= 4 and len(np.unique(shapes[batch], axis=0)) == 1
-    # many ranks share a large data set equally
+    # A large data set has enough parts to balance the load of many ranks.
     assert len(plan_parts(np.full((41_620, 2), 32), 1)) >= 4000
 
 
-def test_the_file_is_what_predict_returns(drawn, tmp_path):
+def test_file_equals_the_result_of_predict(drawn, tmp_path):
     dataset = drawn[0]
     for name in 'd.parquet', 'd.csv':
         done = run(drawn, tmp_path / name)
@@ -217,8 +217,8 @@ resumable.predict_to_file(
 """
 
 
-def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec, monkeypatch):
-    """kill -9 leaves parts; the file in the end is that of a run that nothing happened to."""
+def test_killed_on_two_ranks_and_resumed_on_one(drawn, tmp_path, mpiexec, monkeypatch):
+    """After SIGKILL, finished parts are reused and the file equals that of an uninterrupted run."""
     run(drawn, tmp_path / 'whole.parquet')
     out = tmp_path / 'd.parquet'
     killed = mpiexec(2, PROGRAM, drawn[1], out, 4, check=False)
@@ -239,15 +239,15 @@ def test_killed_on_two_ranks_and_gone_on_with_on_one(drawn, tmp_path, mpiexec, m
     assert not (tmp_path / 'd.parquet.parts').exists()
 
 
-def test_ranks_find_what_one_finds(drawn, tmp_path, mpiexec):
+def test_file_does_not_depend_on_the_number_of_ranks(drawn, tmp_path, mpiexec):
     run(drawn, tmp_path / 'one.parquet')
     mpiexec(3, PROGRAM, drawn[1], tmp_path / 'three.parquet', -1)
     assert (tmp_path / 'three.parquet').read_bytes() == (tmp_path / 'one.parquet').read_bytes()
 
 
 @pytest.fixture
-def left(drawn, tmp_path):
-    """What a killed run on one rank has left: the path of its output, and that of its parts."""
+def interrupted(drawn, tmp_path):
+    """A killed run on one rank: the path of its output, and the directory of its parts."""
     out = tmp_path / 'd.parquet'
     killed = subprocess.run(
         [sys.executable, '-c', PROGRAM, str(drawn[1]), str(out), '7'],
@@ -263,10 +263,10 @@ def left(drawn, tmp_path):
     return out, parts
 
 
-def test_other_settings_do_not_mix(drawn, left):
-    out, parts = left
+def test_parts_of_other_settings_are_not_reused(drawn, interrupted):
+    out, parts = interrupted
     before = sorted(p.read_bytes() for p in parts.iterdir())
-    for options, says in (
+    for options, message in (
         ({'about': 'another'}, 'about was model, now another'),
         (
             {'settings': dataclasses.replace(SETTINGS, flip=True)},
@@ -274,23 +274,23 @@ def test_other_settings_do_not_mix(drawn, left):
         ),
         ({'settings': dataclasses.replace(SETTINGS, sizes=(64, 96))}, r'\[64\], now \[64, 96'),
     ):
-        with pytest.raises(InputError, match='another prediction .*' + says + '.*--restart'):
+        with pytest.raises(InputError, match='another prediction .*' + message + '.*--restart'):
             run(drawn, out, **options)
     assert sorted(p.read_bytes() for p in parts.iterdir()) == before and not out.exists()
     done = run(drawn, out, about='another', restart=True)
     assert done['resumed'] == 0 and out.exists() and not parts.exists()
 
 
-def test_another_index_does_not_mix(drawn, left, tmp_path):
+def test_parts_of_another_index_are_not_reused(drawn, interrupted, tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):
         draw(tmp_path / 'other', n=41)
     other = OpenImagesDataset(AnnotationIndex.open(tmp_path / 'other' / 'drawn.index'))
     with pytest.raises(InputError, match='another prediction .*images was'):
-        run((other,), left[0])
+        run((other,), interrupted[0])
 
 
-def test_damaged_parts_are_predicted_again(drawn, left, tmp_path):
-    out, parts = left
+def test_damaged_parts_are_predicted_again(drawn, interrupted, tmp_path):
+    out, parts = interrupted
     first, second, *_ = sorted(parts.glob('*.part'))
     first.write_bytes(first.read_bytes()[:-64])
     damaged = bytearray(second.read_bytes())
@@ -301,7 +301,7 @@ def test_damaged_parts_are_predicted_again(drawn, left, tmp_path):
     assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
 
 
-def test_images_skipped_before_the_kill_are_counted(tmp_path):
+def test_images_skipped_before_the_interruption_are_counted(tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):
         draw(tmp_path / 'drawn')
     dataset = OpenImagesDataset(AnnotationIndex.open(tmp_path / 'drawn' / 'drawn.index'))
@@ -310,7 +310,7 @@ def test_images_skipped_before_the_kill_are_counted(tmp_path):
     for path in paths:
         path.write_bytes(b'')
 
-    class Stops(StubDetector):
+    class InterruptedDetector(StubDetector):
         def predict(self, imgs, score_thresh=0.0):
             if len(self.batches) == 14:
                 raise KeyboardInterrupt
@@ -318,16 +318,17 @@ def test_images_skipped_before_the_kill_are_counted(tmp_path):
 
     out = tmp_path / 'd.parquet'
     with pytest.raises(KeyboardInterrupt):
-        run((dataset,), out, Stops(), corrupt=CorruptImages(0.5))
+        run((dataset,), out, InterruptedDetector(), corrupt=CorruptImages(0.5))
     done = run((dataset,), out, corrupt=CorruptImages(0.5))
     assert done['resumed'] and done['corrupt'].n_corrupt == 3 and done['corrupt'].n_image == 40
     assert '001.png' in str(done['corrupt']) and '030.png' in str(done['corrupt'])
     found = read_detections(out, dataset.index.classes)
     assert len(found.image_ids) == 40 and not {1, 17, 30} & set(found.image)
 
-    # Parts without images that were skipped are no parts where none may be; mended, all is found.
+    # If corrupt images are not allowed, parts with skipped images are predicted again. Here the
+    # images have been repaired.
     with pytest.raises(KeyboardInterrupt):
-        run((dataset,), out, Stops(), corrupt=CorruptImages(0.5))
+        run((dataset,), out, InterruptedDetector(), corrupt=CorruptImages(0.5))
     for path, content in zip(paths, whole):
         path.write_bytes(content)
     run((dataset,), out)
@@ -335,7 +336,7 @@ def test_images_skipped_before_the_kill_are_counted(tmp_path):
     assert out.read_bytes() == (tmp_path / 'whole.parquet').read_bytes()
 
 
-def test_nowhere_to_write(drawn, tmp_path):
+def test_output_directory_cannot_be_created(drawn, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='d.parquet.parts.*cannot be written'):
         run(drawn, tmp_path / 'file' / 'd.parquet')

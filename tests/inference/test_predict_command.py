@@ -1,4 +1,4 @@
-"""evaluate/predict.py as a user runs it, and models read for another test than is their own."""
+"""evaluate/predict.py, and reading models with other test settings than their own."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ PREDICT = ROOT / 'evaluate' / 'predict.py'
 
 @pytest.fixture(scope='module')
 def model(small_world, tmp_path_factory):
-    """The directory of an untrained network with softmax."""
+    """The directory of an untrained model with softmax."""
     out = tmp_path_factory.mktemp('model')
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = recipes.override(recipes.find('mini', 'mini'), ['loss=softmax', 'batch_size=2'])
@@ -60,18 +60,22 @@ def test_trained_with_softmax_tested_with_concurrent_softmax(small_world, model,
         score = read.network.head._score(x)
         np.testing.assert_allclose(score, concurrent_softmax_score(x, rates), rtol=1e-6)
         assert not np.allclose(score, softmax_score(x))
-    letter = model_directory.read(
+    without_hierarchy = model_directory.read(
         model, ['score=concurrent_softmax', 'hierarchy_rate=0'], path
     ).rates
-    assert (letter[index.hierarchy.ancestors] == 0).all()
-    for setting, rates, says in (
+    assert (without_hierarchy[index.hierarchy.ancestors] == 0).all()
+    for setting, rates, message in (
         ('score=concurrent_softmax', None, 'rates.npy: missing.* --rates INDEX'),
         ('score=sigmoid', None, 'score=sigmoid: does not go with loss=softmax'),
-        ('backbone=resnet50', None, 'backbone=resnet50: belongs to the training; .*nmw_thresh'),
+        (
+            'backbone=resnet50',
+            None,
+            'backbone=resnet50: cannot be changed after training; .*nmw_thresh',
+        ),
         ('nonsense=1', None, "unknown recipe field 'nonsense'"),
         ('score=concurrent_softmax', PREDICT, 'predict.py'),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             model_directory.read(model, [setting], rates)
 
 
@@ -91,7 +95,7 @@ def test_rates_of_an_index_with_more_classes(small_world, model, tmp_path):
 
 
 def test_augmented_on_ranks(small_world, model, tmp_path, mpiexec):
-    """All options at once; two ranks write the file that one does."""
+    """With all options, one rank and two ranks write equal files."""
     options = [
         '--model',
         model,
@@ -126,7 +130,7 @@ def test_augmented_on_ranks(small_world, model, tmp_path, mpiexec):
     np.testing.assert_allclose(one.bbox, two.bbox, atol=1e-5)
 
 
-def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
+def test_resumes_after_an_image_is_repaired(small_world, model, tmp_path):
     shutil.copytree(small_world, tmp_path / 'world')
     index = AnnotationIndex.open(tmp_path / 'world' / 'train.index')
 
@@ -145,7 +149,7 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
             env={**os.environ, 'PYTHONPATH': str(ROOT)},
         )
 
-    # The last that is looked at: all parts but its own are done.
+    # The image that is processed last: all parts but its own are finished before the error.
     from pfdet.inference.predict import padded_shapes
     from pfdet.inference.resumable import plan_parts
     from pfdet.openimages.dataset import OpenImagesDataset
@@ -177,7 +181,7 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'options, says',
+    'options, message',
     [
         (['--score-thresh', 2], '--score-thresh 2.0: expected a number from 0 to 1'),
         (['--score-thresh', 'nan'], '--score-thresh nan: expected'),
@@ -186,7 +190,7 @@ def test_goes_on_when_an_image_is_mended(small_world, model, tmp_path):
         (['--out', 'd.json'], '--out d.json: expected a name ending in'),
     ],
 )
-def test_impossible_options(options, says, monkeypatch):
+def test_invalid_options(options, message, monkeypatch):
     monkeypatch.setattr(
         sys,
         'argv',
@@ -196,4 +200,4 @@ def test_impossible_options(options, says, monkeypatch):
 
     with pytest.raises(InputError) as e, contextlib.redirect_stderr(io.StringIO()):
         predict.parse_arguments()
-    assert says in str(e.value)
+    assert message in str(e.value)

@@ -1,4 +1,4 @@
-"""Runs beside the papers' tables: the figures, what is missing, bad directories, the command."""
+"""Comparison with the papers' tables: values, missing runs, bad directories, the command."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from pfdet.openimages.classes import challenge_classes
 from pfdet.recipes.paper_tables import Measure, paper_tables, table_of
 from pfdet.report.comparison import (
     Cell,
-    by_setting,
     classes_of_rank,
     compare,
-    measured,
+    group_by_setting,
+    measure_value,
     other_runs,
 )
 from pfdet.report.comparison_plots import FIGURE_5, frequency_figures, training_curves
@@ -51,7 +51,7 @@ def _row(compared, recipe):
     return next(row for table in compared for row in table.rows if row.row.recipe == recipe)
 
 
-def test_the_papers_own_figures_give_their_own_differences():
+def test_values_of_the_papers_give_the_differences_of_the_papers():
     mids = challenge_classes().mids
     ranks = {mid: k for k, mid in enumerate(mids)}
     runs = []
@@ -75,15 +75,15 @@ def test_the_papers_own_figures_give_their_own_differences():
                 if not row.runs or not measure.of:
                     assert cell.here == () and cell.differences == ()
                     continue
-                # The paper's average over 47 classes is of unrounded figures.
-                close = 0.06 if measure.name == 'Average' else 1e-9
-                assert cell.mean == pytest.approx(cell.paper, abs=close)
+                # The average over 47 classes in the paper is computed from unrounded values.
+                atol = 0.06 if measure.name == 'Average' else 1e-9
+                assert cell.mean == pytest.approx(cell.paper, abs=atol)
                 if cell.paper_difference is None:
                     assert cell.differences == ()
                 else:
-                    assert cell.difference == pytest.approx(cell.paper_difference, abs=2 * close)
-                    wanted = '' if cell.paper_difference == 0 else 'as in the paper'
-                    assert cell.agreement == wanted
+                    assert cell.difference == pytest.approx(cell.paper_difference, abs=2 * atol)
+                    agreement = '' if cell.paper_difference == 0 else 'as in the paper'
+                    assert cell.agreement == agreement
                     n_difference += 1
     assert n_difference == 8 + 4 + 19 + 6 + 7 + 3 + 7 + 10 + 4
     assert 'mini scale' not in terminal(compared) and 'not run' in terminal(compared)
@@ -97,11 +97,11 @@ def test_seeds_and_differences_by_hand():
     assert cell.differences == pytest.approx((1, 2, -1)) and cell.agreement == 'seeds differ'
     assert here_text(cell) == '52.7 (55.0, 52.0, 51.0)'
     assert difference_text(cell) == '+0.7 (+1.0, +2.0, -1.0)'
-    # Other seeds: the difference of the means.
+    # With different seeds, the means are compared.
     cell = _row(compare(base + above[:1]), 'table1-multiscale').cells[0]
     assert not cell.paired and cell.differences == pytest.approx((55 - 52,))
     assert cell.agreement == 'as in the paper'
-    # Nothing to compare with.
+    # There are no runs to compare with.
     cell = _row(compare(above), 'table1-multiscale').cells[0]
     assert cell.differences == () and difference_text(cell) == '–'
     assert here_text(Cell(60.0, None, tuple(range(10)))) == (
@@ -127,12 +127,12 @@ def test_agreement(differences, agreement):
     assert mirrored.agreement == agreement
 
 
-def test_ranks():
+def test_classes_of_rank():
     mids = [f'/m/{k}' for k in range(500)]
     images = {mid: (k * 7919) % 500 for k, mid in enumerate(mids)}
     chosen = classes_of_rank(images, mids, (11, 100))
     assert sorted(images[mid] for mid in chosen) == list(range(10, 100))
-    # The same share of fewer classes; one without an image is the rarest.
+    # Ranks are scaled to the number of classes. A class without images is the rarest.
     few = mids[:40] + ['/m/none']
     assert '/m/none' in classes_of_rank(images, few, (11, 100))
     lengths = [len(classes_of_rank(images, few, r)) for r in ((11, 100), (101, 250), (251, 350))]
@@ -147,45 +147,48 @@ def test_ranks():
         {'1011-100': 0.75, 'ranks 11-100': {'mAP': 0.25}},
     ],
 )
-def test_groups_of_the_score_are_used(groups):
+def test_group_means_in_the_score_are_used(groups):
     score = {**_run('x', 75).score, 'groups': groups}
-    assert measured(score, Measure('', 'ranks', ranks=(11, 100))) == 25
+    assert measure_value(score, Measure('', 'ranks', ranks=(11, 100))) == 25
 
 
-def test_groups_of_the_score_may_be_empty():
+def test_group_means_in_the_score_may_be_missing():
     score = {
         'mAP': 0.5,
         'AP': {f'/m/{k}': k / 500 for k in range(500)},
         'groups': {'rank 11-100': None},
     }
     images = {mid: k for k, mid in enumerate(score['AP'])}
-    assert measured(score, Measure('', 'ranks', ranks=(11, 100)), images) == pytest.approx(
+    assert measure_value(score, Measure('', 'ranks', ranks=(11, 100)), images) == pytest.approx(
         100 * np.mean(np.arange(10, 100) / 500)
     )
-    assert measured({'mAP': None, 'AP': {}}, Measure('', 'mAP')) is None
-    assert measured({'mAP': None, 'AP': {'/m/a': None}}, Measure('', 'classes', ('/m/a',))) is None
+    assert measure_value({'mAP': None, 'AP': {}}, Measure('', 'mAP')) is None
+    assert (
+        measure_value({'mAP': None, 'AP': {'/m/a': None}}, Measure('', 'classes', ('/m/a',)))
+        is None
+    )
 
 
-def test_settings_are_kept_apart():
+def test_settings_are_not_mixed():
     base = [_run('table1-baseline', 50, epochs=e) for e in (4, 8)]
     base[1] = replace(base[1], score={**base[1].score, 'mAP': 0.6})
     above = _run('table1-multiscale', 63, epochs=8)
-    assert [(setting, len(runs)) for setting, runs in by_setting(base)] == [
+    assert [(setting, len(runs)) for setting, runs in group_by_setting(base)] == [
         ({'epochs': 4}, 1),
         ({'epochs': 8}, 1),
     ]
     compared = compare([*base, above])
     rows = compared[0].rows
     assert [row.setting for row in rows[:3]] == ['epochs=4', 'epochs=8', '']
-    # Compared with the runs of its own number of epochs.
+    # Compared with the runs that have the same number of epochs.
     assert rows[2].cells[0].differences == pytest.approx((3,))
     assert 'Baseline (FPN with SE-ResNeXt-101) [epochs=4]' in terminal(compared)
-    # Without such, with none.
+    # Without such runs, there is no difference.
     compared = compare([*base, _run('table1-multiscale', 63, epochs=16)])
     assert _row(compared, 'table1-multiscale').cells[0].differences == ()
 
 
-def test_scales_are_kept_apart():
+def test_scales_are_not_mixed():
     runs = [_run('table1-baseline', 50), _run('table1-multiscale', 70, scale='full')]
     compared = [table for table in compare(runs) if table.n_run]
     assert [(table.table.key, table.scale, table.n_run) for table in compared] == [
@@ -195,7 +198,7 @@ def test_scales_are_kept_apart():
     assert all(not row.cells[0].differences for table in compared for row in table.rows)
 
 
-def test_nothing_is_left_out_of_the_text():
+def test_text_has_all_tables_rows_and_runs():
     runs = [
         _run('table1-baseline', 50),
         _run('mini', 40),
@@ -209,14 +212,14 @@ def test_nothing_is_left_out_of_the_text():
         assert table.caption in text
         for row in table.rows:
             assert row.name in text
-    # A row of each recipe that was not run, and two recipes stand side by side in Table 3.
+    # One line per recipe without runs; Table 3 of PFDet has two recipes per line.
     n_recipe = sum(row.recipe is not None for t in TABLES.values() for row in t.rows)
     n_rank = 3 * 2
     assert text.count('not run') == n_recipe - 1 - 2 + n_rank + 2 * 19
     assert '41.0 (40.0, 42.0)' in text and 'mini scale' in text
     lines = [line for line in text.splitlines() if line.startswith('|')]
     assert all(line.endswith('|') for line in lines)
-    assert 'No row was run of PFDet, Table 2; ' in terminal(compared, others)
+    assert 'Tables without runs: PFDet, Table 2; ' in terminal(compared, others)
     assert 'PFDet, Table 1, at mini scale' in terminal(compared, others)
 
 
@@ -248,7 +251,7 @@ def _write(directory, name='table1-baseline', seed=0, value=0.5, **files):
             (directory / file).write_text(text)
 
 
-def test_runs_are_found(tmp_path):
+def test_find_runs(tmp_path):
     _write(tmp_path / 'a' / 'seed0')
     _write(tmp_path / 'a' / 'seed1', seed=1)
     _write(tmp_path / 'b', **{'score.json': None})
@@ -325,13 +328,17 @@ def test_command(tmp_path):
 
 def test_command_on_a_bad_directory(tmp_path):
     _write(tmp_path / 'runs' / 'a', **{'score.json': None})
-    for runs, said in ((tmp_path / 'runs', 'no score.json'), (tmp_path / 'x', 'no such directory')):
+    for runs, message in (
+        (tmp_path / 'runs', 'no score.json'),
+        (tmp_path / 'x', 'no such directory'),
+    ):
         done = _command('--runs', runs, '--out', tmp_path / 'report.html')
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and said in done.stderr
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert message in done.stderr
     assert not (tmp_path / 'report.html').exists()
 
 
-def test_every_recipe_belongs_to_its_table():
+def test_table_of_each_recipe():
     assert all(
         table_of(row.recipe) is table
         for table in TABLES.values()

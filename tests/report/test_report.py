@@ -1,4 +1,4 @@
-"""The report is one file that asks for nothing, and copes with what a run may lack."""
+"""The report: a self-contained page, missing data, examples, errors, plots and steps."""
 
 import base64
 import html.parser
@@ -13,11 +13,11 @@ from pfdet.evaluation.average_precision import average_precision, score_dict
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import ground_truth_of_index
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.report.examples import class_samples, examples
-from pfdet.report.images import boxes_to_draw, crop, photograph
+from pfdet.report.examples import error_examples, example_images
+from pfdet.report.images import boxes_to_draw, crop, encode_image
 from pfdet.report.plots import ap_against_frequency, loss_curves, map_over_epochs
 from pfdet.report.run_page import Example, write_report
-from pfdet.report.table1_steps import steps_of_table1
+from pfdet.report.table1_steps import table1_steps
 
 _SCORE = {
     'mAP': 0.512,
@@ -55,7 +55,7 @@ def _example():
 
 
 class _Page(html.parser.HTMLParser):
-    """Tags, the references in them, and whether every tag is closed in order."""
+    """Collects tags, references, ids and text, and checks that tags are nested correctly."""
 
     void = {'meta', 'image', 'use', 'rect', 'path', 'br', 'img', 'link', 'polyline'}
 
@@ -145,20 +145,20 @@ def full_page(tmp_path_factory):
     [
         (dict(log=[]), 'Training'),
         (dict(log=[{'iteration': 1, 'main/loss': 2.0}]), 'Learning rate'),
-        (dict(examples=[]), 'What it sees'),
+        (dict(examples=[]), 'Example detections'),
         (dict(score={'mAP': None, 'AP': {}}), 'Average precision by class'),
         (dict(score={'mAP': 0.5, 'AP': {'/m/a': 0.5}}), 'Precision and recall'),
         (dict(recipe={}), 'Recipe'),
     ],
 )
-def test_what_is_missing_is_left_out(tmp_path, full_page, changes, absent):
+def test_sections_without_data_are_omitted(tmp_path, full_page, changes, absent):
     _, page = _write(tmp_path / 'report.html', **changes)
     assert absent not in page.text
     assert absent in full_page.text
 
 
 def test_example_without_boxes(tmp_path):
-    nothing = Example(
+    example = Example(
         'none',
         np.zeros((3, 40, 60), np.uint8),
         np.zeros((0, 4)),
@@ -167,17 +167,17 @@ def test_example_without_boxes(tmp_path):
         [],
         np.zeros(0),
     )
-    _write(tmp_path / 'report.html', examples=[nothing])
+    _write(tmp_path / 'report.html', examples=[example])
 
 
-def test_boxes_of_one_object_share_a_label():
+def test_boxes_of_one_object_are_merged():
     e = _example()
     hues = {'Apple': 0, 'Fruit': 120, 'Toy': 240}
     annotated = boxes_to_draw(e.gt_bbox, e.gt_name, hues)
-    assert [(b.names, b.agrees) for b in annotated] == [(['Apple', 'Fruit'], True)]
+    assert [(b.names, b.correct) for b in annotated] == [(['Apple', 'Fruit'], True)]
     detected = boxes_to_draw(e.bbox, e.name, hues, e.score, 0.3, (e.gt_bbox, e.gt_name))
-    # The Toy is below the threshold; nobody annotated a Fruit where the second box is.
-    assert [(b.names, b.agrees, b.hue) for b in detected] == [
+    # The Toy is below the threshold. No Fruit is annotated at the second box.
+    assert [(b.names, b.correct, b.hue) for b in detected] == [
         (['Apple 0.90'], True, 0),
         (['Fruit 0.80'], False, 120),
     ]
@@ -186,12 +186,12 @@ def test_boxes_of_one_object_share_a_label():
     )
 
 
-def test_photograph_is_made_small():
-    url, width, height = photograph(np.full((3, 500, 2000), 300.0), longest=560)
+def test_encoded_image_is_resized():
+    url, width, height = encode_image(np.full((3, 500, 2000), 300.0), max_size=560)
     assert (width, height) == (560, 140) and url.startswith('data:image/jpeg;base64,')
 
 
-def test_colours_follow_the_page():
+def test_plots_use_the_colours_of_the_page():
     svg = loss_curves(_LOG)
     assert 'var(--c1)' in svg and 'var(--fg)' in svg
     assert not re.search(r'#0[1-4]0', svg)
@@ -199,7 +199,7 @@ def test_colours_follow_the_page():
 
 @pytest.fixture(scope='module')
 def detected(small_world):
-    """The validation set with detections: every other box well, and wrong ones."""
+    """The validation set, detections that find every other box, plus random ones, and the score."""
     index = AnnotationIndex.open(small_world / 'validation.index')
     truth = ground_truth_of_index(index)
     rng = np.random.default_rng(0)
@@ -223,31 +223,35 @@ def detected(small_world):
     return index, detections, score
 
 
-def test_errors_are_those_of_the_score(detected):
+def test_error_counts_agree_with_the_score(detected):
     index, detections, score = detected
-    samples = class_samples(index, detections, score, n_class=5, n_crop=3, score_thresh=0)
+    samples = error_examples(index, detections, score, n_class=5, n_crop=3, score_thresh=0)
     assert [s.mid for s in samples] == sorted(
         score['name'], key=lambda mid: (score['AP'][mid], index.classes.ids[mid])
     )
-    for place, s in enumerate(samples):
-        n_wrong = score['n_detection'][s.mid] - score['n_true_positive'][s.mid]
-        assert sum(s.reasons.values()) == n_wrong
-        assert s.n_found == s.n_found_surely == score['n_true_positive'][s.mid]
+    for position, s in enumerate(samples):
+        n_false_positive = score['n_detection'][s.mid] - score['n_true_positive'][s.mid]
+        assert sum(s.reasons.values()) == n_false_positive
+        assert s.n_found == s.n_found_at_thresh == score['n_true_positive'][s.mid]
         assert s.n_ground_truth == score['n_ground_truth'][s.mid]
-        shown = (min(3, n_wrong), min(3, s.n_ground_truth - s.n_found)) if place < 5 else (0, 0)
-        assert (len(s.wrong), len(s.missed)) == shown
-    surely = class_samples(index, detections, score, n_class=0, score_thresh=0.5)
-    assert 0 < sum(s.n_found_surely for s in surely) < sum(s.n_found for s in surely)
+        n_crop = (
+            (min(3, n_false_positive), min(3, s.n_ground_truth - s.n_found))
+            if position < 5
+            else (0, 0)
+        )
+        assert (len(s.false_positives), len(s.missed)) == n_crop
+    high_scores = error_examples(index, detections, score, n_class=0, score_thresh=0.5)
+    assert 0 < sum(s.n_found_at_thresh for s in high_scores) < sum(s.n_found for s in high_scores)
     assert (
         0
-        < sum(sum(s.reasons.values()) for s in surely)
+        < sum(sum(s.reasons.values()) for s in high_scores)
         < sum(sum(s.reasons.values()) for s in samples)
     )
 
 
-def test_report_of_a_whole_run(detected, tmp_path):
+def test_report_with_all_sections(detected, tmp_path):
     index, detections, score = detected
-    shown = examples(index, detections, 4)
+    shown = example_images(index, detections, 4)
     assert [e.image_id for e in shown] == [
         index.image_id(i) for i in (0, len(index) // 3, 2 * (len(index) - 1) // 3, len(index) - 1)
     ]
@@ -255,33 +259,38 @@ def test_report_of_a_whole_run(detected, tmp_path):
         tmp_path / 'report.html',
         score=score,
         examples=shown,
-        errors=class_samples(index, detections, score),
+        errors=error_examples(index, detections, score),
         frequency={mid: k + 1 for k, mid in enumerate(score['name'])},
     )
     assert len(page.ids) == len(set(page.ids))
     assert all(r.startswith(('data:image/jpeg;base64,', '#')) for r in page.references)
-    for words in ('Where it errs', 'AP against class frequency', 'training images', 'Precision'):
-        assert words in page.text, words
+    for text_part in (
+        'Errors by class',
+        'AP against class frequency',
+        'training images',
+        'Precision',
+    ):
+        assert text_part in page.text, text_part
     assert len(text) < 3e6
 
 
-def test_ancestors_of_an_annotation_agree(detected):
+def test_ancestors_of_an_annotation_are_correct(detected):
     index, detections, _ = detected
-    for e in examples(index, detections):
-        right = {name for name in (*e.gt_name, *e.expanded[1])}
+    for e in example_images(index, detections):
+        names = {name for name in (*e.gt_name, *e.expanded[1])}
         annotation = index.annotation(index.find(e.image_id))
-        of_classes = (annotation.label @ index.hierarchy.closure).any(axis=0)
-        assert right == {index.classes.names[c] for c in np.flatnonzero(of_classes)}
+        is_correct = (annotation.label @ index.hierarchy.closure).any(axis=0)
+        assert names == {index.classes.names[c] for c in np.flatnonzero(is_correct)}
 
 
 @pytest.mark.parametrize(
     'bbox', [(0.4, 0.3, 0.6, 0.45), (0, 0, 0.1, 0.1), (0.9, 0.8, 1, 1), (0, 0, 1, 1)]
 )
-def test_crop_draws_its_box_where_the_object_is(bbox):
+def test_crop_draws_its_box_around_the_object(bbox):
     img = np.zeros((3, 200, 300))
     y_min, x_min, y_max, x_max = np.round(np.array(bbox) * [200, 300, 200, 300]).astype(int)
     img[:, y_min:y_max, x_min:x_max] = 255
-    c = crop(img, np.array(bbox), title='', longest=400)
+    c = crop(img, np.array(bbox), title='', max_size=400)
     picture = np.array(Image.open(io.BytesIO(base64.b64decode(c.url.partition(',')[2]))))[..., 0]
     assert picture.shape == (c.height, c.width)
     inside = np.zeros(picture.shape, bool)
@@ -290,11 +299,11 @@ def test_crop_draws_its_box_where_the_object_is(bbox):
         round(top) : round(top + c.box.height * c.height / 100),
         round(left) : round(left + c.box.width * c.width / 100),
     ] = True
-    # JPEG blurs the border.
+    # The tolerance is for JPEG artefacts at the border.
     assert ((picture > 127) != inside).mean() < 0.02
 
 
-def test_steps_of_table_1():
+def test_table1_steps():
     recipe = {
         'min_size': (640, 1056),
         'backbone': 'se_resnext101',
@@ -307,8 +316,8 @@ def test_steps_of_table_1():
         'context': False,
         'anchor_ratios': (0.5, 1, 2),
     }
-    steps = steps_of_table1(recipe)
-    assert [s.on for s in steps] == [
+    steps = table1_steps(recipe)
+    assert [s.enabled for s in steps] == [
         'yes',
         'yes',
         'BN in the head only',
@@ -329,11 +338,11 @@ def test_steps_of_table_1():
         'context': True,
         'anchor_ratios': (1 / 3, 0.5, 1, 2, 3),
     }
-    assert all(s.on == 'yes' for s in steps_of_table1(last))
-    assert steps_of_table1({'name': 'other'}) == []
+    assert all(s.enabled == 'yes' for s in table1_steps(last))
+    assert table1_steps({'name': 'other'}) == []
 
 
-def test_many_classes_are_not_named():
+def test_names_of_many_classes_are_omitted():
     images = {f'/m/{k}': 1000 - k for k in range(500)}
     aps = {mid: k / 500 for k, mid in enumerate(images)}
     svg = ap_against_frequency(images, {'one': aps, 'two': aps}, {}, 'salt')
@@ -341,9 +350,9 @@ def test_many_classes_are_not_named():
     assert ap_against_frequency({}, {'one': aps}, {}, 'salt') is None
 
 
-def test_seeds_are_averaged():
+def test_curves_of_seeds_are_averaged():
     epoch = np.arange(1.0, 4)
     svg = map_over_epochs({'one': [(epoch, epoch / 10), (epoch, epoch / 5)], 'two': []}, 'salt')
-    # Two faint curves and the mean of them with three points.
+    # Two thin curves, and their mean with three points.
     assert svg.count('stroke-opacity: 0.45') == 2 and svg.count('<use ') >= 3
     assert map_over_epochs({'two': []}, 'salt') is None
