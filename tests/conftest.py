@@ -1,4 +1,4 @@
-"""What tests of several modules share: running under ``mpiexec``, and a small data set."""
+"""Shared fixtures: running under ``mpiexec``, and a small data set."""
 
 import contextlib
 import io
@@ -27,42 +27,42 @@ ROOT = Path(__file__).resolve().parents[1]
 def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
     """Run a Python program on several MPI ranks of this machine.
 
-    Called as ``mpiexec(n_rank, program, *args, timeout=600, check=True)``. The program is source
-    code (a :obj:`str`, dedented) or a script (a :class:`~pathlib.Path`). The ranks get one thread
-    each, start in the repository's root and can import ``pfdet``. Lines that two ranks print at
-    the same time may be mixed: gather, and print on rank 0. Returned is a
-    :class:`subprocess.CompletedProcess` with ``stdout`` and ``stderr`` as text. A program that
-    fails, unless ``check=False``, or that outlasts ``timeout`` seconds fails the test with what it
-    printed; whatever was still running is ended.
+    Call it as ``mpiexec(n_rank, program, *args, timeout=600, check=True)``. The program is source
+    code (a :obj:`str`, dedented) or a script (a :class:`~pathlib.Path`). The ranks have one thread
+    each, start in the repository's root and can import ``pfdet``. Output of several ranks may be
+    interleaved, so gather results and print them on rank 0. The return value is a
+    :class:`subprocess.CompletedProcess` with ``stdout`` and ``stderr`` as text. The test fails with
+    the program's output if the program runs longer than ``timeout`` seconds, or if its exit status
+    is not 0 and ``check`` is true. Processes that are still running are terminated.
     """
     return _run_ranks
 
 
 @pytest.fixture(scope='session')
 def assert_same_up_to_rounding() -> Callable[..., None]:
-    """Compare what a network found in the same images in two ways that round differently.
+    """Compare detections of the same images by two computations that round differently.
 
-    Called as ``assert_same_up_to_rounding(a, b, share=0.95, atol=1e-3)`` with
-    :class:`~pfdet.evaluation.detections.Detections` of the same images. Of each, the ``share`` must
-    have a partner in the other: of the same image and class, with score and box within ``atol``.
-    The order is free, and so are a few boxes: of almost equal scores the one or the other is first,
-    or is cut.
+    Call it as ``assert_same_up_to_rounding(a, b, share=0.95, atol=1e-3)`` with
+    :class:`~pfdet.evaluation.detections.Detections` of the same images. At least ``share`` of each
+    must have a match in the other: a detection of the same image and class, with score and box
+    within ``atol``. The order is not compared, and a few detections may differ, because rounding
+    decides which of two almost equal scores comes first, and which is truncated.
     """
 
-    def partners(a, b, atol):
-        found = np.zeros(len(a), bool)
+    def matched(a, b, atol):
+        result = np.zeros(len(a), bool)
         for i in range(len(a)):
             rows = (b.image == a.image[i]) & (b.label == a.label[i])
-            found[i] = (
+            result[i] = (
                 (abs(b.score[rows] - a.score[i]) <= atol)
                 & (abs(b.bbox[rows] - a.bbox[i]).max(axis=1, initial=0) <= atol)
             ).any()
-        return found
+        return result
 
     def check(a, b, share=0.95, atol=1e-3):
         assert list(a.image_ids) == list(b.image_ids)
         for one, other in ((a, b), (b, a)):
-            assert len(one) and partners(one, other, atol).mean() >= share
+            assert len(one) and matched(one, other, atol).mean() >= share
 
     return check
 
@@ -93,7 +93,7 @@ def _run_ranks(
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        stdout, stderr = _end(process)
+        stdout, stderr = _terminate(process)
         pytest.fail(f'{n_rank} ranks did not end within {timeout} s\n{stdout}\n{stderr}')
     if check and process.returncode != 0:
         pytest.fail(f'{n_rank} ranks ended with status {process.returncode}\n{stdout}\n{stderr}')
@@ -101,27 +101,27 @@ def _run_ranks(
 
 
 def _find_mpiexec() -> str:
-    # The one that was installed with the interpreter knows the library that mpi4py loads.
-    beside = Path(sys.executable).with_name('mpiexec')
-    found = str(beside) if beside.exists() else shutil.which('mpiexec')
-    if found is None:
-        pytest.fail('there is no mpiexec, neither beside the interpreter nor on PATH')
-    return found
+    # Prefer the mpiexec installed with the interpreter: it fits the MPI library that mpi4py loads.
+    local = Path(sys.executable).with_name('mpiexec')
+    path = str(local) if local.exists() else shutil.which('mpiexec')
+    if path is None:
+        pytest.fail('found no mpiexec, neither next to the interpreter nor on PATH')
+    return path
 
 
-def _end(process: subprocess.Popen) -> tuple[str, str]:
-    # mpiexec ends its ranks when asked politely; killed outright, it would leave them behind.
-    for end in signal.SIGTERM, signal.SIGKILL:
+def _terminate(process: subprocess.Popen) -> tuple[str, str]:
+    # On SIGTERM, mpiexec ends its ranks. On SIGKILL, it would leave them running.
+    for number in signal.SIGTERM, signal.SIGKILL:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, end)
+            os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=5)
-    return '', 'its output is still held open by a process that outlived it'
+    return '', 'a process that is still running holds its output open'
 
 
 @pytest.fixture(scope='session')
 def small_world(tmp_path_factory):
-    """A directory with ``train.index`` of 24 images, ``validation.index`` of 8, and the files."""
+    """A directory with 24 training and 8 validation images, and their indexes."""
     out = tmp_path_factory.mktemp('world')
     data = out / 'data'
     make_mini(data, Knobs(images=24, validation_images=8), workers=1)

@@ -1,11 +1,11 @@
-"""Run the test suite as other machines would: with other matrix kernels, and under load.
+"""Run the test suite as on other machines: with other OpenBLAS kernels, or under load.
 
     python tests/run_suite.py --kernels Haswell SkylakeX Zen Sandybridge --threads 1 2
     python tests/run_suite.py --busy 2 --times 3
 
-Each run's closing line is printed, and the output goes to a file of LOGS. OpenBLAS takes the
-kernels of the processor type named by OPENBLAS_CORETYPE. A type whose instructions this processor
-lacks is left out, and said to be.
+The closing line of each run is printed, and its output is written to a file in LOGS. OpenBLAS uses
+the kernels of the processor type in OPENBLAS_CORETYPE. Types whose instructions this processor
+lacks are skipped with a message.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Prints the kernels that NumPy's OpenBLAS takes, after a product made with them.
+# Compute a product, then print the kernels that NumPy's OpenBLAS used.
 PROBE = """
 import numpy, threadpoolctl
 numpy.ones((99, 99), 'f') @ numpy.ones((99, 99), 'f')
@@ -51,7 +51,7 @@ def main() -> int:
             check=False,
         )
         if probe.returncode < 0:
-            print(f'{name}: left out, this processor lacks the instructions', flush=True)
+            print(f'{name}: skipped, this processor lacks the instructions', flush=True)
             continue
         with busy_processes(args.busy):
             line, status = run(environment, args.logs / f'{name}.log', args.pytest)
@@ -81,7 +81,7 @@ def run(environment: dict[str, str], log: Path, arguments: list[str]) -> tuple[s
 
 @contextlib.contextmanager
 def busy_processes(n: int) -> Iterator[None]:
-    """``n`` processes that compute all the time."""
+    """Run ``n`` processes that use a core each."""
     processes = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(n)]
     try:
         yield
@@ -96,12 +96,17 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--kernels', nargs='+', metavar='CORETYPE', help='such as Haswell Zen (default: as it is)')
-    add('--threads', nargs='+', type=int, help='numbers of BLAS threads (default: as it is)')
-    add('--busy', type=int, default=0, help='busy processes beside the tests (default: 0)')
-    add('--times', type=int, default=1, help='runs of each kind (default: 1)')
+    add('--kernels', nargs='+', metavar='CORETYPE', help='such as Haswell Zen (default: automatic)')
+    add('--threads', nargs='+', type=int, help='numbers of BLAS threads (default: automatic)')
+    add(
+        '--busy',
+        type=int,
+        default=0,
+        help='number of busy processes in the background (default: 0)',
+    )
+    add('--times', type=int, default=1, help='runs per configuration (default: 1)')
     add('--logs', type=Path, default=ROOT / 'build' / 'suite', help='default: build/suite')
-    add('--pytest', nargs=argparse.REMAINDER, default=[], help="arguments of pytest's")
+    add('--pytest', nargs=argparse.REMAINDER, default=[], help='arguments of pytest')
     return parser.parse_args()
 
 

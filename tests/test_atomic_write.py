@@ -1,3 +1,5 @@
+"""Tests of atomic writes and of the removal of unfinished files."""
+
 import os
 import resource
 import stat
@@ -9,19 +11,19 @@ from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 
 
-def test_the_file_appears_when_done(tmp_path):
+def test_file_appears_when_finished(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'score.json'
     with replace_when_done(path) as unfinished:
         unfinished.write_text('{}')
         assert not path.exists()
-        # The same folder, so renaming is not copying; the suffix, since writers go by it.
+        # The same folder, so that renaming does not copy; the same suffix, which writers depend on.
         assert unfinished.parent == path.parent
         assert unfinished.suffix == '.json'
     assert path.read_text() == '{}'
     assert os.listdir(path.parent) == ['score.json']
 
 
-def test_a_failure_leaves_the_old_file_alone(tmp_path):
+def test_failure_keeps_the_old_file(tmp_path):
     path = tmp_path / 'score.json'
     path.write_text('old')
     with pytest.raises(RuntimeError), replace_when_done(path) as unfinished:
@@ -31,7 +33,7 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path):
     assert os.listdir(tmp_path) == ['score.json']
 
 
-def test_a_path_may_be_a_string_without_a_folder(tmp_path, monkeypatch):
+def test_path_may_be_a_string_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with replace_when_done('plain.txt') as unfinished:
         unfinished.write_bytes(b'x')
@@ -39,7 +41,7 @@ def test_a_path_may_be_a_string_without_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('umask', [0o022, 0o077])
-def test_others_may_read_what_the_umask_allows(tmp_path, umask):
+def test_file_mode_follows_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         with replace_when_done(tmp_path / 'x') as unfinished:
@@ -51,8 +53,8 @@ def test_others_may_read_what_the_umask_allows(tmp_path, umask):
         os.umask(before)
 
 
-def test_a_full_disk_is_bad_input_and_leaves_the_old_file(tmp_path):
-    """A limit of the size of files stands for the disk."""
+def test_full_disk_is_an_input_error_and_keeps_the_old_file(tmp_path):
+    """A limit on the file size simulates a full disk."""
     path = tmp_path / 'score.json'
     path.write_text('old')
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -74,7 +76,7 @@ def test_a_full_disk_is_bad_input_and_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ['score.json']
 
 
-def test_a_directory_that_cannot_be_is_bad_input(tmp_path):
+def test_impossible_directory_is_an_input_error(tmp_path):
     (tmp_path / 'file').write_text('')
     with (
         pytest.raises(InputError, match='score.json: cannot be written'),
@@ -83,14 +85,14 @@ def test_a_directory_that_cannot_be_is_bad_input(tmp_path):
         pass
 
 
-def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
+def test_other_os_errors_are_not_converted(tmp_path):
     with pytest.raises(FileNotFoundError), replace_when_done(tmp_path / 'x'):
         open(tmp_path / 'absent')
     with pytest.raises(OSError, match='strange'), replace_when_done(tmp_path / 'x'):
         raise OSError('strange')
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_unfinished_files_of_killed_writers_are_removed(tmp_path):
     kept = ['iter_1.npz', '.iter_2-abcd.npz', '.other-abcdefgh.npz', 'log', '.log-abcdefgh.npz']
     for name in [*kept, '.iter_2-abcdefgh.npz', '.iter_30-_bcd3fgh.npz', '.log-abcdefgh']:
         (tmp_path / name).write_text('')

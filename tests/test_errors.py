@@ -1,3 +1,5 @@
+"""Tests of error reporting by commands, on one rank and on several."""
+
 import pytest
 
 from pfdet.errors import InputError, run_command
@@ -10,7 +12,7 @@ def test_run_command_exits_with_the_status_of_main(returned, status):
     assert exit_.value.code == status
 
 
-def test_an_input_error_is_one_line_and_status_2(capsys):
+def test_input_error_is_one_line_and_status_2(capsys):
     def main():
         raise InputError('boxes.csv line 3: no column XMin,\n    expected a number in [0, 1]')
 
@@ -22,13 +24,13 @@ def test_an_input_error_is_one_line_and_status_2(capsys):
     assert output.err == ('error: boxes.csv line 3: no column XMin, expected a number in [0, 1]\n')
 
 
-def test_a_bug_keeps_its_traceback():
+def test_other_exceptions_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
 
 
-def test_an_input_error_on_one_rank_ends_all(mpiexec):
-    # Without this, rank 0 would wait at the barrier until the time limit.
+def test_input_error_on_one_rank_ends_all_ranks(mpiexec):
+    # Otherwise rank 0 would wait at the barrier until the time limit.
     result = mpiexec(
         2,
         """
@@ -50,7 +52,7 @@ def test_an_input_error_on_one_rank_ends_all(mpiexec):
     assert 'Traceback' not in result.stderr
 
 
-def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
+def test_exception_on_one_rank_ends_all_ranks_with_its_traceback(mpiexec):
     program = """
         import time
         from mpi4py import MPI
@@ -65,8 +67,8 @@ def test_exception_on_a_rank_ends_all_with_its_traceback(mpiexec):
     assert 'Traceback' in done.stderr and 'RuntimeError: of rank 1' in done.stderr
 
 
-def test_what_is_wrong_on_all_ranks_is_said_once(mpiexec):
-    """Also before anything has started MPI."""
+def test_error_of_all_ranks_is_printed_once(mpiexec):
+    """Also if MPI has not been initialized yet."""
     for start in '', 'import mpi4py.MPI':
         result = mpiexec(
             3,
@@ -86,7 +88,7 @@ def test_what_is_wrong_on_all_ranks_is_said_once(mpiexec):
         assert result.stderr.count('error: ') == 1, result.stderr
 
 
-def test_rank_that_fails_before_mpi_starts_ends_those_that_start_it(mpiexec):
+def test_rank_that_fails_before_mpi_starts_ends_the_others(mpiexec):
     result = mpiexec(
         2,
         """

@@ -1,1 +1,1 @@
-"""Training: loading batches, the loss, the optimizer, evaluation and snapshots while it runs."""
+"""Training: batches, loss, optimizer, validation, snapshots, experts and the dry run."""

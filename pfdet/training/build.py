@@ -1,4 +1,4 @@
-"""From a recipe to its parts."""
+"""Build the network, loss and sampler of a recipe."""
 
 from functools import partial
 
@@ -35,10 +35,10 @@ SAMPLERS = ('sequential', 'class_aware', 'soft_balance')
 
 
 def needs_rates(recipe: Recipe) -> bool:
-    """Whether the recipe's loss or score takes concurrent rates.
+    """Whether the recipe's loss or score uses concurrent rates.
 
     Raises:
-        InputError: The recipe names a loss or a score that does not exist.
+        InputError: The recipe names an unknown loss or score.
     """
     loss = _choose(LOSSES, recipe.loss, 'loss')
     return loss.rates or _choose(SCORES, recipe.score or loss.score, 'score').rates
@@ -52,26 +52,26 @@ def detector(
     descendants: np.ndarray | None = None,
     backbone: Backbone | None = None,
 ) -> FasterRCNN:
-    """The network of a recipe, with random weights.
+    """Build the network of a recipe with random weights.
 
     Args:
         recipe (Recipe): What to build.
-        n_class (int): Number of foreground classes.
-        seed (int): Of the weights; the same on all ranks.
-        rates (array): Concurrent rates :math:`(C, C)`, where the score needs them. Without, it
-            gets zeros, which makes it softmax.
-        descendants (bool array): :math:`(C, C)`, where scores are expanded. Without, no class is
-            a kind of another.
-        backbone (Backbone): In place of the recipe's.
+        n_class (int): Number of foreground classes :math:`C`.
+        seed (int): Seed of the weights; the same on all ranks.
+        rates (array): Concurrent rates :math:`(C, C)`, for scores that use them. By default zeros,
+            which turn concurrent softmax into softmax.
+        descendants (bool array): :math:`(C, C)`, for recipes that expand scores. By default scores
+            are not expanded.
+        backbone (Backbone): Replaces the recipe's backbone.
 
     Raises:
-        InputError: The recipe names a backbone, a loss or a score that does not exist, or a score
-            that does not fit the loss.
+        InputError: The recipe names an unknown backbone, loss or score, or a score that does not
+            fit the loss.
     """
     if recipe.dtype not in ('float32', 'float64'):
         raise InputError(f'dtype={recipe.dtype}: expected float32 or float64')
     install_cpu_functions()
-    # Chainer's initializers draw from NumPy's global generator.
+    # Chainer's initializers use NumPy's global generator.
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -94,9 +94,9 @@ def _detector(
         raise InputError(f'score={score}: does not go with loss={recipe.loss}')
     if rates is None:
         rates = np.zeros((n_class, n_class), np.float32)
-    to_score = score_function(score, rates)
+    activation = score_function(score, rates)
     if recipe.expand_scores and descendants is not None:
-        to_score = partial(_expanded, to_score=to_score, descendants=descendants)
+        activation = partial(_expanded_scores, activation=activation, descendants=descendants)
     if backbone is None:
         backbone = BACKBONES[backbone_name(recipe.backbone)]()
     extractor = FPN(backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
@@ -113,7 +113,7 @@ def _detector(
         extractor.scales[: recipe.fpn_scale],
         recipe.fpn_channel,
         loss.background,
-        to_score,
+        activation,
         recipe.head_unit,
         recipe.head_bn,
         recipe.context,
@@ -123,8 +123,8 @@ def _detector(
     return FasterRCNN(extractor, rpn, head)
 
 
-def _expanded(x, to_score, descendants):
-    return expand_scores(to_score(x), descendants)
+def _expanded_scores(x, activation, descendants):
+    return expand_scores(activation(x), descendants)
 
 
 def train_chain(
@@ -137,23 +137,25 @@ def train_chain(
     counts: np.ndarray | None = None,
     pick: np.ndarray | None = None,
 ) -> TrainChain:
-    """The loss of a recipe.
+    """Build the training chain of a recipe, which computes its loss.
 
     Args:
-        recipe (Recipe): Which loss and rules.
-        network (FasterRCNN): What it trains.
+        recipe (Recipe): Selects the loss and the target rules.
+        network (FasterRCNN): The network to train.
         classes (Classes): The label space.
-        hierarchy (Hierarchy): The classes' relation.
-        seed (int): Of the choice of anchors and regions.
-        rates (array): Concurrent rates of the network's classes, where the loss needs them.
-        counts (array): Training objects of each of the network's classes, for weights by their
-            effective number.
-        pick (int array): The network's classes, where it is not for all of ``classes``.
+        hierarchy (Hierarchy): The hierarchy of the classes.
+        seed (int): Seed of the sampling of anchors and regions.
+        rates (array): Concurrent rates :math:`(K, K)` of the network's classes, for losses that
+            use them.
+        counts (array): Number of training objects per class of the network :math:`(K,)`, for
+            effective-number weights.
+        pick (int array): Ids of the network's classes :math:`(K,)`, if it has only some of
+            ``classes``.
 
     Raises:
-        InputError: The recipe names a loss that does not exist.
+        InputError: The recipe names an unknown loss.
     """
-    form = _choose(LOSSES, recipe.loss, 'loss')
+    entry = _choose(LOSSES, recipe.loss, 'loss')
     if recipe.expert_head not in ('masked', 'cut'):
         raise InputError(f'expert_head={recipe.expert_head}: expected masked or cut')
     weight = None
@@ -174,8 +176,8 @@ def train_chain(
                 also_verified=recipe.ignore_verified,
             )
         )
-    if form.one_label:
-        # The most specific class; the paper does not say which.
+    if entry.one_label:
+        # Keep the most specific class; Peng et al. (2020) do not specify which.
         target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
     return TrainChain(
         network,
@@ -206,17 +208,17 @@ def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):
 def sampler(
     recipe: Recipe, index: AnnotationIndex, seed: int, comm=None
 ) -> SequentialSampler | SoftBalanceSampler:
-    """The global order of a recipe.
+    """Build the sampler of a recipe, which defines the global order of the images.
 
     Args:
-        recipe (Recipe): Which sampler.
+        recipe (Recipe): Selects the sampler.
         index (AnnotationIndex): The training set.
-        seed (int): Of the order.
-        comm (ChainerMN communicator): The ranks, all of which call this, or :obj:`None`.
+        seed (int): Seed of the order.
+        comm (ChainerMN communicator): The ranks, or :obj:`None`. All ranks must call this.
 
     Raises:
-        InputError: The recipe names a sampler that does not exist, or one by classes where no
-            image has a box.
+        InputError: The recipe names an unknown sampler, or a class-based sampler for a training
+            set without boxes.
     """
     if recipe.sampler not in SAMPLERS:
         raise InputError(
@@ -227,7 +229,7 @@ def sampler(
         group = aspect_groups(index.columns['image_size'])
     if recipe.sampler == 'sequential':
         return SequentialSampler(len(index), seed, group, recipe.aspect_chunk)
-    # The first rank makes the file that the others then share.
+    # The first rank writes the file that the others then map.
     if comm is not None and comm.rank > 0:
         comm.mpi_comm.Barrier()
     classes = shared_class_images(index)

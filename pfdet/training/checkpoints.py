@@ -1,8 +1,8 @@
-"""Snapshots of a run, from which it can be resumed, whatever happened to it.
+"""Snapshots of a run, written so that an interruption at any moment leaves a usable one.
 
-A snapshot is an ``.npz`` archive with one more line, the checksum of what precedes it. It is
-written beside its place, brought to the disk and renamed, so there is never half of one under its
-name; the checksum finds what a disk or a network did to it later.
+A snapshot is an ``.npz`` archive followed by a line with the checksum of the archive. It is written
+to a temporary file, synced to the disk and renamed, so a file of this name is always complete. The
+checksum detects later damage by a disk or a network.
 """
 
 import hashlib
@@ -28,28 +28,26 @@ _KEY = 'pfdet_run'
 
 
 class Snapshot(training.Extension):
-    """Write the trainer's whole state, on the first rank, and keep the newest ones.
+    """Write the complete state of the trainer on the first rank, and keep the newest snapshots.
 
-    All ranks have the same weights and statistics, and randomness depends on positions in the
-    global order alone. So one file serves any number of ranks. Resumed on as many ranks as before,
-    with as many threads on the same kind of processor, a run goes on bit for bit; on others up to
-    rounding.
+    All ranks have the same weights and statistics, and random choices depend only on positions in
+    the global order. So one file serves any number of ranks. With the same number of ranks and
+    threads on the same type of processor, a resumed run is bit-identical to an uninterrupted one;
+    otherwise it is equal up to rounding.
 
     Args:
-        directory (path): Where the snapshots go.
-        run (mapping): What the run is, as JSON has it; comes back from :func:`read_run`.
-        keep (int): How many snapshots stay.
+        directory (path): Directory of the snapshots.
+        run (mapping): Identity of the run, JSON-serializable; returned by :func:`read_run`.
+        keep (int): Number of snapshots to keep.
 
     Attributes:
-        damaged (list of paths): Snapshots that cannot be used. The next one that is written takes
-            their place.
+        damaged (list of paths): Damaged snapshots. They are removed after the next one is written.
 
     Raises:
-        InputError: The disk is full; the snapshots before are whole. Or the weights are not finite
-            numbers.
+        InputError: The disk is full, or a weight is not finite. Earlier snapshots stay intact.
     """
 
-    # After the extensions whose state it keeps.
+    # Run after the extensions whose state is saved.
     priority = training.PRIORITY_READER - 100
 
     def __init__(self, directory: Path, run: Mapping | None = None, keep: int = 3):
@@ -64,11 +62,11 @@ class Snapshot(training.Extension):
         iteration = trainer.updater.iteration
         serializer = chainer.serializers.DictionarySerializer()
         serializer.save(trainer)
-        bad = _not_finite(serializer.target)
-        if bad:
+        name = _first_nonfinite(serializer.target)
+        if name:
             raise InputError(
-                f'iteration {iteration}: {bad} is not finite any more, though the '
-                'loss was; no snapshot is written of it'
+                f'iteration {iteration}: {name} is not finite, although the loss was; no snapshot '
+                'was written'
             )
         run = {**self.run, 'iteration': iteration}
         write(self.directory / f'iter_{iteration:08d}.npz', serializer.target, run)
@@ -83,8 +81,8 @@ class Snapshot(training.Extension):
             path.unlink(missing_ok=True)
 
 
-def _not_finite(state: Mapping[str, np.ndarray]) -> str | None:
-    """The name of an array of the network or the optimizer that has a NaN or an infinity."""
+def _first_nonfinite(state: Mapping[str, np.ndarray]) -> str | None:
+    """The name of the first network or optimizer array with a NaN or an infinity."""
     for name, value in state.items():
         if (
             name.startswith('updater/')
@@ -96,24 +94,24 @@ def _not_finite(state: Mapping[str, np.ndarray]) -> str | None:
 
 
 def write(path: Path, state: Mapping[str, np.ndarray], run: Mapping) -> None:
-    """Write a snapshot: all of it, or nothing.
+    """Write a snapshot atomically.
 
     Args:
-        path (path): Where it goes.
+        path (path): File to write.
         state (mapping): Arrays by name.
-        run (mapping): What the run is, as JSON has it.
+        run (mapping): Identity of the run, JSON-serializable.
 
     Raises:
-        InputError: The directory has no room or cannot be written to.
+        InputError: The disk is full or the directory is not writable.
     """
     with replace_when_done(path, sync=True) as unfinished, open(unfinished, 'wb') as file:
-        hashed = _Hashed(file)
+        hashed = _HashedFile(file)
         np.savez(hashed, **state, **{_KEY: np.array(json.dumps(run))})
         file.write(_MARK + hashed.sha256.hexdigest().encode())
 
 
-class _Hashed(io.RawIOBase):
-    """A file that is written from beginning to end, with the checksum of what was written."""
+class _HashedFile(io.RawIOBase):
+    """A sequentially written file that computes the checksum of its content."""
 
     def __init__(self, file):
         self.file = file
@@ -128,15 +126,16 @@ class _Hashed(io.RawIOBase):
 
 
 def snapshots(directory: Path) -> list[Path]:
-    """All snapshots, the one of the latest iteration first."""
-    found = [p for p in Path(directory).glob('iter_*.npz') if _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(_NAME.fullmatch(p.name)[1]), reverse=True)
+    """All snapshots, newest first."""
+    paths = [p for p in Path(directory).glob('iter_*.npz') if _NAME.fullmatch(p.name)]
+    return sorted(paths, key=lambda p: int(_NAME.fullmatch(p.name)[1]), reverse=True)
 
 
 def problem(path: Path) -> str | None:
-    """What is wrong with a snapshot, or :obj:`None` when it is whole.
+    """Describe the damage of a snapshot; :obj:`None` if it is intact.
 
-    Snapshots from before they had a checksum are whole when the archive's own checksums are right.
+    For snapshots of older versions, which have no checksum line, the checksums inside the archive
+    are verified.
     """
     tail = len(_MARK) + _DIGEST_SIZE
     try:
@@ -145,22 +144,22 @@ def problem(path: Path) -> str | None:
             file.seek(max(0, size - tail))
             mark, digest = file.read(len(_MARK)), file.read()
             if mark == _MARK:
-                same = _sha256(file, size - tail) == digest
-                return None if same else 'its checksum is wrong'
+                intact = _sha256(file, size - tail) == digest
+                return None if intact else 'wrong checksum'
         if not zipfile.is_zipfile(path):
-            return 'it ends too early'
+            return 'truncated'
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-        return bad and f'the checksum of {bad} is wrong'
+        return bad and f'wrong checksum of {bad}'
     except OSError as e:
-        return f'it cannot be read: {e.strerror or e}'
+        return f'cannot be read: {e.strerror or e}'
     except Exception as e:
-        # What a damaged archive raises is not of one kind.
+        # A damaged archive raises various exceptions.
         return f'{type(e).__name__}: {e}'
 
 
 def _sha256(file, size: int) -> bytes:
-    """The checksum of the first bytes of a file."""
+    """The checksum of the first ``size`` bytes of a file."""
     sha256 = hashlib.sha256()
     file.seek(0)
     while size > 0:
@@ -175,18 +174,18 @@ def _sha256(file, size: int) -> bytes:
 def newest(
     directory: Path, warn: Callable[[str], None] | None = None
 ) -> tuple[Path | None, list[Path]]:
-    """The newest snapshot that is whole.
+    """Find the newest undamaged snapshot.
 
-    What a killed writer left unfinished is removed.
+    Temporary files of interrupted writes are removed.
 
     Args:
-        directory (path): Of the snapshots.
-        warn (callable): Told, in one line each, of the damaged ones that are passed over; by
-            default they are printed on standard error.
+        directory (path): Directory of the snapshots.
+        warn (callable): Called with a one-line warning for each damaged snapshot; by default it is
+            printed to standard error.
 
     Returns:
-        tuple: Its path, or :obj:`None` where there is no snapshot, and the paths of newer ones
-        that are damaged.
+        tuple: The path of the snapshot, or :obj:`None` if there is none, and the paths of newer
+        damaged ones.
 
     Raises:
         InputError: There are snapshots, but all are damaged.
@@ -195,36 +194,37 @@ def newest(
     remove_unfinished(directory, 'iter_*.npz')
     damaged = []
     for path in snapshots(directory):
-        wrong = problem(path)
-        if wrong is None:
+        damage = problem(path)
+        if damage is None:
             return path, damaged
         damaged.append(path)
-        warn(f'warning: {path}: damaged snapshot, {wrong}; looking for the one before it')
+        warn(f'warning: {path}: damaged snapshot ({damage}); trying the previous one')
     if damaged:
         raise InputError(
-            f'{directory}: none of the {len(damaged)} snapshots is whole; remove them to begin anew'
+            f'{directory}: all snapshots are damaged ({len(damaged)}); remove them to start from '
+            'scratch'
         )
     return None, []
 
 
 def read_run(path: Path) -> dict:
-    """What :class:`Snapshot` was told of the run; nothing in snapshots from before it was."""
+    """The identity of the run that wrote a snapshot; empty for snapshots of older versions."""
     with np.load(path) as file:
         return json.loads(str(file[_KEY])) if _KEY in file.files else {}
 
 
 def load(trainer, path: Path) -> None:
-    """Set a trainer to the state in a snapshot.
+    """Load the state of a trainer from a snapshot.
 
     Args:
-        trainer (chainer.training.Trainer): Set up as the run that wrote it was.
+        trainer (chainer.training.Trainer): Trainer of the same configuration.
         path (path): The snapshot.
 
     Raises:
-        InputError: It cannot be read, or is of another network.
+        InputError: The file cannot be read or has another network.
     """
     try:
         chainer.serializers.load_npz(str(path), trainer)
     except Exception as e:
-        # A damaged archive and a missing key raise all kinds of errors.
+        # Damaged archives and missing keys raise various exceptions.
         raise InputError(f'{path}: not a snapshot of this run: {type(e).__name__}: {e}') from e

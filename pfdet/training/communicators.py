@@ -1,4 +1,4 @@
-"""Communicators by name: ChainerMN's, and one for CPUs that sends few messages."""
+"""Communicators: those of ChainerMN by name, and one for CPUs that sends fewer messages."""
 
 import chainer
 import numpy as np
@@ -8,21 +8,21 @@ from mpi4py import MPI
 from pfdet.errors import InputError, end_all_ranks_on_exception
 
 DTYPES = ('float32', 'float16')
-# A gradient of as many bytes is a message of its own: copying it would take longer than sending.
-_OWN_MESSAGE = 1 << 20
+# Gradients of at least this many bytes are sent separately: copying them would take longer.
+_MIN_SEPARATE_SIZE = 1 << 20
 
 
 def create_communicator(name: str | None = None, dtype: str | None = None):
-    """The communicator of all ranks.
+    """Create the communicator of all ranks.
 
     Args:
-        name (str): ``'packed'`` (:class:`PackedCommunicator`) or ChainerMN's name; by default
-            ``'pure_nccl'`` where there is a GPU and ``'packed'`` where there is none.
-        dtype (str): In what gradients are all-reduced, ``'float32'`` or ``'float16'``, which
-            ``'packed'`` and ``'pure_nccl'`` can. By default float32.
+        name (str): ``'packed'`` (:class:`PackedCommunicator`) or the name of a ChainerMN
+            communicator. By default ``'pure_nccl'`` with a GPU, else ``'packed'``.
+        dtype (str): Type in which gradients are all-reduced: ``'float32'`` (default), or
+            ``'float16'`` with ``'packed'`` and ``'pure_nccl'``.
 
     Raises:
-        InputError: There is no such communicator, or it needs a GPU, or it cannot do the type.
+        InputError: The communicator does not exist, needs a GPU, or does not support the type.
     """
     import chainermn
 
@@ -40,7 +40,7 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
             f'--communicator {name}: no such communicator; expected one of {", ".join(known)}'
         )
     if known[name] and not gpu:
-        raise InputError(f'--communicator {name}: needs GPUs and CuPy; on CPUs take packed')
+        raise InputError(f'--communicator {name}: needs GPUs and CuPy; use packed on CPUs')
     if dtype not in (None, *DTYPES):
         raise InputError(f'--allreduce-dtype {dtype}: expected one of {", ".join(DTYPES)}')
     if name == 'packed':
@@ -52,23 +52,22 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
     if dtype == 'float16':
         raise InputError(
             f'--allreduce-dtype float16: the communicator {name} sends float32 only; '
-            'take pure_nccl, or packed on CPUs'
+            'use pure_nccl, or packed on CPUs'
         )
     return chainermn.create_communicator(name)
 
 
 def communicator(name: str | None = None, allreduce_dtype: str | None = None):
-    """The communicator of all ranks, and this rank's device; an exception ends all ranks.
+    """Create the communicator of all ranks, and make an exception on one rank end all ranks.
 
     Args:
-        name, allreduce_dtype (str): See
-            :func:`create_communicator`.
+        name, allreduce_dtype (str): See :func:`create_communicator`.
 
     Returns:
         pair: The communicator, and the GPU of this rank or -1.
 
     Raises:
-        InputError: The ranks of a node are more than its GPUs.
+        InputError: A node has more ranks than GPUs.
     """
     end_all_ranks_on_exception()
     comm = create_communicator(name, allreduce_dtype)
@@ -77,8 +76,8 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
     n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
     if comm.intra_size > n_gpu:
         raise InputError(
-            f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most '
-            'one each; with CUDA_VISIBLE_DEVICES= they take the cores'
+            f'{comm.intra_size} ranks on a node with {n_gpu} GPU(s): expected at most one rank per '
+            'GPU; set CUDA_VISIBLE_DEVICES= to train on CPUs'
         )
     return comm, comm.intra_rank
 
@@ -86,22 +85,22 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
 class PackedCommunicator(NaiveCommunicator):
     """All-reduce of gradients on CPUs with few messages, in float32 or float16.
 
-    ChainerMN's ``'naive'`` sends a message for every parameter, and most of them are small. Here
-    these go together in one; large ones go as they are, without a copy. Everything else is
-    ``'naive'``. ``benchmarks/allreduce.py`` compares them.
+    ChainerMN's ``'naive'`` sends one message per parameter, and most parameters are small. Here,
+    small gradients are packed into one message, and large ones are sent without a copy. Everything
+    else is as in ``'naive'``. ``benchmarks/allreduce.py`` compares both.
 
-    With float16, half as many bytes are sent. MPI cannot add float16, so every rank gets its
-    share of the gradients from all others, adds it up in float32, and all gather the means: two
-    roundings to 11 bits, however many ranks there are. So that small gradients do not vanish
-    (float16 ends at 6e-8) and large ones do not overflow (above 65,504), they are scaled by the
-    power of two that brings the largest of all ranks between 16,384 and 32,768; what is more than
-    2^38 times smaller than the largest becomes 0. Unlike a loss scale this needs no choice, but
-    one message more, of one number. Converting on a CPU takes longer than sending over a fast
-    network: it pays below some 5 Gbit/s a rank.
+    With float16, half as many bytes are sent. MPI cannot add float16. So every rank receives its
+    share of the gradients from all other ranks, sums it in float32, and all ranks gather the means.
+    This rounds to 11 bits twice, for any number of ranks. Gradients are scaled so that small ones
+    do not underflow (below 6e-8) and large ones do not overflow (above 65,504). The scale is the
+    power of two that brings the largest absolute value over all ranks between 16,384 and 32,768.
+    Values more than 2^38 times smaller than the largest become 0. Unlike a loss scale, this has no
+    parameter to tune, but it needs one more message with one number. Conversion on a CPU is slower
+    than a fast network, so float16 pays off below about 5 Gbit/s per rank.
 
     Args:
         mpi_comm (mpi4py.MPI.Comm): The ranks.
-        dtype (str or NumPy's): ``'float32'`` or ``'float16'``.
+        dtype (str or numpy.dtype): ``'float32'`` or ``'float16'``.
     """
 
     def __init__(self, mpi_comm, dtype: str | np.dtype = 'float32'):
@@ -111,16 +110,16 @@ class PackedCommunicator(NaiveCommunicator):
         self._buffers: dict[str, np.ndarray] = {}
 
     def split(self, color: int, key: int) -> 'PackedCommunicator':
-        """A communicator of the ranks with the same color."""
+        """Create a communicator of the ranks with the same color."""
         return PackedCommunicator(self.mpi_comm.Split(color, key), self.allreduce_grad_dtype)
 
     def multi_node_mean_grad(self, model: chainer.Link, zero_fill: bool = False) -> None:
         """Replace the gradients by their mean over all ranks.
 
         Args:
-            model (chainer.Link): Whose parameters have the gradients.
-            zero_fill (bool): A gradient that a rank does not have counts as zero; otherwise no
-                rank may have it.
+            model (chainer.Link): The link with the parameters.
+            zero_fill (bool): Treat missing gradients as zero. Otherwise a gradient must be missing
+                on all ranks or on none.
         """
         grads = []
         for _, param in sorted(model.namedparams()):
@@ -130,7 +129,7 @@ class PackedCommunicator(NaiveCommunicator):
                 param.grad = param.xp.zeros_like(param.array)
             grads.append(param)
         if not all(isinstance(param.grad, np.ndarray) for param in grads):
-            raise TypeError('the communicator packed is for CPUs')
+            raise TypeError('the communicator packed supports only CPUs')
         if self.size > 1 and grads:
             arrays = [param.grad for param in grads]
             if self.allreduce_grad_dtype == np.float16:
@@ -144,7 +143,7 @@ class PackedCommunicator(NaiveCommunicator):
             for a in arrays:
                 if a.dtype != dtype:
                     continue
-                if a.nbytes >= _OWN_MESSAGE and a.flags.c_contiguous:
+                if a.nbytes >= _MIN_SEPARATE_SIZE and a.flags.c_contiguous:
                     self.mpi_comm.Allreduce(MPI.IN_PLACE, a, MPI.SUM)
                     a *= 1 / self.size
                 else:
@@ -175,7 +174,7 @@ class PackedCommunicator(NaiveCommunicator):
         with np.errstate(over='ignore', under='ignore'):
             for view, a in zip(_views(sent, arrays), arrays, strict=True):
                 view[...] = a * a.dtype.type(2.0**exponent)
-        # MPI has no such type; it is only to carry it.
+        # MPI has no float16, so it is sent as uint16.
         self.mpi_comm.Alltoall(sent.view(np.uint16), received.view(np.uint16))
         mean = np.zeros(share, np.float32)
         for part in received.reshape(self.size, share):
@@ -186,14 +185,14 @@ class PackedCommunicator(NaiveCommunicator):
             np.multiply(view, a.dtype.type(2.0**-exponent), out=a)
 
     def _buffer(self, name: str, size: int, dtype: np.dtype) -> np.ndarray:
-        kept = self._buffers.get(name)
-        if kept is None or kept.size != size or kept.dtype != dtype:
-            kept = self._buffers[name] = np.empty(size, dtype)
-        return kept
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size != size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer
 
 
 def _views(buffer: np.ndarray, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Parts of a buffer, one after the other, of the shapes of arrays."""
+    """Consecutive views of a buffer with the shapes of the arrays."""
     views, start = [], 0
     for a in arrays:
         views.append(buffer[start : start + a.size].reshape(a.shape))

@@ -1,4 +1,4 @@
-"""Counting the images that cannot be read while training."""
+"""Count the images that cannot be read during training."""
 
 import sys
 from collections.abc import Callable
@@ -10,25 +10,25 @@ from pfdet.openimages.corrupt_images import CorruptImages
 
 
 class CountCorruptImages(training.Extension):
-    """Count the corrupt images of all ranks, name the first, and end the run at too many.
+    """Count the corrupt images over all ranks, print the first ones, and stop at too many.
 
-    Every rank runs it in every iteration. The counts go on from a snapshot.
+    All ranks run this extension in every iteration. The counts are saved in snapshots.
 
     Args:
-        corrupt (CorruptImages): What this rank's iterator counts.
+        corrupt (CorruptImages): The count of this rank's iterator.
         comm (ChainerMN communicator): The ranks.
         report (callable): A trigger; when it fires, the number of corrupt images so far is
             reported as ``images/corrupt``.
-        out (file): Where the first rank names the first of them.
+        out (file): The first rank prints the first corrupt images here.
 
     Attributes:
-        total (CorruptImages): The counts of all ranks, the same on each.
+        total (CorruptImages): The counts over all ranks, the same on each rank.
 
     Raises:
-        InputError: There are too many (see :class:`CorruptImages`).
+        InputError: Too many images are corrupt (see :class:`CorruptImages`).
     """
 
-    # Before the log and the snapshot.
+    # Run before the log and the snapshot.
     priority = training.PRIORITY_EDITOR
 
     def __init__(
@@ -40,28 +40,27 @@ class CountCorruptImages(training.Extension):
         self.out = out
         self.total = CorruptImages(corrupt.max_share, corrupt.least, corrupt.n_first)
 
-    # A function has no state in the snapshot, which the run that is resumed may not have had.
+    # A function, unlike a trigger object, adds no state to the snapshot. The snapshot of a run
+    # without this extension would lack it.
     @staticmethod
     def trigger(trainer) -> bool:
-        """In every iteration."""
+        """Fire in every iteration."""
         return True
 
     def __call__(self, trainer) -> None:
-        part = self.corrupt.take()
-        counts, first = np.array([part.n_image, part.n_corrupt], np.int64), part.first
+        local = self.corrupt.take()
+        counts, first = np.array([local.n_image, local.n_corrupt], np.int64), local.first
         if self.comm.size > 1:
             from mpi4py import MPI
 
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, counts, MPI.SUM)
             if counts[1]:
                 first = sum(self.comm.mpi_comm.allgather(first), [])
-        n_named = len(self.total.first)
+        n_printed = len(self.total.first)
         self.total.merge(int(counts[0]), int(counts[1]), first)
         if self.comm.rank == 0:
-            for _, message in self.total.first[n_named:]:
-                print(
-                    f'warning: {message}; another image takes its place', file=self.out, flush=True
-                )
+            for _, message in self.total.first[n_printed:]:
+                print(f'warning: {message}; replaced by another image', file=self.out, flush=True)
         if self.report(trainer):
             trainer.observation['images/corrupt'] = self.total.n_corrupt
         self._check()
@@ -73,12 +72,12 @@ class CountCorruptImages(training.Extension):
         try:
             self.total.check()
         except Exception:
-            # One line says it: the first rank ends the job, and the others wait for that.
+            # Only the first rank prints the error and ends the job; the others wait for it.
             self.comm.mpi_comm.Barrier()
             raise
 
     def serialize(self, serializer) -> None:
-        """Write or read the counts; a run that skipped no images has not written any."""
+        """Save or load the counts; a snapshot of a run without ``--corrupt skip`` has none."""
         try:
             self.total.n_image = int(serializer('n_image', self.total.n_image))
             self.total.n_corrupt = int(serializer('n_corrupt', self.total.n_corrupt))

@@ -1,4 +1,4 @@
-"""How much of the time training waits for images."""
+"""The share of training time spent waiting for images."""
 
 import numpy as np
 from chainer import training
@@ -7,20 +7,20 @@ from pfdet.training.updater import Updater
 
 
 class DataWait(training.Extension):
-    """Measure the share of the time of updates in which some rank waited for its images.
+    """Measure the share of update time during which a rank waited for its images.
 
-    In an update all ranks wait for the slowest, so the longest of their waits counts. Where the
-    share is more than a few percent, more threads a rank (``--threads``) or a quicker disk help.
+    In an update all ranks wait for the slowest one, so the longest wait counts. If the share
+    exceeds a few percent, use more threads per rank (``--threads``) or a faster disk.
 
-    Every rank runs it in every iteration; ranks tell each other when ``report`` fires, which then
-    reports the share since the last time as ``waiting_for_data``.
+    All ranks run this extension in every iteration. When ``report`` fires, the ranks exchange
+    their waits, and the share since the previous report is reported as ``waiting_for_data``.
 
     Args:
         comm (ChainerMN communicator): The ranks.
-        report (callable): A trigger, the same on all ranks.
+        report (callable): A trigger; it must fire in the same iterations on all ranks.
 
     Attributes:
-        share (float): Of all updates up to the last report.
+        share (float): The share over all updates up to the last report.
     """
 
     priority = training.PRIORITY_EDITOR
@@ -32,10 +32,10 @@ class DataWait(training.Extension):
         self._seconds = 0.0
         self._total = np.zeros(2)
 
-    # A function has no state in the snapshot.
+    # A function, unlike a trigger object, adds no state to the snapshot.
     @staticmethod
     def trigger(trainer) -> bool:
-        """In every iteration."""
+        """Fire in every iteration."""
         return True
 
     @property

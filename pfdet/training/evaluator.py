@@ -1,4 +1,4 @@
-"""The challenge's metric on the validation set while training."""
+"""The challenge's metric on the validation set during training."""
 
 from collections.abc import Callable
 
@@ -12,19 +12,21 @@ from pfdet.openimages.index import AnnotationIndex
 
 
 def evaluate(predict: Callable[[range], Detections], index: AnnotationIndex, comm) -> dict | None:
-    """Predict a validation set on all ranks and score it on the first.
+    """Predict a validation set on all ranks and score it on the first rank.
 
     Args:
-        predict (callable): From images of the index to their detections.
+        predict (callable): Takes image positions of the index, returns their detections.
         index (AnnotationIndex): The validation set.
-        comm (ChainerMN communicator): Rank r predicts every n-th image from the r-th on.
+        comm (ChainerMN communicator): The ranks. Of ``n`` ranks, rank ``r`` predicts images
+            ``r``, ``r + n``, ``r + 2n``, and so on.
 
     Returns:
-        dict: What :func:`pfdet.evaluation.average_precision.average_precision` returns, with the
-        ``'detections'``, on the first rank; :obj:`None` on the others.
+        dict: On the first rank, the result of
+        :func:`pfdet.evaluation.average_precision.average_precision` and the ``'detections'``;
+        :obj:`None` on the others.
     """
-    part = predict(range(comm.rank, len(index), comm.size))
-    parts = comm.gather_obj(part)
+    local = predict(range(comm.rank, len(index), comm.size))
+    parts = comm.gather_obj(local)
     if comm.rank != 0:
         return None
     detections = concatenate(parts)
@@ -39,8 +41,8 @@ class ValidationAP(training.Extension):
         predict, index, comm: See :func:`evaluate`.
 
     Attributes:
-        score (dict): The last result as
-            :func:`~pfdet.evaluation.average_precision.score_dict` gives it, on the first rank.
+        score (dict): On the first rank, the last result in the form of
+            :func:`~pfdet.evaluation.average_precision.score_dict`.
     """
 
     priority = training.PRIORITY_WRITER

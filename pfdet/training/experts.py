@@ -1,8 +1,8 @@
-"""Expert models: a full model fine-tuned to a few classes, many of them by one command.
+"""Expert models: a full model fine-tuned to a few classes.
 
 PFDet, section 2.3: "Each expert model is fine-tuned on a very small subset of the full category
-space, which we find to perform well for rare classes." Table 4 orders classes by their occurrence,
-rarest first; an expert of "class10" answers for ten neighbours in that order.
+space, which we find to perform well for rare classes." Table 4 orders the classes by frequency,
+rarest first. An expert of "class10" covers ten consecutive classes in that order.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from pfdet.recipes.recipe import Recipe
 
 
 class Expert(NamedTuple):
-    """What one expert is for.
+    """The classes and training images of an expert.
 
     Attributes:
-        name (str): Of its directory, such as ``'classes-011-020'``.
-        classes (int array): Class ids, ascending, :math:`(K,)`.
-        images (int array): The training images that hold one of them, ascending.
+        name (str): Name of its directory, such as ``'classes-011-020'``.
+        classes (int array): Class ids :math:`(K,)`, ascending.
+        images (int array): Training images with an object of these classes, ascending.
     """
 
     name: str
@@ -32,25 +32,25 @@ class Expert(NamedTuple):
     images: np.ndarray
 
 
-def experts(
+def plan_experts(
     index: AnnotationIndex, size: int, first: int = 1, last: int | None = None
 ) -> list[Expert]:
-    """Cut the classes of a training set, rarest first, into runs.
+    """Distribute the classes of a training set over experts, rarest first.
 
-    A class has the images with a box of it or of a descendant, as labels are expanded in training.
-    Classes without an image are not counted.
+    An image belongs to a class if it has a box of the class or of one of its descendants, because
+    training expands the labels. Classes without images are skipped.
 
     Args:
         index (AnnotationIndex): The training set.
-        size (int): Classes of an expert; the last one may have fewer. With 0, one expert has all.
-        first, last (int): Ranks of the rarest and of the most frequent class that get an expert,
-            from 1 on and both included; by default all.
+        size (int): Classes per expert; the last expert may have fewer. With 0, one expert has all.
+        first, last (int): Frequency ranks of the rarest and the most frequent class to train
+            experts for, counted from 1, both inclusive. By default all classes.
 
     Raises:
-        InputError: There are no classes at these ranks.
+        InputError: The ranks are out of range.
     """
-    found = class_images(index, expand=True)
-    count = found.count
+    images_by_class = class_images(index, expand=True)
+    count = images_by_class.count
     order = np.argsort(count, kind='stable')
     order = order[count[order] > 0]
     last = len(order) if last is None else last
@@ -65,22 +65,23 @@ def experts(
     for start in range(first - 1, last, size):
         stop = min(start + size, last)
         classes = np.sort(order[start:stop])
+        starts, stops = images_by_class.offsets[classes], images_by_class.offsets[classes + 1]
         images = np.unique(
-            np.concatenate([found.images[found.offsets[c] : found.offsets[c + 1]] for c in classes])
+            np.concatenate([images_by_class.images[a:b] for a, b in zip(starts, stops)])
         )
         plan.append(Expert(f'classes-{start + 1:0{digits}}-{stop:0{digits}}', classes, images))
     return plan
 
 
-def fine_tuned(recipe: Recipe, full: Recipe) -> Recipe:
-    """An expert's recipe for the network of the model that it starts from.
+def fine_tuning_recipe(recipe: Recipe, full: Recipe) -> Recipe:
+    """Combine an expert's recipe with that of the full model it starts from.
 
     Args:
-        recipe (Recipe): Of the expert.
-        full (Recipe): Of the full model.
+        recipe (Recipe): Recipe of the expert.
+        full (Recipe): Recipe of the full model.
 
     Returns:
-        Recipe: The full model's, with the schedule and the classes of the expert's.
+        Recipe: The full model's recipe with the expert's schedule and expert options.
     """
     own = (
         'name',
@@ -98,18 +99,18 @@ def fine_tuned(recipe: Recipe, full: Recipe) -> Recipe:
     return dataclasses.replace(full, **{name: getattr(recipe, name) for name in own})
 
 
-def for_images(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
-    """An expert's recipe, to be trained on so many images in all, however few its own are.
+def with_images_seen(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
+    """Set an expert's number of epochs so that it is trained on a given number of images.
 
     Args:
-        recipe (Recipe): Of the expert.
-        n_image (int): The expert's training images.
-        n_seen (int): Images that training goes through, one that comes again counted again. By
-            default the recipe's epochs are of the expert's own images, and an expert of rare
-            classes is trained for a fraction of the time that one of frequent classes is.
+        recipe (Recipe): Recipe of the expert.
+        n_image (int): Number of the expert's training images.
+        n_seen (int): Images drawn during training, repetitions included. By default the recipe's
+            number of epochs is kept, so an expert of rare classes is trained for fewer iterations
+            than one of frequent classes.
 
     Returns:
-        Recipe: The same with other epochs and a warm-up longer or shorter by the same factor.
+        Recipe: The recipe with epochs and warm-up scaled by the same factor.
     """
     if n_seen is None:
         return recipe
@@ -120,13 +121,13 @@ def for_images(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
 
 
 def pack(cost: Sequence[float], n_group: int) -> list[list[int]]:
-    """Share tasks out to groups of ranks so that all finish at about the same time.
+    """Distribute tasks over groups of ranks so that all finish at about the same time.
 
-    The longest task goes first, each to the group with the least work so far (Graham's rule: at
-    most a third longer than the best possible).
+    Tasks are assigned longest first, each to the group with the least work so far. The total time
+    is at most 4/3 of the optimum (Graham, 1969).
 
     Args:
-        cost (sequence of float): Of each task.
+        cost (sequence of float): Cost of each task.
         n_group (int): Number of groups.
 
     Returns:
@@ -141,23 +142,23 @@ def pack(cost: Sequence[float], n_group: int) -> list[list[int]]:
     return groups
 
 
-def cut_head(
+def select_head_classes(
     weights: dict[str, np.ndarray], rows: np.ndarray, n_class: int, path: Path
 ) -> dict[str, np.ndarray]:
     """Keep only some classes of a detector's head.
 
     Args:
-        weights (dict): From a ``model.npz``.
-        rows (int array): The classes to keep, as ids of the full model, :math:`(K,)`.
-        n_class (int): Classes of the full model, :math:`C`.
-        path (path): For messages.
+        weights (dict): Arrays of a ``model.npz``.
+        rows (int array): Class ids of the full model to keep, :math:`(K,)`.
+        n_class (int): Number of classes of the full model, :math:`C`.
+        path (path): Named in error messages.
 
     Returns:
-        dict: The same arrays but for the head's last layers. A background class stays last; with a
-        box a class, boxes are cut too.
+        dict: The arrays, with the rows of these classes in the head's last layers. A background
+        class stays last. Class-specific boxes are selected too.
 
     Raises:
-        InputError: The weights are not a detector's of so many classes.
+        InputError: The weights are not those of a detector with ``n_class`` classes.
     """
     try:
         conf, loc = weights['head/conf/W'], weights['head/loc/W']
@@ -167,13 +168,13 @@ def cut_head(
     if len(conf) not in (n_class, n_class + 1) or len(loc) not in (4, 4 * n_class):
         raise InputError(
             f'{path}: its head has {len(conf)} outputs; expected one for each of '
-            f'{n_class} classes, and perhaps one for the background'
+            f'{n_class} classes, and optionally one for the background'
         )
-    picked = dict(weights)
+    selected = dict(weights)
     for name in ('head/conf/W', 'head/conf/b'):
-        picked[name] = weights[name][np.append(rows, background).astype(np.int64)]
+        selected[name] = weights[name][np.append(rows, background).astype(np.int64)]
     if len(loc) > 4:
         for name in ('head/loc/W', 'head/loc/b'):
-            each = weights[name].reshape(n_class, 4, -1)[rows]
-            picked[name] = each.reshape(4 * len(rows), *weights[name].shape[1:])
-    return picked
+            per_class = weights[name].reshape(n_class, 4, -1)[rows]
+            selected[name] = per_class.reshape(4 * len(rows), *weights[name].shape[1:])
+    return selected

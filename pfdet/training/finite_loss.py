@@ -1,4 +1,4 @@
-"""Stopping at a loss that is NaN or infinite, with the images that made it."""
+"""Stop at a NaN or infinite loss and record the images of the batch."""
 
 import json
 import math
@@ -12,23 +12,24 @@ from pfdet.training.reports import MeanOverRanks
 
 
 class FiniteLoss(training.Extension):
-    """Stop all ranks when a loss is NaN or infinite on any of them.
+    """Stop all ranks when a loss is NaN or infinite on any rank.
 
-    It looks at the mean over all ranks, which is then not finite either, in the iteration of the
-    loss and before anything is written. By then the weights have been updated from it, in
-    memory: they are given up with the job, and what is on the disk is from before. To look before
-    the update would make the host wait for the GPU between forward and backward, and the ranks
-    for each other once more.
+    The extension checks the mean over all ranks, which is not finite if any loss is not. It runs in
+    the iteration of the loss, before anything is written. The weights in memory have been updated
+    by then, but they are discarded; the files on disk are from earlier iterations. A check before
+    the update would add a synchronization with the GPU between forward and backward, and one more
+    synchronization of the ranks.
 
-    Every rank runs it. The images of the ranks whose loss it was are saved in ``bad_batch.json``::
+    All ranks run this extension. The images of the ranks with a loss that is not finite are saved
+    in ``bad_batch.json``::
 
         {"iteration": 7, "learning_rate": 0.01,
          "ranks": [{"rank": 1, "positions": [13, 15], "image_ids": ["...", "..."],
                     "losses": {"main/loss": "nan", ...}}]}
 
     Args:
-        mean (MeanOverRanks): What averages the losses.
-        out (path): Where ``bad_batch.json`` goes.
+        mean (MeanOverRanks): The extension that averages the losses.
+        out (path): Directory for ``bad_batch.json``.
 
     Raises:
         InputError: A loss is not finite.
@@ -40,10 +41,10 @@ class FiniteLoss(training.Extension):
         self.mean = mean
         self.path = Path(out) / 'bad_batch.json'
 
-    # A function has no state in the snapshot.
+    # A function, unlike a trigger object, adds no state to the snapshot.
     @staticmethod
     def trigger(trainer) -> bool:
-        """In every iteration."""
+        """Fire in every iteration."""
         return True
 
     def __call__(self, trainer) -> None:
@@ -53,21 +54,21 @@ class FiniteLoss(training.Extension):
             self._stop(trainer, images)
 
     def _stop(self, trainer, images: list[tuple[int, str]]) -> None:
-        comm, own = self.mean.comm, self.mean.own
-        bad = [k for k, v in own.items() if not math.isfinite(v)]
+        comm, losses = self.mean.comm, self.mean.local
+        bad = [k for k, v in losses.items() if not math.isfinite(v)]
         parts = comm.mpi_comm.gather(
             bad
             and {
                 'rank': comm.rank,
                 'positions': [p for p, _ in images],
                 'image_ids': [i for _, i in images],
-                # JSON has no name for these numbers.
-                'losses': {k: v if math.isfinite(v) else str(v) for k, v in own.items()},
+                # JSON has no NaN or infinity.
+                'losses': {k: v if math.isfinite(v) else str(v) for k, v in losses.items()},
             }
         )
         if comm.rank == 0:
             raise self._error(trainer, [part for part in parts if part])
-        # One line says it: the first rank ends the job, and the others wait for that.
+        # Only the first rank prints the error and ends the job; the others wait for it.
         comm.mpi_comm.Barrier()
 
     def _error(self, trainer, parts: list[dict]) -> InputError:
@@ -92,6 +93,6 @@ class FiniteLoss(training.Extension):
         )
         more = f' and {len(parts) - 1} more ranks' if len(parts) > 1 else ''
         return InputError(
-            f'iteration {iteration}: the loss is {losses}{more}; its images are in {self.path}, '
-            'and the snapshots are from before'
+            f'iteration {iteration}: the loss is {losses}{more}; the images are listed in '
+            f'{self.path}; the snapshots are from earlier iterations'
         )

@@ -1,4 +1,4 @@
-"""What a training run leaves: the weights, and all that is needed to use them."""
+"""The output directory of a training run: weights, recipe, label space and concurrent rates."""
 
 import json
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe, fields_that, from_dict, override, to_dict
 from pfdet.training import build
-from pfdet.training.experts import cut_head
+from pfdet.training.experts import select_head_classes
 
 if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
 
 
 class Model(NamedTuple):
-    """A trained network, how it was trained, and its label space.
+    """A trained network with its recipe and label space.
 
     Attributes:
-        network (FasterRCNN): With its weights.
-        recipe (Recipe): Of the training, or as overridden for the test.
+        network (FasterRCNN): The network with its weights.
+        recipe (Recipe): The recipe of the training, with the overrides for testing.
         classes (Classes): The label space.
-        rates (array): The concurrent rates that its score takes, or :obj:`None`.
+        rates (array): Concurrent rates :math:`(C, C)` used by the score, or :obj:`None`.
     """
 
     network: FasterRCNN
@@ -44,11 +44,11 @@ def write_recipe(
     """Write ``recipe.json``.
 
     Args:
-        directory (path): Of the run.
-        recipe (Recipe): Resolved.
+        directory (path): Output directory of the run.
+        recipe (Recipe): The resolved recipe.
         classes (Classes): The label space.
-        hierarchy (Hierarchy): The classes' relation.
-        run (dict): Further facts of the run, such as the number of ranks.
+        hierarchy (Hierarchy): The hierarchy of the classes.
+        run (dict): Further facts about the run, such as the number of ranks.
     """
     content = {
         'recipe': to_dict(recipe),
@@ -72,30 +72,30 @@ def load_weights(
     """Load a network's weights.
 
     Args:
-        network (FasterRCNN): Of the same architecture and label space.
+        network (FasterRCNN): A network of the same architecture and label space.
         path (path): A ``model.npz``.
-        pick (int array): The network's classes, where they are some of the ``n_class`` of the
-            file.
+        pick (int array): Ids of the network's classes :math:`(K,)`, if the file has more.
+        n_class (int): Number of classes in the file; only with ``pick``.
 
     Raises:
-        InputError: The file cannot be read or is of another network.
+        InputError: The file cannot be read or has the weights of another network.
     """
     try:
         if pick is None:
             chainer.serializers.load_npz(str(path), network)
         else:
             with np.load(path) as weights:
-                weights = cut_head(dict(weights), pick, n_class, path)
+                weights = select_head_classes(dict(weights), pick, n_class, path)
             chainer.serializers.NpzDeserializer(weights).load(network)
     except InputError:
         raise
     except Exception as e:
-        # A damaged archive, a missing parameter and a wrong shape raise all kinds of errors.
+        # Damaged archives, missing parameters and wrong shapes raise various exceptions.
         raise InputError(f'{path}: not weights of this network: {type(e).__name__}: {e}') from e
 
 
 def write_rates(directory: Path, rates: np.ndarray) -> None:
-    """Write ``rates.npy``: the concurrent rates that the network's score takes."""
+    """Write ``rates.npy``: the concurrent rates that the network's score uses."""
     with replace_when_done(directory / 'rates.npy') as path:
         np.save(path, rates)
 
@@ -103,22 +103,22 @@ def write_rates(directory: Path, rates: np.ndarray) -> None:
 def read_rates(
     path: Path, classes: Classes, hierarchy: Hierarchy, hierarchy_rate: float
 ) -> np.ndarray:
-    """Concurrent rates for a network's score.
+    """Read or compute the concurrent rates for a network's score.
 
     Args:
-        path (path): A run's ``rates.npy``, which is taken as it is; or what to count them in, an
-            annotation index, or the ``.npz`` file that ``pfdet.openimages.statistics`` wrote.
-        classes (Classes): Of the network.
-        hierarchy (Hierarchy): Over these.
+        path (path): A run's ``rates.npy``, used unchanged; an annotation index, in which they are
+            counted; or an ``.npz`` file written by ``pfdet.openimages.statistics``.
+        classes (Classes): Classes of the network.
+        hierarchy (Hierarchy): Hierarchy of these classes.
         hierarchy_rate (float): See :class:`~pfdet.recipes.recipe.Recipe`.
 
     Returns:
-        array: :math:`(C, C)`.
+        array: Concurrent rates :math:`(C, C)`.
 
     Raises:
-        InputError: The file is missing, damaged, or of other classes.
+        InputError: The file is missing, damaged, or has other classes.
     """
-    # It loads much of SciPy, which training has no other use for.
+    # Imported here because it loads much of SciPy, which training does not need otherwise.
     from pfdet.openimages.concurrent_rates import (
         concurrent_rates,
         read_concurrent_rates,
@@ -143,34 +143,34 @@ def read_rates(
             raise InputError(
                 f'{path}: lacks class {missing[0]}; expected an index of the classes of the network'
             )
-        own = [index.classes.ids[mid] for mid in classes.mids]
-        rates = concurrent_rates(index).rates[np.ix_(own, own)]
+        ids = [index.classes.ids[mid] for mid in classes.mids]
+        rates = concurrent_rates(index).rates[np.ix_(ids, ids)]
     return with_hierarchy(rates, hierarchy, hierarchy_rate)
 
 
-def for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Apply ``KEY=VALUE`` settings that leave a trained network as it is.
+def override_for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Override recipe fields that may change after training.
 
     Args:
-        recipe (Recipe): Of the training.
-        settings (sequence of str): See :func:`~pfdet.recipes.recipe.override`.
+        recipe (Recipe): The recipe of the training.
+        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
 
     Raises:
-        InputError: A field that is not one of :data:`fields_that(at_test=True)`, or what
-            :func:`~pfdet.recipes.recipe.override` refuses.
+        InputError: A field may not change after training, or
+            :func:`~pfdet.recipes.recipe.override` rejects a setting.
     """
     for setting in settings:
         key = setting.partition('=')[0]
         if key in to_dict(recipe) and key not in fields_that(at_test=True):
             raise InputError(
-                f'--set {setting}: belongs to the training; expected one of '
+                f'--set {setting}: cannot be changed after training; expected one of '
                 + ', '.join(fields_that(at_test=True))
             )
     return override(recipe, settings)
 
 
 def predict_settings(recipe: Recipe) -> 'PredictSettings':
-    """How a recipe has images predicted."""
+    """The prediction settings of a recipe."""
     from pfdet.inference.predict import PredictSettings
 
     return PredictSettings(
@@ -184,7 +184,7 @@ def predict_settings(recipe: Recipe) -> 'PredictSettings':
 
 
 class Description(NamedTuple):
-    """What ``recipe.json`` says of a trained network."""
+    """The contents of ``recipe.json``."""
 
     recipe: Recipe
     classes: Classes
@@ -192,13 +192,13 @@ class Description(NamedTuple):
 
 
 def read_recipe(directory: Path) -> Description:
-    """Read what a run has trained.
+    """Read the recipe, classes and hierarchy of a training run.
 
     Args:
-        directory (path): With ``recipe.json``.
+        directory (path): Output directory of the run, with ``recipe.json``.
 
     Raises:
-        InputError: It is missing or damaged.
+        InputError: The file is missing or damaged.
     """
     path = Path(directory) / 'recipe.json'
     try:
@@ -220,29 +220,30 @@ def read_recipe(directory: Path) -> Description:
 
 
 def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = None) -> Model:
-    """Load what a run has left.
+    """Load the model of a training run.
 
     Args:
-        directory (path): With ``recipe.json`` and ``model.npz``.
-        settings (sequence of str): Overrides for the test; see :func:`for_test`.
-        rates (path): Concurrent rates; see :func:`read_rates`. By default the run's own. They
-            matter where the score takes them.
+        directory (path): Output directory of the run, with ``recipe.json`` and ``model.npz``.
+        settings (sequence of str): Overrides for testing; see :func:`override_for_test`.
+        rates (path): Concurrent rates, for scores that use them; see :func:`read_rates`. By
+            default those of the run.
 
     Raises:
-        InputError: Any of these is missing or damaged, or settings do not fit.
+        InputError: A file is missing or damaged, or a setting cannot be used.
     """
     recipe, classes, hierarchy = read_recipe(directory)
-    recipe = for_test(recipe, settings)
-    found = None
+    recipe = override_for_test(recipe, settings)
+    score_rates = None
     if build.needs_rates(recipe):
-        own = Path(directory) / 'rates.npy'
-        if rates is None and not own.exists():
+        default = Path(directory) / 'rates.npy'
+        if rates is None and not default.exists():
             raise InputError(
-                f'{own}: missing; expected concurrent rates, which '
-                f'score={recipe.score or recipe.loss} takes: give --rates INDEX, the '
-                'index that the model was trained on'
+                f'{default}: missing; score={recipe.score or recipe.loss} needs concurrent rates: '
+                'give --rates INDEX, the index that the model was trained on'
             )
-        found = read_rates(rates or own, classes, hierarchy, recipe.hierarchy_rate)
-    network = build.detector(recipe, len(classes), rates=found, descendants=hierarchy.descendants)
+        score_rates = read_rates(rates or default, classes, hierarchy, recipe.hierarchy_rate)
+    network = build.detector(
+        recipe, len(classes), rates=score_rates, descendants=hierarchy.descendants
+    )
     load_weights(network, Path(directory) / 'model.npz')
-    return Model(network, recipe, classes, found)
+    return Model(network, recipe, classes, score_rates)

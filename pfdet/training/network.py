@@ -1,4 +1,4 @@
-"""From a recipe and a training set to the network and its loss, ready for all ranks."""
+"""The network and loss of a recipe for a training set, set up on all ranks."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from pfdet.training.train_chain import TrainChain
 
 
 class NetworkToTrain(NamedTuple):
-    """A network, its loss, and the label space it answers for.
+    """A network, its loss and its label space.
 
     Attributes:
         network (FasterRCNN): The detector.
-        chain (TrainChain): From a batch to the loss.
-        classes (Classes): Of the network; some of the training set's for an expert.
-        hierarchy (Hierarchy): Of these classes.
-        rates (array): Concurrent rates of these classes, or :obj:`None`.
+        chain (TrainChain): Computes the loss of a batch.
+        classes (Classes): The network's classes; for an expert, a subset of the training set's.
+        hierarchy (Hierarchy): The hierarchy of these classes.
+        rates (array): Concurrent rates of these classes :math:`(K, K)`, or :obj:`None`.
     """
 
     network: FasterRCNN
@@ -45,18 +45,19 @@ def network_to_train(
     device: int = -1,
     bn_comm=None,
 ) -> NetworkToTrain:
-    """The network that a run begins with; every rank calls this.
+    """Build the initial network of a run; all ranks must call this.
 
     Args:
         recipe (Recipe): What to train.
-        index (AnnotationIndex): The training set, whose counts some losses take.
+        index (AnnotationIndex): The training set. Some losses use its class counts.
         comm (ChainerMN communicator): The ranks.
-        seed (int): Of the weights, and of the choice of anchors and regions.
-        init, pick, device: See :func:`pfdet.training.train.train`.
+        seed (int): Seed of the weights and of the sampling of anchors and regions.
+        init (path): Weights to start from: a ``model.npz`` or a backbone.
+        pick, device: See :func:`pfdet.training.train.train`.
         bn_comm (ChainerMN communicator): The ranks that share batch statistics; by default all.
 
     Raises:
-        InputError: A setting or a file of weights cannot be used.
+        InputError: A setting or a weights file cannot be used.
     """
     classes, hierarchy = index.classes, index.hierarchy
     rates = _concurrent_rates(recipe, index, comm) if build.needs_rates(recipe) else None
@@ -93,6 +94,6 @@ def _concurrent_rates(recipe: Recipe, index: AnnotationIndex, comm) -> np.ndarra
 
 
 def _object_counts(index: AnnotationIndex) -> np.ndarray:
-    """Objects of each class, its descendants' among them, :math:`(C,)`."""
+    """Number of objects per class, including its descendants, :math:`(C,)`."""
     n_class = len(index.classes)
     return np.bincount(index.columns['label'], minlength=n_class) @ index.hierarchy.closure

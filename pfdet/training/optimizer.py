@@ -1,4 +1,4 @@
-"""The optimizer of all ranks together."""
+"""The multi-node optimizer."""
 
 import chainer
 from chainer.optimizer_hooks import WeightDecay
@@ -15,23 +15,23 @@ def multi_node_optimizer(
 ):
     """SGD with corrected momentum whose gradients are averaged over all ranks.
 
-    Corrected momentum (Goyal et al., section 3): the velocity holds gradients and the learning
-    rate multiplies it at the update, so that changes of the rate act at once.
+    With corrected momentum (Goyal et al., section 3), the velocity accumulates gradients, and the
+    learning rate is applied at the update. So a change of the learning rate takes effect at once.
 
-    All ranks start from the first one's weights. ChainerMN would copy them in place of the first
-    update, also after resuming, and lose that update; here it is done beforehand.
+    All ranks start from the weights of the first rank. ChainerMN broadcasts them in place of the
+    first update, also after resuming, and that update is lost. Here they are broadcast before.
 
     Args:
-        link (chainer.Link): What to train, all of its parameters initialized.
+        link (chainer.Link): The link to train, with all parameters initialized.
         comm (ChainerMN communicator): The ranks.
         momentum (float): Coefficient of the velocity.
-        weight_decay (float): Coefficient of the decay of weights. Biases and batch normalization
-            have none (Goyal et al., section 5.1); the paper does not say.
-        double_buffering (bool): All-reduce gradients while the next batch is computed, and update
-            with them after that: every update uses the gradients of the iteration before, taken
-            at the weights before the last update. The first iteration updates nothing. The
-            gradients on their way are not part of a snapshot, so a resumed run loses one update
-            and is not equal to an uninterrupted one. Only with the communicator ``'pure_nccl'``.
+        weight_decay (float): Weight decay. It is not applied to biases and batch normalization
+            (Goyal et al., section 5.1); PFDet does not specify this.
+        double_buffering (bool): All-reduce the gradients while the next batch is processed. Every
+            update then uses the gradients of the previous iteration, and the first iteration
+            updates nothing. Gradients in flight are not part of a snapshot, so a resumed run loses
+            one update and differs from an uninterrupted run. Requires the communicator
+            ``'pure_nccl'``.
 
     Returns:
         ChainerMN's multi-node optimizer, set up with ``link``.
@@ -64,11 +64,11 @@ def multi_node_optimizer(
 
 
 def _fill_buffers(optimizer, link: chainer.Link) -> None:
-    """Do what ChainerMN does in place of the first update."""
+    """Create the buffers that ChainerMN would create in place of the first update."""
     buffered = link.copy('copy')
     for name, value in (
         ('communicated_target', buffered),
         ('target_params_list', [sorted(link.namedparams()), sorted(buffered.namedparams())]),
     ):
-        # Its own way to set an attribute hands it on to the optimizer within.
+        # The optimizer's own __setattr__ would set the attribute of the wrapped optimizer.
         object.__setattr__(optimizer, name, value)

@@ -1,12 +1,12 @@
-"""Being asked to stop: finish the iteration, write a snapshot, and exit.
+"""Preemption: on a signal, finish the iteration, write a snapshot, and exit.
 
-Slurm sends SIGTERM to a job that it preempts, and with ``--signal=USR1@120`` SIGUSR1 120 seconds
-before a job's time is up. MPICH's ``mpiexec`` passes both on to all ranks, and waits for them. Its
-proxies, the ranks' parents, ignore both, so let Slurm tell the batch script
-(``--signal=B:USR1@120``), and the script ``mpiexec``.
+Slurm sends SIGTERM to a job that it preempts. With ``--signal=USR1@120`` it sends SIGUSR1 120
+seconds before the time limit. MPICH's ``mpiexec`` forwards both to all ranks and waits for them.
+Its proxies, the parents of the ranks, ignore both. So have Slurm signal the batch script
+(``--signal=B:USR1@120``), and forward the signal to ``mpiexec`` in the script.
 
-Should only some of the ranks be told, all stop after the same iteration: they ask each other after
-every one.
+If only some ranks receive the signal, all ranks still stop after the same iteration, because they
+synchronize after every iteration.
 """
 
 import ctypes
@@ -17,36 +17,36 @@ from collections.abc import Sequence
 import numpy as np
 from chainer import training
 
-# EX_TEMPFAIL, "the user is invited to retry": what a requeue script looks for. MPICH's mpiexec
-# exits with it when all ranks do.
+# EX_TEMPFAIL, "the user is invited to retry", for requeue scripts. MPICH's mpiexec exits with this
+# status if all ranks do.
 STATUS = os.EX_TEMPFAIL
 _PR_SET_PDEATHSIG = 1
 
 
 class StopRequest:
-    """Whether this process has been asked to stop.
+    """Records signals that ask this process to stop.
 
     Attributes:
-        signal (int): The signal that asked, or 0.
+        signal (int): The last signal received, or 0.
     """
 
     def __init__(self):
         self.signal = 0
 
     def listen(self, signals: Sequence[int] = (signal.SIGTERM, signal.SIGUSR1)) -> None:
-        """From now on, take note of these signals instead of ending at once."""
+        """Handle these signals by recording them instead of ending the process."""
         for number in signals:
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
 
-    def _note(self, number: int, frame) -> None:
+    def _record(self, number: int, frame) -> None:
         self.signal = number
 
 
 def end_with_launcher() -> None:
-    """Ask to be sent SIGTERM when the process that started this one ends; on Linux.
+    """Have Linux send SIGTERM to this process when its parent ends.
 
-    A rank whose launcher has been killed would train on, and write where the resumed run writes.
-    MPICH's ranks end with ``mpiexec``, but not with a proxy.
+    Otherwise a rank whose launcher was killed continues training, and writes to the same files as
+    the resumed run. MPICH ends the ranks if ``mpiexec`` is killed, but not if a proxy is.
     """
     prctl = getattr(ctypes.CDLL(None), 'prctl', None)
     if prctl is not None:
@@ -54,19 +54,19 @@ def end_with_launcher() -> None:
 
 
 class AgreeToStop(training.Extension):
-    """Find out after every iteration whether any rank has been asked to stop.
+    """Check after every iteration whether any rank has been asked to stop.
 
-    Every rank runs it. It costs an all-reduce of one number.
+    All ranks run this extension. Its cost is an all-reduce of one number.
 
     Args:
-        request (StopRequest): This rank's.
+        request (StopRequest): The stop request of this rank.
         comm (ChainerMN communicator): The ranks.
 
     Attributes:
-        signal (int): The signal that some rank has received, or 0; the same on all ranks.
+        signal (int): The signal that any rank has received, or 0; the same on all ranks.
     """
 
-    # After the log, before the snapshot.
+    # Run after the log and before the snapshot.
     priority = training.PRIORITY_READER - 90
 
     def __init__(self, request: StopRequest, comm):
@@ -74,10 +74,10 @@ class AgreeToStop(training.Extension):
         self.comm = comm
         self.signal = 0
 
-    # A function has no state in the snapshot.
+    # A function, unlike a trigger object, adds no state to the snapshot.
     @staticmethod
     def trigger(trainer) -> bool:
-        """In every iteration."""
+        """Fire in every iteration."""
         return True
 
     def __call__(self, trainer) -> None:

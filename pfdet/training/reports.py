@@ -1,4 +1,4 @@
-"""What a run reports while it trains."""
+"""Reports of a run: losses averaged over ranks, the log file, and printed lines."""
 
 import json
 import sys
@@ -13,14 +13,14 @@ from pfdet.atomic_write import replace_when_done
 
 
 class MeanOverRanks(training.Extension):
-    """Replace the losses a rank observed by the mean over all ranks.
+    """Replace the losses of each rank by their mean over all ranks.
 
     Args:
         comm (ChainerMN communicator): The ranks.
-        prefix (str): Of the observations to average.
+        prefix (str): Prefix of the observations to average.
 
     Attributes:
-        own (dict): This rank's values of the last iteration.
+        local (dict): This rank's values in the last iteration.
     """
 
     trigger = 1, 'iteration'
@@ -29,19 +29,19 @@ class MeanOverRanks(training.Extension):
     def __init__(self, comm, prefix: str = 'main/'):
         self.comm = comm
         self.prefix = prefix
-        self.own: dict[str, float] = {}
+        self.local: dict[str, float] = {}
 
     def __call__(self, trainer) -> None:
         keys = sorted(k for k in trainer.observation if k.startswith(self.prefix))
         values = [getattr(trainer.observation[k], 'array', trainer.observation[k]) for k in keys]
-        # All at once: the host waits for the GPU once.
+        # Copied together, so that the host synchronizes with the GPU only once.
         xp = cuda.get_array_module(*values)
         values = (
             cuda.to_cpu(xp.stack([xp.asarray(v, dtype=np.float64) for v in values]))
-            if (keys)
+            if keys
             else np.zeros(0)
         )
-        self.own = dict(zip(keys, values.tolist(), strict=True))
+        self.local = dict(zip(keys, values.tolist(), strict=True))
         if self.comm.size > 1:
             from mpi4py import MPI
 
@@ -50,10 +50,12 @@ class MeanOverRanks(training.Extension):
 
 
 class WriteLog(training.Extension):
-    """Write the log of Chainer's ``LogReport``, whose own way leaves a directory when killed.
+    """Write the log of Chainer's ``LogReport`` atomically.
+
+    ``LogReport`` itself leaves a temporary directory behind when it is killed.
 
     Args:
-        path (path): The file.
+        path (path): The file to write.
 
     Raises:
         InputError: The disk is full.
@@ -70,10 +72,10 @@ class WriteLog(training.Extension):
 
 
 class PrintLog(training.Extension):
-    """Print each new entry of the log as a line that is short enough to read.
+    """Print each new entry of the log as one short line.
 
-    The losses' parts are in the log file. Unlike Chainer's ``PrintReport``, it writes no escape
-    codes where nobody looks at a terminal.
+    The terms of the loss are only in the log file. Unlike Chainer's ``PrintReport``, this extension
+    writes no escape codes if the output is not a terminal.
     """
 
     priority = training.PRIORITY_READER
@@ -83,24 +85,24 @@ class PrintLog(training.Extension):
         self._n_printed = 0
 
     def initialize(self, trainer) -> None:
-        """Entries from before resuming have been printed."""
+        """Skip the entries from before resuming, which have been printed already."""
         self._n_printed = len(trainer.get_extension('LogReport').log)
 
     def __call__(self, trainer) -> None:
         log = trainer.get_extension('LogReport').log
         for entry in log[self._n_printed :]:
-            # The progress bar stands below the last line: write over it.
+            # The progress bar is below the last line: overwrite it.
             clear = '\033[J' if self.out.isatty() else ''
             print(clear + line(entry, trainer.updater.epoch_detail), file=self.out, flush=True)
         self._n_printed = len(log)
 
 
 def line(entry: Mapping, epoch: float) -> str:
-    """A line for an entry of the log.
+    """Format an entry of the log as one line.
 
     Args:
-        entry (mapping): Of Chainer's ``LogReport``.
-        epoch (float): Epochs passed.
+        entry (mapping): An entry of Chainer's ``LogReport``.
+        epoch (float): Current epoch.
     """
     text = (
         f'epoch {epoch:6.2f}  iteration {entry["iteration"]:6}  lr {entry["lr"]:.5f}  '

@@ -1,4 +1,4 @@
-"""Going on with a run: from which snapshot, and whether it is the same run."""
+"""Resuming a run: choose the snapshot and check that it belongs to the same run."""
 
 import json
 import zlib
@@ -12,10 +12,10 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe, fields_that, to_dict
 from pfdet.training import checkpoints
 
-# What may change when a run is resumed: what it is called; how many images an iteration and how
-# long, since the schedule follows the position in the sequence of images; where the weights came
-# from; and what only prediction uses. Any other field makes another run, which may start from the
-# weights of this one by --init.
+# Recipe fields that may change when a run is resumed: name and description; batch size and length,
+# since the schedule follows the position in the sequence of images; initial weights; and fields
+# that only prediction uses. A run with any other change is a new run. It may start from the weights
+# of this one with --init.
 MAY_CHANGE = frozenset(fields_that(on_resume=True))
 
 
@@ -27,15 +27,15 @@ def run_identity(
     n_rank: int,
     global_batch: int,
 ) -> dict[str, Any]:
-    """What a run is, as JSON has it, for its snapshots.
+    """The identity of a run, stored in its snapshots; JSON-serializable.
 
     Args:
-        recipe (Recipe): Resolved.
-        seed (int): Of all choices.
+        recipe (Recipe): The resolved recipe.
+        seed (int): Seed of all random choices.
         index (AnnotationIndex): The training set.
-        classes (Classes): That the network answers for.
-        n_rank (int): Ranks that train.
-        global_batch (int): Images of all ranks an iteration.
+        classes (Classes): Classes of the network.
+        n_rank (int): Number of ranks.
+        global_batch (int): Images per iteration over all ranks.
     """
     return {
         'recipe': json.loads(json.dumps(to_dict(recipe))),
@@ -49,21 +49,21 @@ def run_identity(
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Refuse to go on with another run than a snapshot was written by.
+    """Check that a snapshot was written by the run that resumes from it.
 
     Args:
-        before, now (mappings): See :func:`run_identity`; what is missing in ``before``, as in
-            snapshots of older versions, may be anything.
-        path (path): Of the snapshot.
+        before, now (mappings): See :func:`run_identity`. Entries missing in ``before``, as in
+            snapshots of older versions, are not compared.
+        path (path): The snapshot.
 
     Raises:
-        InputError: They differ in what may not change, see :data:`MAY_CHANGE`.
+        InputError: The runs differ in more than :data:`MAY_CHANGE` allows.
     """
 
     def differ(field: str, old: str, new: str) -> InputError:
         return InputError(
-            f'{path}: written by a run with {field}={old}, but this one has '
-            f'{field}={new}; go on with what it had, or give another --out'
+            f'{path}: written by a run with {field}={old}, but this run has {field}={new}; '
+            'resume with the original value, or give another --out'
         )
 
     fields = before.get('recipe', {})
@@ -75,29 +75,32 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
             raise differ(key, before[key], now[key])
     if before.get('classes', now['classes']) != now['classes']:
         raise InputError(
-            f'{path}: written by a run of {len(before["classes"])} classes, but this '
-            f'one has other {len(now["classes"])}; give another --out'
+            f'{path}: written by a run with {len(before["classes"])} classes, but this run has '
+            f'{len(now["classes"])} different classes; give another --out'
         )
     if before.get('image_ids', now['image_ids']) != now['image_ids']:
         raise InputError(
-            f'{path}: written by a run on other images than those of --train-index, '
-            'though as many; give the same index, or another --out'
+            f'{path}: written by a run on other images than those of --train-index; give the same '
+            'index, or another --out'
         )
 
 
 def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | None:
-    """Set the trainer to the newest snapshot that is whole, if there is one; all ranks call this.
+    """Load the newest undamaged snapshot into the trainer, if any; all ranks must call this.
 
-    The first rank says which, and names those that are damaged.
+    The first rank prints which one, and warns about damaged ones.
 
     Args:
-        trainer (chainer.training.Trainer): Complete.
-        snapshot (Snapshot): What is going to write, on the first rank; it knows the directory and
-            what the run is.
+        trainer (chainer.training.Trainer): The trainer with all its extensions.
+        snapshot (Snapshot): The extension that writes snapshots; it has the directory and the
+            identity of the run.
         comm (ChainerMN communicator): The ranks.
 
+    Returns:
+        path: The snapshot, or :obj:`None` if there is none.
+
     Raises:
-        InputError: The snapshot is of another run, or all are damaged.
+        InputError: The snapshot belongs to another run, or all snapshots are damaged.
     """
     path, run, error = None, {}, None
     if comm.rank == 0:
@@ -108,7 +111,7 @@ def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | 
                 check_same_run(run, snapshot.run, path)
         except InputError as e:
             error = e
-    # All ranks raise it, so that none waits for another.
+    # Raise the error on all ranks, so that none waits for another.
     path, error = comm.mpi_comm.bcast((path, error))
     if error is not None:
         raise error
@@ -125,16 +128,16 @@ def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | 
 
 
 def refuse_existing_snapshots(directory: Path, comm) -> None:
-    """Refuse to write among the snapshots of an earlier run; all ranks call this.
+    """Refuse to start a new run in a directory with snapshots; all ranks must call this.
 
-    The one that is resumed would else be the newest of either run.
+    Otherwise a later ``--resume`` could mix two runs.
 
     Raises:
         InputError: There are snapshots.
     """
-    found = comm.mpi_comm.bcast(checkpoints.snapshots(directory)[:1] if comm.rank == 0 else None)
-    if found:
+    newest = comm.mpi_comm.bcast(checkpoints.snapshots(directory)[:1] if comm.rank == 0 else None)
+    if newest:
         raise InputError(
-            f'{found[0]}: a snapshot of an earlier run; give --resume to go on with '
-            'it, or another --out to begin anew'
+            f'{newest[0]}: a snapshot of an earlier run; give --resume to resume it, or another '
+            '--out to start a new run'
         )

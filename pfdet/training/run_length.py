@@ -1,27 +1,27 @@
-"""When a run ends, and where in its schedule it is."""
+"""The length of a run and its position in the learning rate schedule."""
 
 import math
 from collections.abc import Callable
 
 
 class RunLength:
-    """The length of a run, counted in images.
+    """The length of a run, measured in images.
 
-    A run may be resumed with another number of ranks, so with another number of images an
-    iteration. What stays is the sequence of images: where a run is in its schedule, and when it
-    ends, follow from its position in the sequence. An iteration, in file names, in the log, and
-    for the intervals between logs, validations and snapshots, is one update of the weights: their
-    number goes on from what it was.
+    A run may be resumed on another number of ranks, and thus with another global batch size. The
+    sequence of images stays the same. So the position in this sequence determines the position in
+    the schedule and the end of the run. Iterations, in file names, in the log, and in the intervals
+    of logs, validations and snapshots, count updates of the weights, and continue from the
+    snapshot.
 
-    So with 2 ranks of 4 images up to image 4,000 and 4 ranks of 4 from there on, iteration 500 is
-    followed by 501. It has the learning rate of a run that had 4 ranks from the start at image
-    4,000, which is twice that of 2 ranks, and the run ends after the same number of images.
+    Example: a run has 2 ranks with 4 images each up to image 4,000, then 4 ranks with 4 images
+    each. Iteration 500 is followed by iteration 501. Its learning rate is that of a run on 4 ranks
+    at image 4,000, twice that of 2 ranks. The run ends after the same number of images.
 
     Args:
-        n_image (int): Images an epoch.
-        epochs (float): Passes over them.
-        global_batch (int): Images of all ranks an iteration, now.
-        iterations (int): Stop after so many updates, wherever in the schedule that is.
+        n_image (int): Images per epoch.
+        epochs (float): Number of epochs.
+        global_batch (int): Current number of images per iteration over all ranks.
+        iterations (int): Stop after this many updates, regardless of the schedule.
     """
 
     def __init__(
@@ -34,24 +34,24 @@ class RunLength:
         self.n_iteration = math.ceil(epochs * self.n_epoch_iteration)
 
     def schedule_iteration(self, trainer) -> float:
-        """Iterations to the trainer's position, had they all been of the present size."""
+        """The trainer's position in iterations of the current global batch size."""
         return trainer.updater.get_iterator('main').position / self.global_batch
 
-    def last(self, trainer) -> int:
-        """The iteration after which the trainer, as it stands, will stop."""
+    def last_iteration(self, trainer) -> int:
+        """The iteration after which the trainer will stop, counted from its current state."""
         if self.iterations is not None:
             return max(self.iterations, trainer.updater.iteration)
-        left = self.n_iteration - self.schedule_iteration(trainer)
-        return trainer.updater.iteration + max(0, math.ceil(left))
+        remaining = self.n_iteration - self.schedule_iteration(trainer)
+        return trainer.updater.iteration + max(0, math.ceil(remaining))
 
     def ended(self, trainer) -> bool:
-        """Whether the trainer is there; a stop trigger."""
+        """Whether the trainer has reached the end of the run."""
         if self.iterations is not None:
             return trainer.updater.iteration >= self.iterations
         return self.schedule_iteration(trainer) >= self.n_iteration
 
     def every(self, n: int) -> Callable:
-        """A trigger of every ``n`` iterations, and of the last one."""
+        """A trigger that fires every ``n`` iterations and at the last one."""
         return lambda trainer: trainer.updater.iteration % n == 0 or self.ended(trainer)
 
 
@@ -59,19 +59,19 @@ class Stop:
     """The trainer's stop trigger.
 
     Args:
-        length (RunLength): Of the run.
-        asked (callable): Whether to stop before, without arguments.
+        length (RunLength): Length of the run.
+        stop_requested (callable): Without arguments; returns whether to stop early.
     """
 
-    def __init__(self, length: RunLength, asked: Callable[[], object] = lambda: False):
+    def __init__(self, length: RunLength, stop_requested: Callable[[], object] = lambda: False):
         self.length = length
-        self.asked = asked
+        self.stop_requested = stop_requested
 
     def __call__(self, trainer) -> bool:
-        return self.length.ended(trainer) or bool(self.asked())
+        return self.length.ended(trainer) or bool(self.stop_requested())
 
     def get_training_length(self) -> tuple[float, str]:
-        """What Chainer's progress bar is a share of."""
+        """The total that Chainer's progress bar shows progress towards."""
         if self.length.iterations is not None:
             return self.length.iterations, 'iteration'
         return self.length.epochs, 'epoch'

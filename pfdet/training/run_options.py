@@ -1,4 +1,4 @@
-"""The options of a training run that are not part of the recipe, and the flags made from them."""
+"""Options of a training run that are not part of the recipe, and their command-line flags."""
 
 import argparse
 import dataclasses
@@ -13,20 +13,20 @@ def _option(
     default: Any,
     help: str,
     *,
-    least: float | None = None,
-    most: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     **argument: Any,
 ) -> Any:
-    """A field with the help, limits and further arguments of its flag."""
+    """A field with the help text, limits and other arguments of its flag."""
     return dataclasses.field(
         default=default,
-        metadata={'help': help, 'least': least, 'most': most, 'argument': argument},
+        metadata={'help': help, 'minimum': minimum, 'maximum': maximum, 'argument': argument},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a recipe is run: on which weights, for how long, with which reports and files.
+    """Options of a training run: initial weights, length, communication, reports and snapshots.
 
     Every field is a flag of ``pfdet train`` (:func:`add_options`).
     """
@@ -38,11 +38,14 @@ class RunOptions:
         'scratch if there is none',
         action='store_true',
     )
-    seed: int = _option(0, 'of weights, order, augmentation and sampling', type=int)
+    seed: int = _option(0, 'seed of weights, order of images, augmentation and sampling', type=int)
     iterations: int | None = _option(
-        None, "stop after this many iterations of the whole run's schedule", least=0, type=int
+        None,
+        'stop after this many iterations; the learning rate schedule is unchanged',
+        minimum=0,
+        type=int,
     )
-    threads: int = _option(1, 'threads per rank that load images', least=1, type=int)
+    threads: int = _option(1, 'threads per rank that load images', minimum=1, type=int)
     corrupt: str = _option(
         'raise',
         'stop at the first training image that cannot be read, or replace it by another image',
@@ -52,28 +55,29 @@ class RunOptions:
         0.01,
         'with --corrupt skip, stop when at least 20 images and more than this share of all images '
         'drawn cannot be read',
-        least=0,
-        most=1,
+        minimum=0,
+        maximum=1,
         type=float,
         metavar='SHARE',
     )
     accumulate: int = _option(
         1,
-        "process N batches of the recipe's size one after the other per rank and update, where "
-        'memory is short; the learning rate is that of the N times larger batch, batch '
-        'normalization sees one batch at a time',
-        least=1,
+        "accumulate gradients over N batches of the recipe's size per rank and update, to save "
+        'memory; the learning rate is that of the N times larger batch; batch normalization uses '
+        'the statistics of one batch at a time',
+        minimum=1,
         type=int,
         metavar='N',
     )
     bn_group_size: int = _option(
         0,
-        'consecutive ranks that share batch statistics; 0 for all',
+        'number of consecutive ranks that share batch statistics; 0 for all',
         type=int,
         metavar='RANKS',
     )
     communicator: str | None = _option(
-        None, "packed, or ChainerMN's name (default: pure_nccl on GPUs, else packed)"
+        None,
+        'packed, or the name of a ChainerMN communicator (default: pure_nccl on GPUs, else packed)',
     )
     allreduce_dtype: str | None = _option(
         None,
@@ -88,49 +92,49 @@ class RunOptions:
         action='store_true',
     )
     log_interval: int = _option(
-        10, 'between lines of the log', least=1, type=int, metavar='ITERATIONS'
+        10, 'iterations between entries of the log', minimum=1, type=int, metavar='ITERATIONS'
     )
     val_interval: float | None = _option(
         None,
-        'between validations (default: an eighth of the run)',
+        'epochs between validations (default: an eighth of the run)',
         type=float,
         metavar='EPOCHS',
     )
     snapshot_interval: int | None = _option(
         None,
-        'between snapshots (default: one epoch); the last iteration has one, too',
+        'iterations between snapshots (default: one epoch); one is also written at the end',
         type=int,
         metavar='ITERATIONS',
     )
-    keep_snapshots: int = _option(3, 'keep the newest K snapshots', least=1, type=int, metavar='K')
+    keep_snapshots: int = _option(
+        3, 'number of newest snapshots to keep', minimum=1, type=int, metavar='K'
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, least, most = (
-                getattr(self, field.name),
-                *map(field.metadata.get, ('least', 'most')),
-            )
-            if (
-                value is None
-                or least is None
-                or (least <= value and (most is None or value <= most))
-            ):
+            value = getattr(self, field.name)
+            minimum, maximum = field.metadata['minimum'], field.metadata['maximum']
+            if value is None or minimum is None:
                 continue
-            limit = f'at least {least}' if most is None else f'a number from {least} to {most}'
+            if minimum <= value and (maximum is None or value <= maximum):
+                continue
+            limit = f'at least {minimum}'
+            if maximum is not None:
+                limit = f'a number from {minimum} to {maximum}'
             raise InputError(f'{_flag(field.name)} {value}: expected {limit}')
 
     @property
     def corrupt_images(self) -> CorruptImages | None:
-        """A new count of the images that cannot be read, or :obj:`None` if the first one stops."""
+        """A new counter of unreadable images; :obj:`None` if the first one stops the run."""
         return CorruptImages(self.max_corrupt_share) if self.corrupt == 'skip' else None
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the flags of options to a parser.
+    """Add flags for run options to a parser.
 
     Args:
-        parser (argparse.ArgumentParser): Of a command.
-        names (str): Of fields of :class:`RunOptions`; all of them by default.
+        parser (argparse.ArgumentParser): Parser of a command.
+        names (str): Names of fields of :class:`RunOptions`; by default all.
     """
     for field in dataclasses.fields(RunOptions):
         if names and field.name not in names:
@@ -147,10 +151,13 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def options_of(args: argparse.Namespace) -> RunOptions:
-    """The options among parsed arguments; those without a flag keep their default.
+    """Collect the run options from parsed arguments; options without a flag keep their default.
+
+    Args:
+        args (argparse.Namespace): Parsed arguments of a command.
 
     Raises:
-        InputError: A value is out of its limits.
+        InputError: A value is out of range.
     """
     fields = {field.name for field in dataclasses.fields(RunOptions)}
     return RunOptions(**{name: value for name, value in vars(args).items() if name in fields})

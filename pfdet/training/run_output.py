@@ -1,4 +1,4 @@
-"""What the first rank of a training run writes and prints at its start and end."""
+"""Files and messages of the first rank at the start and end of a training run."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def write_description(
     out: Path, recipe: Recipe, net: NetworkToTrain, facts: dict[str, Any]
 ) -> None:
-    """Write ``recipe.json`` and ``rates.npy``, and remove unfinished files of killed runs."""
+    """Write ``recipe.json`` and ``rates.npy``, and remove temporary files of killed runs."""
     remove_unfinished(out, 'model.npz', 'recipe.json', 'log', 'score.json', 'rates.npy')
     model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, facts)
     if net.rates is not None:
@@ -34,15 +34,21 @@ def write_results(out: Path, network: FasterRCNN, validation: 'ValidationAP | No
 
 
 def closing_line(
-    iteration: int, began: int, global_batch: int, seconds: float, out: Path, stopped_by: int | None
+    iteration: int,
+    start_iteration: int,
+    global_batch: int,
+    seconds: float,
+    out: Path,
+    stopped_by: int | None,
 ) -> str:
-    """The line that ends the output of a run.
+    """Format the closing line of a run.
 
     Args:
-        iteration, began (int): The last iteration, and the one that the run started after.
-        global_batch (int): Images per iteration.
+        iteration (int): Number of iterations at the end.
+        start_iteration (int): Number of iterations at the start, 0 unless resumed.
+        global_batch (int): Images per iteration over all ranks.
         seconds (float): Duration of the training.
-        out (path): Directory of the run.
+        out (path): Output directory of the run.
         stopped_by (int): The signal that stopped the run, or :obj:`None` if it is finished.
     """
     if stopped_by is not None:
@@ -50,7 +56,7 @@ def closing_line(
             f'stopped by {signal.Signals(stopped_by).name} after iteration {iteration}; the '
             f'snapshot is in {out / "snapshots"}; give --resume to continue'
         )
-    if began == iteration > 0:
+    if start_iteration == iteration > 0:
         return f'trained already, {iteration} iterations: {out / "model.npz"}'
     return (
         f'trained {iteration} iterations of {global_batch} images in {seconds:.0f} s: '

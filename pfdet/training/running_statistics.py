@@ -6,38 +6,37 @@ from chainer import training
 
 
 class AverageRunningStatistics(training.Extension):
-    """After every update, give all ranks the mean of the groups' running means and variances.
+    """Average the running means and variances over the groups of ranks after every update.
 
-    Training normalizes with the statistics of the batch, so this changes nothing in it. But
-    validation and the snapshot, which the first rank writes for all, would have one group's
-    running statistics alone, and ranks would not be the same after resuming. As running averages
-    are linear, the mean over groups is the same whether it is taken after every update or once at
-    the end; after every one, all ranks are equal at any time, and so a resumed run equals one that
-    was not interrupted to the bit. It is one all-reduce, of less than half a percent of the
-    gradients' size.
+    Training normalizes with batch statistics, so it is unaffected. Without averaging, validation
+    and the snapshot, which the first rank writes, would use the running statistics of one group
+    only, and all ranks of a resumed run would start from these. Running averages are linear, so
+    averaging over groups after every update gives the same result as averaging once at the end.
+    After every update, all ranks are equal at any time, and a resumed run is bit-identical to an
+    uninterrupted one. The cost is one all-reduce of less than 0.5 % of the size of the gradients.
 
-    The mean of the variances is what a group sees on average; how far the groups' means lie apart
-    is not in it, as it is not in what a group normalizes with.
+    The mean of the variances is the average variance within a group. It does not include the
+    variance between the means of the groups, which no group normalizes with either.
 
     Args:
         link (chainer.Link): The network.
         comm (ChainerMN communicator): All ranks.
     """
 
-    # Before validation, which is a writer.
+    # Run before validation, which has the priority of a writer.
     priority = training.PRIORITY_WRITER + 100
 
     def __init__(self, link: chainer.Link, comm):
         self.comm = comm
-        # Of one rank, a group has Chainer's own batch normalization.
+        # Selected by attribute: groups of one rank use Chainer's own batch normalization.
         self._links = [
             child for _, child in sorted(link.namedlinks()) if hasattr(child, 'avg_mean')
         ]
 
-    # A function has no state in the snapshot.
+    # A function, unlike a trigger object, adds no state to the snapshot.
     @staticmethod
     def trigger(trainer) -> bool:
-        """In every iteration."""
+        """Fire in every iteration."""
         return True
 
     def __call__(self, trainer=None) -> None:

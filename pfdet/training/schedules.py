@@ -16,8 +16,8 @@ def linear_scaling(base_lr: float, base_batch_size: int, batch_size: int) -> flo
 
     Args:
         base_lr (float): Learning rate at ``base_batch_size``.
-        base_batch_size (int): Images of all ranks an iteration, in the reference.
-        batch_size (int): In this run.
+        base_batch_size (int): Images per iteration over all ranks, in the reference.
+        batch_size (int): Images per iteration over all ranks, in this run.
     """
     return base_lr * batch_size / base_batch_size
 
@@ -31,22 +31,22 @@ def learning_rate(
     n_warmup: int = 0,
     warmup_start: float = 0.1,
 ) -> float:
-    """Learning rate of an iteration.
+    """Compute the learning rate of an iteration.
 
     Args:
-        iteration (int): From 0.
-        n_iteration (int): Of the whole run.
-        lr (float): The rate after warm-up.
-        schedule (str): ``'step'``: a tenth from each of ``steps`` on; PFDet's baseline has them at
+        iteration (int): Iteration, counted from 0.
+        n_iteration (int): Iterations of the whole run.
+        lr (float): Learning rate after warm-up.
+        schedule (str): ``'step'``: divide by 10 at each of ``steps``; PFDet's baseline has steps at
             epochs 8 and 11 of 12. ``'cosine'``: half a cosine from ``lr`` to 0 (Loshchilov and
             Hutter, equation 5, without restarts).
-        steps (sequence of float): As shares of the run.
-        n_warmup (int): Iterations over which the rate grows linearly (Goyal et al., section 2.2).
-            "The training starts with a warm-up phase" is what PFDet says of it.
-        warmup_start (float): Share of the rate at which it begins.
+        steps (sequence of float): Positions of the steps as fractions of the run.
+        n_warmup (int): Iterations of linear warm-up (Goyal et al., section 2.2). PFDet only says
+            "The training starts with a warm-up phase".
+        warmup_start (float): Initial factor of the warm-up.
 
     Raises:
-        ValueError: ``schedule`` is neither.
+        ValueError: ``schedule`` is unknown.
     """
     progress = iteration / max(1, n_iteration)
     if schedule == 'step':
@@ -63,15 +63,16 @@ def learning_rate(
 class SetLearningRate(training.Extension):
     """Set the optimizer's learning rate before every iteration.
 
-    It has no state: a resumed run computes the rate from its iteration.
+    It has no state: a resumed run computes the learning rate from its iteration.
 
     Args:
-        rate (callable): From an iteration, counted from 0, to the learning rate.
-        iteration (callable): From the trainer to the iteration; by default the updates made.
+        rate (callable): Takes an iteration, counted from 0, returns the learning rate.
+        iteration (callable): Takes the trainer, returns the iteration; by default the number of
+            updates.
     """
 
     trigger = 1, 'iteration'
-    # After the extensions that report the rate that was used.
+    # Run after the extensions that report the learning rate of the iteration.
     priority = training.PRIORITY_READER - 50
 
     def __init__(
@@ -83,7 +84,7 @@ class SetLearningRate(training.Extension):
         self.iteration = iteration
 
     def initialize(self, trainer) -> None:
-        """Set the rate of the first iteration."""
+        """Set the learning rate of the first iteration."""
         self(trainer)
 
     def __call__(self, trainer) -> None:

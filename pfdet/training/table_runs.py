@@ -1,8 +1,7 @@
-"""Rows of the papers' tables: trained, predicted and scored, each only once and resumed.
+"""Train, predict and score the rows of the papers' tables; finished steps are skipped.
 
-A row's run is in ``OUT/RECIPE/seedS``. Rows of different tables that are the same training, or that
-differ only in how they are tested, share it: the first of them in the order of the tables is
-trained.
+The run of a row is in ``OUT/RECIPE/seedS``. Rows with the same training, or that differ only in
+testing, share one training run: that of the first such row in the order of the tables.
 """
 
 import dataclasses
@@ -19,26 +18,26 @@ from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
 from pfdet.subprocesses import commit, run_python
 
-# The fields that only prediction uses.
+# Recipe fields that only prediction uses.
 _OF_TEST = fields_that(trains=False, at_test=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """How rows are run.
+    """The rows of the tables, with the options of their runs.
+
+    Rows may be run from several threads; a shared training is run once.
 
     Attributes:
-        out (path): Where the runs go.
+        out (path): Directory of the runs.
         train_index, val_index (paths): Annotation indexes.
         size (str): ``'full'`` or ``'mini'``.
-        ranks (int): MPI ranks of a training or prediction.
-        settings (tuple of str): ``KEY=VALUE`` for all rows.
-        validations (int): Of a training, evenly spaced; 0 for none.
+        ranks (int): MPI ranks per training or prediction.
+        settings (tuple of str): ``KEY=VALUE`` overrides of all recipes.
+        validations (int): Validations per training, evenly spaced; 0 for none.
         validated (tuple of str): Rows whose trainings are validated; empty for all.
-        backbone (path): What rows begin with that the papers begin with a backbone trained on
-            ImageNet; by default with random weights.
-
-    Rows may be run from several threads: what two of them need is trained once.
+        backbone (path): Initial weights of rows for which the papers use a backbone pretrained on
+            ImageNet. By default these rows start from random weights.
     """
 
     out: Path
@@ -55,27 +54,28 @@ class Rows:
     )
 
     def recipe(self, name: str) -> Recipe:
-        """The resolved recipe of a row."""
+        """Resolve the recipe of a row."""
         size = None if recipes.find(name).size == self.size else self.size
         return recipes.override(recipes.find(name, size), self.settings)
 
     def directory(self, name: str, seed: int) -> Path:
-        """Where the run of a row is."""
+        """The directory of the run of a row."""
         return self.out / name / f'seed{seed}'
 
     def run(self, name: str, seed: int) -> Path:
-        """Train, predict and score a row, as far as that is not done yet.
+        """Train, predict and score a row; finished steps are skipped.
 
         Args:
-            name (str): Of its recipe.
-            seed (int): Of the training.
+            name (str): Name of the recipe.
+            seed (int): Seed of the training.
 
         Returns:
-            pathlib.Path: Its directory, with ``recipe.json``, ``log``, ``detections.parquet`` and
-            ``score.json``, and where it is trained itself ``model.npz``.
+            pathlib.Path: The directory of the row, with ``recipe.json``, ``log``,
+            ``detections.parquet`` and ``score.json``. It has ``model.npz`` only if the row does
+            not share the training of another row.
 
         Raises:
-            InputError: A step has failed.
+            InputError: A step failed.
         """
         directory = self.directory(name, seed)
         with self._locks[directory / 'done']:
@@ -84,26 +84,26 @@ class Rows:
         return directory
 
     def finished(self) -> list[Run]:
-        """All runs that are done; one in training may have a validation's score already."""
+        """All finished runs. Unfinished runs may have a ``score.json`` from a validation."""
         return [run for run in find_runs([self.out])[0] if (run.path / 'done').exists()]
 
     def _run(self, name: str, seed: int, directory: Path) -> None:
-        same, flags = self.same_training(name), self._test_flags(name)
-        if same == name or flags:
-            trained = self.trained(name, seed)
-            if same != name:
-                self._describe(name, trained, directory)
+        first, flags = self.same_training(name), self._test_flags(name)
+        if first == name or flags:
+            trained = self.train(name, seed)
+            if first != name:
+                self._write_description(name, trained, directory)
             self.predict(trained, directory / 'detections.parquet', 'score', *flags)
         else:
-            tested = self.run(same, seed)
-            self._describe(name, tested, directory)
+            tested = self.run(first, seed)
+            self._write_description(name, tested, directory)
             for file in 'detections.parquet', 'score.json':
                 if (tested / file).exists():
                     shutil.copyfile(tested / file, directory / file)
         (directory / 'done').write_text(commit() + '\n', encoding='utf-8')
 
-    def trained(self, name: str, seed: int) -> Path:
-        """Train a row, or the one that it shares its training with; returns that one's run."""
+    def train(self, name: str, seed: int) -> Path:
+        """Train a row, or the row whose training it shares; return the directory of that run."""
         name = self.same_training(name)
         recipe, directory = self.recipe(name), self.directory(name, seed)
         flags = []
@@ -119,7 +119,7 @@ class Rows:
         if recipe.init == 'imagenet' and self.backbone is not None:
             flags += ['--init', self.backbone]
         elif recipe.init in recipes.RECIPES:
-            flags += ['--init', self.trained(recipe.init, seed) / 'model.npz']
+            flags += ['--init', self.train(recipe.init, seed) / 'model.npz']
         with self._locks[directory]:
             if not (directory / 'model.npz').exists():
                 run_python(
@@ -145,7 +145,7 @@ class Rows:
         return directory
 
     def same_training(self, name: str) -> str:
-        """The first recipe of all tables that is trained as this one is."""
+        """The name of the first row of the tables with the same training."""
         key = self._training(name)
         for table in recipes.TABLES.values():
             for other in table.rows:
@@ -162,14 +162,14 @@ class Rows:
         *flags: object,
         index: Path | None = None,
     ) -> None:
-        """Predict with a model, and score.
+        """Predict with a model, and score the detections.
 
         Args:
-            model (path): A run.
-            detections (path): Where they go; the score goes beside them.
-            score (str): Name of the score's file without ``.json``, or :obj:`None` for none.
-            flags: For ``predict.py``.
-            index (path): Of the images; by default the validation set's.
+            model (path): Directory of a training run.
+            detections (path): Output file; the score is written to the same directory.
+            score (str): Name of the score file without ``.json``, or :obj:`None` for no score.
+            flags: Additional arguments of ``pfdet predict``.
+            index (path): Index of the images; by default the validation set.
         """
         log = detections.parent / 'output.txt'
         index = index or self.val_index
@@ -192,7 +192,7 @@ class Rows:
             self.score(detections, detections.with_name(f'{score}.json'), index)
 
     def score(self, detections: Path, out: Path, index: Path | None = None, *flags: object) -> None:
-        """Score detections against the annotations of an index; ``flags`` are for ``score.py``."""
+        """Score detections against an index; ``flags`` are arguments of ``pfdet score``."""
         run_python(
             '-m',
             'pfdet',
@@ -218,24 +218,24 @@ class Rows:
         if fields['init'] in recipes.RECIPES:
             fields['init'] = self.same_training(fields['init'])
         elif self.backbone is None and self.size == 'mini':
-            # No weights of ImageNet fit the small network.
+            # There are no ImageNet weights for the mini network.
             del fields['init']
         return fields
 
     def _test_flags(self, name: str) -> list[str]:
-        """What ``predict.py`` is told where a row shares another's training."""
-        own, trained = self.recipe(name), self.recipe(self.same_training(name))
+        """Arguments of ``pfdet predict`` for a row that shares the training of another row."""
+        recipe, trained = self.recipe(name), self.recipe(self.same_training(name))
         changed = [
-            f'{field}={getattr(own, field)!r}'
+            f'{field}={getattr(recipe, field)!r}'
             for field in _OF_TEST
-            if getattr(own, field) != getattr(trained, field)
+            if getattr(recipe, field) != getattr(trained, field)
         ]
         if not changed:
             return []
         return ['--set', *changed, '--rates', str(self.train_index)]
 
-    def _describe(self, name: str, trained: Path, directory: Path) -> None:
-        """Say in a row's directory what it is, where another row's training is its own."""
+    def _write_description(self, name: str, trained: Path, directory: Path) -> None:
+        """Write the recipe and log of a row that shares the training of another row."""
         directory.mkdir(parents=True, exist_ok=True)
         content = json.loads((trained / 'recipe.json').read_text(encoding='utf-8'))
         content['recipe'] = recipes.to_dict(self.recipe(name))

@@ -1,4 +1,4 @@
-"""A training run of a recipe on all ranks, from the index to the weights."""
+"""Train a recipe on all ranks."""
 
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ def train(
     pick: np.ndarray | None = None,
     stop_request: StopRequest | None = None,
 ) -> bool:
-    """Train a recipe; every rank calls this.
+    """Train a recipe; all ranks must call this.
 
     Args:
         recipe (Recipe): What to train.
@@ -58,27 +58,27 @@ def train(
         out (path): Directory for ``model.npz``, ``recipe.json``, ``log``, ``score.json`` and
             ``snapshots/``.
         comm (ChainerMN communicator): The ranks.
-        options (RunOptions): How to run it. With ``resume``, the run continues from the newest
-            undamaged snapshot in ``out``, if there is one. The number of ranks, and the fields of
-            :data:`pfdet.training.resume.MAY_CHANGE`, may differ from before (see
-            :class:`~pfdet.training.run_length.RunLength`). A finished run is left as it is.
+        options (RunOptions): Options of the run. With ``resume``, the run resumes from the newest
+            undamaged snapshot in ``out``, if there is one. The number of ranks and the fields in
+            :data:`pfdet.training.resume.MAY_CHANGE` may have changed (see
+            :class:`~pfdet.training.run_length.RunLength`). A finished run is left unchanged.
         val_index (AnnotationIndex): The validation set.
         device (int): GPU of this rank, or -1.
-        pick (int array): Train an expert of these classes, :math:`(K,)` (see
+        pick (int array): Class ids :math:`(K,)` of an expert to train (see
             :mod:`pfdet.training.experts`); ``options.init`` is then a model of all classes. By
-            default the model is of all classes.
-        stop_request (StopRequest): When any rank has one, all ranks finish the iteration, write a
-            snapshot and stop.
+            default the model has all classes.
+        stop_request (StopRequest): If any rank receives a stop signal, all ranks finish the
+            iteration, write a snapshot and stop.
 
     Returns:
-        bool: Whether the run is finished; :obj:`False` when it was stopped on request.
+        bool: Whether the run is finished; :obj:`False` if it was stopped by a signal.
 
     Raises:
         InputError: A file or a setting cannot be used, the disk is full, ``out`` has snapshots of
             another run, or the loss is not finite (see
             :class:`~pfdet.training.finite_loss.FiniteLoss`).
     """
-    _check(train_index, val_index)
+    _check_indexes(train_index, val_index)
     if not options.resume:
         refuse_existing_snapshots(out / 'snapshots', comm)
     if comm.size > 1:
@@ -98,16 +98,16 @@ def train(
     )
     convert = Converter(train_index.hierarchy, comm, recipe.join_iou)
     updater = Updater(iterator, optimizer, convert, options.accumulate)
-    agreed = AgreeToStop(stop_request or StopRequest(), comm)
-    trainer = chainer.training.Trainer(updater, Stop(length, lambda: agreed.signal), out=str(out))
-    trainer.extend(agreed)
+    stop = AgreeToStop(stop_request or StopRequest(), comm)
+    trainer = chainer.training.Trainer(updater, Stop(length, lambda: stop.signal), out=str(out))
+    trainer.extend(stop)
     extend_all_ranks(trainer, recipe, net.network, length, comm, bn_comm, out)
-    waiting = DataWait(comm, length.every(options.log_interval))
-    trainer.extend(waiting)
-    counting = None
+    data_wait = DataWait(comm, length.every(options.log_interval))
+    trainer.extend(data_wait)
+    counter = None
     if corrupt is not None:
-        counting = CountCorruptImages(corrupt, comm, length.every(options.log_interval))
-        trainer.extend(counting)
+        counter = CountCorruptImages(corrupt, comm, length.every(options.log_interval))
+        trainer.extend(counter)
     validation = None
     if val_index is not None:
         validation = validation_ap(recipe, net.network, val_index, comm, options)
@@ -122,7 +122,7 @@ def train(
         at_interval = length.every(
             options.snapshot_interval or max(1, round(length.n_epoch_iteration))
         )
-        trainer.extend(snapshot, trigger=lambda t: at_interval(t) or agreed.signal)
+        trainer.extend(snapshot, trigger=lambda t: at_interval(t) or stop.signal)
 
     if options.resume:
         resume_from_newest(trainer, snapshot, comm)
@@ -131,12 +131,12 @@ def train(
             'ranks': comm.size,
             'global_batch_size': length.global_batch,
             'images': len(train_index),
-            'iterations': length.last(trainer),
+            'iterations': length.last_iteration(trainer),
             'seed': options.seed,
             'init': str(options.init) if options.init else None,
         }
         run_output.write_description(out, recipe, net, facts)
-    began, started = updater.iteration, time.perf_counter()
+    start_iteration, start_time = updater.iteration, time.perf_counter()
     try:
         if not length.ended(trainer):
             trainer.run(show_loop_exception_msg=False)
@@ -145,21 +145,21 @@ def train(
 
     finished = length.ended(trainer)
     if comm.rank == 0:
-        if updater.iteration > began:
-            print(f'waiting for data: {waiting.share:.1%} of the time', flush=True)
-        if counting is not None and counting.total.n_corrupt:
-            print(f'{counting.total}; others took their place', flush=True)
+        if updater.iteration > start_iteration:
+            print(f'waiting for data: {data_wait.share:.1%} of the time', flush=True)
+        if counter is not None and counter.total.n_corrupt:
+            print(f'{counter.total}; replaced by other images', flush=True)
         if finished:
             run_output.write_results(out, net.network, validation)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - start_time
         print(
             run_output.closing_line(
                 updater.iteration,
-                began,
+                start_iteration,
                 length.global_batch,
                 seconds,
                 out,
-                None if finished else agreed.signal,
+                None if finished else stop.signal,
             ),
             flush=True,
         )
@@ -187,8 +187,8 @@ def _iterator(
     )
 
 
-def _check(train_index: AnnotationIndex, val_index: AnnotationIndex | None) -> None:
+def _check_indexes(train_index: AnnotationIndex, val_index: AnnotationIndex | None) -> None:
     if len(train_index) == 0:
-        raise InputError(f'{train_index.path}: holds no image to train on')
+        raise InputError(f'{train_index.path}: has no images to train on')
     if val_index is not None and val_index.classes.mids != train_index.classes.mids:
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')

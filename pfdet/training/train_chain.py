@@ -1,4 +1,4 @@
-"""From a batch to the loss."""
+"""The chain that computes the training loss of a batch."""
 
 from collections.abc import Callable
 
@@ -17,24 +17,24 @@ TargetRule = Callable[[np.ndarray, sampling.RoiSample, BatchTruth], np.ndarray]
 
 
 class TrainChain(chainer.Chain):
-    """The sum of the losses of both stages.
+    """The sum of the losses of the region proposal network and the head.
 
-    Every term is averaged over the batch's images, and every image has the same number of
-    regions. So the mean over ranks is the loss of the batches of all ranks put together.
+    Every term is averaged over the images of the batch, and every image has the same number of
+    regions. So the mean over ranks is the loss of the whole batch of all ranks.
 
     Args:
         detector (FasterRCNN): The network.
-        loss (callable): Classification loss of logits :math:`(R, C)` and the target matrix.
-        target_rules (sequence of callables): Applied in turn to the target matrix.
-        seed (int): Of the choice of anchors and regions.
-        n_anchor (int): Anchors an image to learn from.
-        n_roi (int): Regions an image to learn from.
-        foreground_share (float): Largest share of them on objects.
+        loss (callable): Classification loss of logits :math:`(R, C)` and the target matrix
+            :math:`(R, C)`.
+        target_rules (sequence of callables): Applied to the target matrix one after the other.
+        seed (int): Seed of the sampling of anchors and regions.
+        n_anchor (int): Number of anchors sampled per image.
+        n_roi (int): Number of regions sampled per image.
+        foreground_share (float): Maximum fraction of foreground regions.
         expand_ancestors (bool): See :func:`pfdet.targets.rules.positives`.
-        pick (int array): The classes that the detector answers for, :math:`(K,)`, where these are
-            not all of the label space's: the rules see all labels, the loss those of these
-            classes.
-        only_picked (bool): Whether objects of other classes are background, also for the region
+        pick (int array): Ids of the detector's classes :math:`(K,)`, if it has only some of the
+            label space. The rules use all labels, the loss only those of these classes.
+        only_picked (bool): Treat objects of other classes as background, also in the region
             proposal network.
     """
 
@@ -65,7 +65,7 @@ class TrainChain(chainer.Chain):
         self.only_picked = only_picked
 
     def forward(self, batch: Batch) -> chainer.Variable:
-        """The loss of a batch; its parts are reported.
+        """Compute the loss of a batch, and report its terms.
 
         Args:
             batch (Batch): Images and ground truth.
@@ -122,26 +122,27 @@ class TrainChain(chainer.Chain):
         return loss
 
     def _head_loc_loss(self, offset, t, rois: sampling.RoiSample, truth: BatchTruth):
-        """Smooth L1 loss of the boxes of foreground regions, over the number of all regions."""
+        """Smooth L1 loss of foreground regions, divided by the number of all regions."""
         xp = self.xp
         N, S = rois.foreground.shape
         foreground = rois.foreground & rois.used
         if offset.shape[1] == 1:
-            # Of all regions, since to find those on objects the host would wait for the GPU.
+            # Use all regions: selecting the foreground would make the host wait for the GPU.
             matched = truth.bbox[xp.arange(N)[:, None], rois.matched]
             base, predicted = rois.bbox, offset[:, 0]
             weight = foreground.ravel().astype(offset.dtype)
-            # Where nothing is matched any box will do that has an area.
-            some = xp.asarray([0, 0, 1, 1], dtype=base.dtype)
+            # Background regions have weight 0, but need a box with an area.
+            unit_box = xp.asarray([0, 0, 1, 1], dtype=base.dtype)
             matched, base = (
-                xp.where(foreground[:, :, None], a, some).reshape(-1, 4) for a in (matched, base)
+                xp.where(foreground[:, :, None], a, unit_box).reshape(-1, 4)
+                for a in (matched, base)
             )
         else:
-            # The boxes of all classes of the object, of which each region has one vote.
-            image, place, box = xp.nonzero((t > 0) & foreground[:, :, None])
-            weight = (1 / xp.maximum((t > 0).sum(axis=2), 1))[image, place].astype(offset.dtype)
-            matched = truth.bbox[image, rois.matched[image, place]]
-            base, predicted = rois.bbox[image, place], offset[image * S + place, box]
+            # Class-specific boxes: average over all positive classes of a region.
+            image, roi, label = xp.nonzero((t > 0) & foreground[:, :, None])
+            weight = (1 / xp.maximum((t > 0).sum(axis=2), 1))[image, roi].astype(offset.dtype)
+            matched = truth.bbox[image, rois.matched[image, roi]]
+            base, predicted = rois.bbox[image, roi], offset[image * S + roi, label]
         true_offset = coding.encode(matched, base, self.detector.head.std)
         loss = smooth_l1(predicted, true_offset.astype(offset.dtype, copy=False))
         return F.sum(weight * loss) / (N * S)
@@ -152,12 +153,12 @@ def rpn_loss(locs, confs, sampled: sampling.AnchorTargets, beta: float = 1 / 9):
 
     Args:
         locs, confs (variables): Offsets :math:`(N, A, 4)` and logits :math:`(N, A)`.
-        sampled (AnchorTargets): The anchors to learn from.
-        beta (float): Of the smooth L1 loss, as in ChainerCV and Detectron.
+        sampled (AnchorTargets): The sampled anchors and their targets.
+        beta (float): Parameter of the smooth L1 loss, as in ChainerCV and Detectron.
 
     Returns:
-        tuple of variables: The offsets' and the logits' loss, each divided by the number of
-        sampled anchors of the image and averaged over images.
+        tuple of variables: The loss of the offsets and the loss of the logits, each divided by the
+        number of sampled anchors of the image and averaged over images.
     """
     N = len(confs)
     weight = sampled.weight / locs.dtype.type(N)

@@ -1,4 +1,4 @@
-"""Training experts side by side on groups of ranks."""
+"""Train experts in parallel on groups of ranks."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
 from pfdet.recipes.recipe import Recipe, override, to_dict
 from pfdet.training import model_directory
-from pfdet.training.experts import Expert, experts, fine_tuned, for_images, pack
+from pfdet.training.experts import Expert, fine_tuning_recipe, pack, plan_experts, with_images_seen
 from pfdet.training.preemption import StopRequest
 from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
@@ -33,30 +33,31 @@ def train_experts(
     device: int = -1,
     stop_request: StopRequest | None = None,
 ) -> bool:
-    """Train the experts of a range of classes; every rank calls this.
+    """Train the experts of a range of classes; all ranks must call this.
 
-    A finished expert is left as it is. An unfinished one resumes from its newest snapshot, on any
+    A finished expert is left unchanged. An unfinished one resumes from its newest snapshot, on any
     number of ranks.
 
     Args:
-        recipe (Recipe): Such as ``expert-class10``.
+        recipe (Recipe): Recipe of the experts, such as ``expert-class10``.
         index (AnnotationIndex): The training set.
         init (path): ``model.npz`` of the full model, with its ``recipe.json`` beside it.
-        out (path): Gets one directory per expert, named after the ranks of its classes.
+        out (path): Output directory, with one subdirectory per expert, named after the frequency
+            ranks of its classes.
         comm (ChainerMN communicator): The ranks.
-        options (RunOptions): Of each expert's run; ``init`` and ``resume`` are set here.
+        options (RunOptions): Options of each expert's run; ``init`` and ``resume`` are set here.
         settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
-        first, last (int): See :func:`~pfdet.training.experts.experts`.
-        images_seen (int): Images that each expert is trained on in all, see
-            :func:`~pfdet.training.experts.for_images`.
-        ranks_per_expert (int): Ranks of a group. Ranks that fill no group stay idle.
+        first, last (int): See :func:`~pfdet.training.experts.plan_experts`.
+        images_seen (int): Total number of images that each expert is trained on, see
+            :func:`~pfdet.training.experts.with_images_seen`.
+        ranks_per_expert (int): Number of ranks per group. Ranks of an incomplete group stay idle.
         device, stop_request: See :func:`~pfdet.training.train.train`.
 
     Returns:
-        bool: Whether all experts are finished; :obj:`False` when the ranks were asked to stop.
+        bool: Whether all experts are finished; :obj:`False` if the run was stopped by a signal.
 
     Raises:
-        InputError: A file or a setting cannot be used, or ``out`` has experts of another plan.
+        InputError: A file or a setting cannot be used, or ``out`` was started with other arguments.
     """
     if not 1 <= ranks_per_expert <= comm.size:
         raise InputError(
@@ -66,27 +67,27 @@ def train_experts(
         raise InputError(f'--images-seen {images_seen}: expected at least 1')
     full = model_directory.read_recipe(init.parent)
     if full.classes.mids != index.classes.mids:
-        raise InputError(f'{init}: of other classes than {index.path}')
-    recipe = override(fine_tuned(recipe, full.recipe), settings)
-    plan = experts(index, recipe.expert_size, first, last)
-    _keep_to_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
+        raise InputError(f'{init}: trained on other classes than those of {index.path}')
+    recipe = override(fine_tuning_recipe(recipe, full.recipe), settings)
+    plan = plan_experts(index, recipe.expert_size, first, last)
+    _check_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
 
     options = dataclasses.replace(options, init=init, resume=True)
     n_group = min(len(plan), comm.size // ranks_per_expert)
     group = comm.rank // ranks_per_expert
     busy = group < n_group
-    own = comm.split(group if busy else n_group, comm.rank)
+    group_comm = comm.split(group if busy else n_group, comm.rank)
     finished = True
     if busy:
         tasks = pack([images_seen or len(e.images) for e in plan], n_group)[group]
-        # all() stops at the first that does not finish.
+        # all() stops at the first expert that is not finished.
         finished = all(
             _train(
                 plan[k],
-                for_images(recipe, len(plan[k].images), images_seen),
+                with_images_seen(recipe, len(plan[k].images), images_seen),
                 index,
                 out / plan[k].name,
-                own,
+                group_comm,
                 options,
                 device,
                 stop_request,
@@ -109,21 +110,21 @@ def _train(
     device: int,
     stop_request: StopRequest | None,
 ) -> bool:
-    # All ranks of the group must agree, whatever the first one writes meanwhile.
+    # Broadcast, so that all ranks of the group agree while the first one writes.
     done = comm.mpi_comm.bcast((out / 'model.npz').exists() if comm.rank == 0 else None)
     if done:
         return True
-    own_index = out / 'train.index'
+    expert_index = out / 'train.index'
     if comm.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         names = ', '.join(index.classes.names[c] for c in expert.classes)
         print(f'{expert.name}: {len(expert.images)} images of {names}', flush=True)
-        if not own_index.exists():
-            subset(index, expert.images, own_index)
+        if not expert_index.exists():
+            subset(index, expert.images, expert_index)
     comm.mpi_comm.Barrier()
     return train(
         recipe,
-        AnnotationIndex.open(own_index),
+        AnnotationIndex.open(expert_index),
         out,
         comm,
         options,
@@ -133,7 +134,7 @@ def _train(
     )
 
 
-def _keep_to_plan(
+def _check_plan(
     out: Path,
     recipe: Recipe,
     images_seen: int | None,
@@ -143,7 +144,7 @@ def _keep_to_plan(
     seed: int,
     comm,
 ) -> None:
-    """Write ``experts.json``, or make sure that the one there says the same."""
+    """Write ``experts.json``, or check that the existing one has the same contents."""
     error = None
     if comm.rank == 0:
         content = json.loads(

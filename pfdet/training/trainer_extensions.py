@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
-    """The recipe's schedule, scaled to the batch of all ranks."""
+    """Create the learning rate schedule of a recipe, scaled to the global batch size."""
     rate = partial(
         learning_rate,
         n_iteration=length.n_iteration,
@@ -49,12 +49,13 @@ def extend_all_ranks(
     """Add the learning rate, the mean of the losses, and the check that they are finite.
 
     Args:
-        trainer (chainer.training.Trainer): Of the run.
-        recipe (Recipe): What is trained.
+        trainer (chainer.training.Trainer): Trainer of the run.
+        recipe (Recipe): The recipe to train.
         network (FasterRCNN): Its running statistics are averaged over groups of ranks.
-        length (RunLength): Of the run.
-        comm, bn_comm (ChainerMN communicators): All ranks, and those that share batch statistics.
-        out (path): Where the images of a loss that is not finite are written to.
+        length (RunLength): Length of the run.
+        comm (ChainerMN communicator): All ranks.
+        bn_comm (ChainerMN communicator): The ranks that share batch statistics.
+        out (path): Directory for ``bad_batch.json``.
     """
     trainer.extend(set_learning_rate(recipe, length))
     mean = MeanOverRanks(comm)
@@ -67,8 +68,8 @@ def extend_all_ranks(
 def validation_ap(
     recipe: Recipe, network: FasterRCNN, index: AnnotationIndex, comm, options: RunOptions
 ) -> 'ValidationAP':
-    """The validation of a network, with the prediction settings of the recipe."""
-    # Imported only where there is a validation set: scoring loads Arrow.
+    """Create the validation of a network with the prediction settings of the recipe."""
+    # Imported here because scoring loads Arrow, which runs without validation do not need.
     from pfdet.inference.predict import predict
     from pfdet.training.evaluator import ValidationAP
 
@@ -88,7 +89,7 @@ def validation_ap(
 def extend_first_rank(
     trainer: Trainer, out: Path, log_trigger: Callable, log_interval: int
 ) -> None:
-    """Add what only the first rank writes and prints: the log and the progress bar."""
+    """Add the extensions of the first rank: the log and the progress bar."""
     trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
     trainer.extend(extensions.LogReport(trigger=log_trigger, filename=None))
     trainer.extend(WriteLog(out / 'log'), trigger=log_trigger)

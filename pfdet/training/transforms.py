@@ -1,4 +1,4 @@
-"""Training images: resized, flipped, and put together to batches."""
+"""Load, augment and batch training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Sample(NamedTuple):
 
     Attributes:
         img (uint8 array): RGB, :math:`(3, H, W)`.
-        bbox (float32 array): :math:`(R, 4)` in pixels of ``img``.
-        label (bool array): :math:`(R, C)`, as annotated.
-        flags (uint8 array): :math:`(R,)`.
-        positive, negative (bool arrays): :math:`(C,)`.
-        position (int): In the global order; what random choices about the image depend on.
-        image_id (str): For messages.
+        bbox (float32 array): :math:`(R, 4)`, in pixels of ``img``.
+        label (bool array): Annotated labels :math:`(R, C)`.
+        flags (uint8 array): Box flags :math:`(R,)`.
+        positive, negative (bool arrays): Image-level labels :math:`(C,)`.
+        position (int): Position in the global order; random choices depend on it.
+        image_id (str): Named in error messages.
     """
 
     img: np.ndarray
@@ -41,11 +41,11 @@ class Batch:
     """A rank's images of one iteration.
 
     Attributes:
-        imgs (list of arrays): :math:`(3, H, W)` each.
-        truth (BatchTruth): Of all images.
-        positions (list of int): In the global order.
-        image_ids (list of str): For messages.
-        size (pair of int): Height and width that the images of all ranks fit into.
+        imgs (list of uint8 arrays): Images :math:`(3, H, W)`.
+        truth (BatchTruth): Ground truth of all images.
+        positions (list of int): Positions in the global order.
+        image_ids (list of str): Named in error messages.
+        size (pair of int): Height and width to pad to, large enough for the images of all ranks.
     """
 
     imgs: list[np.ndarray]
@@ -55,9 +55,9 @@ class Batch:
     size: tuple[int, int]
 
     def parts(self, n: int) -> list['Batch']:
-        """The batch cut into ``n`` of equal length, each padded to the whole batch's size."""
+        """Split into ``n`` batches of equal length, each padded to the size of this batch."""
         if n < 1 or len(self.imgs) % n:
-            raise ValueError(f'{len(self.imgs)} images cannot be cut into {n} equal parts')
+            raise ValueError(f'{len(self.imgs)} images cannot be split into {n} equal parts')
         step = len(self.imgs) // n
         return [
             Batch(
@@ -72,19 +72,19 @@ class Batch:
 
 
 class TrainLoader:
-    """Load an image of the training set with its augmentation.
+    """Load and augment an image of the training set.
 
     "We scaled images during training so that the length of the smaller edge is between [640,
     1056]. Also, we randomly flipped images horizontally" (PFDet, section 3). All images of an
-    iteration, on all ranks, get the same edge length, so that no rank waits for another's larger
-    image; the paper does not say.
+    iteration, on all ranks, are scaled to the same edge length, so that no rank waits for another
+    rank with larger images. PFDet does not specify this.
 
     Args:
         dataset (OpenImagesDataset): Images and annotations.
-        min_size (pair of int): Range of the shorter edge's length, both ends included.
-        max_size (int): The longer edge's limit.
-        flip (bool): Flip half of the images.
-        seed (int): Of both choices.
+        min_size (pair of int): Range of the length of the shorter edge in pixels, both inclusive.
+        max_size (int): Limit of the longer edge in pixels.
+        flip (bool): Flip images horizontally with probability 0.5.
+        seed (int): Seed of the scales and flips.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class TrainLoader:
 
 
 class Converter:
-    """Put samples together to a batch, padded to the largest image of all ranks.
+    """Collate samples to a batch, padded to the largest image over all ranks.
 
-    With batch normalization over all ranks, padding is part of the statistics. One size for all
-    ranks makes them those of one process with the whole batch.
+    Padding is part of the statistics of batch normalization over all ranks. With one size for all
+    ranks, the statistics equal those of one process with the whole batch.
 
     Args:
-        hierarchy (Hierarchy): The classes' relation.
+        hierarchy (Hierarchy): The hierarchy of the classes.
         comm (ChainerMN communicator): The ranks that train together, or :obj:`None`.
         join_iou (float): See :func:`~pfdet.targets.batch_truth.collate`.
     """

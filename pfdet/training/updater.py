@@ -8,24 +8,23 @@ from chainer.training import StandardUpdater
 
 
 class Updater(StandardUpdater):
-    """Update the weights from a batch at once, or in parts that need less memory.
+    """Update the weights from a whole batch, or from parts of it to save memory.
 
-    In parts, gradients add up over the forward and backward passes of all parts, and then ranks
-    average them once. All parts have the batch's size in pixels. So the update is that of the
-    whole batch, except through batch normalization: it sees one part at a time, on all ranks of
-    its group, so that its statistics are over as many images as with a batch of a part's size, and
-    its running averages move once a part.
+    With several parts, gradients are accumulated over the forward and backward passes of all parts,
+    and averaged over ranks once. All parts are padded to the size of the batch. So the update
+    equals that of the whole batch, except for batch normalization. Its statistics are over one part
+    at a time, on all ranks of the group, and its running averages are updated once per part.
 
     Args:
-        iterator (ShardedIterator): Its batch is all that a rank has in an update.
-        optimizer (chainer.Optimizer): What updates, set up with the chain that computes the loss.
-        converter (callable): From samples to a :class:`~pfdet.training.transforms.Batch`.
-        n_part (int): Parts of a batch.
+        iterator (ShardedIterator): Its batch has all images of this rank in an update.
+        optimizer (chainer.Optimizer): An optimizer set up with the chain that computes the loss.
+        converter (callable): Converts samples to a :class:`~pfdet.training.transforms.Batch`.
+        n_part (int): Number of parts of a batch.
 
     Attributes:
-        images (list of pairs): Position and image id of this rank's images of the last update.
-        seconds (float): What the last update took.
-        seconds_waited (float): For how long of that it waited for the iterator.
+        images (list of pairs): Position and image id of this rank's images in the last update.
+        seconds (float): Duration of the last update.
+        seconds_waited (float): Part of it that was spent waiting for the iterator.
     """
 
     def __init__(self, iterator, optimizer, converter: Callable, n_part: int = 1):
@@ -56,7 +55,7 @@ class Updater(StandardUpdater):
             with chainer.reporter.report_scope(observation):
                 loss = optimizer.target(part) / self.n_part
             loss.backward(loss_scale=optimizer._loss_scale)
-            # Not two parts' activations at a time.
+            # Free the activations before the next part.
             del loss
             summary.add(observation)
         optimizer.update()

@@ -1,4 +1,4 @@
-"""Training runs under mpiexec that a test follows, sends signals to, and looks after."""
+"""Fixtures to start training runs under mpiexec, follow their output and send them signals."""
 
 import os
 import re
@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
 
-# Runs a training script whose iterations beyond the number in a file wait, on all ranks of a model,
-# until the number is raised or the model's ranks are asked to stop. So a test that acts on a run
-# never finds it finished, however slow the test is.
+# Run a training script that waits after the iteration given in a file, until the number is raised
+# or the ranks are asked to stop. So a run never finishes before the test has acted on it, however
+# slow the test is. The file is read by all ranks of a model.
 HELD = """
 import runpy
 import sys
@@ -30,10 +30,10 @@ limit, *sys.argv = sys.argv[1:]
 agree = AgreeToStop.__call__
 
 def hold(self, trainer):
-    def free():
+    def may_continue():
         return bool(self.request.signal) or trainer.updater.iteration <= int(open(limit).read())
 
-    while not any(self.comm.mpi_comm.allgather(free())):
+    while not any(self.comm.mpi_comm.allgather(may_continue())):
         time.sleep(0.01)
     agree(self, trainer)
 
@@ -46,8 +46,8 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 def launch(tmp_path):
     """Start a training script on several ranks.
 
-    Called as ``launch(n_rank, *args, hold=None, script=TRAIN)``; a `LaunchedRun`. With ``hold``,
-    iterations after that number wait until the run is told to stop.
+    Call it as ``launch(n_rank, *args, hold=None, script=TRAIN)``; it returns a `LaunchedRun`. With
+    ``hold``, the run waits after that iteration until it is asked to stop.
     """
     runs = []
 
@@ -59,8 +59,8 @@ def launch(tmp_path):
             limit = tmp_path / f'limit-{len(runs)}'
             limit.write_text(str(hold))
             program = ['-c', HELD, str(limit), *program]
-        beside = Path(sys.executable).with_name('mpiexec')
-        mpiexec = str(beside) if beside.exists() else shutil.which('mpiexec')
+        local = Path(sys.executable).with_name('mpiexec')
+        mpiexec = str(local) if local.exists() else shutil.which('mpiexec')
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
         runs.append(
             LaunchedRun(
@@ -77,12 +77,12 @@ def launch(tmp_path):
 
 
 class LaunchedRun:
-    """A job of several ranks, started now.
+    """A job of several ranks; the constructor starts it.
 
     Args:
         command (list of str): ``mpiexec ...``.
-        environment (dict): Of the job.
-        directory (path): Where it runs.
+        environment (dict): Environment variables of the job.
+        directory (path): Working directory.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], directory: Path):
@@ -115,40 +115,41 @@ class LaunchedRun:
         with self._changed:
             self._changed.notify_all()
 
-    def trained(self) -> list[int]:
-        """The iterations of the log so far."""
-        found = (re.search(r'iteration +(\d+)  lr', line) for line in self.lines)
-        return [int(match[1]) for match in found if match]
+    def logged_iterations(self) -> list[int]:
+        """The iterations logged so far."""
+        matches = (re.search(r'iteration +(\d+)  lr', line) for line in self.lines)
+        return [int(match[1]) for match in matches if match]
 
     def wait_for(self, n: int, timeout: float = 600) -> None:
-        """Wait until this job has logged ``n`` iterations, or ended."""
+        """Wait until the job has logged ``n`` iterations or ended."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self.trained()) >= n or self.process.poll() is not None, timeout
+                lambda: len(self.logged_iterations()) >= n or self.process.poll() is not None,
+                timeout,
             )
 
     def ranks(self, n: int, timeout: float = 600) -> list[int]:
-        """The process ids of the ranks, once there are ``n``."""
+        """Wait until there are ``n`` ranks; return their process ids."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.process.poll() is None:
-            found = {}
+            pids = {}
             for pid in _descendants(self.process.pid):
-                rank, start = _rank(pid), _started(pid)
+                rank, start = _rank(pid), _start_time(pid)
                 if start is not None:
                     self.seen[pid] = start
                 if rank is not None:
-                    found[rank] = pid
-            if len(found) == n:
-                return [found[rank] for rank in range(n)]
+                    pids[rank] = pid
+            if len(pids) == n:
+                return [pids[rank] for rank in range(n)]
             time.sleep(0.02)
-        raise AssertionError(f'never saw {n} ranks: {self.output()}')
+        raise AssertionError(f'did not find {n} ranks: {self.output()}')
 
     def send(self, number: int, pid: int | None = None) -> None:
         """Send a signal to a rank, or to mpiexec."""
         os.kill(self.process.pid if pid is None else pid, number)
 
     def wait(self, timeout: float) -> int:
-        """Wait for the end, and return the exit status; end it all if it does not come."""
+        """Wait for the end and return the exit status; kill the job at the timeout."""
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -158,26 +159,26 @@ class LaunchedRun:
             reader.join(timeout)
         return self.process.returncode
 
-    def left_over(self, timeout: float = 600) -> list[int]:
-        """Processes of the job that are still there, zombies among them, after some seconds."""
+    def remaining(self, timeout: float = 600) -> list[int]:
+        """Wait for all processes of the job to end; return those that remain, including zombies."""
         deadline = time.monotonic() + timeout
         while True:
-            left = [pid for pid, start in self.seen.items() if _started(pid) == start]
-            if not left or time.monotonic() > deadline:
-                return left
+            pids = [pid for pid, start in self.seen.items() if _start_time(pid) == start]
+            if not pids or time.monotonic() > deadline:
+                return pids
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End everything of the job."""
+        """Kill all processes of the job."""
         for pid in [*self.seen, *_descendants(self.process.pid), self.process.pid]:
-            if self.seen.get(pid, _started(pid)) == _started(pid):
+            if self.seen.get(pid, _start_time(pid)) == _start_time(pid):
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
 
     def output(self) -> str:
-        """What the job has printed."""
+        """The output of the job so far."""
         return ''.join([*self.lines, *self.errors])
 
 
@@ -186,12 +187,12 @@ def _stat(pid: int) -> list[str] | None:
         text = Path(f'/proc/{pid}/stat').read_text()
     except OSError:
         return None
-    # after the name, which may have blanks and brackets
+    # Split after the program name, which may contain blanks and parentheses.
     return text.rpartition(')')[2].split()
 
 
-def _started(pid: int) -> str | None:
-    """When the process was started: tells it from a later one of the same number."""
+def _start_time(pid: int) -> str | None:
+    """The start time of a process, to distinguish it from a later one with the same id."""
     stat = _stat(pid)
     return stat and stat[19]
 
@@ -202,11 +203,11 @@ def _descendants(pid: int) -> list[int]:
         stat = _stat(int(entry)) if entry.isdigit() else None
         if stat:
             children.setdefault(int(stat[1]), []).append(int(entry))
-    found, new = [], [pid]
-    while new:
-        new = [child for parent in new for child in children.get(parent, [])]
-        found += new
-    return found
+    descendants, generation = [], [pid]
+    while generation:
+        generation = [child for parent in generation for child in children.get(parent, [])]
+        descendants += generation
+    return descendants
 
 
 def _rank(pid: int) -> int | None:

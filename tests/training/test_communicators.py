@@ -1,3 +1,5 @@
+"""Tests of the communicators and of double buffering."""
+
 import pfdet.compat  # noqa: F401
 
 import chainer
@@ -16,8 +18,8 @@ from mpi4py import MPI
 from pfdet.training import communicators
 
 world = MPI.COMM_WORLD
-# messages of their own and not
-communicators._OWN_MESSAGE = 1 << 12
+# Cover separate and packed messages.
+communicators._MIN_SEPARATE_SIZE = 1 << 12
 naive = chainermn.create_communicator('naive')
 packed = communicators.PackedCommunicator(world)
 half = communicators.PackedCommunicator(world, 'float16')
@@ -41,27 +43,27 @@ def grads(comm, *args):
     comm.multi_node_mean_grad(chain, zero_fill=True)
     return dict((name, p.grad) for name, p in chain.namedparams())
 
-def same_on_all(found):
-    for g in found.values():
+def assert_equal_on_all_ranks(grads):
+    for g in grads.values():
         others = world.allgather(g.tobytes())
         assert len(set(others)) == 1
 
 for dtypes in ((np.float32, np.float32), (np.float64, np.float32)):
-    expected, found = grads(naive, 1., dtypes), grads(packed, 1., dtypes)
-    same_on_all(found)
+    expected, result = grads(naive, 1., dtypes), grads(packed, 1., dtypes)
+    assert_equal_on_all_ranks(result)
     for name, g in expected.items():
-        assert g.dtype == found[name].dtype
-        assert abs(g - found[name]).max() <= 1e-6 * abs(g).max(), name
+        assert g.dtype == result[name].dtype
+        assert abs(g - result[name]).max() <= 1e-6 * abs(g).max(), name
 
-# with a loss of any size, to float16's rounding: 2 ** -11 of each rank's and again of the mean
+# Equal up to two float16 roundings of 2 ** -11 each, for gradients of any scale.
 for scale in 1e-12, 1e-3, 1., 1e6, 1e30:
-    expected, found = grads(naive, scale), grads(half, scale)
-    same_on_all(found)
+    expected, result = grads(naive, scale), grads(half, scale)
+    assert_equal_on_all_ranks(result)
     for name, g in expected.items():
         size = np.abs(world.allgather(network(scale).__dict__[name[1:]].grad)
                       if name != '/absent' else [[scale]]).max()
-        assert abs(g - found[name]).max() <= 2. ** -10 * size, (scale, name)
-        assert abs(found[name]).max() > 0
+        assert abs(g - result[name]).max() <= 2. ** -10 * size, (scale, name)
+        assert abs(result[name]).max() > 0
 chain = network()
 chain.p3.grad[:] = np.inf if world.rank else 1.
 half.multi_node_mean_grad(chain, zero_fill=True)
@@ -75,12 +77,12 @@ if world.rank == 0:
 
 
 @pytest.mark.parametrize('n_rank', [2, 3])
-def test_means_are_those_of_the_naive_communicator(n_rank, mpiexec):
+def test_means_equal_those_of_the_naive_communicator(n_rank, mpiexec):
     assert 'equal' in mpiexec(n_rank, PROGRAM).stdout
 
 
 @pytest.mark.skipif(chainer.backends.cuda.available, reason='for machines without a GPU')
-def test_refusals_are_one_line():
+def test_invalid_options_are_one_line():
     for arguments, words in (
         (('nccl',), ['--communicator nccl', 'packed, naive, pure_nccl']),
         (('pure_nccl',), ['--communicator pure_nccl', 'GPU']),
@@ -94,14 +96,14 @@ def test_refusals_are_one_line():
     assert create_communicator('packed', 'float16').allreduce_grad_dtype == np.float16
 
 
-def test_double_buffering_is_refused_where_it_cannot_be():
+def test_double_buffering_requires_pure_nccl():
     chain = chainer.Chain()
     with pytest.raises(InputError, match='--double-buffering: .*pure_nccl'):
         multi_node_optimizer(chain, create_communicator(), double_buffering=True)
 
 
-def test_double_buffering_is_one_iteration_late(monkeypatch):
-    """ChainerMN's own optimizer on a stand-in for NCCL; none but the first update is lost."""
+def test_double_buffering_lags_by_one_iteration(monkeypatch):
+    """ChainerMN's optimizer with a fake of NCCL; only the first update is lost."""
     from chainermn.communicators import pure_nccl_communicator
 
     class Nccl(PackedCommunicator):
@@ -126,11 +128,11 @@ def test_double_buffering_is_one_iteration_late(monkeypatch):
     comm = Nccl(create_communicator().mpi_comm)
     optimizer = multi_node_optimizer(chain, comm, momentum=0, double_buffering=True)
     optimizer.lr = 0.1
-    found = []
+    values = []
     for k in range(6):
         optimizer.update(lambda k=k: chainer.functions.sum(chain.x**2) * (k + 1))
-        found.append(chain.x.array[0])
+        values.append(chain.x.array[0])
     x = [8.0, 8.0]
     for k in range(5):
         x.append(x[-1] - 0.1 * (k + 1) * 2 * x[k])
-    np.testing.assert_allclose(found, x[1:])
+    np.testing.assert_allclose(values, x[1:])

@@ -1,4 +1,4 @@
-"""Training on a data set with corrupt images, whole runs of the script."""
+"""Training on a data set with corrupt images: the extension, and runs of the script."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def trainer():
     return SimpleNamespace(observation={})
 
 
-def test_counts_names_and_ends():
+def test_counts_prints_and_stops():
     corrupt = CorruptImages(0.3, least=3)
     out = io.StringIO()
     extension = CountCorruptImages(corrupt, SimpleNamespace(size=1, rank=0), out=out)
@@ -37,17 +37,17 @@ def test_counts_names_and_ends():
         observed.append(t.observation['images/corrupt'])
     assert observed == [0, 0, 1, 2, 2, 2, 2, 2, 2, 2]
     assert out.getvalue() == (
-        'warning: 4.jpg: truncated; another image takes its place\n'
-        'warning: 6.jpg: truncated; another image takes its place\n'
+        'warning: 4.jpg: truncated; replaced by another image\n'
+        'warning: 6.jpg: truncated; replaced by another image\n'
     )
     for place in range(20, 26):
         corrupt.add(place, InputError(f'{place}.jpg: truncated'))
     with pytest.raises(InputError, match='8 of 18 images cannot be read'):
         extension(trainer())
-    assert len(out.getvalue().splitlines()) == 5  # the first few
+    assert len(out.getvalue().splitlines()) == 5  # Only the first ones are printed.
 
 
-def test_counts_go_on_from_a_snapshot():
+def test_counts_resume_from_a_snapshot():
     comm = SimpleNamespace(size=1, rank=0)
     corrupt = CorruptImages()
     corrupt.merge(10, 2, [(1, 'a')])
@@ -60,7 +60,7 @@ def test_counts_go_on_from_a_snapshot():
     file.seek(0)
     chainer.serializers.load_npz(file, after)
     assert (after.total.n_image, after.total.n_corrupt) == (10, 2)
-    # of a run that did not skip
+    # A snapshot of a run without --corrupt skip.
     file = io.BytesIO()
     np.savez(file, other=1)
     file.seek(0)
@@ -92,7 +92,7 @@ def log(out, key='main/loss'):
 
 @pytest.fixture
 def world(small_world, tmp_path):
-    """A copy, of which two of 24 training images are corrupt."""
+    """A copy in which two of the 24 training images are corrupt."""
     world = tmp_path / 'world'
     shutil.copytree(small_world, world)
     paths = sorted((world / 'data' / 'train').iterdir())
@@ -101,9 +101,9 @@ def world(small_world, tmp_path):
     return world
 
 
-def test_skipping_is_the_same_on_any_number_of_ranks(world, tmp_path, mpiexec):
+def test_skipping_is_equal_on_any_number_of_ranks(world, tmp_path, mpiexec):
     paths = sorted((world / 'data' / 'train').iterdir())
-    found = {}
+    logs = {}
     for ranks, batch_size in (1, 4), (2, 2):
         out = tmp_path / str(ranks)
         result = mpiexec(
@@ -114,17 +114,17 @@ def test_skipping_is_the_same_on_any_number_of_ranks(world, tmp_path, mpiexec):
             ),
             f'batch_size={batch_size}',
         )
-        found[ranks] = log(out), log(out, 'images/corrupt')
+        logs[ranks] = log(out), log(out, 'images/corrupt')
         warnings = [line for line in result.stderr.splitlines() if line.startswith('warning: ')]
         assert any(str(paths[5]) in w and 'truncated' in w for w in warnings), result.stderr
         last = result.stdout.splitlines()[-2]
-        n_corrupt = int(found[ranks][1][-1])
+        n_corrupt = int(logs[ranks][1][-1])
         assert last.startswith(f'{n_corrupt} of {36 + n_corrupt} images cannot be read')
-        assert last.endswith('others took their place')
-    np.testing.assert_allclose(found[2][0], found[1][0], atol=1e-4)
-    # both in the first epoch of 24 images
-    assert found[2][1] == found[1][1] and found[1][1][5] >= 2
-    # one goes on where two were after the fourth
+        assert last.endswith('replaced by other images')
+    np.testing.assert_allclose(logs[2][0], logs[1][0], atol=1e-4)
+    # Both corrupt images are drawn in the first epoch of 24 images.
+    assert logs[2][1] == logs[1][1] and logs[1][1][5] >= 2
+    # Resume the run of two ranks on one rank, from the snapshot at iteration 4.
     two = tmp_path / '2'
     (two / 'snapshots' / 'iter_00000008.npz').unlink()
     mpiexec(
@@ -133,21 +133,21 @@ def test_skipping_is_the_same_on_any_number_of_ranks(world, tmp_path, mpiexec):
         *arguments(world, two, '--iterations', 9, '--resume', '--corrupt', 'skip'),
         'batch_size=4',
     )
-    np.testing.assert_allclose(log(two), found[1][0], atol=1e-4)
-    assert log(two, 'images/corrupt') == found[1][1]
+    np.testing.assert_allclose(log(two), logs[1][0], atol=1e-4)
+    assert log(two, 'images/corrupt') == logs[1][1]
 
 
-def one_line(result):
-    """The line that a run ended with."""
+def error_line(result):
+    """The error message of a failed run, which must be a single line."""
     lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert result.returncode == 2 and len(lines) == 1, result.stderr
     assert 'Traceback' not in result.stderr
     return lines[0]
 
 
-def test_one_line_says_why_it_ends(world, tmp_path, mpiexec):
+def test_error_is_one_line_and_the_run_resumes_with_skip(world, tmp_path, mpiexec):
     out = tmp_path / 'out'
-    line = one_line(
+    line = error_line(
         mpiexec(
             2,
             TRAIN,
@@ -158,7 +158,7 @@ def test_one_line_says_why_it_ends(world, tmp_path, mpiexec):
     )
     assert '.jpg: ' in line and ('truncated' in line or 'No such file' in line)
     assert not (out / 'model.npz').exists()
-    # a run that ended at a corrupt image goes on without it
+    # A run that stopped at a corrupt image resumes without it.
     mpiexec(
         2,
         TRAIN,
@@ -168,10 +168,10 @@ def test_one_line_says_why_it_ends(world, tmp_path, mpiexec):
     assert (out / 'model.npz').exists()
 
 
-def test_too_many_end_all_ranks(world, tmp_path, mpiexec):
+def test_too_many_corrupt_images_end_all_ranks(world, tmp_path, mpiexec):
     for path in sorted((world / 'data' / 'train').iterdir())[::2]:
         path.write_bytes(b'')
-    line = one_line(
+    line = error_line(
         mpiexec(
             2,
             TRAIN,
@@ -184,8 +184,8 @@ def test_too_many_end_all_ranks(world, tmp_path, mpiexec):
     assert line.endswith('expected at most 20 %')
 
 
-def test_refuses_a_share(world, tmp_path, mpiexec):
+def test_share_out_of_range_is_rejected(world, tmp_path, mpiexec):
     result = mpiexec(
         1, TRAIN, *arguments(world, tmp_path / 'out', '--max-corrupt-share', 1.5), check=False
     )
-    assert '--max-corrupt-share 1.5' in one_line(result)
+    assert '--max-corrupt-share 1.5' in error_line(result)

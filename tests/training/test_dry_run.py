@@ -1,4 +1,4 @@
-"""Dry runs: the plan against arithmetic done here, and that a fault of the ranks is found."""
+"""Dry runs: the plan is checked by independent arithmetic, and faults of ranks are detected."""
 
 import json
 import math
@@ -27,7 +27,7 @@ TRAIN = ROOT / 'train' / 'train_multi.py'
 
 
 @pytest.mark.parametrize('ranks', [1, 2, 4])
-def test_the_plan_of_the_ranks_there_are(ranks, mpiexec, tmp_path):
+def test_plan_of_the_started_ranks(ranks, mpiexec, tmp_path):
     done = mpiexec(
         ranks,
         TRAIN,
@@ -99,7 +99,7 @@ def arrays(link):
     return [(name, np.asarray(value)) for name, value in serializer.target.items()]
 
 
-def test_the_plan_of_512_ranks_told_by_three_with_an_index(mpiexec, small_world, tmp_path):
+def test_plan_of_512_ranks_by_three_ranks_with_an_index(mpiexec, small_world, tmp_path):
     index = small_world / 'train.index'
     done = mpiexec(
         3,
@@ -128,36 +128,36 @@ def test_the_plan_of_512_ranks_told_by_three_with_an_index(mpiexec, small_world,
     assert str(index) in done.stdout and 'aspect_chunk=512' in done.stdout
 
 
-def test_without_memory_layers_are_narrower(mpiexec):
+def test_narrower_layers_without_memory(mpiexec):
     done = mpiexec(
         2,
         """
         import sys
         sys.argv = ['train_multi.py']
         from pfdet import recipes
-        import pfdet.training.dry_run.run as d
+        from pfdet.training.dry_run import run
         from pfdet.training.communicators import communicator
-        d.available_memory = lambda: 1
+        run.available_memory = lambda: 1
         comm, device = communicator()
-        d.dry_run(recipes.find(recipes.DEFAULT), None, comm)
+        run.dry_run(recipes.find(recipes.DEFAULT), None, comm)
     """,
     )
-    assert 'narrower for want of memory' in done.stdout
+    assert 'narrower layers for lack of memory' in done.stdout
 
 
 @pytest.mark.parametrize('name', ['table1-baseline', 'table1-context', recipes.DEFAULT])
-def test_networks_are_counted_without_being_made(name):
+def test_parameters_are_counted_without_allocation(name):
     recipe = recipes.find(name, 'mini')
     hierarchy = challenge_hierarchy()
     network = build.detector(recipe, hierarchy.n_class)
     before = build.detector(recipe, 3).rpn.conv.W.array
     assert plan.network_size(recipe, hierarchy)[0] == n_parameter(network)
-    # weights are drawn as ever afterwards
+    # Later networks have the same weights as before.
     np.testing.assert_array_equal(build.detector(recipe, 3).rpn.conv.W.array, before)
     assert before.std() > 0
 
 
-def test_the_turns_of_a_step_schedule():
+def test_learning_rates_of_a_step_schedule():
     recipe = recipes.find('table1-baseline')
     length = plan.RunLength(1000, 12, 8)
     rates = {i: rate for _, i, rate in plan.learning_rate_points(recipe, length)}
@@ -167,14 +167,14 @@ def test_the_turns_of_a_step_schedule():
 
 
 class Ranks:
-    """One rank that gathers its own part and parts that are given."""
+    """A communicator of rank 0, with given data of the other ranks."""
 
     def __init__(self, *others):
         self.size, self.rank = 1 + len(others), 0
         self.mpi_comm = SimpleNamespace(gather=lambda own: [own, *others])
 
 
-def test_a_position_twice_is_found(monkeypatch):
+def test_repeated_position_is_detected(monkeypatch):
     assert run.check_split(10, 4, 3, Ranks()) == {'positions': 12}
     monkeypatch.setattr(
         ShardedIterator,
@@ -188,16 +188,16 @@ def test_a_position_twice_is_found(monkeypatch):
     monkeypatch.setattr(
         ShardedIterator, 'positions', lambda self, start: range(start, start + self.batch_size)
     )
-    with pytest.raises(RuntimeError, match='4 ranks do not have each of the first 12 positions'):
+    with pytest.raises(RuntimeError, match='4 ranks do not cover each of the first 12 positions'):
         run.check_split(10, 4, 3, Ranks())
 
 
-def test_draws_of_other_sequences_are_found():
+def test_draws_from_different_sequences_are_detected():
     sampler, other = SequentialSampler(20, 0), SequentialSampler(20, 1)
-    theirs = [np.array([s[p] for p in range(1, 20, 2)]) for s in (sampler, other)]
-    assert run.check_draws(sampler, Ranks(theirs[0])) == {'draws': 20, 'images_drawn': 20}
+    other_ranks = [np.array([s[p] for p in range(1, 20, 2)]) for s in (sampler, other)]
+    assert run.check_draws(sampler, Ranks(other_ranks[0])) == {'draws': 20, 'images_drawn': 20}
     with pytest.raises(RuntimeError, match='different sequences'):
-        run.check_draws(sampler, Ranks(theirs[1]))
+        run.check_draws(sampler, Ranks(other_ranks[1]))
 
     class Twice(SequentialSampler):
         def __getitem__(self, position):
@@ -216,7 +216,7 @@ def test_draws_of_other_sequences_are_found():
         ({'checksums': (1, 2)}, 'different weights'),
     ],
 )
-def test_ranks_that_do_not_agree_are_found(change, words):
+def test_disagreement_of_ranks_is_detected(change, words):
     good = {
         'positions': np.array([[0, 2], [1, 3]]),
         'sizes': [[(64, 64)]] * 2,
@@ -228,7 +228,7 @@ def test_ranks_that_do_not_agree_are_found(change, words):
         run._check_steps(**{**good, **change})
 
 
-def test_made_annotations_are_annotations():
+def test_synthetic_annotations_are_valid():
     index, again = synthetic_index(30), synthetic_index(30)
     assert len(index) == 30 and len(index.classes) == 500 and index.hierarchy.ancestors.any()
     for i in range(30):
@@ -250,31 +250,34 @@ def test_images_or_noise(small_world, tmp_path):
     np.testing.assert_array_equal(
         images.get_resized(2, 64, 100), OpenImagesDataset(index).get_resized(2, 64, 100)
     )
-    elsewhere = ImagesOrNoise(AnnotationIndex.open(index.path, tmp_path))
-    assert elsewhere.get_resized(2, 64, 100).shape == images.get_resized(2, 64, 100).shape
-    assert (images.n_read, images.n_noise, elsewhere.n_read, elsewhere.n_noise) == (2, 0, 0, 1)
+    missing = ImagesOrNoise(AnnotationIndex.open(index.path, tmp_path))
+    assert missing.get_resized(2, 64, 100).shape == images.get_resized(2, 64, 100).shape
+    assert (images.n_read, images.n_noise, missing.n_read, missing.n_noise) == (2, 0, 0, 1)
 
 
-def test_crowded_nodes_are_prepared_and_others_left_alone():
-    def prepared(**environment):
+def test_settings_are_applied_only_to_oversubscribed_nodes():
+    def environment_after(**environment):
         oversubscription.prepare(environment)
         return environment
 
-    assert prepared() == {}
-    assert prepared(MPI_LOCALNRANKS='1', PMI_SIZE='1') == {'MPI_LOCALNRANKS': '1', 'PMI_SIZE': '1'}
-    many = prepared(MPI_LOCALNRANKS='9999', PMI_SIZE='9999', OMP_NUM_THREADS='2')
+    assert environment_after() == {}
+    assert environment_after(MPI_LOCALNRANKS='1', PMI_SIZE='1') == {
+        'MPI_LOCALNRANKS': '1',
+        'PMI_SIZE': '1',
+    }
+    many = environment_after(MPI_LOCALNRANKS='9999', PMI_SIZE='9999', OMP_NUM_THREADS='2')
     assert many['OMP_NUM_THREADS'] == '2' and many['OPENBLAS_NUM_THREADS'] == '1'
     assert many['UCX_TLS'] == 'posix,self'
-    assert 'UCX_TLS' not in prepared(MPI_LOCALNRANKS='9999', PMI_SIZE='19998')
+    assert 'UCX_TLS' not in environment_after(MPI_LOCALNRANKS='9999', PMI_SIZE='19998')
 
 
-def test_what_the_process_takes():
-    # In a process of its own: a large one gives memory back meanwhile.
+def test_process_stats():
+    # In a new process: a large process may release memory during the test.
     program = """
         import mmap
         from pfdet.training.dry_run import process_stats
         private, proportional = process_stats.memory()
-        # not from malloc, which may have as much at hand
+        # Not with malloc, which may have as much free memory already.
         with mmap.mmap(-1, 40_000_000, flags=mmap.MAP_PRIVATE) as held:
             held.write(b'1' * len(held))
             grown = process_stats.memory()
@@ -293,6 +296,6 @@ def test_what_the_process_takes():
     assert done.returncode == 0, done.stderr
 
 
-def test_bad_recipes_are_one_line(mpiexec):
+def test_invalid_recipe_is_an_error(mpiexec):
     done = mpiexec(2, TRAIN, '--recipe', 'mini', '--dry-run', '--set', 'sampler=none', check=False)
     assert done.returncode == 2 and 'sampler=none' in done.stderr

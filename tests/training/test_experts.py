@@ -1,3 +1,5 @@
+"""Tests of the assignment of classes to experts, their recipes and their heads."""
+
 import itertools
 from pathlib import Path
 
@@ -10,13 +12,19 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.training import build
-from pfdet.training.dry_run.plan import rates_over_time
-from pfdet.training.experts import cut_head, experts, fine_tuned, for_images, pack
+from pfdet.training.dry_run.plan import learning_rate_points
+from pfdet.training.experts import (
+    fine_tuning_recipe,
+    pack,
+    plan_experts,
+    select_head_classes,
+    with_images_seen,
+)
 from pfdet.training.run_length import RunLength
 
 
 def counts(index):
-    """Images of each class, with its descendants', one image after the other."""
+    """Number of images per class, including its descendants, counted image by image."""
     count = np.zeros(len(index.classes), int)
     for i in range(len(index)):
         label = index.annotation(i).label
@@ -25,10 +33,10 @@ def counts(index):
     return count
 
 
-def test_classes_go_to_experts_rarest_first(small_world):
+def test_experts_get_classes_rarest_first(small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
     count = counts(index)
-    plan = experts(index, 10)
+    plan = plan_experts(index, 10)
     n_present = (count > 0).sum()
     assert [len(e.classes) for e in plan] == [10] * (n_present // 10) + [n_present % 10]
     for rarer, other in itertools.pairwise(plan):
@@ -42,31 +50,36 @@ def test_classes_go_to_experts_rarest_first(small_world):
         ]
 
 
-def test_a_range_of_ranks(small_world):
+def test_range_of_frequency_ranks(small_world):
     index = AnnotationIndex.open(small_world / 'train.index')
-    everything = experts(index, 1)
-    some = experts(index, 3, 4, 9)
+    single = plan_experts(index, 1)
+    some = plan_experts(index, 3, 4, 9)
     assert [e.name for e in some] == ['classes-04-06', 'classes-07-09']
-    assert sorted(some[0].classes) == sorted(np.concatenate([e.classes for e in everything[3:6]]))
-    (one,) = experts(index, 0)
-    assert len(one.classes) == len(everything)
+    assert sorted(some[0].classes) == sorted(np.concatenate([e.classes for e in single[3:6]]))
+    (one,) = plan_experts(index, 0)
+    assert len(one.classes) == len(single)
     with pytest.raises(InputError, match='expected ranks from 1 to'):
-        experts(index, 10, 5, 1000)
+        plan_experts(index, 10, 5, 1000)
 
 
-def test_experts_of_few_images_are_trained_as_long_as_others():
+def test_images_seen_gives_all_experts_the_same_schedule():
     recipe = recipes.find('expert-class10', 'mini')
-    assert for_images(recipe, 7, None) is recipe
+    assert with_images_seen(recipe, 7, None) is recipe
     rare, other = (
-        [point[1:] for point in rates_over_time(own, RunLength(n, own.epochs, recipe.batch_size))]
+        [
+            point[1:]
+            for point in learning_rate_points(
+                scaled, RunLength(n, scaled.epochs, recipe.batch_size)
+            )
+        ]
         for n in (281, 1000)
-        for own in [for_images(recipe, n, 4000)]
+        for scaled in [with_images_seen(recipe, n, 4000)]
     )
     assert rare == other
     assert rare[-1][0] == 4000 // recipe.batch_size - 1
 
 
-def test_packing_is_close_to_the_best_possible():
+def test_packing_is_within_four_thirds_of_the_optimum():
     rng = np.random.default_rng(0)
     for _ in range(50):
         cost = rng.integers(1, 20, 7)
@@ -82,13 +95,13 @@ def test_packing_is_close_to_the_best_possible():
     'settings',
     [[], ['loss=softmax'], ['class_agnostic=False'], ['loss=softmax', 'class_agnostic=False']],
 )
-def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
+def test_head_of_some_classes_equals_the_full_head_for_these(settings):
     recipe = recipes.override(recipes.find('mini'), settings)
-    full, cut = build.detector(recipe, 7, seed=3), build.detector(recipe, 2, seed=4)
+    full, part = build.detector(recipe, 7, seed=3), build.detector(recipe, 2, seed=4)
     weights = {name.lstrip('/'): p.array for name, p in full.namedparams()}
     rows = np.array([5, 1])
-    for name, array in cut_head(weights, rows, 7, Path('model.npz')).items():
-        dict(cut.namedparams())['/' + name].array[...] = array
+    for name, array in select_head_classes(weights, rows, 7, Path('model.npz')).items():
+        dict(part.namedparams())['/' + name].array[...] = array
     rng = np.random.default_rng(0)
     hs = [
         rng.standard_normal((1, recipe.fpn_channel, 32 >> k, 32 >> k)).astype(np.float32)
@@ -96,7 +109,7 @@ def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
     ]
     rois = np.array([[0, 0, 60, 40], [10, 20, 90, 100]], np.float32)
     loc, conf = full.head(hs, rois, np.zeros(2, np.int32))
-    loc2, conf2 = cut.head(hs, rois, np.zeros(2, np.int32))
+    loc2, conf2 = part.head(hs, rois, np.zeros(2, np.int32))
     kept = [5, 1] + ([7] if 'loss=softmax' in settings else [])
     np.testing.assert_allclose(conf2.array, conf.array[:, kept], rtol=1e-6)
     np.testing.assert_allclose(
@@ -104,17 +117,17 @@ def test_a_cut_head_answers_as_the_full_one_does_for_its_classes(settings):
     )
 
 
-def test_weights_of_another_model_are_refused():
+def test_weights_of_another_model_are_rejected():
     with pytest.raises(InputError, match='model.npz: has no head/conf/W'):
-        cut_head({}, np.array([0]), 3, Path('model.npz'))
+        select_head_classes({}, np.array([0]), 3, Path('model.npz'))
     weights = {'head/conf/W': np.zeros((5, 2)), 'head/loc/W': np.zeros((4, 2))}
     with pytest.raises(InputError, match='5 outputs; expected one for each of 3 classes'):
-        cut_head(weights, np.array([0]), 3, Path('model.npz'))
+        select_head_classes(weights, np.array([0]), 3, Path('model.npz'))
 
 
-def test_an_expert_has_the_network_of_its_full_model():
+def test_expert_has_the_network_of_its_full_model():
     full = recipes.override(recipes.find('mini'), ['fpn_channel=32'])
-    recipe = fine_tuned(recipes.find('expert-class10', 'mini'), full)
+    recipe = fine_tuning_recipe(recipes.find('expert-class10', 'mini'), full)
     assert (recipe.fpn_channel, recipe.psp, recipe.fpn_scale) == (32, full.psp, full.fpn_scale)
     assert (recipe.name, recipe.expert_size, recipe.epochs) == ('expert-class10', 10, 8)
     assert recipe.base_lr == pytest.approx(full.base_lr / 10)

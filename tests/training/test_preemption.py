@@ -1,4 +1,4 @@
-"""Being asked to stop."""
+"""Tests of stopping on a signal."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from pfdet.training.preemption import STATUS, StopRequest
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-def test_signals_are_noted(number):
+def test_signals_are_recorded(number):
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         request = StopRequest()
@@ -27,13 +27,13 @@ def test_signals_are_noted(number):
             signal.signal(n, handler)
 
 
-def test_the_status_is_the_documented_one():
+def test_exit_status_is_the_documented_one():
     assert STATUS == 75
 
 
-@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='other systems have no such call')
-def test_rank_whose_launcher_is_killed_is_told():
-    """It would train on beside the resumed run."""
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs prctl of Linux')
+def test_rank_is_signalled_when_its_launcher_is_killed():
+    """Otherwise it would continue training in parallel to the resumed run."""
     rank = textwrap.dedent("""
         import time
         from pfdet.training.preemption import StopRequest, end_with_launcher
@@ -63,7 +63,7 @@ def test_rank_whose_launcher_is_killed_is_told():
     launcher.wait(600)
 
 
-def test_ranks_stop_together_whoever_was_told(mpiexec):
+def test_all_ranks_stop_after_the_same_iteration(mpiexec):
     done = mpiexec(
         3,
         """

@@ -1,4 +1,4 @@
-"""What may change between a run and the one that goes on with it."""
+"""Tests of which changes are allowed when a run is resumed."""
 
 import dataclasses
 from pathlib import Path
@@ -27,7 +27,7 @@ def run(small_world):
     return run
 
 
-def refused(before, now, *words):
+def assert_rejected(before, now, *words):
     with pytest.raises(InputError) as error:
         resume.check_same_run(before, now, PATH)
     for word in words:
@@ -35,7 +35,7 @@ def refused(before, now, *words):
     assert str(PATH) in str(error.value) and '\n' not in str(error.value)
 
 
-def test_ranks_batches_and_length_may_change(run):
+def test_ranks_batch_size_and_length_may_change(run):
     before = run()
     for now in (
         run(),
@@ -46,30 +46,30 @@ def test_ranks_batches_and_length_may_change(run):
         run(name='other', about='words'),
     ):
         resume.check_same_run(before, now, PATH)
-    # of versions that did not say, or did not know a field
+    # Snapshots of older versions without an identity, or without a field.
     resume.check_same_run({}, before, PATH)
     older = {**before, 'recipe': {k: v for k, v in before['recipe'].items() if k != 'psp'}}
     resume.check_same_run(older, before, PATH)
 
 
-def test_what_may_not_change_is_named(run, small_world):
+def test_error_names_the_changed_field(run, small_world):
     before = run()
-    refused(before, run(seed=4), 'seed=0', 'seed=4')
-    refused(before, run(psp=True), 'psp=False', 'psp=True')
-    refused(before, run(base_lr=0.5), 'base_lr=0.01', 'base_lr=0.5')
-    refused(before, run(steps=(0.5,)), 'steps=[0.66')
+    assert_rejected(before, run(seed=4), 'seed=0', 'seed=4')
+    assert_rejected(before, run(psp=True), 'psp=False', 'psp=True')
+    assert_rejected(before, run(base_lr=0.5), 'base_lr=0.01', 'base_lr=0.5')
+    assert_rejected(before, run(steps=(0.5,)), 'steps=[0.66')
     other = AnnotationIndex.open(small_world / 'validation.index')
-    refused(before, run(index=other), 'images=24', 'images=8')
+    assert_rejected(before, run(index=other), 'images=24', 'images=8')
     classes = other.classes.pick([1, 2])
-    refused(before, run(classes=classes), 'classes', 'other 2')
-    refused({**before, 'image_ids': 0}, before, 'other images')
+    assert_rejected(before, run(classes=classes), 'classes', '2 different')
+    assert_rejected({**before, 'image_ids': 0}, before, 'other images')
 
 
 def test_every_field_that_may_change_exists():
     assert {f.name for f in dataclasses.fields(recipes.Recipe)} >= resume.MAY_CHANGE
 
 
-def test_no_snapshot_is_overwritten_by_a_new_run(tmp_path):
+def test_new_run_in_a_directory_with_snapshots_is_rejected(tmp_path):
     comm = SimpleNamespace(rank=0, mpi_comm=SimpleNamespace(bcast=lambda value: value))
     resume.refuse_existing_snapshots(tmp_path / 'absent', comm)
     (tmp_path / 'iter_00000003.npz').write_bytes(b'')

@@ -1,4 +1,4 @@
-"""The length of a run in images, on any number of ranks."""
+"""Tests of the length of a run, on any number of ranks."""
 
 import math
 from types import SimpleNamespace
@@ -12,14 +12,14 @@ from pfdet.training.run_length import RunLength, Stop
 
 
 class Trainer:
-    """Counts updates and images as the updater and the iterator do."""
+    """Counts updates and images like the updater and the iterator."""
 
     def __init__(self, iteration=0, position=0):
         self.iterator = SimpleNamespace(position=position)
         self.updater = SimpleNamespace(iteration=iteration, get_iterator=lambda name: self.iterator)
 
     def train(self, length, until=math.inf):
-        """The schedule's iteration of each update."""
+        """Run updates; return the schedule's iteration of each."""
         iterations = []
         while not length.ended(self) and self.updater.iteration < until:
             iterations.append(length.schedule_iteration(self))
@@ -31,24 +31,24 @@ class Trainer:
 @pytest.mark.parametrize(
     'n_image, epochs, batch', [(24, 2, 4), (25, 2, 4), (25, 0.5, 8), (7, 3, 8)]
 )
-def test_without_change_all_counts_agree(n_image, epochs, batch):
+def test_counts_agree_without_a_change_of_ranks(n_image, epochs, batch):
     length = RunLength(n_image, epochs, batch)
     n = math.ceil(n_image * epochs / batch)
     trainer = Trainer()
-    assert length.n_iteration == length.last(trainer) == n
+    assert length.n_iteration == length.last_iteration(trainer) == n
     assert trainer.train(length) == list(range(n))
-    assert length.last(trainer) == n
+    assert length.last_iteration(trainer) == n
 
 
-def test_on_other_ranks_the_run_ends_at_the_same_image():
+def test_run_ends_at_the_same_image_on_another_number_of_ranks():
     trainer = Trainer()
     trainer.train(RunLength(1000, 1, 4), until=100)
     eight = RunLength(1000, 1, 8)
-    assert eight.last(trainer) == 100 + 75
-    # as if all 400 images had come in batches of 8
+    assert eight.last_iteration(trainer) == 100 + 75
+    # As if all 400 images had been drawn in batches of 8.
     assert trainer.train(eight) == list(np.arange(50.0, 125))
     assert trainer.updater.iteration == 175 and trainer.iterator.position == 1000
-    # not on a border of the new batches
+    # The position is not a multiple of the new batch size.
     trainer = Trainer(1, 4)
     assert trainer.train(RunLength(20, 1, 8)) == [0.5, 1.5, 2.5]
 
@@ -56,8 +56,8 @@ def test_on_other_ranks_the_run_ends_at_the_same_image():
 def test_iterations_are_updates():
     length = RunLength(100, 1, 4, iterations=3)
     assert len(Trainer().train(length)) == 3
-    assert Trainer(5, 20).train(length) == [] and length.last(Trainer(5, 20)) == 5
-    # on to where they end, not to where the epochs do
+    assert Trainer(5, 20).train(length) == [] and length.last_iteration(Trainer(5, 20)) == 5
+    # The number of iterations counts, not the number of epochs.
     assert len(Trainer().train(RunLength(8, 1, 4, iterations=5))) == 5
     assert Trainer().train(RunLength(8, 1, 4, iterations=0)) == []
 
@@ -72,11 +72,11 @@ def test_triggers_at_the_interval_and_at_the_end():
     assert fired == [4, 8, 10]
 
 
-def test_stop_when_asked():
-    asked = []
-    stop = Stop(RunLength(8, 1.5, 4), lambda: len(asked))
+def test_stops_on_request():
+    requests = []
+    stop = Stop(RunLength(8, 1.5, 4), lambda: len(requests))
     assert not stop(Trainer()) and stop(Trainer(3, 12))
     assert stop.get_training_length() == (1.5, 'epoch')
     assert Stop(RunLength(8, 1, 4, 7)).get_training_length() == (7, 'iteration')
-    asked.append(15)
+    requests.append(15)
     assert stop(Trainer())

@@ -1,4 +1,4 @@
-"""The flags that are made from the options of a run."""
+"""Tests of the command-line flags of run options."""
 
 import argparse
 import dataclasses
@@ -41,7 +41,7 @@ def test_no_flag_gives_the_defaults():
         ('--keep-snapshots', '2', 'keep_snapshots', 2),
     ],
 )
-def test_a_flag_sets_its_option(flag, text, name, value):
+def test_flag_sets_its_option(flag, text, name, value):
     arguments = [flag] if text is None else [flag, text]
     assert parse(*arguments) == dataclasses.replace(RunOptions(), **{name: value})
 
@@ -54,7 +54,7 @@ def test_every_option_is_a_flag():
     assert all(action.help for action in parser._actions)
 
 
-def test_only_some_flags():
+def test_subset_of_flags():
     assert parse('--seed', 3, names=('seed', 'threads')) == RunOptions(seed=3)
     with pytest.raises(SystemExit):
         parse('--resume', names=('seed', 'threads'))
@@ -73,12 +73,12 @@ def test_only_some_flags():
         ('--max-corrupt-share', 'nan', 'a number from 0 to 1'),
     ],
 )
-def test_a_value_out_of_its_limits_is_refused(flag, text, expected):
+def test_value_out_of_range_is_rejected(flag, text, expected):
     with pytest.raises(InputError, match=f'{flag} .*: expected {expected}'):
         parse(flag, text)
 
 
-def test_a_count_of_corrupt_images_is_new_each_time():
+def test_every_counter_of_corrupt_images_is_new():
     assert RunOptions().corrupt_images is None
     options = RunOptions(corrupt='skip', max_corrupt_share=0.2)
     one, other = options.corrupt_images, options.corrupt_images

@@ -1,4 +1,4 @@
-"""The options of train_multi.py for many ranks and little memory, in whole runs."""
+"""Runs of train_multi.py with options for many ranks and little memory."""
 
 import json
 from pathlib import Path
@@ -36,26 +36,28 @@ def weights(out):
         return {name: file[name] for name in file.files}
 
 
-def test_groups_parts_and_halves_resume_to_the_bit(small_world, tmp_path, mpiexec):
-    """Two groups of two ranks with different statistics, two parts an update, float16."""
+def test_groups_accumulation_and_float16_resume_bit_identically(small_world, tmp_path, mpiexec):
+    """Two groups of two ranks with different statistics, two batches per update, float16."""
     options = ['--bn-group-size', 2, '--accumulate', 2, '--allreduce-dtype', 'float16']
     more = ['batch_size=1']
-    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     done = mpiexec(4, TRAIN, *arguments(small_world, whole, *options, '--iterations', 5), *more)
     assert 'trained 5 iterations of 8 images' in done.stdout
     assert 'waiting for data: ' in done.stdout
-    # The rate is that of 8 images, to which mini scale's is given.
+    # The global batch is 8 images, to which the base learning rate refers.
     lr = recipes.find('mini').base_lr
     assert log(whole)[2]['lr'] == pytest.approx(lr * (1 + np.cos(np.pi * 2 / 12)) / 2)
     assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(whole))
     mpiexec(
         4,
         TRAIN,
-        *arguments(small_world, cut, *options, '--iterations', 3, '--snapshot-interval', 3),
+        *arguments(small_world, resumed, *options, '--iterations', 3, '--snapshot-interval', 3),
         *more,
     )
-    mpiexec(4, TRAIN, *arguments(small_world, cut, *options, '--iterations', 5, '--resume'), *more)
-    a, b = weights(whole), weights(cut)
+    mpiexec(
+        4, TRAIN, *arguments(small_world, resumed, *options, '--iterations', 5, '--resume'), *more
+    )
+    a, b = weights(whole), weights(resumed)
     assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
@@ -68,7 +70,7 @@ def test_groups_parts_and_halves_resume_to_the_bit(small_world, tmp_path, mpiexe
         (['--accumulate', 0], ['--accumulate 0']),
     ],
 )
-def test_refusals(small_world, tmp_path, mpiexec, options, words):
+def test_invalid_options_are_one_line(small_world, tmp_path, mpiexec, options, words):
     done = mpiexec(2, TRAIN, *arguments(small_world, tmp_path / 'x', *options), check=False)
     assert done.returncode == 2
     lines = {line for line in done.stderr.splitlines() if line.startswith('error: ')}

@@ -1,3 +1,5 @@
+"""Tests of batch normalization over groups of ranks."""
+
 import pfdet.compat  # noqa: F401
 
 import pytest
@@ -33,42 +35,42 @@ class Net(chainer.Chain):
 
 with chainer.using_config('dtype', np.float64):
     np.random.seed(0)
-    ours = Net()
-alone = [ours.copy('copy') for _ in range(2)]
+    net = Net()
+references = [net.copy('copy') for _ in range(2)]
 group = group_of_ranks(comm, 2)
 assert group.size == 2 and group.rank == comm.rank % 2
 assert group.mpi_comm.allgather(comm.rank) == [comm.rank // 2 * 2, comm.rank // 2 * 2 + 1]
 for G in 0, 4:
     assert group_of_ranks(comm, G) is comm
-use_multi_node_batch_normalization(ours, group)
-average = AverageRunningStatistics(ours, comm)
+use_multi_node_batch_normalization(net, group)
+average = AverageRunningStatistics(net, comm)
 rng = np.random.default_rng(0)
 for step in range(3):
     x = rng.normal(rng.normal(size=(4, 1, 1, 1, 1)), 1 + step, size=(4, 2, 3, 9, 9))
-    ours.cleargrads()
-    y = ours(x[comm.rank])
+    net.cleargrads()
+    y = net(x[comm.rank])
     F.mean(y ** 3).backward()
-    mine = comm.rank // 2
-    comm.multi_node_mean_grad(ours)
+    own_group = comm.rank // 2
+    comm.multi_node_mean_grad(net)
     grads = []
-    for g, one in enumerate(alone):
+    for g, one in enumerate(references):
         one.cleargrads()
         expected = one(x[2 * g:2 * g + 2].reshape(4, 3, 9, 9))
         F.mean(expected ** 3).backward()
         grads.append({name: p.grad for name, p in one.namedparams()})
-        if g == mine:
+        if g == own_group:
             part = expected.array.reshape(2, 2, *y.shape[1:])[comm.rank % 2]
             assert abs(part - y.array).max() < 1e-9
-    for name, p in ours.namedparams():
+    for name, p in net.namedparams():
         mean = (grads[0][name] + grads[1][name]) / 2
         assert abs(mean - p.grad).max() < 1e-9 * abs(mean).max() + 1e-12, name
     average(None)
-    # averaging after every update is averaging once
+    # Averaging after every update equals averaging once at the end.
     for k in 'b1', 'b2':
         for name in 'avg_mean', 'avg_var':
-            groups = [getattr(one[k], name) for one in alone]
+            groups = [getattr(one[k], name) for one in references]
             assert abs(groups[0] - groups[1]).max() > 1e-3
-            a = getattr(ours[k], name)
+            a = getattr(net[k], name)
             assert abs(a - np.mean(groups, axis=0)).max() < 1e-9
             assert len(set(comm.mpi_comm.allgather(a.tobytes()))) == 1
 if comm.rank == 0:
@@ -76,12 +78,12 @@ if comm.rank == 0:
 """
 
 
-def test_groups_normalize_each_for_itself(mpiexec):
-    """Four ranks in two groups against one process a group; running statistics of all."""
+def test_groups_normalize_separately(mpiexec):
+    """Four ranks in two groups equal one process per group, with averaged running statistics."""
     assert 'equal' in mpiexec(4, PROGRAM).stdout
 
 
-def test_uneven_groups_are_refused():
+def test_uneven_groups_are_rejected():
     class Comm:
         size, rank = 6, 0
 

@@ -1,16 +1,18 @@
+"""Tests of the learning rate schedules."""
+
 import pytest
 
 from pfdet.training.schedules import learning_rate, linear_scaling
 
 
-def test_linear_scaling_is_the_papers():
-    # "The initial learning rate is set to 0.01 for batch size of 8"; 512 GPUs, one image each
+def test_linear_scaling_follows_the_paper():
+    # "The initial learning rate is set to 0.01 for batch size of 8"; 512 GPUs with one image each.
     assert linear_scaling(0.01, 8, 8) == 0.01
     assert linear_scaling(0.01, 8, 512) == pytest.approx(0.64)
 
 
-def test_step_is_the_papers():
-    # a tenth "at epoch 8 and 11" of 12, here of 100 iterations each
+def test_step_schedule_follows_the_paper():
+    # Divided by 10 "at epoch 8 and 11" of 12, here with 100 iterations per epoch.
     rates = [learning_rate(i, 1200, 1.0, 'step') for i in (0, 799, 800, 1099, 1100, 1199)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 

@@ -1,3 +1,5 @@
+"""Tests of running the rows of the papers' tables."""
+
 import dataclasses
 import json
 from pathlib import Path
@@ -27,7 +29,7 @@ def rows(small_world, tmp_path):
     )
 
 
-def test_rows_that_are_trained_alike_are_trained_once(rows, capsys):
+def test_shared_training_is_run_once(rows, capsys):
     plain = rows.run('cs-table2-softmax-softmax', 1)
     other = rows.run('cs-table2-softmax-concurrent', 1)
     commands = capsys.readouterr().out
@@ -51,12 +53,12 @@ def test_rows_that_are_trained_alike_are_trained_once(rows, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_which_rows_are_trained_alike(rows):
+def test_rows_with_the_same_training(rows):
     assert rows.same_training('table3-cooccurrence') == 'table1-cooccurrence'
     assert rows.same_training('cs-table3-class-aware') == 'cs-table1-softmax-balanced'
-    # Class-aware sampling is soft-balance with lambda 1.
+    # Class-aware sampling equals soft-balance with lambda 1.
     assert rows.same_training('cs-table3-soft-1.0') == 'cs-table1-softmax-balanced'
-    # At mini scale all backbones are the same, and none is trained on ImageNet.
+    # At mini size, all rows have the same backbone, without ImageNet weights.
     assert rows.same_training('cs-table4-non-balance-7') == 'cs-table1-softmax'
     full = Rows(rows.out, rows.train_index, rows.val_index, 'full', 1)
     assert full.same_training('cs-table4-non-balance-7') == 'cs-table4-non-balance-7'
@@ -65,17 +67,17 @@ def test_which_rows_are_trained_alike(rows):
         assert rows.same_training(first) == first
 
 
-def test_rows_begin_with_a_backbone_where_the_papers_do(rows, monkeypatch):
+def test_rows_start_from_a_backbone_as_in_the_papers(rows, monkeypatch):
     commands = {}
 
-    def note(*args, **_):
+    def record(*args, **_):
         args = [str(a) for a in args]
         out = Path(args[args.index('--out') + 1])
         commands[out.parent.name] = args
         out.mkdir(parents=True)
         (out / 'model.npz').touch()
 
-    monkeypatch.setattr('pfdet.training.table_runs.run_python', note)
+    monkeypatch.setattr('pfdet.training.table_runs.run_python', record)
     with_backbone = dataclasses.replace(
         rows,
         backbone=rows.out / 'backbone.npz',
@@ -83,7 +85,7 @@ def test_rows_begin_with_a_backbone_where_the_papers_do(rows, monkeypatch):
         validated=('cs-table3-non-balance',),
     )
     for name in 'mini', 'cs-table4-hybrid-s20', 'cs-table4-non-balance-7':
-        with_backbone.trained(name, 0)
+        with_backbone.train(name, 0)
     init = {
         name: args[args.index('--init') + 1] if '--init' in args else None
         for name, args in commands.items()
@@ -94,13 +96,13 @@ def test_rows_begin_with_a_backbone_where_the_papers_do(rows, monkeypatch):
         'cs-table4-hybrid-s20': str(rows.directory('cs-table4-scratch-20', 0) / 'model.npz'),
         'cs-table1-softmax': str(rows.out / 'backbone.npz'),
     }
-    # Table 3's row without balance is that of Table 1.
+    # The row of Table 3 without balancing shares its training with Table 1.
     assert {name for name, args in commands.items() if '--val-index' in args} == {
         'cs-table1-softmax'
     }
 
 
-def test_a_step_that_fails_says_where_to_look(rows):
+def test_error_of_a_failed_step_names_its_log(rows):
     with pytest.raises(InputError, match=r'ended with status 2; see .*output.txt'):
         Rows(rows.out, rows.train_index.with_name('missing'), rows.val_index, 'mini', 1, SMALL).run(
             'cs-table1-softmax', 0

@@ -1,4 +1,4 @@
-"""Whole runs of the scripts, on one rank and on two."""
+"""Runs of the training and prediction scripts on one rank and on several."""
 
 import dataclasses
 import json
@@ -44,10 +44,10 @@ def weights(path):
         return {name: file[name] for name in file.files}
 
 
-def test_two_ranks_learn_what_one_learns_with_the_whole_batch(small_world, tmp_path, mpiexec):
-    """Multi-node batch normalization, all-reduce, padding, sampling and sharding together.
+def test_two_ranks_train_like_one_rank_with_the_whole_batch(small_world, tmp_path, mpiexec):
+    """Covers multi-node batch normalization, all-reduce, padding, sampling and sharding.
 
-    In double precision: in single precision rounding soon makes one proposal more or less.
+    In float64, because float32 rounding soon changes the set of proposals.
     """
     for ranks, batch_size in (2, 2), (1, 4):
         mpiexec(
@@ -72,10 +72,10 @@ def test_two_ranks_learn_what_one_learns_with_the_whole_batch(small_world, tmp_p
         np.testing.assert_allclose(two[name], value, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
+def test_resumed_run_is_bit_identical(small_world, tmp_path, mpiexec):
     settings = [*SMALL, 'batch_size=2', 'epochs=2']
-    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-    # --resume with nothing to go on from begins
+    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
+    # Without a snapshot, --resume starts a new run.
     mpiexec(
         2,
         TRAIN,
@@ -89,7 +89,7 @@ def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
         ),
     )
     entries = json.loads((whole / 'log').read_text())
-    # 24 images in batches of 4, two epochs of them, half an epoch of warm-up
+    # Two epochs of 24 images in batches of 4, with half an epoch of warm-up.
     assert [entry['lr'] for entry in entries] == pytest.approx(
         [
             learning_rate(i, 12, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3)
@@ -99,28 +99,33 @@ def test_resuming_is_going_on(small_world, tmp_path, mpiexec):
     mpiexec(
         2,
         TRAIN,
-        *arguments(small_world, cut, '--iterations', 7, '--snapshot-interval', 5, *settings),
+        *arguments(small_world, resumed, '--iterations', 7, '--snapshot-interval', 5, *settings),
     )
-    # at the interval and at the end
-    assert sorted(p.name for p in (cut / 'snapshots').iterdir()) == [
+    # At the interval and at the end.
+    assert sorted(p.name for p in (resumed / 'snapshots').iterdir()) == [
         'iter_00000005.npz',
         'iter_00000007.npz',
     ]
-    # what came after the first is lost, as when the run is killed
-    (cut / 'model.npz').unlink()
-    (cut / 'snapshots' / 'iter_00000007.npz').unlink()
+    # Keep only the first snapshot, as if the run had been killed.
+    (resumed / 'model.npz').unlink()
+    (resumed / 'snapshots' / 'iter_00000007.npz').unlink()
     mpiexec(
         2,
         TRAIN,
         *arguments(
-            small_world, cut, '--resume', '--val-index', small_world / 'validation.index', *settings
+            small_world,
+            resumed,
+            '--resume',
+            '--val-index',
+            small_world / 'validation.index',
+            *settings,
         ),
     )
-    assert losses(cut) == losses(whole)
-    a, b = weights(whole / 'model.npz'), weights(cut / 'model.npz')
+    assert losses(resumed) == losses(whole)
+    a, b = weights(whole / 'model.npz'), weights(resumed / 'model.npz')
     assert a.keys() == b.keys()
     assert all((a[k] == b[k]).all() for k in a)
-    assert (whole / 'score.json').read_text() == (cut / 'score.json').read_text()
+    assert (whole / 'score.json').read_text() == (resumed / 'score.json').read_text()
 
 
 @pytest.fixture(scope='module')
@@ -130,9 +135,9 @@ def model(small_world, tmp_path_factory, mpiexec):
     return out
 
 
-def test_ranks_predict_what_one_predicts(small_world, model, tmp_path, mpiexec):
+def test_three_ranks_predict_like_one_rank(small_world, model, tmp_path, mpiexec):
     index = AnnotationIndex.open(small_world / 'validation.index')
-    found = {}
+    detections = {}
     for ranks, name in (1, 'one.parquet'), (3, 'three.csv'):
         out = tmp_path / name
         mpiexec(
@@ -147,12 +152,13 @@ def test_ranks_predict_what_one_predicts(small_world, model, tmp_path, mpiexec):
             '--score-thresh',
             0.001,
         )
-        found[ranks] = read_detections(out, index.classes)
-    assert len(found[1]) > 0 and list(found[1].image_ids) == list(found[3].image_ids)
+        detections[ranks] = read_detections(out, index.classes)
+    one, three = detections[1], detections[3]
+    assert len(one) > 0 and list(one.image_ids) == list(three.image_ids)
     for name in 'image', 'label':
-        np.testing.assert_array_equal(getattr(found[1], name), getattr(found[3], name))
-    np.testing.assert_allclose(found[1].score, found[3].score, atol=1e-5)
-    np.testing.assert_allclose(found[1].bbox, found[3].bbox, atol=1e-4)
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+    np.testing.assert_allclose(one.score, three.score, atol=1e-5)
+    np.testing.assert_allclose(one.bbox, three.bbox, atol=1e-4)
 
 
 def run(script, *args):
@@ -165,8 +171,8 @@ def run(script, *args):
     )
 
 
-def refused(result, *words):
-    """Ended with status 2 and one line that has the words."""
+def assert_one_error(result, *words):
+    """Check for exit status 2 and a single error line that contains the words."""
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1 and lines[0].startswith('error: '), result.stderr
@@ -174,7 +180,7 @@ def refused(result, *words):
         assert word in lines[0]
 
 
-def test_starts_from_a_backbone_alone(small_world, model, tmp_path):
+def test_starts_from_a_backbone(small_world, model, tmp_path):
     from pfdet.links.backbone_file import arrays_of, write_backbone
     from pfdet.training import model_directory
 
@@ -188,9 +194,9 @@ def test_starts_from_a_backbone_alone(small_world, model, tmp_path):
         ),
     )
     assert done.returncode == 0, done.stderr
-    begun, before = weights(out / 'model.npz'), weights(model / 'model.npz')
-    same = {k for k in begun if (begun[k] == before[k]).all()}
-    assert {k for k in begun if k.startswith('extractor/base/')} <= same
+    initial, source = weights(out / 'model.npz'), weights(model / 'model.npz')
+    same = {k for k in initial if (initial[k] == source[k]).all()}
+    assert {k for k in initial if k.startswith('extractor/base/')} <= same
     assert 'head/fc1/W' not in same
 
 
@@ -202,31 +208,31 @@ def test_list_and_show():
     assert 'epochs             3.0' in shown
 
 
-def test_bad_input_of_training(small_world, tmp_path):
-    refused(run(TRAIN), '--train-index', 'build_index')
-    refused(run(TRAIN, '--recipe', 'none'), '--recipe none')
-    refused(
+def test_invalid_input_of_training(small_world, tmp_path):
+    assert_one_error(run(TRAIN), '--train-index', 'build_index')
+    assert_one_error(run(TRAIN, '--recipe', 'none'), '--recipe none')
+    assert_one_error(
         run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
         'absent.index',
     )
-    refused(
+    assert_one_error(
         run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
         'train_multi.py',
         'not a .npz file',
     )
-    refused(
+    assert_one_error(
         run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
         'backbone vgg',
         'mini_se_resnext',
     )
-    refused(
+    assert_one_error(
         run(TRAIN, '--recipe', 'cs-table4-soft-balance', '--train-index', 'x', '--out', 'y'),
         'starts from the weights of cs-table4-scratch-20',
         '--init',
     )
 
 
-def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpiexec):
+def test_truncated_image_ends_all_ranks_and_is_named(small_world, tmp_path, mpiexec):
     shutil.copytree(small_world, tmp_path / 'world')
     for image in (tmp_path / 'world' / 'data' / 'train').iterdir():
         image.write_bytes(image.read_bytes()[:500])
@@ -241,7 +247,7 @@ def test_truncated_image_ends_all_ranks_with_its_name(small_world, tmp_path, mpi
     assert not (tmp_path / 'out' / 'model.npz').exists()
 
 
-def test_concurrent_rates_travel_with_the_model(small_world, tmp_path, mpiexec):
+def test_concurrent_rates_are_stored_with_the_model(small_world, tmp_path, mpiexec):
     out = tmp_path / 'model'
     mpiexec(
         2,
@@ -270,13 +276,13 @@ def test_concurrent_rates_travel_with_the_model(small_world, tmp_path, mpiexec):
     ]
     assert run(PREDICT, *predict).returncode == 0
     (out / 'rates.npy').unlink()
-    refused(run(PREDICT, *predict), 'rates.npy', 'concurrent rates')
+    assert_one_error(run(PREDICT, *predict), 'rates.npy', 'concurrent rates')
 
 
-def test_corrupt_image_at_prediction(
+def test_corrupt_image_in_prediction(
     small_world, model, tmp_path, mpiexec, assert_same_up_to_rounding
 ):
-    """Named and refused; or skipped, with its row kept and the others' detections as before."""
+    """It is an error; or it is skipped, and the detections of the other images do not change."""
     world = tmp_path / 'world'
     shutil.copytree(small_world, world)
     index = AnnotationIndex.open(world / 'validation.index')
@@ -284,7 +290,7 @@ def test_corrupt_image_at_prediction(
     mpiexec(1, PREDICT, *predict, tmp_path / 'whole.csv')
     path = index.image_path(3)
     path.write_bytes(path.read_bytes()[:400])
-    refused(run(PREDICT, *predict, tmp_path / 'd.csv'), path.name)
+    assert_one_error(run(PREDICT, *predict, tmp_path / 'd.csv'), path.name)
     assert not (tmp_path / 'd.csv').exists()
     done = mpiexec(2, PREDICT, *predict, tmp_path / 'skipped.csv', '--corrupt', 'skip')
     assert '1 of 8' in done.stdout and 'no detections' in done.stdout
@@ -293,7 +299,7 @@ def test_corrupt_image_at_prediction(
     )
     others = whole.image != 3
     assert not (skipped.image == 3).any() and not others.all()
-    # Its batch has one image less, so the others are as before up to rounding.
+    # Its batch has one image less, so the other detections are equal up to rounding.
     assert_same_up_to_rounding(
         dataclasses.replace(
             whole,
@@ -303,14 +309,14 @@ def test_corrupt_image_at_prediction(
     )
 
 
-def test_bad_input_of_prediction(small_world, model, tmp_path):
+def test_invalid_input_of_prediction(small_world, model, tmp_path):
     index = small_world / 'validation.index'
-    refused(
+    assert_one_error(
         run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
         'recipe.json',
         'training run',
     )
-    refused(
+    assert_one_error(
         run(PREDICT, '--model', model, '--index', index, '--out', tmp_path / 'd.txt'),
         'd.txt',
         '.parquet',
@@ -318,7 +324,7 @@ def test_bad_input_of_prediction(small_world, model, tmp_path):
     broken = tmp_path / 'broken'
     shutil.copytree(model, broken)
     (broken / 'model.npz').write_bytes((model / 'model.npz').read_bytes()[:1000])
-    refused(
+    assert_one_error(
         run(PREDICT, '--model', broken, '--index', index, '--out', tmp_path / 'd.csv'), 'model.npz'
     )
     assert not (tmp_path / 'd.csv').exists()

@@ -1,3 +1,5 @@
+"""Tests of the training loss."""
+
 import chainer
 import numpy as np
 import pytest
@@ -7,12 +9,12 @@ from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.targets.sampling import AnchorTargets
 from pfdet.training import build
-from pfdet.training.experts import cut_head
+from pfdet.training.experts import select_head_classes
 from pfdet.training.train_chain import rpn_loss
 from pfdet.training.transforms import Converter, TrainLoader
 
 
-def test_rpn_loss_is_its_equation():
+def test_rpn_loss_follows_its_equation():
     rng = np.random.default_rng(0)
     locs, confs = rng.normal(size=(2, 6, 4)), rng.normal(size=(2, 6))
     sampled = AnchorTargets(
@@ -42,8 +44,8 @@ def test_rpn_loss_is_its_equation():
     assert float(loc_loss.array) == pytest.approx(expected)
 
 
-def test_learns_four_images_by_heart(small_world):
-    """The loss of a fixed batch falls to a fraction: targets, gradients and update agree."""
+def test_overfits_four_images(small_world):
+    """The loss of a fixed batch decreases: targets, gradients and updates are consistent."""
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = recipes.override(recipes.find('mini'), ['n_roi=48', 'train_proposals=(100, 100)'])
     network = build.detector(recipe, len(index.classes))
@@ -58,22 +60,24 @@ def test_learns_four_images_by_heart(small_world):
 
 
 @pytest.mark.parametrize('loss', ['sigmoid', 'softmax'])
-def test_a_head_of_some_classes_learns_as_the_full_one_with_the_others_ignored(small_world, loss):
+def test_gradients_of_a_head_of_some_classes_equal_the_full_head_with_the_others_ignored(
+    small_world, loss
+):
     index = AnnotationIndex.open(small_world / 'train.index')
     n_class = len(index.classes)
     pick = np.flatnonzero(np.bincount(index.columns['label'], minlength=n_class))[[4, 1, 7]]
     recipe = recipes.override(recipes.find('mini'), [f'loss={loss}'])
-    full, cut = build.detector(recipe, n_class), build.detector(recipe, len(pick))
+    full, small = build.detector(recipe, n_class), build.detector(recipe, len(pick))
     weights = {
         f'/{name}': array
-        for name, array in cut_head(
+        for name, array in select_head_classes(
             {name.lstrip('/'): p.array for name, p in full.namedparams()},
             pick,
             n_class,
             'model.npz',
         ).items()
     }
-    for name, p in cut.namedparams():
+    for name, p in small.namedparams():
         p.array[...] = weights[name]
     whole = build.train_chain(recipe, full, index.classes, index.hierarchy, 0)
 
@@ -83,14 +87,14 @@ def test_a_head_of_some_classes_learns_as_the_full_one_with_the_others_ignored(s
         return ignored
 
     whole.target_rules += (ignore_others,)
-    part = build.train_chain(recipe, cut, index.classes, index.hierarchy, 0)
+    part = build.train_chain(recipe, small, index.classes, index.hierarchy, 0)
     part.pick = pick
     load = TrainLoader(OpenImagesDataset(index), (96, 96), 256, False, 0)
     batch = Converter(index.hierarchy)([load(i, i, 0) for i in range(4)])
     for chain in whole, part:
         chain.cleargrads()
         chain(batch).backward()
-    gradients = {name: p.grad for name, p in cut.namedparams()}
+    gradients = {name: p.grad for name, p in small.namedparams()}
     for name, p in full.namedparams():
         expected = p.grad
         if name in ('/head/conf/W', '/head/conf/b'):

@@ -1,3 +1,5 @@
+"""Runs of train_experts.py."""
+
 import json
 import signal
 import subprocess
@@ -84,7 +86,7 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
         seen += [mid for mid, _ in content['classes']]
     assert len(set(seen)) == 30
 
-    # What is finished stays, what is missing is made again, the same on one rank.
+    # Finished experts are kept. A missing one is trained again, with equal weights on one rank.
     again = directories[1] / 'model.npz'
     before = {d: (d / 'model.npz').stat().st_mtime_ns for d in directories}
     weights = dict(np.load(again))
@@ -100,9 +102,9 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     assert 'experts.json: was started with another seed' in refused.stderr
 
     refused = train(mpiexec, 1, full, small_world, out, '--images-seen', 100, check=False)
-    assert 'experts.json: was begun with another images_seen' in refused.stderr
+    assert 'experts.json: was started with another images_seen' in refused.stderr
 
-    # Predictions are of the expert's classes alone.
+    # The detections have only classes of the expert.
     index = AnnotationIndex.open(small_world / 'validation.index')
     subprocess.run(
         [
@@ -119,15 +121,15 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
         capture_output=True,
         env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
     )
-    found = read_detections(tmp_path / 'expert.parquet', index.classes)
+    detections = read_detections(tmp_path / 'expert.parquet', index.classes)
     own = [
         index.classes.id_of(mid)
         for mid, _ in json.loads((directories[0] / 'recipe.json').read_text())['classes']
     ]
-    assert len(found.label) and set(found.label) <= set(own)
+    assert len(detections.label) and set(detections.label) <= set(own)
 
 
-def test_what_is_no_expert_is_refused(tmp_path):
+def test_recipe_that_is_not_an_expert_is_rejected(tmp_path):
     ended = subprocess.run(
         [
             sys.executable,
@@ -151,8 +153,8 @@ def test_what_is_no_expert_is_refused(tmp_path):
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_stopped_and_killed_experts_go_on(full, small_world, tmp_path, mpiexec, launch):
-    """SIGTERM, then ``kill -9``, then to the end: as if nothing had happened."""
+def test_stopped_and_killed_experts_resume(full, small_world, tmp_path, mpiexec, launch):
+    """After SIGTERM and ``kill -9``, the weights are bit-identical to an uninterrupted run."""
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     longer = ('--iterations', 6)
     train(mpiexec, 2, full, small_world, whole, *longer)
@@ -178,12 +180,12 @@ def test_stopped_and_killed_experts_go_on(full, small_world, tmp_path, mpiexec, 
     for n, (number, status) in enumerate(((signal.SIGTERM, 75), (signal.SIGKILL, None)), 1):
         run = launch(2, *arguments, script=EXPERTS, hold=n)
         run.ranks(2)
-        # Each rank has a model of its own, whose second (third) iteration waits.
+        # Each rank trains its own model and waits before its second (third) iteration.
         run.wait_for(1)
         run.send(number)
         returned = run.wait(600)
         assert status is None or returned == status, run.output()
-        assert run.left_over() == []
+        assert run.remaining() == []
     assert list(parts.rglob('iter_*.npz')) and not list(parts.rglob('model.npz'))
     train(mpiexec, 2, full, small_world, parts, *longer)
     for model in whole.glob('*/model.npz'):

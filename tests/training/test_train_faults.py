@@ -1,7 +1,7 @@
-"""Ranks that are killed, signals, a full disk, a NaN: nothing is lost, and nothing hangs.
+"""Faults during training: killed ranks, signals, a full disk, a NaN. No run is lost or hangs.
 
-``PFDET_KILLS=20 pytest -s tests/training/test_train_faults.py -k killed`` kills a run 20
-times instead of 3, and prints what happened; it takes some minutes.
+``PFDET_KILLS=20 pytest -s tests/training/test_train_faults.py -k killed`` kills a run 20 times
+instead of 3 and prints a summary. It takes some minutes.
 """
 
 import json
@@ -23,7 +23,7 @@ from pfdet.training.schedules import learning_rate, linear_scaling
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
 N_KILL = int(os.environ.get('PFDET_KILLS', 3))
-# Of the run that is killed: three for each kill, and some to end with.
+# Iterations of the run that is killed: three per kill, and four at the end.
 N_ITERATION = 3 * N_KILL + 4
 IMAGES = 24
 
@@ -74,65 +74,63 @@ def damage(path, how):
 
 @pytest.fixture(scope='module')
 def whole(small_world, tmp_path_factory, mpiexec):
-    """The run that nothing happens to."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp('whole')
     mpiexec(2, TRAIN, *arguments(small_world, out))
     assert log(out, 'iteration') == list(range(1, N_ITERATION + 1))
     return out
 
 
-def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
-    small_world, whole, tmp_path, launch
-):
-    """Either rank, at random moments from the start of the processes on; two snapshots damaged."""
+def test_repeatedly_killed_run_is_bit_identical(small_world, whole, tmp_path, launch):
+    """Kill random ranks at random times, also during start-up, and damage two snapshots."""
     rng = np.random.default_rng(int(os.environ.get('PFDET_KILL_SEED', 0)))
     out = tmp_path / 'killed'
-    done, longest, moments, damaged, noticed = 0, 0.0, [], {}, set()
+    done, slowest_end, kills, damaged, detected = 0, 0.0, [], {}, set()
 
     def still_damaged():
         return [p for p in damaged if p.exists() and p.read_bytes() == damaged[p]]
 
     for kill in range(N_KILL):
         expected = still_damaged()
-        # Up to five more iterations, but no more than leave some for the kills to come.
-        most = min(5, N_ITERATION - done - 2 * (N_KILL - kill) - 2)
-        n = int(rng.integers(0, max(0, most) + 1))
+        # Up to five more iterations, but leave some for the remaining kills.
+        limit = min(5, N_ITERATION - done - 2 * (N_KILL - kill) - 2)
+        n = int(rng.integers(0, max(0, limit) + 1))
         if kill == N_KILL - 1:
             n = max(n, 3)
         run = launch(2, *arguments(small_world, out, '--resume'), hold=done + n + 1)
         ranks = run.ranks(2)
         if n == 0:
-            # in the start
+            # Kill during start-up.
             run.wait_for(1, timeout=rng.uniform(0, 3))
         else:
-            # in the iteration that follows, or its snapshot
+            # Kill during the next iteration or its snapshot.
             run.wait_for(n)
             time.sleep(rng.uniform(0, 0.1))
         rank = int(rng.integers(2))
         assert run.process.poll() is None, run.output()
-        killed = time.monotonic()
+        kill_time = time.monotonic()
         run.send(signal.SIGKILL, ranks[rank])
-        assert run.wait(timeout=600) != 0 and run.left_over(timeout=600) == []
-        longest = max(longest, time.monotonic() - killed)
-        noticed |= damage_noticed(run, expected)
-        done = max([done, *run.trained()])
-        moments.append((rank, (run.trained() or [0])[-1]))
-        found = checkpoints.snapshots(out / 'snapshots')
+        assert run.wait(timeout=600) != 0 and run.remaining(timeout=600) == []
+        slowest_end = max(slowest_end, time.monotonic() - kill_time)
+        detected |= detected_damage(run, expected)
+        done = max([done, *run.logged_iterations()])
+        kills.append((rank, (run.logged_iterations() or [0])[-1]))
+        snapshots = checkpoints.snapshots(out / 'snapshots')
         if kill == N_KILL - 1:
             n_damage = 2 - len(damaged)
         else:
-            n_damage = int(kill >= N_KILL / 2 and not damaged and len(found) > 1)
-        for path in found[:n_damage]:
+            n_damage = int(kill >= N_KILL / 2 and not damaged and len(snapshots) > 1)
+        for path in snapshots[:n_damage]:
             damage(path, ['truncated', 'flipped'][len(damaged)])
             damaged[path] = path.read_bytes()
     expected = still_damaged()
     run = launch(2, *arguments(small_world, out, '--resume'))
     assert run.wait(timeout=600) == 0, run.output()
-    noticed |= damage_noticed(run, expected)
-    assert noticed == set(damaged) and len(damaged) == 2 and run.left_over() == []
+    detected |= detected_damage(run, expected)
+    assert detected == set(damaged) and len(damaged) == 2 and run.remaining() == []
     print(
-        f'\n{N_KILL} kills (rank, iteration): {moments}; damaged: '
-        f'{[p.name for p in damaged]}; the longest end of a job: {longest:.2f} s'
+        f'\n{N_KILL} kills (rank, iteration): {kills}; damaged: '
+        f'{[p.name for p in damaged]}; slowest end of a job: {slowest_end:.2f} s'
     )
 
     assert log(out, 'main/loss') == log(whole, 'main/loss')
@@ -142,13 +140,13 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert all(a[k].tobytes() == b[k].tobytes() for k in a)
     assert snapshot_names(out) == snapshot_names(whole)
     assert len(snapshot_names(out)) == 3
-    # nothing half-written is left
+    # No temporary files remain.
     assert sorted(os.listdir(out)) == ['log', 'model.npz', 'recipe.json', 'snapshots']
 
 
-def damage_noticed(run, damaged):
-    """The damaged snapshots, if the run got as far as to name each in one line and to go on."""
-    if not run.trained():
+def detected_damage(run, damaged):
+    """Check the warnings about damaged snapshots, if the run reached its first iteration."""
+    if not run.logged_iterations():
         return set()
     warnings = [line for line in run.errors if 'damaged' in line]
     assert len(warnings) == len(damaged), run.output()
@@ -158,31 +156,33 @@ def damage_noticed(run, damaged):
     return set(damaged)
 
 
-@pytest.mark.parametrize('number, to', [(signal.SIGTERM, 'rank 1'), (signal.SIGUSR1, 'mpiexec')])
-def test_asked_to_stop_all_ranks_do_after_the_same_iteration(
-    number, to, small_world, whole, tmp_path, launch
+@pytest.mark.parametrize(
+    'number, target', [(signal.SIGTERM, 'rank 1'), (signal.SIGUSR1, 'mpiexec')]
+)
+def test_all_ranks_stop_after_the_same_iteration_on_a_signal(
+    number, target, small_world, whole, tmp_path, launch
 ):
     out = tmp_path / 'out'
     run = launch(2, *arguments(small_world, out), '--snapshot-interval', 100, hold=3)
     ranks = run.ranks(2)
     run.wait_for(2)
-    run.send(number, ranks[1] if to == 'rank 1' else None)
+    run.send(number, ranks[1] if target == 'rank 1' else None)
     assert run.wait(600) == 75, run.output()
-    assert run.left_over() == []
-    n = run.trained()[-1]
+    assert run.remaining() == []
+    n = run.logged_iterations()[-1]
     assert snapshot_names(out) == [f'iter_{n:08d}.npz'] and 2 <= n <= 4
     assert f'stopped by {number.name} after iteration {n}' in run.lines[-1]
     assert run.errors == [] and not (out / 'model.npz').exists()
-    if to == 'rank 1':
+    if target == 'rank 1':
         again = launch(2, *arguments(small_world, out, '--resume'))
         assert again.wait(600) == 0, again.output()
-        assert again.trained() == list(range(n + 1, N_ITERATION + 1))
+        assert again.logged_iterations() == list(range(n + 1, N_ITERATION + 1))
         a, b = weights(whole), weights(out)
         assert all(a[k].tobytes() == b[k].tobytes() for k in a)
 
 
-# Notes which images each rank puts into its batches, and trains.
-NOTE_IMAGES = """
+# Train, and record the images in the batches of each rank.
+RECORD_IMAGES = """
     import runpy
     import sys
 
@@ -190,29 +190,29 @@ NOTE_IMAGES = """
     import pfdet.compat
     from pfdet.training import transforms
 
-    script, notes, *sys.argv[1:] = sys.argv[1:]
+    script, record, *sys.argv[1:] = sys.argv[1:]
     convert = transforms.Converter.__call__
 
-    def note(self, samples, device=None):
-        with open(f'{notes}-{MPI.COMM_WORLD.rank}', 'a') as file:
+    def convert_and_record(self, samples, device=None):
+        with open(f'{record}-{MPI.COMM_WORLD.rank}', 'a') as file:
             for sample in samples:
                 print(sample.position, sample.image_id, file=file)
         return convert(self, samples, device)
 
-    transforms.Converter.__call__ = note
+    transforms.Converter.__call__ = convert_and_record
     runpy.run_path(script, run_name='__main__')
 """
 
 
 @pytest.fixture(scope='module')
 def half(small_world, tmp_path_factory, mpiexec):
-    """Half an epoch on two ranks, with notes of the images."""
+    """Half an epoch on two ranks, with a record of the images."""
     directory = tmp_path_factory.mktemp('half')
     mpiexec(
         2,
-        NOTE_IMAGES,
+        RECORD_IMAGES,
         TRAIN,
-        directory / 'notes',
+        directory / 'images',
         *arguments(small_world, directory / 'out', '--iterations', 3),
         'epochs=1.25',
     )
@@ -220,34 +220,34 @@ def half(small_world, tmp_path_factory, mpiexec):
 
 
 @pytest.mark.parametrize('ranks', [1, 4])
-def test_on_other_ranks_the_sequence_of_images_goes_on(ranks, small_world, half, tmp_path, mpiexec):
+def test_other_ranks_continue_the_sequence_of_images(ranks, small_world, half, tmp_path, mpiexec):
     shutil.copytree(half, tmp_path, dirs_exist_ok=True)
     out = tmp_path / 'out'
     done = mpiexec(
         ranks,
-        NOTE_IMAGES,
+        RECORD_IMAGES,
         TRAIN,
-        tmp_path / 'notes',
+        tmp_path / 'images',
         *arguments(small_world, out, '--resume'),
         'epochs=1.25',
     )
     assert 'iter_00000003.npz: iteration 3, epoch 0.50, written by 2 ranks' in done.stdout
 
-    noted = [
-        line.split() for path in tmp_path.glob('notes-*') for line in path.read_text().splitlines()
+    recorded = [
+        line.split() for path in tmp_path.glob('images-*') for line in path.read_text().splitlines()
     ]
-    noted = sorted((int(position), image_id) for position, image_id in noted)
+    recorded = sorted((int(position), image_id) for position, image_id in recorded)
     index = AnnotationIndex.open(small_world / 'train.index')
     recipe = json.loads((out / 'recipe.json').read_text())['recipe']
     sampler = SequentialSampler(
         IMAGES, 0, build.aspect_groups(index.columns['image_size']), recipe['aspect_chunk']
     )
     n = -(-(30 - 12) // (2 * ranks)) * 2 * ranks + 12
-    assert noted == [(p, index.image_id(sampler[p])) for p in range(n)]
+    assert recorded == [(p, index.image_id(sampler[p])) for p in range(n)]
 
-    # The rate is that of the place in the sequence, for the images of an iteration.
-    places = [*range(0, 12, 4), *range(12, n, 2 * ranks)]
-    batches = [4] * 3 + [2 * ranks] * (len(places) - 3)
+    # The learning rate follows the position in the sequence and the current global batch size.
+    positions = [*range(0, 12, 4), *range(12, n, 2 * ranks)]
+    batches = [4] * 3 + [2 * ranks] * (len(positions) - 3)
     expected = [
         learning_rate(
             p / b,
@@ -256,13 +256,15 @@ def test_on_other_ranks_the_sequence_of_images_goes_on(ranks, small_world, half,
             'cosine',
             n_warmup=round(12 / b),
         )
-        for p, b in zip(places, batches, strict=True)
+        for p, b in zip(positions, batches, strict=True)
     ]
     assert log(out, 'lr') == pytest.approx(expected)
-    assert log(out, 'iteration') == list(range(1, len(places) + 1))
+    assert log(out, 'iteration') == list(range(1, len(positions) + 1))
 
 
-def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, mpiexec):
+def test_nan_loss_of_one_rank_stops_all_ranks_and_its_images_are_saved(
+    small_world, tmp_path, mpiexec
+):
     program = """
         import runpy
         import sys
@@ -303,7 +305,7 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
             2, N_ITERATION, linear_scaling(find('mini').base_lr, 8, 4), 'cosine', n_warmup=3
         )
     )
-    # the snapshots are those from before
+    # The snapshots are from earlier iterations.
     assert snapshot_names(out) == ['iter_00000001.npz', 'iter_00000002.npz']
     assert log(out, 'iteration') == [1, 2]
     path, _ = checkpoints.newest(out / 'snapshots')
@@ -311,8 +313,10 @@ def test_nan_loss_of_one_rank_stops_all_with_its_images(small_world, tmp_path, m
         assert all(np.isfinite(file[k]).all() for k in file.files if k.startswith('updater/model'))
 
 
-def test_full_disk_is_one_line_and_leaves_the_last_snapshot(small_world, whole, tmp_path, mpiexec):
-    """A limit of the size of files stands for the disk: the log has room, the snapshot has not."""
+def test_full_disk_is_one_line_and_keeps_the_previous_snapshots(
+    small_world, whole, tmp_path, mpiexec
+):
+    """A limit on the file size simulates a full disk: the log fits, the snapshot does not."""
     program = """
         import resource
         import runpy
@@ -338,8 +342,8 @@ def test_full_disk_is_one_line_and_leaves_the_last_snapshot(small_world, whole, 
     assert sorted(os.listdir(out)) == ['log', 'model.npz', 'recipe.json', 'snapshots']
 
 
-def test_finished_run_is_left_alone(small_world, whole, tmp_path, mpiexec):
-    """As it is, when it is resumed, and when by mistake another is begun in its place."""
+def test_finished_run_is_unchanged(small_world, whole, tmp_path, mpiexec):
+    """Both when it is resumed and when another run is started in its directory by mistake."""
     out = tmp_path / 'out'
     shutil.copytree(whole, out)
 
@@ -347,8 +351,8 @@ def test_finished_run_is_left_alone(small_world, whole, tmp_path, mpiexec):
         return {p: p.read_bytes() for p in out.rglob('*') if p.is_file()}
 
     before = content()
-    for more, words in (['--resume', '--seed', '5'], 'seed=0'), ([], '--resume'):
-        done = mpiexec(1, TRAIN, *arguments(small_world, out, *more), check=False)
+    for options, words in (['--resume', '--seed', '5'], 'seed=0'), ([], '--resume'):
+        done = mpiexec(1, TRAIN, *arguments(small_world, out, *options), check=False)
         assert done.returncode == 2 and words in done.stderr
         assert done.stderr.count('\n') == 1
         assert content() == before

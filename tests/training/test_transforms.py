@@ -1,3 +1,5 @@
+"""Tests of loading, augmenting and batching training images."""
+
 import numpy as np
 import pytest
 
@@ -19,8 +21,8 @@ def test_resize_by_the_shorter_edge_with_a_limit():
     assert resize(img, 150, 1000).shape == (150, 300, 3)
 
 
-def test_boxes_follow_the_image(dataset):
-    """A flip mirrors pixels and boxes alike; sizes scale both."""
+def test_boxes_are_transformed_with_the_image(dataset):
+    """Flipping and resizing apply to pixels and boxes alike."""
     plain = TrainLoader(dataset, (100, 100), 1000, False, 0)
     flipping = TrainLoader(dataset, (100, 100), 1000, True, 0)
     n_flipped = 0
@@ -42,7 +44,7 @@ def test_boxes_follow_the_image(dataset):
     assert 4 < n_flipped < 20
 
 
-def test_one_size_an_iteration_in_the_range(dataset):
+def test_one_size_per_iteration_within_the_range(dataset):
     load = TrainLoader(dataset, (60, 90), 1000, False, 0)
     sizes = [
         {min(load(i, p, iteration).img.shape[1:]) for i, p in ((0, 5), (1, 6))}
@@ -53,7 +55,7 @@ def test_one_size_an_iteration_in_the_range(dataset):
     assert len(sizes) > 4 and min(sizes) >= 60 and max(sizes) <= 90
 
 
-def test_batch_holds_all_objects(dataset):
+def test_batch_has_all_objects(dataset):
     load = TrainLoader(dataset, (64, 64), 1000, False, 0)
     samples = [load(i, i + 100, 0) for i in range(4)]
     batch = Converter(dataset.index.hierarchy)(samples)

@@ -1,3 +1,5 @@
+"""Tests of updates from whole batches and from parts, and of the waiting time."""
+
 import types
 
 import pfdet.compat  # noqa: F401
@@ -19,7 +21,7 @@ N_IMAGE = 24
 
 
 class Chain(chainer.Chain):
-    """A loss of a network without batch statistics; padding, positions and boxes are in it."""
+    """A network without batch normalization; its loss depends on padding, positions and boxes."""
 
     def __init__(self):
         super().__init__()
@@ -74,17 +76,17 @@ def train(world, n_update, batch_size, n_part, comm=None, rank=0, n_rank=1):
 
 
 @pytest.mark.parametrize('n_part', [2, 3, 6])
-def test_parts_are_the_whole_batch(small_world, n_part):
-    """Weights, losses, what comes when, and the one size an update."""
+def test_parts_equal_the_whole_batch(small_world, n_part):
+    """Weights, losses, order of the images, and one size per update."""
     whole, expected, _ = train(small_world, 5, 6, 1)
-    parts, found, iterator = train(small_world, 5, 6, n_part)
+    parts, observed, iterator = train(small_world, 5, 6, n_part)
     assert len({size for _, size in whole.seen}) > 1
     assert [(p, size) for positions, size in whole.seen for p in positions] == [
         (p, size) for positions, size in parts.seen for p in positions
     ]
     assert [len(p) for p, _ in parts.seen] == [6 // n_part] * 5 * n_part
     assert iterator.position == 30 and iterator.epoch_detail == 30 / N_IMAGE
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(observed, expected, strict=True):
         assert a.keys() == b.keys() == {'main/loss', 'main/size'}
         for key in a:
             np.testing.assert_allclose(
@@ -92,19 +94,19 @@ def test_parts_are_the_whole_batch(small_world, n_part):
             )
     for (_, a), (_, b) in zip(whole.namedparams(), parts.namedparams(), strict=True):
         np.testing.assert_allclose(b.array, a.array, rtol=1e-10)
-    # and it learns
+    # The weights have changed.
     np.random.seed(0)
     start = L.Convolution2D(3, 4, 5, 3, initialW=chainer.initializers.Normal(0.1)).W.array
     assert abs(parts.conv.W.array - start).max() > 1e-3
 
 
-def test_a_batch_is_cut_evenly(small_world):
-    with pytest.raises(ValueError, match='6 images cannot be cut into 4'):
+def test_uneven_parts_are_rejected(small_world):
+    with pytest.raises(ValueError, match='6 images cannot be split into 4'):
         train(small_world, 1, 6, 4)
 
 
-def test_share_of_waiting():
-    """The longest of the ranks' waits in every update, over the time of the updates."""
+def test_share_of_time_waiting():
+    """The longest wait of any rank in every update, divided by the time of the updates."""
 
     def all_reduce(place, values, op):
         values[:] = np.maximum(values, [0.0, 0.5, 0.1][: len(values)])
@@ -135,8 +137,8 @@ from pfdet.training.communicators import create_communicator
 
 comm = create_communicator()
 world = Path(sys.argv[1])
-chain, found, iterator = test_updater.train(world, 4, 4, 2, comm, comm.rank, comm.size)
-one, expected, _ = test_updater.train(world, 4, 8, 1)
+chain, _, iterator = test_updater.train(world, 4, 4, 2, comm, comm.rank, comm.size)
+one, _, _ = test_updater.train(world, 4, 8, 1)
 assert iterator.position == 32
 assert comm.mpi_comm.allreduce(sum(len(p) for p, _ in chain.seen)) == 32
 for (_, a), (_, b) in zip(one.namedparams(), chain.namedparams()):
@@ -146,5 +148,5 @@ if comm.rank == 0:
 """
 
 
-def test_parts_on_two_ranks_are_the_whole_batch_on_one(small_world, mpiexec):
+def test_parts_on_two_ranks_equal_the_whole_batch_on_one_rank(small_world, mpiexec):
     assert 'equal' in mpiexec(2, PROGRAM, small_world).stdout

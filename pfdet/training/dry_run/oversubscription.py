@@ -1,15 +1,15 @@
-"""Settings for more ranks than cores, as in a dry run of hundreds on one machine.
+"""Environment settings for more ranks than cores, such as a dry run with hundreds of ranks.
 
-What NumPy, MPICH and UCX do without is made for a process that has cores of its own: threads for
-each, polling while it waits, megabytes ready for every way to its neighbours. They read the
-settings when they are loaded.
+By default, NumPy, MPICH and UCX assume that each process has its own cores: they start several
+threads, poll while waiting, and allocate megabytes per connection. They read these settings when
+they are loaded.
 """
 
 import contextlib
 import os
 from collections.abc import MutableMapping
 
-# A rank that waits gives its core away, and sleeps; queues between the ranks of a node are small.
+# Waiting ranks yield their core and sleep. The queues between ranks of a node are small.
 SETTINGS = {
     'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1',
     'MPIR_CVAR_POLLS_BEFORE_YIELD': '1',
@@ -19,34 +19,34 @@ SETTINGS = {
     'OPENBLAS_NUM_THREADS': '1',
     'MKL_NUM_THREADS': '1',
 }
-# Where no rank is on another node, UCX need not prepare for InfiniBand and for TCP, which connects
-# every rank to every other: 128 ranks start in 10 s instead of 40.
+# If all ranks are on one node, UCX does not need InfiniBand and TCP, for which it connects every
+# pair of ranks. Without them, 128 ranks start in 10 s instead of 40 s.
 ONE_NODE = {'UCX_TLS': 'posix,self'}
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_ARENA_MAX = -1, -8
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set them where MPICH's launcher has started more ranks on this node than it has cores.
+    """Apply the settings if MPICH's launcher started more ranks on this node than it has cores.
 
-    Call it before NumPy and ``mpi4py.MPI`` are imported. What the environment says already stays.
+    Call this before importing NumPy and ``mpi4py.MPI``. Variables that are already set are kept.
 
     Args:
-        environment (mapping): Of this process.
+        environment (mapping): Environment variables to read and set.
     """
     try:
-        here, all_ranks = (int(environment[name]) for name in ('MPI_LOCALNRANKS', 'PMI_SIZE'))
+        n_local, n_rank = (int(environment[name]) for name in ('MPI_LOCALNRANKS', 'PMI_SIZE'))
     except (KeyError, ValueError):
         return
-    if here <= len(os.sched_getaffinity(0)):
+    if n_local <= len(os.sched_getaffinity(0)):
         return
-    for name, value in {**SETTINGS, **(ONE_NODE if here == all_ranks else {})}.items():
+    for name, value in {**SETTINGS, **(ONE_NODE if n_local == n_rank else {})}.items():
         environment.setdefault(name, value)
     _keep_no_freed_memory()
 
 
 def _keep_no_freed_memory() -> None:
-    """Have glibc give large arrays back to the system at once, and threads share one heap."""
+    """Make glibc return freed arrays to the system at once, and share one heap between threads."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):

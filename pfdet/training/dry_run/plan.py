@@ -1,4 +1,4 @@
-"""What a run will be, told from its recipe before anything is trained."""
+"""The plan of a run, computed from its recipe without training."""
 
 import contextlib
 import dataclasses
@@ -17,21 +17,21 @@ from pfdet.training.schedules import learning_rate, linear_scaling
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The figures of a run.
+    """The plan of a run.
 
     Attributes:
-        recipe, scale (str): What is trained.
-        ranks, images (int): On how many ranks, with how many training images.
-        global_batch (int): Images of all ranks an iteration.
-        iterations_per_epoch (float): Iterations to see as many images as there are.
-        iterations (int): Of the whole run.
-        learning_rates (list): Epoch, iteration and learning rate at the begin and end of warm-up,
-            at the changes of a step schedule or at eighths of a cosine, and at the last iteration.
-        shard (pair of int): Least and most images of a rank in an epoch.
-        parameters (int): Of the network.
-        memory (dict): Bytes a rank needs for its ``weights``, ``gradients`` and ``velocity``, for
-            the ``all-reduce`` and for the ``order`` of an epoch's images; and bytes that the ranks
-            of a node share, the ``index``. Activations come on top.
+        recipe, scale (str): Name and size of the recipe.
+        ranks, images (int): Number of ranks and of training images.
+        global_batch (int): Images per iteration over all ranks.
+        iterations_per_epoch (float): Iterations per epoch.
+        iterations (int): Iterations of the whole run.
+        learning_rates (list): Epoch, iteration and learning rate at the start and end of warm-up,
+            at the steps of a step schedule or at eighths of a cosine, and at the last iteration.
+        shard (pair of int): Minimum and maximum number of images per rank and epoch.
+        parameters (int): Number of parameters of the network.
+        memory (dict): Bytes per rank for ``weights``, ``gradients``, ``velocity``, ``all-reduce``
+            and the ``order`` of the images; and bytes per node for the ``index``, which its ranks
+            share. Activations are not included.
     """
 
     recipe: str
@@ -55,15 +55,15 @@ def plan(
     accumulate: int = 1,
     index_size: int = 0,
 ) -> Plan:
-    """The figures of a run.
+    """Compute the plan of a run.
 
     Args:
         recipe (Recipe): What to train.
-        n_image (int): Training images.
-        n_rank (int): Ranks.
-        hierarchy (Hierarchy): Of the classes.
-        accumulate (int): Batches of the recipe's size that a rank goes through in an iteration.
-        index_size (int): Bytes of the annotation index.
+        n_image (int): Number of training images.
+        n_rank (int): Number of ranks.
+        hierarchy (Hierarchy): Hierarchy of the classes.
+        accumulate (int): Batches of the recipe's size per rank and iteration.
+        index_size (int): Size of the annotation index in bytes.
 
     Raises:
         InputError: The recipe cannot be built.
@@ -76,7 +76,7 @@ def plan(
         'gradients': n_parameter * item,
         'velocity': n_parameter * item,
         'all-reduce': n_parameter * item,
-        # Two epochs' where prefetching crosses the border.
+        # int32; two epochs, because prefetching crosses the end of an epoch.
         'order': 2 * 4 * n_image if recipe.sampler == 'sequential' else 0,
         'index': index_size,
     }
@@ -88,23 +88,23 @@ def plan(
         length.global_batch,
         length.n_epoch_iteration,
         length.n_iteration,
-        rates_over_time(recipe, length),
+        learning_rate_points(recipe, length),
         (n_image // n_rank, -(-n_image // n_rank)),
         n_parameter,
         memory,
     )
 
 
-def rates_over_time(recipe: Recipe, length: RunLength) -> list[tuple[float, int, float]]:
-    """Epoch, iteration and learning rate at the turns of a schedule."""
+def learning_rate_points(recipe: Recipe, length: RunLength) -> list[tuple[float, int, float]]:
+    """Epoch, iteration and learning rate at the characteristic points of a schedule."""
     n_warmup = round(recipe.warmup_epochs * length.n_epoch_iteration)
     last = length.n_iteration - 1
     if recipe.schedule == 'step':
-        turns = [math.ceil(share * length.n_iteration) for share in recipe.steps]
-        turns += [turn - 1 for turn in turns]
+        points = [math.ceil(share * length.n_iteration) for share in recipe.steps]
+        points += [point - 1 for point in points]
     else:
-        turns = [k * length.n_iteration // 8 for k in range(1, 8)]
-    iterations = sorted({i for i in (0, n_warmup, *turns, last) if 0 <= i <= last})
+        points = [k * length.n_iteration // 8 for k in range(1, 8)]
+    iterations = sorted({i for i in (0, n_warmup, *points, last) if 0 <= i <= last})
     lr = linear_scaling(recipe.base_lr, recipe.lr_batch_size, length.global_batch)
     return [
         (
@@ -117,7 +117,12 @@ def rates_over_time(recipe: Recipe, length: RunLength) -> list[tuple[float, int,
 
 
 def network_size(recipe: Recipe, hierarchy: Hierarchy) -> tuple[int, int]:
-    """Parameters and running statistics of a recipe's network, counted without making them."""
+    """Count the parameters and persistent values of a recipe's network without allocating them.
+
+    Returns:
+        pair of int: Number of parameters, and of other persistent values such as running
+        statistics.
+    """
     with _arrays_without_memory():
         network = build.detector(recipe, hierarchy.n_class)
     statistics = sum(
@@ -131,7 +136,7 @@ def network_size(recipe: Recipe, hierarchy: Hierarchy) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _arrays_without_memory() -> Iterator[None]:
-    """Let Chainer initialize parameters as views of one number."""
+    """Make Chainer initialize parameters as broadcast views of a single number."""
 
     def view(initializer, shape, xp, dtype=None, device=None) -> np.ndarray:
         dtype = dtype or getattr(initializer, 'dtype', None) or np.float32

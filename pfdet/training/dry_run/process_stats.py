@@ -1,4 +1,4 @@
-"""What a process takes, as Linux tells it; elsewhere, zeros."""
+"""Memory and age of this process from /proc; zeros elsewhere."""
 
 import os
 import time
@@ -9,9 +9,10 @@ class Memory(NamedTuple):
     """Memory of a process.
 
     Attributes:
-        private (int): Bytes of its own that it has written: what one process more takes.
-        proportional (int): These, and its part of what it shares with others: summed over the
-            processes of a node, it is what they take together.
+        private (int): Bytes written by this process and not shared. This is the memory that an
+            additional process needs.
+        proportional (int): Private bytes plus its proportion of shared pages. The sum over the
+            processes of a node is their total memory.
     """
 
     private: int
@@ -19,22 +20,22 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory:
-    """This process's memory."""
+    """Memory of this process."""
     fields = _fields('/proc/self/smaps_rollup')
-    # Clean pages are of files, such as libraries, which the next process shares.
+    # Clean pages belong to files, such as libraries, which further processes share.
     return Memory(fields.get('Private_Dirty', 0), fields.get('Pss', 0))
 
 
 def available_memory() -> int:
-    """Bytes that programs of this node can still have."""
+    """Bytes available to programs on this node."""
     return _fields('/proc/meminfo').get('MemAvailable', 0)
 
 
 def seconds_since_start() -> float:
-    """Seconds since this process was started, its imports among them."""
+    """Seconds since this process was started, including its imports."""
     try:
         with open('/proc/self/stat') as file:
-            # The name of the program may contain anything, also parentheses.
+            # Split at the last parenthesis, because the program name may contain parentheses.
             ticks = int(file.read().rpartition(')')[2].split()[19])
     except OSError:
         return time.process_time()

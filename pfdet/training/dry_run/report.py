@@ -1,4 +1,4 @@
-"""What a dry run prints."""
+"""Format the plan and the measurements of a dry run."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ from pfdet.training.dry_run.plan import Plan
 
 
 def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
-    """The plan of a full run, in lines.
+    """Format the plan of a full run.
 
     Args:
-        planned (Plan): Its figures.
-        recipe (Recipe): What would be trained.
-        index (path): The training set, if there is one.
+        planned (Plan): The plan.
+        recipe (Recipe): The recipe to train.
+        index (path): The training set, or :obj:`None` if it is synthetic.
+
+    Returns:
+        list of str: The lines to print.
     """
     per_rank = planned.global_batch // planned.ranks
     low, high = planned.shard
@@ -25,14 +28,14 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
         _row(
             'images',
             f'{planned.images:,}, '
-            + (f'of {index}' if index else "as many as the 2018 challenge's: no --train-index"),
+            + (f'of {index}' if index else 'as in the 2018 challenge (no --train-index)'),
         ),
         _row(
             'global batch',
             f'{_ranks(planned.ranks)} x {per_rank} = {planned.global_batch:,} images',
         ),
-        _row('an epoch', f'{planned.iterations_per_epoch:,.2f} iterations; {shard} images a rank'),
-        _row('the run', f'{recipe.epochs:g} epochs = {planned.iterations:,} iterations'),
+        _row('epoch', f'{planned.iterations_per_epoch:,.2f} iterations; {shard} images per rank'),
+        _row('run', f'{recipe.epochs:g} epochs = {planned.iterations:,} iterations'),
         _row(
             'learning rate',
             f'{recipe.base_lr:g} x {planned.global_batch:,} / '
@@ -45,20 +48,20 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
         _row('' if i else '  epoch, iteration', f'{epoch:6.2f} {iteration:9,} {rate:10.6f}')
         for i, (epoch, iteration, rate) in enumerate(planned.learning_rates)
     ]
-    own = {name: size for name, size in planned.memory.items() if name != 'index' and size}
+    per_rank_memory = {k: size for k, size in planned.memory.items() if k != 'index' and size}
     lines.append(_row('parameters', f'{planned.parameters:,}'))
     lines.append(
         _row(
-            'memory a rank',
-            ' + '.join(f'{name} {megabytes(size)}' for name, size in own.items())
-            + f' = {megabytes(sum(own.values()))}; activations come on top',
+            'memory per rank',
+            ' + '.join(f'{name} {megabytes(size)}' for name, size in per_rank_memory.items())
+            + f' = {megabytes(sum(per_rank_memory.values()))}, without activations',
         )
     )
     if planned.memory['index']:
         lines.append(
             _row(
-                'memory a node',
-                f'index {megabytes(planned.memory["index"])}, mapped once for all ranks',
+                'memory per node',
+                f'index {megabytes(planned.memory["index"])}, shared by all ranks',
             )
         )
     low, high = recipe.min_size
@@ -66,7 +69,7 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
         _row(
             'image sizes',
             f'shorter edge {low}'
-            + (f' to {high}, one length drawn for all ranks each iteration' if low < high else '')
+            + (f' to {high}, one length per iteration for all ranks' if low < high else '')
             + f', longer edge up to {recipe.max_size}; '
             + _grouping(recipe.aspect_chunk, planned.global_batch),
         )
@@ -77,66 +80,70 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
 def _grouping(chunk: int, global_batch: int) -> str:
     if chunk == 1:
         return 'no grouping by aspect ratio'
-    text = f'aspect ratios alike in runs of {chunk:,} images'
+    text = f'grouped by aspect ratio in runs of {chunk:,} images'
     if chunk % global_batch:
         text += (
-            f'; a multiple of the global batch would pad less: --set aspect_chunk={global_batch}'
+            '; a multiple of the global batch would need less padding: '
+            f'--set aspect_chunk={global_batch}'
         )
     return text
 
 
-def measured_lines(found: dict[str, Any]) -> list[str]:
-    """What the ranks did, in lines.
+def measured_lines(measured: dict[str, Any]) -> list[str]:
+    """Format the measurements of a dry run.
 
     Args:
-        found (dict): See :func:`pfdet.training.dry_run.run.dry_run`.
+        measured (dict): The entry ``found`` of ``dry_run.json``.
+
+    Returns:
+        list of str: The lines to print.
     """
-    started, ended = found['started'], found['ended']
-    pictures = f'{found["images_read"]:,} images read'
-    if found['images_made']:
-        pictures += f', noise in place of {found["images_made"]:,} without a file'
+    started, ended = measured['started'], measured['ended']
+    images = f'{measured["images_read"]:,} images read'
+    if measured['images_made']:
+        images += f', {measured["images_made"]:,} without a file replaced by noise'
     return [
-        f'Done on {_ranks(found["ranks"])}:',
-        _row('started', f'{started["seconds"]:.1f} s after the launch, the last rank'),
+        f'Done on {_ranks(measured["ranks"])}:',
+        _row('started', f'{started["seconds"]:.1f} s after launch, for the slowest rank'),
         _row(
             'split',
-            f'{found["positions"]:,} positions of an epoch, each on one rank: '
-            'disjoint and complete',
+            f'{measured["positions"]:,} positions of an epoch, disjoint and complete',
         ),
         _row(
-            'drew',
-            f'{found["draws"]:,} positions of one sequence, {found["images_drawn"]:,} images',
+            'sampled',
+            f'{measured["draws"]:,} positions of one sequence, '
+            f'{measured["images_drawn"]:,} different images',
         ),
         _row(
             'trained',
-            f'{len(found["losses"])} steps of the mini network'
-            + ', its layers narrower for want of memory' * found['narrow']
-            + f' ({found["parameters"]:,} parameters), loss '
-            + ', '.join(f'{loss:.4f}' for loss in found['losses'])
+            f'{len(measured["losses"])} steps of the mini network'
+            + ', with narrower layers for lack of memory' * measured['narrow']
+            + f' ({measured["parameters"]:,} parameters), loss '
+            + ', '.join(f'{loss:.4f}' for loss in measured['losses'])
             + '; the same weights on all ranks',
         ),
-        _row('step', ', '.join(f'{s:.2f}' for s in found['seconds_a_step']) + f' s; {pictures}'),
+        _row('step', ', '.join(f'{s:.2f}' for s in measured['seconds_a_step']) + f' s; {images}'),
         _row(
             'shared sizes',
-            ', '.join(f'{h} x {w}' for h, w in found['sizes'])
-            + f' pixels on all ranks; {found["padding"]:.1%} of them padding',
+            ', '.join(f'{h} x {w}' for h, w in measured['sizes'])
+            + f' pixels on all ranks, {measured["padding"]:.1%} of them padding',
         ),
         _row(
-            'memory a rank',
-            f'private {megabytes(started["private_mean"])} after starting, '
+            'memory per rank',
+            f'private {megabytes(started["private_mean"])} after start, '
             f'{megabytes(ended["private_mean"])} at the end '
             f'(at most {megabytes(ended["private_max"])})',
         ),
         _row(
             'all ranks',
-            f'{megabytes(ended["proportional_sum"])}, what they share counted once; '
+            f'{megabytes(ended["proportional_sum"])}, shared memory counted once; '
             f'{ended["seconds"]:.1f} s from launch to end',
         ),
     ]
 
 
 def megabytes(n: float) -> str:
-    """Bytes in millions or thousands of millions."""
+    """Format a number of bytes in MB or GB."""
     return f'{n / 1e9:.2f} GB' if n >= 1e9 else f'{n / 1e6:.1f} MB'
 
 

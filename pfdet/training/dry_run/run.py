@@ -1,8 +1,8 @@
-"""A dry run: all ranks start, split, draw and train two steps, and say what a full run would do.
+"""A dry run: print the plan of a full run, and test all ranks on two small training steps.
 
-The plan is that of the recipe at its own scale. The two steps are of the same switches at mini
-scale, with one small image a rank, so that hundreds of ranks fit on one machine; they import no
-more than that takes.
+The plan is that of the recipe at its own size. The two steps use the same options at mini size,
+with one small image per rank, so that hundreds of ranks fit on one machine. This module imports
+only what the steps need.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.transforms import Batch, Converter, TrainLoader
 from pfdet.training.updater import Updater
 
-# Images of the challenge's training set, for plans without an index.
+# Number of images of the challenge's training set, for plans without an index.
 CHALLENGE_IMAGES = 1_674_979
 N_STEP = 2
-# What a rank needs for the steps with the mini network; with less, the layers are narrower.
+# Memory per rank for the steps with the mini network. With less, narrower layers are used.
 _MINI_BYTES = 42 << 20
-# So many draws of a sampler with replacement are compared.
+# Number of draws to compare, for samplers with replacement.
 _N_DRAW = 1 << 16
 
 
@@ -56,29 +56,30 @@ def dry_run(
     bn_group_size: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Try a run on all ranks and print what it would be; every rank calls this.
+    """Preview a run: print its plan and test all ranks; all ranks must call this.
 
     Args:
-        recipe (Recipe): What the run would train.
-        index (AnnotationIndex): The training set. Without, the plan is for as many images as the
-            2018 challenge has, and the steps are on made annotations.
+        recipe (Recipe): The recipe to train.
+        index (AnnotationIndex): The training set. By default the plan has as many images as the
+            2018 challenge, and the steps use synthetic annotations.
         comm (ChainerMN communicator): The ranks.
         device (int): GPU of this rank, or -1.
-        seed (int): Of the weights, the order of images and augmentation.
-        n_rank (int): Plan for so many ranks; by default for those that there are.
-        accumulate, bn_group_size (int): See :func:`pfdet.training.train.train`.
-        out (path): The first rank writes ``dry_run.json`` there: the plan, and what was measured.
+        seed (int): Seed of the weights, the order of images and augmentation.
+        n_rank (int): Number of ranks to plan for; by default the number of ranks in ``comm``.
+        accumulate, bn_group_size (int): See :class:`~pfdet.training.run_options.RunOptions`.
+        out (path): Directory to which the first rank writes ``dry_run.json``, the plan and the
+            measurements.
 
     Raises:
         InputError: The recipe or a file cannot be used.
-        RuntimeError: The ranks do not share the images out, draw from different sequences, or do
-            not agree after the steps.
+        RuntimeError: The ranks do not partition the images, draw from different sequences, or have
+            different weights after the steps.
     """
     started = comm.mpi_comm.gather((seconds_since_start(), *memory()))
-    n_rank, made = n_rank or comm.size, index is None
-    n_image = CHALLENGE_IMAGES if made else len(index)
+    n_rank, synthetic = n_rank or comm.size, index is None
+    n_image = CHALLENGE_IMAGES if synthetic else len(index)
     planned = None
-    if made:
+    if synthetic:
         index = synthetic_index(4 * comm.size, seed)
     if comm.rank == 0:
         planned = plan(
@@ -87,67 +88,82 @@ def dry_run(
             n_rank,
             index.hierarchy,
             accumulate,
-            0 if made else os.path.getsize(index.path),
+            0 if synthetic else os.path.getsize(index.path),
         )
-        print('\n'.join(plan_lines(planned, recipe, None if made else index.path)), flush=True)
-    found = check_split(n_image, n_rank, recipe.batch_size * accumulate, comm)
-    sampler = _sampler(recipe, index, seed, comm, made)
-    found |= check_draws(sampler, comm)
-    found |= _train(recipe, index, sampler, comm, device, seed, bn_group_size)
+        path = None if synthetic else index.path
+        print('\n'.join(plan_lines(planned, recipe, path)), flush=True)
+    measured = check_split(n_image, n_rank, recipe.batch_size * accumulate, comm)
+    sampler = _sampler(recipe, index, seed, comm, synthetic)
+    measured |= check_draws(sampler, comm)
+    measured |= _train_steps(recipe, index, sampler, comm, device, seed, bn_group_size)
     ended = comm.mpi_comm.gather((seconds_since_start(), *memory()))
     if comm.rank == 0:
-        found |= {'ranks': comm.size, 'started': _spread(started), 'ended': _spread(ended)}
-        print('\n'.join(measured_lines(found)), flush=True)
+        measured |= {
+            'ranks': comm.size,
+            'started': _over_ranks(started),
+            'ended': _over_ranks(ended),
+        }
+        print('\n'.join(measured_lines(measured)), flush=True)
         if out is not None:
             with replace_when_done(out / 'dry_run.json') as path:
                 path.write_text(
-                    json.dumps({'plan': dataclasses.asdict(planned), 'found': found}, indent=1)
+                    json.dumps({'plan': dataclasses.asdict(planned), 'found': measured}, indent=1)
                     + '\n'
                 )
 
 
 def check_split(n_image: int, n_rank: int, batch_size: int, comm) -> dict[str, int]:
-    """Find that the planned ranks have every position of an epoch, each once.
+    """Check that the planned ranks cover every position of an epoch exactly once.
 
-    A rank plays every ``comm.size``-th of those planned.
+    Each rank simulates every ``comm.size``-th planned rank.
 
     Args:
-        n_image, n_rank, batch_size (int): Images an epoch, ranks, and images a rank and iteration.
+        n_image (int): Images per epoch.
+        n_rank (int): Number of planned ranks.
+        batch_size (int): Images per rank and iteration.
         comm (ChainerMN communicator): The ranks.
 
+    Returns:
+        dict: Number of positions checked.
+
     Raises:
-        RuntimeError: They do not.
+        RuntimeError: A position is missing or occurs more than once.
     """
     n_iteration = -(-n_image // (n_rank * batch_size))
     iterator = ShardedIterator(range(n_image), lambda *_: None, batch_size, 0, n_rank)
     step = iterator.global_batch_size
-    played = range(comm.rank, n_rank, comm.size)
-    positions = np.empty((len(played), n_iteration, batch_size), np.int64)
-    for part, iterator.rank in zip(positions, played, strict=True):
+    simulated = range(comm.rank, n_rank, comm.size)
+    positions = np.empty((len(simulated), n_iteration, batch_size), np.int64)
+    for part, iterator.rank in zip(positions, simulated, strict=True):
         for i in range(n_iteration):
             part[i] = iterator.positions(i * step)
     iterator.finalize()
-    found = comm.mpi_comm.gather(positions.ravel())
+    parts = comm.mpi_comm.gather(positions.ravel())
     n = n_iteration * n_rank * batch_size
-    if comm.rank == 0 and not np.array_equal(np.sort(np.concatenate(found)), np.arange(n)):
+    if comm.rank == 0 and not np.array_equal(np.sort(np.concatenate(parts)), np.arange(n)):
         raise RuntimeError(
-            f'dry run: {n_rank} ranks do not have each of the first {n} positions once'
+            f'dry run: {n_rank} ranks do not cover each of the first {n} positions once'
         )
     return {'positions': n}
 
 
 def check_draws(sampler, comm) -> dict[str, int]:
-    """Find that ranks draw from one sequence; without replacement, each image once an epoch.
+    """Check that all ranks draw from the same sequence.
+
+    A sequential sampler must also draw every image exactly once per epoch.
 
     Args:
         sampler (sequence): Maps positions to images.
         comm (ChainerMN communicator): The ranks.
 
+    Returns:
+        dict: Number of draws and of different images.
+
     Raises:
-        RuntimeError: They do not.
+        RuntimeError: The sequences differ, or an image is not drawn exactly once.
     """
-    once = isinstance(sampler, SequentialSampler)
-    n = len(sampler) if once else min(len(sampler), _N_DRAW)
+    sequential = isinstance(sampler, SequentialSampler)
+    n = len(sampler) if sequential else min(len(sampler), _N_DRAW)
     drawn = comm.mpi_comm.gather(
         np.array([sampler[p] for p in range(comm.rank, n, comm.size)], np.int64)
     )
@@ -156,24 +172,24 @@ def check_draws(sampler, comm) -> dict[str, int]:
     images = np.empty(n, np.int64)
     for rank, part in enumerate(drawn):
         images[rank :: comm.size] = part
-    some = range(0, n, max(1, n // 1000))
-    if [sampler[p] for p in some] != images[some].tolist():
+    tested = range(0, n, max(1, n // 1000))
+    if [sampler[p] for p in tested] != images[tested].tolist():
         raise RuntimeError('dry run: ranks draw from different sequences')
-    if once and not np.array_equal(np.sort(images), np.arange(n)):
+    if sequential and not np.array_equal(np.sort(images), np.arange(n)):
         raise RuntimeError(f'dry run: the ranks do not draw each of {n} images once')
     return {'draws': n, 'images_drawn': len(np.unique(images))}
 
 
-def _sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm, made: bool):
-    if not made or recipe.sampler not in ('class_aware', 'soft_balance'):
+def _sampler(recipe: Recipe, index: AnnotationIndex, seed: int, comm, synthetic: bool):
+    if not synthetic or recipe.sampler not in ('class_aware', 'soft_balance'):
         return build.sampler(recipe, index, seed, comm)
-    # What the ranks of a node share as a file beside the index, a made one has in memory.
+    # A synthetic index has no file next to which the images of classes could be stored and shared.
     group = aspect_groups(index.columns['image_size']) if recipe.aspect_chunk > 1 else None
     lam = 1.0 if recipe.sampler == 'class_aware' else recipe.soft_balance_lambda
     return SoftBalanceSampler(class_images(index), lam, seed, group, recipe.aspect_chunk)
 
 
-def _train(
+def _train_steps(
     recipe: Recipe,
     index: AnnotationIndex,
     sampler,
@@ -182,11 +198,11 @@ def _train(
     seed: int,
     bn_group_size: int,
 ) -> dict:
-    """Train two steps, and find that the ranks go on together."""
-    # What is left when all have started is for all.
+    """Train two steps, and check that the ranks agree."""
+    # Wait until all ranks have started: they share the remaining memory.
     comm.mpi_comm.Barrier()
     narrow = comm.allreduce_obj(int(0 < available_memory() < comm.intra_size * _MINI_BYTES)) > 0
-    small, chain = _chain(recipe, index, comm, device, seed, bn_group_size, narrow)
+    small, chain = _mini_chain(recipe, index, comm, device, seed, bn_group_size, narrow)
     optimizer = multi_node_optimizer(chain, comm, small.momentum, small.weight_decay)
     optimizer.lr = 0.1 * small.base_lr
     images = ImagesOrNoise(index)
@@ -201,12 +217,12 @@ def _train(
     batches: list[Batch] = []
     convert = Converter(index.hierarchy, comm, small.join_iou)
 
-    def remember(samples, device=None) -> Batch:
+    def convert_and_record(samples, device=None) -> Batch:
         batch = convert(samples, device)
         batches.append(dataclasses.replace(batch, truth=None))
         return batch
 
-    updater = Updater(iterator, optimizer, remember)
+    updater = Updater(iterator, optimizer, convert_and_record)
     reporter = chainer.Reporter()
     reporter.add_observer('main', chain)
     seconds, losses = [], []
@@ -214,7 +230,7 @@ def _train(
         for _ in range(N_STEP):
             observed = {}
             with reporter.scope(observed), warnings.catch_warnings():
-                # Of pooling to one place: one rank's image has one sample there.
+                # Features pooled to one position have one sample per rank.
                 warnings.filterwarnings('ignore', 'A batch with no more than one sample')
                 updater.update()
             seconds.append(updater.seconds)
@@ -249,7 +265,7 @@ def _train(
     }
 
 
-def _chain(
+def _mini_chain(
     recipe: Recipe,
     index: AnnotationIndex,
     comm,
@@ -272,7 +288,7 @@ def _chain(
         small = dataclasses.replace(small, fpn_channel=16, head_unit=32)
         backbone = MiniSEResNeXt(width=8)
     n_class = len(index.classes)
-    # What losses take from the counts of a data set is not what a dry run is about.
+    # Placeholders for statistics of the data set: a dry run does not depend on their values.
     rates = np.zeros((n_class, n_class), np.float32) if build.needs_rates(small) else None
     counts = np.ones(n_class) if small.effective_beta > 0 else None
     network = build.detector(small, n_class, seed, rates, index.hierarchy.descendants, backbone)
@@ -288,7 +304,7 @@ def _chain(
 def _check_steps(positions: np.ndarray, sizes, losses: np.ndarray, checksums) -> None:
     n = positions.size
     if not np.array_equal(np.sort(positions, axis=None), np.arange(n)):
-        raise RuntimeError(f'dry run: {N_STEP} steps were not on each of {n} positions once')
+        raise RuntimeError(f'dry run: {N_STEP} steps did not use each of {n} positions once')
     if len(set(map(str, sizes))) > 1:
         raise RuntimeError('dry run: ranks have batches of different sizes in pixels')
     if not np.isfinite(losses).all():
@@ -307,7 +323,7 @@ def _checksum(link: chainer.Link) -> int:
     return checksum
 
 
-def _spread(parts: list[tuple[float, int, int]]) -> dict[str, float]:
+def _over_ranks(parts: list[tuple[float, int, int]]) -> dict[str, float]:
     seconds, private, proportional = np.array(parts).T
     return {
         'seconds': seconds.max(),

@@ -1,7 +1,6 @@
-"""What takes the place of a training set, or of its image files, where a dry run has none.
+"""A synthetic training set, and noise in place of missing image files, for dry runs.
 
-Every rank makes the same from numbers alone, so that it needs neither files nor a directory that
-all nodes see.
+Every rank generates the same data from a seed. So no files and no shared directory are needed.
 """
 
 import threading
@@ -14,19 +13,19 @@ from pfdet.openimages.hierarchy import challenge_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.resizing import resized_size
 
-# Height and width of most of Open Images' files, upright and not.
+# Height and width in pixels of most images in Open Images.
 _SIZES = np.array([(768, 1024), (1024, 768), (683, 1024), (1024, 683), (1024, 1024), (576, 1024)])
 
 
 def synthetic_index(n_image: int, seed: int = 0) -> AnnotationIndex:
-    """An index in memory, of made boxes with the challenge's classes and hierarchy.
+    """Generate an index in memory with random boxes, and the challenge's classes and hierarchy.
 
-    Classes are drawn with probabilities that fall as one over their place, so that there is a long
-    tail. There are no image files.
+    The frequency of class ``k`` is proportional to :math:`1 / (k + 1)`, a long-tailed distribution.
+    There are no image files.
 
     Args:
-        n_image (int): Images.
-        seed (int): Of the boxes.
+        n_image (int): Number of images.
+        seed (int): Seed of the boxes and labels.
     """
     classes, rng = challenge_classes(), np.random.default_rng((seed, 3))
     n_object = rng.integers(1, 6, n_image)
@@ -56,8 +55,8 @@ def synthetic_index(n_image: int, seed: int = 0) -> AnnotationIndex:
         'negative': np.zeros(0, np.int16),
     }
     return AnnotationIndex(
-        Path('stand-in.index'),
-        Path('stand-in'),
+        Path('synthetic.index'),
+        Path('synthetic'),
         columns,
         {
             'mids': classes.mids,
@@ -70,16 +69,16 @@ def synthetic_index(n_image: int, seed: int = 0) -> AnnotationIndex:
 
 
 class ImagesOrNoise:
-    """The images of an index, and noise of their size where there is no file.
+    """The images of an index, with noise of the same size in place of missing files.
 
-    It takes the place of :class:`~pfdet.openimages.dataset.OpenImagesDataset` in a
+    It replaces :class:`~pfdet.openimages.dataset.OpenImagesDataset` in a
     :class:`~pfdet.training.transforms.TrainLoader`.
 
     Args:
         index (AnnotationIndex): The annotations.
 
     Attributes:
-        n_read, n_noise (int): Images of either kind that were asked for.
+        n_read, n_noise (int): Number of images read, and of images replaced by noise.
     """
 
     def __init__(self, index: AnnotationIndex) -> None:
@@ -88,16 +87,18 @@ class ImagesOrNoise:
         self._lock = threading.Lock()
 
     def get_resized(self, i: int, min_size: int, max_size: int) -> np.ndarray:
-        """As :meth:`~pfdet.openimages.dataset.OpenImagesDataset.get_resized`, or noise.
+        """Read and resize an image, or generate noise of the resized size.
+
+        See :meth:`~pfdet.openimages.dataset.OpenImagesDataset.get_resized`.
 
         Raises:
-            InputError: The file is there, but cannot be read.
+            InputError: The file exists but cannot be read.
         """
-        there = self.index.image_path(i).exists()
+        exists = self.index.image_path(i).exists()
         with self._lock:
-            self.n_read += there
-            self.n_noise += not there
-        if there:
+            self.n_read += exists
+            self.n_noise += not exists
+        if exists:
             from pfdet.openimages.dataset import OpenImagesDataset
 
             return OpenImagesDataset(self.index).get_resized(i, min_size, max_size)
