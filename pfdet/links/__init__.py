@@ -1,1 +1,1 @@
-"""The networks: backbones, feature pyramid, region proposals, heads, the detector."""
+"""Networks: backbones, feature pyramid, region proposal network, head and detector."""

@@ -1,4 +1,4 @@
-"""What all backbones share: the feature maps they give, and the conventions of their weights."""
+"""Base class of all backbones, and the preprocessing conventions of their weights."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,27 +10,27 @@ import numpy as np
 from chainer import initializers
 from chainercv.links import Conv2DBNActiv, PickableSequentialChain
 
-# The layers whose outputs are the feature maps C2 to C5, of strides 4, 8, 16 and 32.
+# The layers that output the feature maps C2 to C5, of strides 4, 8, 16 and 32.
 FEATURES = ('res2', 'res3', 'res4', 'res5')
-# The layers of a classifier, which a detector has no use for.
+# The layers of the classifier, which a detector does not use.
 CLASSIFIER = ('conv6', 'pool5', 'fc6')
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """What differs between checkpoints of one architecture, and no weight tells.
+    """Settings that differ between checkpoints of one architecture and are not in the weights.
 
-    It is saved beside the weights, and read with them, so that a network always treats an image
-    as it did when its weights were trained.
+    They are saved and loaded with the weights, so that a network always preprocesses images as in
+    the training of its weights.
 
     Attributes:
-        mean (tuple of float): Subtracted from the channels R, G, B of an image in [0, 255].
-        std (tuple of float): What the channels R, G, B are then divided by.
-        channel_order (str): ``'RGB'`` or ``'BGR'``: the order in which the network takes them.
-        bn_eps (float): Added to the variance by every batch normalization.
-        pool_pad (int): Padding of the 3x3 max pooling in the stem. Without padding, the last
-            window reaches over the border (Caffe, Chainer); with 1 it does not (torchvision).
-            :obj:`None` for an architecture that has none such.
+        mean (tuple of float): Values subtracted from the channels R, G, B of an image in [0, 255].
+        std (tuple of float): Values by which the channels R, G, B are then divided.
+        channel_order (str): Channel order of the network's input, ``'RGB'`` or ``'BGR'``.
+        bn_eps (float): Epsilon of all batch normalizations.
+        pool_pad (int): Padding of the 3x3 max pooling in the stem. With 0, the last window extends
+            beyond the border (Caffe, Chainer); with 1 it does not (torchvision). :obj:`None` for
+            architectures without this pooling.
     """
 
     mean: tuple[float, float, float]
@@ -44,8 +44,8 @@ class Conventions:
             raise ValueError(f'channel_order={self.channel_order!r}: expected RGB or BGR')
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What is saved beside the weights."""
-        # float64: cuDNN refuses an epsilon below 1e-5, which 1e-5 is when rounded to float32.
+        """Convert to arrays for a file of weights."""
+        # float64, because 1e-5 rounded to float32 is below the smallest epsilon of cuDNN, 1e-5.
         arrays = {
             'mean': np.array(self.mean, np.float64),
             'std': np.array(self.std, np.float64),
@@ -68,28 +68,35 @@ class Conventions:
         )
 
 
-# Of the networks that ChainerCV defines. The mean is that of ResNet's authors.
+# Conventions of ChainerCV's networks. The mean is that of ResNet's authors.
 CHAINERCV = Conventions((123.15163084, 115.90288257, 103.0626238), bn_eps=2e-5, pool_pad=0)
-# Of torchvision's ResNet and what follows it.
+# Conventions of torchvision's ResNet and the networks derived from it.
 TORCHVISION = Conventions((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), pool_pad=1)
 
 
 class Backbone(PickableSequentialChain):
-    """A classification network of which a detector picks feature maps.
+    """Base class of classification networks that serve as feature extractors.
 
-    Once its layers are defined, a subclass calls :meth:`use` with its conventions.
+    Called with preprocessed images :math:`(N, 3, H, W)`, a backbone returns a tuple of the feature
+    maps C2 to C5 of shapes :math:`(N, C_l, H / 2^l, W / 2^l)` for :math:`l = 2, ..., 5`.
+
+    After defining its layers, a subclass calls :meth:`use` with its conventions.
 
     Attributes:
-        pick (tuple of str): The layers that :meth:`forward` returns: C2 to C5.
-        out_channels (tuple of int): Their channels.
-        conventions (Conventions): Those of the weights.
+        pick (tuple of str): Names of the layers whose outputs are returned.
+        out_channels (tuple of int): Channels :math:`C_2, ..., C_5` of the feature maps.
+        conventions (Conventions): Preprocessing conventions of the weights.
     """
 
     def use(self, conventions: Conventions) -> None:
-        """Follow the conventions of other weights."""
+        """Adopt the conventions of other weights.
+
+        Args:
+            conventions (Conventions): The new conventions.
+        """
         self.conventions = conventions
         for link in self.links():
-            # MultiNodeBatchNormalization is no subclass of it.
+            # MultiNodeBatchNormalization is not a subclass of BatchNormalization.
             if isinstance(link, L.BatchNormalization) or hasattr(link, 'avg_var'):
                 link.eps = conventions.bn_eps
         if conventions.pool_pad is not None:
@@ -97,7 +104,7 @@ class Backbone(PickableSequentialChain):
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of the channels R, G, B: float32 of shape :math:`(3, 1, 1)`, in [0, 255]."""
+        """Mean of the channels R, G, B in [0, 255], float32 :math:`(3, 1, 1)`."""
         return np.array(self.conventions.mean, np.float32)[:, None, None]
 
     @mean.setter
@@ -106,7 +113,7 @@ class Backbone(PickableSequentialChain):
 
     @property
     def std(self) -> np.ndarray:
-        """What the channels R, G, B are then divided by: float32 of shape :math:`(3, 1, 1)`."""
+        """Divisors of the channels R, G, B, float32 :math:`(3, 1, 1)`."""
         return np.array(self.conventions.std, np.float32)[:, None, None]
 
     @std.setter
@@ -115,17 +122,17 @@ class Backbone(PickableSequentialChain):
 
     @property
     def channel_order(self) -> str:
-        """``'RGB'`` or ``'BGR'``: the order in which the network takes the channels."""
+        """Channel order of the network's input, ``'RGB'`` or ``'BGR'``."""
         return self.conventions.channel_order
 
     @channel_order.setter
     def channel_order(self, value: str) -> None:
         self.use(replace(self.conventions, channel_order=value))
 
-    def serialize(self, serializer) -> None:
-        """Write or read the weights and their conventions.
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Save or load the weights and their conventions.
 
-        Files without conventions, as ChainerCV's own, leave those of the network as they are.
+        If a file has no conventions, as those of ChainerCV, the network keeps its own.
         """
         super().serialize(serializer)
         fields = self.conventions.to_arrays()
@@ -141,30 +148,30 @@ class Backbone(PickableSequentialChain):
 
 
 def is_convention(key: str) -> bool:
-    """Whether a key of a backbone's file is one of its conventions, and not a parameter."""
+    """Whether a key of a backbone file is a convention and not a parameter."""
     return key in ('mean', 'std', 'bgr', 'bn_eps', 'pool_pad')
 
 
 def is_classifier(key: str) -> bool:
-    """Whether a key of a backbone's file is a parameter of its classifier."""
+    """Whether a key of a backbone file is a parameter of the classifier."""
     return key.split('/')[0] in CLASSIFIER
 
 
 def stem_pooling(pad: int) -> partial:
-    """3x3 max pooling of stride 2 that halves even heights and widths exactly."""
+    """Make a 3x3 max pooling of stride 2 that halves even heights and widths exactly."""
     return partial(F.max_pooling_2d, ksize=3, stride=2, pad=pad, cover_all=pad == 0)
 
 
 def global_average(x: chainer.Variable) -> chainer.Variable:
-    """Mean over places: :math:`(N, C, H, W)` to :math:`(N, C)`."""
+    """Global average pooling from :math:`(N, C, H, W)` to :math:`(N, C)`."""
     return F.average(x, axis=(2, 3))
 
 
 def conv_initializer() -> initializers.HeNormal:
-    """The random weights of convolutions in ChainerCV's residual networks."""
+    """Make the initializer of convolutions in ChainerCV's residual networks."""
     return initializers.HeNormal(scale=1.0, fan_option='fan_out')
 
 
-def stem_7x7(initialW) -> Conv2DBNActiv:
-    """The first convolution of ResNet and its kin, of stride 2."""
+def stem_7x7(initialW: chainer.Initializer) -> Conv2DBNActiv:
+    """Make the first convolution of ResNet, 7x7 with stride 2."""
     return Conv2DBNActiv(3, 64, 7, 2, 3, initialW=initialW)

@@ -1,4 +1,4 @@
-"""A backbone's weights and conventions in one .npz file: what convert writes and --init takes."""
+"""Backbone files: weights and conventions in one .npz, written by convert and read by --init."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,70 +11,71 @@ from pfdet.errors import InputError
 from pfdet.links.backbone import Backbone, is_classifier, is_convention
 from pfdet.links.checkpoint_files import read_npz
 
-# The keys of parameters that a checkpoint did not have: the network keeps its own.
-_LEFT_OUT = 'left_out'
+# Array of the keys of parameters missing from the checkpoint. The network keeps its own values.
+_OMITTED = 'left_out'
 
 
 def arrays_of(backbone: Backbone) -> dict[str, np.ndarray]:
-    """Parameters, batch statistics and conventions by key, as Chainer would save them."""
+    """Return parameters, batch statistics and conventions by Chainer's serialization key."""
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(backbone)
     return {key: np.asarray(value) for key, value in serializer.target.items()}
 
 
-def write_backbone(path: Path, arrays: dict[str, np.ndarray], left_out: Iterable[str] = ()) -> None:
-    """Write a backbone's file.
+def write_backbone(path: Path, arrays: dict[str, np.ndarray], omitted: Iterable[str] = ()) -> None:
+    """Write a backbone file.
 
     Args:
-        path (path): Where to.
-        arrays (dict): As :func:`arrays_of` gives them.
-        left_out (iterable of str): Keys that it shall not have, and whoever loads it must not
-            miss.
+        path (path): The file.
+        arrays (dict): Arrays by key, see :func:`arrays_of`.
+        omitted (iterable of str): Keys to omit from the file. Loading does not require them.
     """
-    left_out = sorted(left_out)
-    arrays = {key: a for key, a in arrays.items() if key not in set(left_out)}
-    arrays[_LEFT_OUT] = np.array(left_out, np.str_)
+    keys = sorted(omitted)
+    arrays = {key: a for key, a in arrays.items() if key not in set(keys)}
+    arrays[_OMITTED] = np.array(keys, np.str_)
     with replace_when_done(path) as unfinished, open(unfinished, 'wb') as file:
         np.savez(file, **arrays)
 
 
 def is_backbone_file(path: Path) -> bool:
-    """Whether a .npz file is a backbone's alone, as against a whole detector's.
+    """Whether a .npz file is a backbone file and not the weights of a detector.
+
+    Args:
+        path (path): The file.
 
     Raises:
-        InputError: It is no .npz file.
+        InputError: The file is not a .npz file.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return _LEFT_OUT in file.files
+            return _OMITTED in file.files
     except OSError as e:
         raise InputError(f'{path}: {e.strerror or e}') from e
     except Exception as e:
-        # A damaged archive raises all kinds of errors.
+        # A damaged archive raises errors of many types.
         raise InputError(f'{path}: not a .npz file: {e}') from e
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Load weights, and follow their conventions.
+    """Load the weights and conventions of a backbone file.
 
     Args:
-        backbone (Backbone): Of the same architecture. A classifier in the file that it does not
-            have is passed over.
-        path (path): What ``python -m pfdet.links.convert`` wrote.
+        backbone (Backbone): A backbone of the same architecture. If it has no classifier, a
+            classifier in the file is skipped.
+        path (path): A file written by ``python -m pfdet.links.convert``.
 
     Raises:
-        InputError: The file cannot be read or is of another network.
+        InputError: The file cannot be read or belongs to another network.
     """
     arrays = read_npz(path)
-    if _LEFT_OUT not in arrays:
+    if _OMITTED not in arrays:
         raise InputError(
-            f'{path}: not the weights of a backbone alone; expected a file that '
-            'python -m pfdet.links.convert wrote'
+            f'{path}: not a backbone file; expected a file written by python -m pfdet.links.convert'
         )
-    left_out = set(arrays.pop(_LEFT_OUT).tolist())
+    omitted = set(arrays.pop(_OMITTED).tolist())
     expected = arrays_of(backbone)
-    missing = expected.keys() - arrays.keys() - left_out
-    surplus = {
+    missing = expected.keys() - arrays.keys() - omitted
+    unexpected = {
         key
         for key in arrays.keys() - expected.keys()
         if not is_classifier(key) and not is_convention(key)
@@ -82,15 +83,15 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     misshaped = {
         key for key in arrays.keys() & expected.keys() if arrays[key].shape != expected[key].shape
     }
-    wrong = [
-        f'{len(keys)} parameters {how}, such as {min(keys)}'
-        for how, keys in [
+    problems = [
+        f'{len(keys)} parameters {problem}, such as {min(keys)}'
+        for problem, keys in [
             ('missing', missing),
-            ('too many', surplus),
+            ('unexpected', unexpected),
             ('of another shape', misshaped),
         ]
         if keys
     ]
-    if wrong:
-        raise InputError(f'{path}: weights of another network: {"; ".join(wrong)}')
+    if problems:
+        raise InputError(f'{path}: weights of another network: {"; ".join(problems)}')
     chainer.serializers.NpzDeserializer(arrays, strict=False).load(backbone)

@@ -1,4 +1,4 @@
-"""Every backbone by name."""
+"""Registry of backbones by name."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from pfdet.links.resnext import resnext101, resnext152
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext50, se_resnext101
 from pfdet.links.senet import senet154
 
-# Each takes n_class (a classifier on top, by default none) and initialW, by keyword.
+# Each takes the keywords n_class (classes of a classifier on top; by default none) and initialW.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     'resnet50': resnet50,
     'resnet101': resnet101,
@@ -23,7 +23,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     'mini_se_resnext': MiniSEResNeXt,
 }
 
-# What public checkpoints call the same.
+# Names of public checkpoints.
 ALIASES = {
     'resnext101_32x4d': 'resnext101',
     'resnext152_32x8d': 'resnext152',
@@ -33,13 +33,16 @@ ALIASES = {
 
 
 def backbone_name(name: str) -> str:
-    """The name in :data:`BACKBONES` of a backbone.
+    """Resolve the name of a backbone.
 
     Args:
-        name (str): This name, or the one that public checkpoints use.
+        name (str): A key of :data:`BACKBONES` or of :data:`ALIASES`.
+
+    Returns:
+        str: A key of :data:`BACKBONES`.
 
     Raises:
-        InputError: There is no such backbone.
+        InputError: The name is unknown.
     """
     name = ALIASES.get(name, name)
     if name not in BACKBONES:

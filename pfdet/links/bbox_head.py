@@ -1,4 +1,4 @@
-"""The second stage: from the features of a box to its classes and a better box."""
+"""The second stage: classification and box regression of regions of interest."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,36 +9,42 @@ import numpy as np
 from chainer import initializers
 
 from pfdet.boxes import coding
+from pfdet.boxes.arrays import Array
 from pfdet.functions.roi_align import pyramid_roi_align
 from pfdet.functions.sigmoid import sigmoid_score
 
 
 class BboxHead(chainer.Chain):
-    """Two fully connected layers, then a logit a class and one box.
+    """Head of Feature Pyramid Networks with multi-label classification.
 
-    With a sigmoid for every foreground class there is no background class (PFDet, section 2.1);
-    for softmax there is one, whose logit comes last. Neither paper says whether each class has a
-    box of its own. An object has several classes here, all of the same box, so by default one
-    serves them all.
+    RoIAlign pools each region of interest from the pyramid level that fits its size. Two fully
+    connected layers of ``n_unit`` units follow, then one layer for class logits and one for box
+    offsets.
+
+    With sigmoid scores there is no background class (PFDet, section 2.1). With softmax scores there
+    is one, and its logit is the last. Neither paper says whether boxes are class-specific. Here an
+    object has several classes and one box, so boxes are class-agnostic by default.
 
     Args:
         n_class (int): Number of foreground classes :math:`C`.
-        background (bool): A logit more, for the background.
-        score (callable): Turns an array of logits into scores :math:`(R, C)` in [0, 1].
-        scales (sequence of float): Feature map places per pixel, by level.
+        scales (sequence of float): Feature map positions per pixel, by level.
         in_channel (int): Channels of the feature maps.
+        background (bool): Whether there is a logit for the background.
+        score (callable): Maps an array of logits to scores :math:`(R, C)` in [0, 1].
         n_unit (int): Units of both fully connected layers.
-        bn (bool): Batch normalization after both (PFDet, Table 1, "add BN to head").
-        context (bool): Also look at the box of twice the area about the same centre, clipped to
-            the image: PFDet, section 2.1, "concatenating features from twice the area around each
-            RoI to the head before the fully-connected layers".
-        class_agnostic (bool): One box for all classes, or one a class.
-        canonical_size (float): Side in pixels of the box that is looked up on the third level;
-            224 in Feature Pyramid Networks, section 4.2.
+        bn (bool): Whether batch normalization follows both layers (PFDet, Table 1, "add BN to
+            head").
+        context (bool): Whether to concatenate the features of the box of twice the area around the
+            same centre, clipped to the image. PFDet, section 2.1: "concatenating features from
+            twice the area around each RoI to the head before the fully-connected layers".
+        class_agnostic (bool): Whether all classes share one box. Otherwise boxes are
+            class-specific.
+        canonical_size (float): Side in pixels of a box that is pooled from the third level; 224 in
+            Feature Pyramid Networks, section 4.2.
         roi_size (int): Bins of RoIAlign by height and by width.
-        sampling_ratio (int): Samples a bin by height and by width.
-        prior (float): The probability that the sigmoids of an untrained head give every class
-            (Lin et al., Focal Loss, section 4.1). With a background class, all begin alike.
+        sampling_ratio (int): Samples per bin by height and by width.
+        prior (float): Sigmoid score of every class before training (Lin et al., Focal Loss,
+            section 4.1). Not used with a background class.
     """
 
     # Divisors of the box offsets, as in ChainerCV and Detectron.
@@ -85,19 +91,21 @@ class BboxHead(chainer.Chain):
         self.bn = bn
         self._score = score
 
-    def forward(self, hs: Sequence, rois, roi_indices):
-        """Offsets and class logits of boxes.
+    def forward(
+        self, hs: Sequence, rois: Array, roi_indices: Array
+    ) -> tuple[chainer.Variable, chainer.Variable]:
+        """Compute box offsets and class logits of regions of interest.
 
         Args:
-            hs (sequence of variables): Feature maps, one a level of ``scales``; further ones are
-                not looked at.
-            rois (array): :math:`(R, 4)` in pixels of the batch.
-            roi_indices (array of int32): The image of each, :math:`(R,)`.
+            hs (sequence of variables): Feature maps :math:`(N, C_{in}, H_l, W_l)`, one per level of
+                ``scales``. Further ones are not used.
+            rois (array): Regions :math:`(R, 4)` in pixels of the batch.
+            roi_indices (int32 array): Image index of each region, :math:`(R,)`.
 
         Returns:
-            tuple of variables: Offsets :math:`(R, B, 4)`, in units of ``std``, where :math:`B` is
-            1 or, with a box a class, :math:`C`; and logits :math:`(R, C)`, or
-            :math:`(R, C + 1)` with the background. Both in the order of ``rois``.
+            tuple of variables: Offsets :math:`(R, B, 4)` in units of ``std``, where :math:`B` is 1
+            or, for class-specific boxes, :math:`C`; and logits :math:`(R, C)`, or
+            :math:`(R, C + 1)` with a background. Both in the order of ``rois``.
         """
         h = self.pool(hs, rois, roi_indices)
         if self.context:
@@ -109,19 +117,26 @@ class BboxHead(chainer.Chain):
         h = F.relu(self.bn2(h) if self.bn else h)
         return F.reshape(self.loc(h), (-1, self.n_box, 4)), self.conf(h)
 
-    def score(self, conf):
-        """Scores of the foreground classes.
+    def score(self, conf: chainer.Variable) -> Array:
+        """Compute the scores of the foreground classes.
 
         Args:
-            conf (variable): Logits as :meth:`forward` returns them.
+            conf (variable): Logits returned by :meth:`forward`.
 
         Returns:
-            array: :math:`(R, C)`, in [0, 1].
+            array: Scores :math:`(R, C)` in [0, 1].
         """
         return self._score(conf.array)
 
-    def pool(self, hs: Sequence, rois, roi_indices) -> chainer.Variable:
-        """RoIAlign of each box on the level that fits its size, :math:`(R, C, S, S)`."""
+    def pool(self, hs: Sequence, rois: Array, roi_indices: Array) -> chainer.Variable:
+        """Pool each region from the level that fits its size.
+
+        Args:
+            hs, rois, roi_indices: As in :meth:`forward`.
+
+        Returns:
+            chainer.Variable: Features :math:`(R, C_{in}, S, S)`, where :math:`S` is ``roi_size``.
+        """
         return pyramid_roi_align(
             hs[: len(self.scales)],
             rois,
@@ -132,15 +147,29 @@ class BboxHead(chainer.Chain):
             self.sampling_ratio,
         )
 
-    def level_of(self, rois):
-        """The level of each box (Feature Pyramid Networks, equation 1), int array :math:`(R,)`."""
+    def level_of(self, rois: Array) -> Array:
+        """Assign each region to a pyramid level (Feature Pyramid Networks, equation 1).
+
+        Args:
+            rois (array): Regions :math:`(R, 4)` in pixels.
+
+        Returns:
+            int32 array: Index in ``scales``, :math:`(R,)`.
+        """
         size = self.xp.sqrt((rois[:, 2:] - rois[:, :2]).prod(axis=1))
         level = self.xp.floor(self.xp.log2(size / self.canonical_size + 1e-6)) + 2
         return self.xp.clip(level, 0, len(self.scales) - 1).astype(np.int32)
 
 
-def twice_the_area(bbox):
-    """Boxes of twice the area about the same centres, :math:`(R, 4)`."""
+def twice_the_area(bbox: Array) -> Array:
+    """Enlarge boxes to twice the area around the same centres.
+
+    Args:
+        bbox (array): Boxes :math:`(R, 4)`.
+
+    Returns:
+        array: Boxes :math:`(R, 4)`.
+    """
     grown = (bbox[:, 2:] - bbox[:, :2]) * ((2**0.5 - 1) / 2)
     xp = chainer.backends.cuda.get_array_module(bbox)
     return xp.concatenate([bbox[:, :2] - grown, bbox[:, 2:] + grown], axis=1).astype(bbox.dtype)

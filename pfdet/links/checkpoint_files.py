@@ -1,4 +1,4 @@
-"""Reading other people's weights: PyTorch's .pth, .safetensors, and Chainer's .npz."""
+"""Readers of public checkpoints: PyTorch's .pth, .safetensors, and Chainer's .npz."""
 
 import json
 import math
@@ -27,14 +27,14 @@ _MAX_HEADER = 100_000_000
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of weights by their names.
+    """Read the arrays of a checkpoint.
 
     Args:
         path (path): ``.pth``, ``.pt`` or ``.bin`` (needs PyTorch), ``.safetensors`` or ``.npz``.
 
     Returns:
-        dict: Name to array. bfloat16 becomes float32. A prefix ``module.`` that all names share
-        is dropped.
+        dict: Arrays by name. bfloat16 is converted to float32. If all names have the prefix
+        ``module.``, it is removed.
 
     Raises:
         InputError: The file cannot be read.
@@ -50,36 +50,41 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in readers:
         raise InputError(f'{path}: expected a file named .pth, .safetensors or .npz')
     arrays = readers[path.suffix](path)
-    # PyTorch's DataParallel leaves it.
+    # The prefix of PyTorch's DataParallel.
     if arrays and all(name.startswith('module.') for name in arrays):
         arrays = {name.removeprefix('module.'): a for name, a in arrays.items()}
     return arrays
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a ``.safetensors`` file, mapped to memory.
+    """Read a ``.safetensors`` file by memory mapping.
+
+    The file consists of the length of a JSON header (8 bytes, little-endian), the header, and the
+    data of the tensors. The header has the offsets of each tensor in the data.
 
     Args:
-        path (path): The file: the length of a JSON header (8 bytes, little-endian), the header,
-            and the tensors' bytes, to which the header's offsets refer.
+        path (path): The file.
+
+    Returns:
+        dict: Arrays by name.
 
     Raises:
-        InputError: The file is damaged, or holds a type that NumPy lacks.
+        InputError: The file is damaged or has a dtype that NumPy does not support.
     """
     try:
         content = np.memmap(path, np.uint8, 'r')
     except (OSError, ValueError) as e:
-        # mmap refuses an empty file by ValueError.
+        # mmap raises ValueError for an empty file.
         raise InputError(f'{path}: {getattr(e, "strerror", None) or e}') from e
     size = int.from_bytes(content[:8].tobytes(), 'little')
     if len(content) < 8 or size > min(_MAX_HEADER, len(content) - 8):
-        raise InputError(f'{path}: not a safetensors file: its header does not fit into it')
+        raise InputError(f'{path}: not a safetensors file: header does not fit into the file')
     try:
         header = json.loads(content[8 : 8 + size].tobytes().decode('utf-8'))
     except (UnicodeDecodeError, ValueError, RecursionError) as e:
-        raise InputError(f'{path}: not a safetensors file: its header is not JSON: {e}') from e
+        raise InputError(f'{path}: not a safetensors file: header is not JSON: {e}') from e
     if not isinstance(header, dict):
-        raise InputError(f'{path}: not a safetensors file: its header is not a JSON object')
+        raise InputError(f'{path}: not a safetensors file: header is not a JSON object')
     header.pop('__metadata__', None)
     data = content[8 + size :]
     return {name: _tensor(path, name, entry, data) for name, entry in header.items()}
@@ -98,31 +103,34 @@ def _tensor(path: Path, name: str, entry: object, data: np.ndarray) -> np.ndarra
         raise InputError(
             f'{path}: tensor {name}: dtype {dtype} is none of {", ".join(_SAFETENSORS_DTYPES)}'
         )
-    as_stored = np.dtype(_SAFETENSORS_DTYPES[dtype])
+    stored = np.dtype(_SAFETENSORS_DTYPES[dtype])
     if not begin <= end <= len(data):
         raise InputError(
             f'{path}: tensor {name}: bytes {begin} to {end} of {len(data)}: '
-            'the file is cut short or damaged'
+            'the file is truncated or damaged'
         )
-    if end - begin != math.prod(shape) * as_stored.itemsize:
+    if end - begin != math.prod(shape) * stored.itemsize:
         raise InputError(
             f'{path}: tensor {name}: {end - begin} bytes for shape {tuple(shape)} of {dtype}'
         )
-    array = data[begin:end].view(as_stored).reshape(shape)
+    array = data[begin:end].view(stored).reshape(shape)
     if dtype == 'BF16':
-        # The upper half of a float32.
+        # bfloat16 is the upper half of a float32.
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file.
+    """Read a ``.npz`` file.
 
     Args:
         path (path): The file.
 
+    Returns:
+        dict: Arrays by name.
+
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -130,7 +138,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except OSError as e:
         raise InputError(f'{path}: {e.strerror or e}') from e
     except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as e:
-        # TypeError or, from old NumPy, AttributeError: a single array (.npy) under another name.
+        # A .npy file with suffix .npz raises TypeError or, in old NumPy, AttributeError.
         raise InputError(f'{path}: not a .npz file of arrays: {e}') from e
 
 
@@ -140,7 +148,7 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
     except ImportError as e:
         raise InputError(
             f'{path}: only PyTorch can read {path.suffix}, and it is not installed: install it '
-            '(pip install torch), or give the weights as .safetensors'
+            '(pip install torch), or convert the weights to .safetensors'
         ) from e
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -155,9 +163,9 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
         pickle.UnpicklingError,
     ) as e:
         raise InputError(
-            f'{path}: not a file of tensors that PyTorch reads: {str(e).splitlines()[0]}'
+            f'{path}: not a file of tensors that PyTorch can read: {str(e).splitlines()[0]}'
         ) from e
-    # Training scripts put the state dict beside the optimizer's.
+    # Training scripts save the state dict together with that of the optimizer.
     for key in 'state_dict', 'model':
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

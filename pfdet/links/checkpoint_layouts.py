@@ -1,4 +1,4 @@
-"""What public checkpoints call the parameters of our backbones."""
+"""Parameter names of public checkpoints."""
 
 import math
 import re
@@ -12,13 +12,14 @@ from pfdet.links.efficientnet import STAGES
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one family of checkpoints.
+    """Parameter names of one family of checkpoints.
 
     Attributes:
-        source (str): Who publishes them.
-        rename (callable): From a key of ours (``'res2/a/conv1/bn/gamma'``) to their name.
-        conventions (Conventions): Under which they were trained; by default, those of the
-            network as it is built.
+        source (str): Publisher of the checkpoints.
+        rename (callable): Maps a key of pfdet (``'res2/a/conv1/bn/gamma'``) to the name in the
+            checkpoint.
+        conventions (Conventions): Conventions of the checkpoints. By default, those of the network
+            after construction.
     """
 
     source: str
@@ -46,7 +47,7 @@ _BOTTLENECK = {
     'se/down': 'se_module.fc1',
     'se/up': 'se_module.fc2',
 }
-# Nested as by the program that carried these over from Torch 7.
+# The nesting stems from the conversion from Torch 7.
 _NESTED_BOTTLENECK = {
     'conv1/conv': '0.0.0.0',
     'conv1/bn': '0.0.0.1',
@@ -60,15 +61,15 @@ _NESTED_BOTTLENECK = {
 
 
 def residual_name(key: str, stem: str, classifier: str) -> str:
-    """A name in torchvision's ResNet, or a network written after it.
+    """Convert a key to the name in torchvision's ResNet or a network derived from it.
 
     Args:
-        key (str): Of a residual network's file: ``'res3/b2/conv1/conv/W'``.
-        stem (str): What stands before the first convolutions' names.
-        classifier (str): The name of the last layer.
+        key (str): Key of a residual network, for example ``'res3/b2/conv1/conv/W'``.
+        stem (str): Prefix of the names of the first convolutions.
+        classifier (str): Name of the last layer.
 
     Returns:
-        str: ``'layer2.2.conv1.weight'``.
+        str: The name, for example ``'layer2.2.conv1.weight'``.
     """
     link, leaf = key.rsplit('/', 1)
     block = _block(link)
@@ -82,7 +83,16 @@ def residual_name(key: str, stem: str, classifier: str) -> str:
 
 
 def nested_resnext_name(key: str) -> str:
-    """A name in pretrainedmodels' ResNeXt, which has numbers for all layers but the last."""
+    """Convert a key to the name in pretrainedmodels' ResNeXt.
+
+    All layers except the last have numbers instead of names.
+
+    Args:
+        key (str): Key of a residual network.
+
+    Returns:
+        str: The name, for example ``'features.5.2.0.0.0.0.weight'``.
+    """
     link, leaf = key.rsplit('/', 1)
     block = _block(link)
     if block is not None:
@@ -93,20 +103,20 @@ def nested_resnext_name(key: str) -> str:
 
 
 def _block(link: str) -> tuple[int, int, str] | None:
-    """Stage from 1, bottleneck from 0 and the link in it, of ``'res2/a/conv1/bn'``."""
+    """Split ``'res2/a/conv1/bn'`` into stage (from 1), bottleneck (from 0) and inner link."""
     match = re.fullmatch(r'res(\d)/(?:a|b(\d+))/(.+)', link)
     return match and (int(match[1]) - 1, int(match[2] or 0), match[3])
 
 
 def efficientnet_name(key: str, depth: float) -> str:
-    """A name in torchvision's EfficientNet.
+    """Convert a key to the name in torchvision's EfficientNet.
 
     Args:
-        key (str): Of an EfficientNet's file: ``'res2/b1/se/down/W'``.
-        depth (float): Factor of the number of blocks.
+        key (str): Key of an EfficientNet, for example ``'res2/b1/se/down/W'``.
+        depth (float): Multiplier of the number of blocks.
 
     Returns:
-        str: ``'features.1.0.block.1.fc1.weight'``.
+        str: The name, for example ``'features.1.0.block.1.fc1.weight'``.
     """
     link, leaf = key.rsplit('/', 1)
     first, *rest = link.split('/')
@@ -127,15 +137,16 @@ _CONV_BN = {'conv': '0', 'bn': '1', 'down': 'fc1', 'up': 'fc2'}
 
 
 def _efficientnet_blocks(depth: float) -> dict[str, list[tuple[int, int, int]]]:
-    """By feature map, each block's stage from 1, place in the stage, and expansion."""
-    found, number = {}, 0
+    """Stage (from 1), index in the stage and expansion of each block, by feature map."""
+    blocks: dict[str, list[tuple[int, int, int]]] = {}
+    number = 0
     for name, stages in STAGES.items():
-        found[name] = []
+        blocks[name] = []
         for stage in stages:
             number += 1
             n_layer = math.ceil(stage.n_layer * depth)
-            found[name] += [(number, i, stage.expand) for i in range(n_layer)]
-    return found
+            blocks[name] += [(number, i, stage.expand) for i in range(n_layer)]
+    return blocks
 
 
 _RESNET = Layout('torchvision', partial(residual_name, stem='', classifier='fc'), TORCHVISION)
@@ -148,7 +159,7 @@ _SENET = Layout(
 _CHAINERCV = Layout('ChainerCV', str, CHAINERCV)
 _OWN = Layout('pfdet', str)
 
-# By name of the backbone, those that its checkpoints may have.
+# Possible layouts of a backbone's checkpoints, by name of the backbone.
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     'resnet50': (_RESNET, _CHAINERCV),
     'resnet101': (_RESNET, _CHAINERCV),

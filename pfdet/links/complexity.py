@@ -1,4 +1,4 @@
-"""How large a detector is: parameters, and operations for an image."""
+"""Number of parameters and operations of a detector."""
 
 import chainer
 import numpy as np
@@ -10,13 +10,13 @@ from pfdet.links.faster_rcnn import FasterRCNN
 
 
 class CountOperations(FunctionHook):
-    """Count the multiplications and additions of convolutions and fully connected layers.
+    """Function hook that counts the operations of convolutions and fully connected layers.
 
-    A multiplication with its addition counts as two operations. Element-wise functions, pooling
-    and RoIAlign are left out, as is customary.
+    A multiply-add counts as two operations. Element-wise functions, pooling and RoIAlign do not
+    count, as is customary.
 
     Attributes:
-        flops (int): The count.
+        flops (int): Number of operations.
     """
 
     name = 'CountOperations'
@@ -24,8 +24,8 @@ class CountOperations(FunctionHook):
     def __init__(self):
         self.flops = 0
 
-    def forward_postprocess(self, function, in_data) -> None:
-        """Called by Chainer after each function of the forward pass."""
+    def forward_postprocess(self, function: chainer.FunctionNode, in_data: tuple) -> None:
+        """Count the operations of a function after its forward pass. Called by Chainer."""
         if isinstance(function, Convolution2DFunction):
             x, W = in_data[:2]
             out_h, out_w = function._get_out_size(x.shape, W.shape)
@@ -36,23 +36,23 @@ class CountOperations(FunctionHook):
 
 
 def n_parameter(link: chainer.Link) -> int:
-    """The number of a link's parameters; running statistics are none."""
+    """Count the parameters of a link, without running statistics."""
     return sum(param.size for param in link.params())
 
 
 def detector_flops(network: FasterRCNN, size: tuple[int, int], n_roi: int) -> int:
-    """Operations of the forward pass for one image.
+    """Count the operations of the forward pass for one image.
 
-    Backbone, pyramid and RPN are counted on a smaller image and scaled by the area, which is
-    exact up to padding and the few operations that do not depend on it.
+    Backbone, pyramid and RPN are counted on a smaller image and scaled by the area. This is exact
+    except for padding and the few operations that do not depend on the area.
 
     Args:
-        network (FasterRCNN): On the CPU.
+        network (FasterRCNN): A detector on the CPU.
         size (pair of int): Height and width of the image.
-        n_roi (int): Regions that the head looks at.
+        n_roi (int): Number of regions of interest.
 
     Returns:
-        int: As :class:`CountOperations` counts.
+        int: Number of operations, see :class:`CountOperations`.
     """
     small = np.zeros((1, 3, 2 * network.stride, 2 * network.stride), network.dtype)
     rois = np.tile(np.array([0, 0, network.stride, network.stride], network.dtype), (2, 1))

@@ -1,8 +1,8 @@
-"""Turn public weights of a backbone into a file that training can start from.
+"""Convert public weights of a backbone to a file for initializing training.
 
     python -m pfdet.links.convert --arch se_resnext101 --weights FILE.pth --out FILE.npz
 
-Of a detector trained here (``model.npz``), it takes the backbone.
+From a detector trained with pfdet (``model.npz``), it extracts the backbone.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from pfdet.links.checkpoint_layouts import LAYOUTS, Layout
 
 @dataclass
 class Conversion:
-    """A checkpoint in the terms of our network, and what did not fit.
+    """A converted checkpoint, and descriptions of the parameters that did not fit.
 
     Attributes:
-        arrays (dict): Every parameter, statistic and convention of the network by key; those
-            that are missing have meaningless values.
-        layout (Layout): Whose names the checkpoint has.
-        conventions (Conventions): Under which the weights were trained.
-        missing (dict): By key of ours, what the checkpoint lacks, in words.
-        surplus (list of str): What the network lacks, in words.
-        misshaped (list of str): What has another shape in the network, in words.
-        not_finite (list of str): What holds infinities or no numbers, in words.
-        no_classifier (list of str): Parts of a classifier that is not whole, and left out.
+        arrays (dict): All parameters, statistics and conventions of the network by key. Missing
+            ones have meaningless values.
+        layout (Layout): Layout of the checkpoint.
+        conventions (Conventions): Conventions of the weights.
+        missing (dict): Parameters missing from the checkpoint, by key of the network.
+        surplus (list of str): Arrays of the checkpoint that the network does not have.
+        misshaped (list of str): Parameters whose shape differs from that in the network.
+        not_finite (list of str): Parameters with infinite or non-numeric values.
+        skipped_classifier (list of str): Parameters of an incomplete classifier, which is skipped.
     """
 
     arrays: dict[str, np.ndarray]
@@ -47,37 +47,47 @@ class Conversion:
     surplus: list[str] = field(default_factory=list)
     misshaped: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
-    no_classifier: list[str] = field(default_factory=list)
+    skipped_classifier: list[str] = field(default_factory=list)
 
 
-# Where a detector trained here has its backbone.
-_IN_DETECTOR = 'extractor/base/'
+# Prefix of the backbone's keys in the weights of a detector.
+_DETECTOR_PREFIX = 'extractor/base/'
 
 
 def backbone_of_detector(checkpoint: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a detector's backbone; those of anything else as they are."""
+    """Select the backbone's arrays if the checkpoint is a detector.
+
+    Args:
+        checkpoint (dict): Arrays by name.
+
+    Returns:
+        dict: The arrays of the detector's backbone, or all arrays of any other checkpoint.
+    """
     inner = {
-        key.removeprefix(_IN_DETECTOR): array
+        key.removeprefix(_DETECTOR_PREFIX): array
         for key, array in checkpoint.items()
-        if key.startswith(_IN_DETECTOR)
+        if key.startswith(_DETECTOR_PREFIX)
     }
     return inner or checkpoint
 
 
 def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
-    """Give the arrays of a checkpoint our names and shapes.
+    """Convert the arrays of a checkpoint to the names and shapes of a backbone.
 
-    A classifier is kept if it is whole, whatever its number of classes.
+    A complete classifier is kept, with any number of classes.
 
     Args:
-        arch (str): Name of a backbone.
-        checkpoint (dict): Arrays by the names of any layout that is known for the backbone.
+        arch (str): Name of the backbone.
+        checkpoint (dict): Arrays by name, in any layout known for the backbone.
+
+    Returns:
+        Conversion: The arrays, and the parameters that did not fit.
 
     Raises:
-        InputError: There is no such backbone.
+        InputError: The backbone is unknown.
     """
     arch = backbone_name(arch)
-    # What the network's random values are does not matter, and drawing them takes seconds.
+    # Initial values are not used, and drawing random ones takes seconds.
     network = BACKBONES[arch](
         n_class=_n_class(checkpoint, LAYOUTS[arch]), initialW=initializers.Zero()
     )
@@ -92,20 +102,20 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
     for key in keys:
         name, shape = layout.rename(key), result.arrays[key].shape
         array = checkpoint.get(name)
-        wrong = None
+        problem = None
         if array is None:
-            wrong = f'{name}, expected of shape {shape}'
-            result.missing[key] = wrong
+            problem = f'{name}, expected of shape {shape}'
+            result.missing[key] = problem
         elif _squeezed(array, shape).shape != shape:
-            wrong = f'{name} of shape {array.shape}, expected {shape}'
-            result.misshaped.append(wrong)
+            problem = f'{name} of shape {array.shape}, expected {shape}'
+            result.misshaped.append(problem)
         elif array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
-            wrong = f'{name} holds values that are no finite numbers'
-            result.not_finite.append(wrong)
+            problem = f'{name} has values that are not finite numbers'
+            result.not_finite.append(problem)
         else:
             result.arrays[key] = _squeezed(array, shape).astype(np.float32)
         if is_classifier(key):
-            classifier[key] = name, wrong
+            classifier[key] = name, problem
     known = {layout.rename(key) for key in keys}
     result.surplus = [
         f'{name} of shape {array.shape}'
@@ -115,12 +125,12 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
         and not is_convention(name)
         and name != 'left_out'
     ]
-    _leave_out_classifier(result, classifier)
+    _skip_incomplete_classifier(result, classifier)
     return result
 
 
 def _n_class(checkpoint: dict[str, np.ndarray], layouts: Iterable[Layout]) -> int:
-    """Outputs of the checkpoint's classifier; 1 where it has none."""
+    """Number of classes of the checkpoint's classifier; 1 if it has none."""
     for layout in layouts:
         weight = checkpoint.get(layout.rename('fc6/W'))
         if weight is not None and weight.ndim == 2 and len(weight) > 0:
@@ -128,33 +138,35 @@ def _n_class(checkpoint: dict[str, np.ndarray], layouts: Iterable[Layout]) -> in
     return 1
 
 
-def _leave_out_classifier(result: Conversion, classifier: dict) -> None:
-    """Unless it is whole; then nothing about it is wrong either."""
-    complaints = {wrong for _, wrong in classifier.values() if wrong is not None}
-    if not complaints:
+def _skip_incomplete_classifier(
+    result: Conversion, classifier: dict[str, tuple[str, str | None]]
+) -> None:
+    """Remove an incomplete classifier from the arrays and its problems from the lists."""
+    problems = {problem for _, problem in classifier.values() if problem is not None}
+    if not problems:
         return
-    result.no_classifier = [wrong or name for name, wrong in classifier.values()]
+    result.skipped_classifier = [problem or name for name, problem in classifier.values()]
     for key in [key for key in result.arrays if is_classifier(key)]:
         del result.arrays[key]
         result.missing.pop(key, None)
-    result.misshaped = [text for text in result.misshaped if text not in complaints]
-    result.not_finite = [text for text in result.not_finite if text not in complaints]
+    result.misshaped = [text for text in result.misshaped if text not in problems]
+    result.not_finite = [text for text in result.not_finite if text not in problems]
 
 
 def _squeezed(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A 1x1 convolution as the fully connected layer that it is, where that is expected."""
+    """Convert the filters of a 1x1 convolution if a fully connected layer is expected."""
     if array.ndim == 4 and len(shape) == 2 and array.shape[2:] == (1, 1):
         return array[:, :, 0, 0]
     return array
 
 
 def _is_counter(name: str) -> bool:
-    """Whether it is the number of batches that a batch normalization has seen."""
+    """Whether an array is the batch counter of a batch normalization."""
     return name.endswith(('.num_batches_tracked', '/N'))
 
 
 def _stored_conventions(checkpoint: dict[str, np.ndarray]) -> Conventions | None:
-    """Those of a file that was itself converted."""
+    """Conventions in the checkpoint, if it is a backbone file."""
     try:
         return Conventions.from_arrays(checkpoint)
     except KeyError:
@@ -162,10 +174,15 @@ def _stored_conventions(checkpoint: dict[str, np.ndarray]) -> Conventions | None
 
 
 def report(result: Conversion, allow_missing: bool, path: Path) -> None:
-    """Print everything that did not fit, and refuse what must not be passed over.
+    """Print all parameters that did not fit, and raise an error if any must fit.
+
+    Args:
+        result (Conversion): The converted checkpoint.
+        allow_missing (bool): Whether parameters may be missing.
+        path (path): The checkpoint, for the error message.
 
     Raises:
-        InputError: A parameter is surplus, of another shape, not finite, or missing without
+        InputError: A parameter is surplus, misshaped, not finite, or missing without
             ``allow_missing``.
     """
     problems = {
@@ -176,24 +193,24 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
     }
     if allow_missing:
         for text in problems.pop('missing'):
-            print(f'left out: {text}')
+            print(f'skipped: {text}')
     for kind, texts in problems.items():
         for text in texts:
             print(f'{kind}: {text}', file=sys.stderr)
     counts = {kind: len(texts) for kind, texts in problems.items() if texts}
     if counts:
-        hint = '; --allow-missing leaves out what is missing' if list(counts) == ['missing'] else ''
+        hint = '; --allow-missing skips missing ones' if list(counts) == ['missing'] else ''
         listed = ', '.join(f'{n} {kind}' for kind, n in counts.items())
         raise InputError(
             f'{path}: parameters do not fit the names and shapes of {result.layout.source}: '
             f'{listed}, listed above{hint}'
         )
-    for text in result.no_classifier:
-        print(f'left out of the classifier: {text}')
+    for text in result.skipped_classifier:
+        print(f'skipped classifier: {text}')
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     args = _parse()
     arch = backbone_name(args.arch)
     if args.std and min(args.std) <= 0:
@@ -203,7 +220,7 @@ def main() -> None:
     result = convert(arch, backbone_of_detector(read_checkpoint(args.weights)))
     report(result, args.allow_missing, args.weights)
 
-    given = {
+    changes = {
         key: value
         for key, value in [
             ('mean', args.mean),
@@ -212,8 +229,8 @@ def main() -> None:
         ]
         if value
     }
-    given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
-    conventions = replace(result.conventions, **given)
+    changes = {key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()}
+    conventions = replace(result.conventions, **changes)
     write_backbone(args.out, {**result.arrays, **conventions.to_arrays()}, result.missing)
     n_value = sum(
         a.size
@@ -221,7 +238,7 @@ def main() -> None:
         if not _is_counter(key) and not is_convention(key) and key not in result.missing
     )
     print(
-        f'{args.out}: {arch}, {n_value / 1e6:.1f} M values, named as by {result.layout.source}; '
+        f'{args.out}: {arch}, {n_value / 1e6:.1f} M values, names of {result.layout.source}; '
         f'{conventions.channel_order} images, mean {_list(conventions.mean)}, '
         f'divided by {_list(conventions.std)}'
     )
@@ -251,24 +268,24 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='leave out parameters that the checkpoint lacks',
+        help='skip parameters missing from the checkpoint',
     )
     conventions = parser.add_argument_group(
-        'preprocessing', 'of the images; by default that of the public checkpoints'
+        'preprocessing', 'of images; by default that of the public checkpoints'
     )
     conventions.add_argument(
         '--mean',
         type=float,
         nargs=3,
         metavar=('R', 'G', 'B'),
-        help='subtracted from channels in [0, 255]',
+        help='values subtracted from the channels, which are in [0, 255]',
     )
     conventions.add_argument(
         '--std',
         type=float,
         nargs=3,
         metavar=('R', 'G', 'B'),
-        help='what the channels are then divided by',
+        help='divisors of the channels after subtraction',
     )
     conventions.add_argument('--channel-order', choices=('RGB', 'BGR'))
     return parser.parse_args()

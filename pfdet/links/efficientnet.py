@@ -1,4 +1,4 @@
-"""EfficientNet-B7, a backbone of the second paper's ensemble."""
+"""EfficientNet-B7, a backbone of the ensemble of Peng et al. (2020)."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +21,15 @@ from pfdet.links.backbone import (
 
 
 class Stage(NamedTuple):
-    """Blocks of one shape, before scaling (Tan and Le, Table 1)."""
+    """Blocks with the same configuration, before scaling (Tan and Le, Table 1).
+
+    Attributes:
+        expand (int): Expansion factor.
+        ksize (int): Kernel size of the depthwise convolution.
+        stride (int): Stride of the first block.
+        channels (int): Output channels.
+        n_layer (int): Number of blocks.
+    """
 
     expand: int
     ksize: int
@@ -30,35 +38,39 @@ class Stage(NamedTuple):
     n_layer: int
 
 
-# By feature map: the stages of one stride together.
-STAGES = {
+# Stages by feature map. Stages of the same stride belong to one map.
+STAGES: dict[str, tuple[Stage, ...]] = {
     'res2': (Stage(1, 3, 1, 16, 1), Stage(6, 3, 2, 24, 2)),
     'res3': (Stage(6, 5, 2, 40, 2),),
     'res4': (Stage(6, 3, 2, 80, 3), Stage(6, 5, 1, 112, 3)),
     'res5': (Stage(6, 5, 2, 192, 4), Stage(6, 3, 1, 320, 1)),
 }
 
-# torchvision's momentum of 0.01 and eps of B5 to B7.
+# torchvision's batch normalization of B5 to B7.
 _BN = {'eps': 1e-3, 'decay': 0.99}
 
 
 class EfficientNet(Backbone):
     """EfficientNet (Tan and Le).
 
-    The layout is torchvision's: convolutions of stride 2 are padded alike on all sides, where
-    TensorFlow's "same" padding pads only below and to the right. C5 is what the last block gives;
-    the 1x1 convolution after it belongs to the classifier. Stochastic depth is left out.
+    The architecture is that of torchvision: convolutions of stride 2 have the same padding on all
+    sides, while TensorFlow's "same" padding pads only at the bottom and the right. C5 is the output
+    of the last block. The 1x1 convolution after it belongs to the classifier. There is no
+    stochastic depth. Inputs and outputs are described in :class:`~pfdet.links.backbone.Backbone`.
 
     Args:
-        width (float): Factor of the channels.
-        depth (float): Factor of the number of blocks.
-        n_class (int): Classes of a classifier on top, for counting and comparing; by default
-            there is none.
-        initialW (initializer): Of the convolutions.
+        width (float): Multiplier of the channels.
+        depth (float): Multiplier of the number of blocks.
+        n_class (int): Number of classes of a classifier on top. By default, there is no classifier.
+        initialW (initializer): Initializer of the convolutions.
     """
 
     def __init__(
-        self, width: float = 2.0, depth: float = 3.1, n_class: int | None = None, initialW=None
+        self,
+        width: float = 2.0,
+        depth: float = 3.1,
+        n_class: int | None = None,
+        initialW: chainer.Initializer | None = None,
     ):
         super().__init__()
         if initialW is None:
@@ -89,19 +101,25 @@ class EfficientNet(Backbone):
 
 
 class MBConv(chainer.Chain):
-    """An inverted bottleneck with squeeze and excitation.
+    """Inverted bottleneck with squeeze and excitation.
 
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
-        expand (int): Factor from the input's channels to those of the depthwise convolution.
-        ksize (int): Size of the depthwise convolution.
-        stride (int): Of the depthwise convolution.
-        initialW (initializer): Of the convolutions.
+        expand (int): Expansion factor from the input to the depthwise convolution.
+        ksize (int): Kernel size of the depthwise convolution.
+        stride (int): Stride of the depthwise convolution.
+        initialW (initializer): Initializer of the convolutions.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, expand: int, ksize: int, stride: int, initialW
+        self,
+        in_channels: int,
+        out_channels: int,
+        expand: int,
+        ksize: int,
+        stride: int,
+        initialW: chainer.Initializer,
     ):
         super().__init__()
         mid = in_channels * expand
@@ -113,7 +131,7 @@ class MBConv(chainer.Chain):
             self.se = SqueezeExcitation(mid, max(1, in_channels // 4))
             self.project = _conv(mid, out_channels, initialW=initialW, activ=None)
 
-    def forward(self, x) -> chainer.Variable:
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
         """Map :math:`(N, C, H, W)` to :math:`(N, C', H / stride, W / stride)`."""
         h = self.expand(x) if hasattr(self, 'expand') else x
         h = self.project(self.se(self.depthwise(h)))
@@ -121,11 +139,13 @@ class MBConv(chainer.Chain):
 
 
 class SqueezeExcitation(chainer.Chain):
-    """Squeeze and excitation with swish between its two layers, of a width of its own.
+    """Squeeze and excitation with swish between its two layers.
+
+    Unlike in ChainerCV's ``SEBlock``, the number of hidden units is an argument.
 
     Args:
         n_channel (int): Channels of input and output.
-        n_squeezed (int): Channels between the layers.
+        n_squeezed (int): Hidden units between the layers.
     """
 
     def __init__(self, n_channel: int, n_squeezed: int):
@@ -134,14 +154,14 @@ class SqueezeExcitation(chainer.Chain):
             self.down = L.Linear(n_channel, n_squeezed)
             self.up = L.Linear(n_squeezed, n_channel)
 
-    def forward(self, x) -> chainer.Variable:
-        """Scale the channels of :math:`(N, C, H, W)`."""
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
+        """Scale the channels of feature maps :math:`(N, C, H, W)`."""
         gate = F.sigmoid(self.up(swish(self.down(global_average(x)))))
         return x * F.broadcast_to(gate[:, :, None, None], x.shape)
 
 
-def swish(x) -> chainer.Variable:
-    """:math:`x \\sigma(x)`."""
+def swish(x: chainer.Variable) -> chainer.Variable:
+    """Swish activation, :math:`x \\sigma(x)`."""
     return x * F.sigmoid(x)
 
 
@@ -151,7 +171,7 @@ def _conv(
     ksize: int = 1,
     stride: int = 1,
     groups: int = 1,
-    initialW=None,
+    initialW: chainer.Initializer | None = None,
     activ=swish,
 ) -> Conv2DBNActiv:
     return Conv2DBNActiv(
@@ -168,7 +188,7 @@ def _conv(
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """The multiple of 8 nearest to ``channels * width``, but at least 0.9 of it."""
+    """Round ``channels * width`` to a multiple of 8 that is at least 0.9 times its value."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
@@ -177,7 +197,7 @@ def scale_channels(channels: int, width: float) -> int:
 def blocks(
     stages: tuple[Stage, ...], width: float, depth: float
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Expansion, kernel size, stride and channels of each block of scaled stages."""
+    """Yield expansion, kernel size, stride and channels of each block of scaled stages."""
     for stage in stages:
         for i in range(math.ceil(stage.n_layer * depth)):
             yield (
@@ -188,6 +208,8 @@ def blocks(
             )
 
 
-def efficientnet_b7(n_class: int | None = None, initialW=None) -> EfficientNet:
-    """EfficientNet-B7: twice the channels and 3.1 times the blocks of B0."""
+def efficientnet_b7(
+    n_class: int | None = None, initialW: chainer.Initializer | None = None
+) -> EfficientNet:
+    """EfficientNet-B7 with twice the channels and 3.1 times the blocks of B0."""
     return EfficientNet(2.0, 3.1, n_class, initialW)

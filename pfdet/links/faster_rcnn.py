@@ -1,4 +1,4 @@
-"""The detector: backbone with pyramid, region proposals, and the head."""
+"""The detector: feature pyramid, region proposal network and head."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import chainer
 import numpy as np
 
 from pfdet.boxes import coding
+from pfdet.boxes.arrays import Array
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.fpn import FPN
 from pfdet.links.rpn import RPN
@@ -15,9 +16,9 @@ class FasterRCNN(chainer.Chain):
     """Faster R-CNN with a feature pyramid and a multi-label head (PFDet, section 2.1).
 
     Args:
-        extractor (FPN): Maps images to feature maps.
-        rpn (RPN): Maps feature maps to proposals.
-        head (BboxHead): Maps feature maps and boxes to classes and boxes.
+        extractor (FPN): Feature extractor from images to feature maps.
+        rpn (RPN): Region proposal network on the feature maps.
+        head (BboxHead): Head that classifies and refines proposals.
     """
 
     def __init__(self, extractor: FPN, rpn: RPN, head: BboxHead):
@@ -29,12 +30,12 @@ class FasterRCNN(chainer.Chain):
 
     @property
     def stride(self) -> int:
-        """Height and width of a batch are padded to multiples of this."""
+        """Divisor of the height and width of a batch."""
         return self.extractor.stride
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the parameters, and so of all that is computed."""
+        """Dtype of the parameters and of all computations."""
         return self.rpn.conf.W.dtype
 
     @property
@@ -43,20 +44,20 @@ class FasterRCNN(chainer.Chain):
         return self.head.n_class
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The multiples of the stride that a height and a width are padded to."""
+        """Round height and width up to multiples of :attr:`stride`."""
         return -(-int(size[0]) // self.stride) * self.stride, (
             -(-int(size[1]) // self.stride) * self.stride
         )
 
-    def prepare(self, imgs: Sequence[np.ndarray], size: tuple[int, int] | None = None):
-        """Make a batch of images of different sizes.
+    def prepare(self, imgs: Sequence[np.ndarray], size: tuple[int, int] | None = None) -> Array:
+        """Preprocess images of different sizes and pad them to a batch.
 
         Args:
-            imgs (sequence of arrays): RGB in [0, 255], :math:`(3, H, W)`, any numeric type.
-            size (pair of int): Height and width to pad to at least.
+            imgs (sequence of arrays): RGB images in [0, 255], :math:`(3, H, W)`, any numeric dtype.
+            size (pair of int): Minimum height and width of the batch.
 
         Returns:
-            array: :math:`(N, 3, H', W')` as the backbone expects it, zero where padded.
+            array: Batch :math:`(N, 3, H', W')` preprocessed for the backbone and padded with zeros.
         """
         size = np.max([img.shape[1:] for img in imgs] + ([size] if size else []), axis=0)
         H, W = self.padded_size(size)
@@ -67,8 +68,8 @@ class FasterRCNN(chainer.Chain):
             x[i, : img.shape[1], : img.shape[2]] = self.extractor.preprocess(img).transpose(1, 2, 0)
         return x.transpose(0, 3, 1, 2)
 
-    def _prepare_on_gpu(self, imgs: Sequence[np.ndarray], H: int, W: int):
-        # The images travel as they are, a byte a colour, and are normalized there.
+    def _prepare_on_gpu(self, imgs: Sequence[np.ndarray], H: int, W: int) -> Array:
+        # Images are copied to the GPU in their own dtype, usually uint8, and normalized there.
         raw = np.zeros((len(imgs), H, W, 3), np.result_type(*imgs))
         for i, img in enumerate(imgs):
             raw[i, : img.shape[1], : img.shape[2]] = img.transpose(1, 2, 0)
@@ -81,18 +82,17 @@ class FasterRCNN(chainer.Chain):
     def predict(
         self, imgs: Sequence[np.ndarray], score_thresh: float = 0.0
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes and class scores of images, before any threshold or suppression.
+        """Detect objects in images, without score threshold and suppression.
 
         Args:
-            imgs (sequence of arrays): RGB in [0, 255], :math:`(3, H, W)`, already of the size at
-                which to detect.
-            score_thresh (float): With a box a class, the boxes of lower scores are of no interest:
-                they are not computed, and 0.
+            imgs (sequence of arrays): RGB images in [0, 255], :math:`(3, H, W)`, already resized.
+            score_thresh (float): Class-specific boxes with lower scores are not decoded and are
+                returned as 0.
 
         Returns:
-            list of pairs of arrays: For each image boxes :math:`(K, B, 4)` relative to the image,
-            in [0, 1], where :math:`B` is 1 or, with a box a class, :math:`C`; and scores
-            :math:`(K, C)` in [0, 1]. On the CPU.
+            list of pairs of arrays: For each image, boxes :math:`(K, B, 4)` relative to the image
+            size, in [0, 1], where :math:`B` is 1 or, for class-specific boxes, :math:`C`; and
+            scores :math:`(K, C)` in [0, 1]. NumPy arrays.
         """
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             x = self.prepare(imgs)
@@ -100,8 +100,8 @@ class FasterRCNN(chainer.Chain):
             locs, confs, n_anchors = self.rpn(hs)
             anchors = self.rpn.anchors([h.shape[2:] for h in hs])
             proposals = self.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
-            image, place = self.xp.nonzero(proposals.valid)
-            rois = proposals.bbox[image, place]
+            image, index = self.xp.nonzero(proposals.valid)
+            rois = proposals.bbox[image, index]
             if len(rois) == 0:
                 return [
                     (
@@ -115,33 +115,35 @@ class FasterRCNN(chainer.Chain):
         chosen = score >= score_thresh if score_thresh > 0 and self.head.n_box > 1 else None
         bbox = relative_boxes(offset.array, rois[:, None], size, self.head.std, chosen)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
-        # The proposals of an image follow those of the image before.
+        # Proposals are ordered by image.
         ends = np.searchsorted(image, np.arange(len(imgs) + 1))
         return [
             (bbox[ends[i] : ends[i + 1]], score[ends[i] : ends[i + 1]]) for i in range(len(imgs))
         ]
 
 
-def relative_boxes(offset, rois, size, std: tuple[float, float], chosen=None):
-    """Decode boxes, clip them to their images and divide by the images' sizes.
+def relative_boxes(
+    offset: Array, rois: Array, size: Array, std: tuple[float, float], chosen: Array | None = None
+) -> Array:
+    """Decode boxes, clip them to their images and divide them by the image sizes.
 
     Args:
-        offset (array): Of the head, :math:`(R, B, 4)`.
-        rois (array): In pixels, :math:`(R, 1, 4)`.
+        offset (array): Offsets from the head, :math:`(R, B, 4)`.
+        rois (array): Regions of interest in pixels, :math:`(R, 1, 4)`.
         size (array): Height and width of each region's image, :math:`(R, 1, 2)`.
-        std (pair of float): Units of the offsets.
-        chosen (bool array): :math:`(R, B)`; the other boxes are 0. All of them by default.
+        std (pair of float): Divisors of the offsets, see :func:`pfdet.boxes.coding.decode`.
+        chosen (bool array): Boxes to decode, :math:`(R, B)`; the others are 0. By default, all.
 
     Returns:
-        array: Boxes in [0, 1], :math:`(R, B, 4)`.
+        array: Boxes :math:`(R, B, 4)` in [0, 1].
     """
     xp = chainer.backends.cuda.get_array_module(offset)
     if chosen is not None:
-        place = xp.flatnonzero(chosen)
-        row = place // offset.shape[1]
+        index = xp.flatnonzero(chosen)
+        row = index // offset.shape[1]
         bbox = xp.zeros(offset.shape, offset.dtype)
-        bbox.reshape(-1, 4)[place] = relative_boxes(
-            offset.reshape(-1, 4).take(place, axis=0),
+        bbox.reshape(-1, 4)[index] = relative_boxes(
+            offset.reshape(-1, 4).take(index, axis=0),
             rois[:, 0].take(row, axis=0),
             size[:, 0].take(row, axis=0),
             std,

@@ -1,4 +1,4 @@
-"""Feature pyramid network with batch normalization and context in the top-down path."""
+"""Feature pyramid network with optional batch normalization and pyramid spatial pooling."""
 
 import chainer
 import chainer.functions as F
@@ -8,31 +8,37 @@ from chainer import initializers
 from chainer.backends.cuda import get_array_module
 from chainercv.links import Conv2DBNActiv
 
+from pfdet.boxes.arrays import Array
 from pfdet.links.psp import PyramidSpatialPooling
 
 
 class FPN(chainer.Chain):
     """Feature pyramid network (Lin et al., section 3).
 
-    A 1x1 convolution brings each of the base's feature maps to the same number of channels, the
-    coarser ones are added to the finer ones, and a 3x3 convolution follows. One level more, for
-    the RPN's largest anchors, is the last one subsampled.
+    Lateral 1x1 convolutions map all feature maps of the base to ``n_channel`` channels. In the
+    top-down path each map is upsampled and added to the next finer one. A 3x3 convolution follows
+    on every level. The last level is subsampled to one more level, for the largest anchors of the
+    RPN.
 
     Args:
         base (link): A backbone. It maps images to a tuple of feature maps of strides 4, 8, 16 and
-            32 and has ``out_channels``, ``mean``, ``std`` and ``channel_order``.
+            32 and has the attributes ``out_channels``, ``mean``, ``std`` and ``channel_order``.
         n_channel (int): Channels of every output.
-        n_scale (int): Feature maps of the top-down path: the base's four, or five, of which the
-            last is made from C5 by a 3x3 convolution of stride 2 with batch normalization and
-            ReLU. PFDet, section 2.1: "We increase the number of scales of features extracted by
-            the feature extractor to five from four"; how, it does not say.
-        bn (bool): Batch normalization after the lateral and the output convolutions, which then
-            have no bias. PFDet, section 2.1: "we add BN layers to the top-down path of FPN".
-        psp (bool): Pyramid spatial pooling on C5, before its lateral connection.
+        n_scale (int): Number of feature maps in the top-down path: 4 or 5. The fifth is computed
+            from C5 by a 3x3 convolution of stride 2 with batch normalization and ReLU. PFDet,
+            section 2.1: "We increase the number of scales of features extracted by the feature
+            extractor to five from four". The paper does not say how.
+        bn (bool): Whether batch normalization follows the lateral and the output convolutions,
+            which then have no bias. PFDet, section 2.1: "we add BN layers to the top-down path of
+            FPN".
+        psp (bool): Whether to apply pyramid spatial pooling to C5 before its lateral convolution.
 
     Attributes:
-        scales (tuple of float): Places per pixel of the ``n_scale + 1`` outputs.
-        stride (int): Heights and widths must be multiples of this.
+        scales (tuple of float): Feature map positions per pixel of the ``n_scale + 1`` outputs.
+        stride (int): Divisor of the height and width of input images.
+
+    Raises:
+        ValueError: ``n_scale`` is neither 4 nor 5.
     """
 
     def __init__(
@@ -71,14 +77,14 @@ class FPN(chainer.Chain):
                 *[conv(n_channel, n_channel, 3, pad=1) for _ in in_channels]
             )
 
-    def preprocess(self, img):
-        """An image as the base expects it.
+    def preprocess(self, img: Array) -> Array:
+        """Preprocess an image for the base.
 
         Args:
-            img (array): RGB in [0, 255], :math:`(3, H, W)`, NumPy or CuPy.
+            img (array): RGB image in [0, 255], :math:`(3, H, W)`, NumPy or CuPy.
 
         Returns:
-            array: Channels in the base's order, its mean subtracted and divided by its scale.
+            float32 array: Normalized image :math:`(3, H, W)` in the channel order of the base.
         """
         mean, std = (
             get_array_module(img).asarray(a, dtype=np.float32)
@@ -87,15 +93,16 @@ class FPN(chainer.Chain):
         img = (img - mean) / std
         return img[::-1] if getattr(self.base, 'channel_order', 'RGB') == 'BGR' else img
 
-    def forward(self, x) -> list[chainer.Variable]:
-        """Feature maps of images.
+    def forward(self, x: chainer.Variable | Array) -> list[chainer.Variable]:
+        """Compute the feature maps of images.
 
         Args:
-            x (variable or array): Images :math:`(N, 3, H, W)`, height and width multiples of
-                :attr:`stride`.
+            x (variable or array): Preprocessed images :math:`(N, 3, H, W)`. Height and width are
+                multiples of :attr:`stride`.
 
         Returns:
-            list of variables: ``n_scale + 1`` feature maps of strides 4, 8, ...
+            list of variables: ``n_scale + 1`` feature maps of strides 4, 8, ...,
+            :math:`(N, C, H_l, W_l)`, where :math:`C` is ``n_channel``.
         """
         hs = list(self.base(x))
         if self.n_scale == 5:

@@ -1,6 +1,7 @@
-"""Batch normalization over the images of all ranks, or of groups of ranks."""
+"""Batch normalization over the images of all ranks or of groups of ranks."""
 
 import warnings
+from typing import Any
 
 import chainer
 import chainer.links as L
@@ -8,22 +9,23 @@ import chainer.links as L
 from pfdet.errors import InputError
 
 
-def group_of_ranks(comm, size: int = 0):
-    """The ranks that share batch statistics with this one.
+def group_of_ranks(comm: Any, size: int = 0) -> Any:
+    """Create the communicator of the ranks that share batch statistics with this rank.
 
-    PFDet shares them over all ranks (section 2.1), at the price of two latencies of the whole
-    machine a layer; groups ask for fewer and nearer ones. They are ranks in a row: as launchers
-    fill one node after the other, a group whose size divides a node's ranks stays within the node.
+    PFDet shares statistics over all ranks (section 2.1). This costs two all-reduce latencies over
+    the whole machine per layer. Groups need smaller all-reduces. A group consists of consecutive
+    ranks. Because launchers fill one node after another, a group stays within a node if its size
+    divides the number of ranks per node.
 
     Args:
-        comm (ChainerMN communicator): All ranks.
-        size (int): Ranks of a group; 0 for all.
+        comm (ChainerMN communicator): Communicator of all ranks.
+        size (int): Ranks per group; 0 for all.
 
     Returns:
-        ChainerMN communicator: Of the same kind.
+        ChainerMN communicator: A communicator of the same kind.
 
     Raises:
-        InputError: The ranks cannot be cut into such groups.
+        InputError: ``size`` does not divide the number of ranks.
     """
     if size == 0 or size == comm.size:
         return comm
@@ -34,17 +36,18 @@ def group_of_ranks(comm, size: int = 0):
     return comm.split(comm.rank // size, comm.rank)
 
 
-def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
-    """Replace, in place, every batch normalization by ChainerMN's over all ranks.
+def use_multi_node_batch_normalization(link: chainer.Link, comm: Any) -> None:
+    """Replace every batch normalization in a network by ChainerMN's multi-node version.
 
-    PFDet, section 2.1: batch statistics shared across nodes (MegDet, section 3.2). Parameters and
-    running statistics are carried over, so links with loaded weights can be converted.
+    PFDet shares batch statistics across nodes (section 2.1; MegDet, section 3.2). The network is
+    modified in place. Parameters and running statistics are copied, so weights can be loaded
+    before.
 
     Args:
         link (chainer.Link): The network.
-        comm (ChainerMN communicator): The ranks that share their statistics, see
-            :func:`group_of_ranks`. A rank that has more images or places than another counts no
-            more than it: batches must be of one size.
+        comm (ChainerMN communicator): The ranks that share statistics, see
+            :func:`group_of_ranks`. All ranks have the same weight, so their batches must have the
+            same shape.
     """
     from chainermn.links import MultiNodeBatchNormalization
 
@@ -53,7 +56,7 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
             if type(child) is not L.BatchNormalization:
                 continue
             with warnings.catch_warnings():
-                # "experimental" since 2017
+                # ChainerMN warns that this link is experimental.
                 warnings.simplefilter('ignore', FutureWarning)
                 new = MultiNodeBatchNormalization(
                     child.avg_mean.shape,
@@ -65,7 +68,7 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm) -> None:
                     use_beta=hasattr(child, 'beta'),
                 )
             new.copyparams(child)
-            # A sequential chain runs its layers in the order of registration.
+            # A sequential chain runs its layers in the order of registration, which must stay.
             order = list(getattr(chain, 'layer_names', ()))
             delattr(chain, child.name)
             with chain.init_scope():

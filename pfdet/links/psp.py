@@ -7,18 +7,20 @@ import chainer.functions as F
 import numpy as np
 from chainercv.links import Conv2DBNActiv
 
+from pfdet.boxes.arrays import Array
+
 
 class PyramidSpatialPooling(chainer.Chain):
-    """Context from the whole image beside every place (Zhao et al., PSPNet, section 3.2).
+    """Pyramid pooling module (Zhao et al., PSPNet, section 3.2).
 
-    The map is averaged over grids of a few bins; each grid's averages go through a 1x1 convolution
-    with batch normalization and ReLU, are interpolated back to the map's size, and are put beside
-    the map. PFDet, section 2.1, adds it to the backbone: here on C5, before its lateral
-    connection, whose 1x1 convolution then takes the part of PSPNet's final one.
+    The feature map is average-pooled on several grids. A 1x1 convolution with batch normalization
+    and ReLU follows on each grid. The results are interpolated linearly to the size of the map and
+    concatenated with it. PFDet adds the module to the backbone (section 2.1). Here it is applied to
+    C5, and the lateral convolution of the pyramid replaces PSPNet's final convolution.
 
     Args:
-        in_channel (int): Channels of the map; a multiple of the number of grids.
-        bins (sequence of int): Bins by height and by width of each grid.
+        in_channel (int): Channels of the map, a multiple of the number of grids.
+        bins (sequence of int): Bins of each grid, by height and by width.
     """
 
     def __init__(self, in_channel: int, bins: Sequence[int] = (1, 2, 3, 6)):
@@ -30,14 +32,14 @@ class PyramidSpatialPooling(chainer.Chain):
                 *[Conv2DBNActiv(in_channel, in_channel // len(bins), 1) for _ in bins]
             )
 
-    def forward(self, x) -> chainer.Variable:
-        """The map with its context.
+    def forward(self, x: chainer.Variable | Array) -> chainer.Variable:
+        """Concatenate the map and its pooled context.
 
         Args:
-            x (variable): :math:`(N, C, H, W)`.
+            x (variable or array): Feature map :math:`(N, C, H, W)`.
 
         Returns:
-            chainer.Variable: :math:`(N, 2C, H, W)`.
+            chainer.Variable: Feature map :math:`(N, 2C, H, W)`.
         """
         N, C, H, W = x.shape
         rows = F.reshape(x, (N * C, H * W))
@@ -53,10 +55,17 @@ class PyramidSpatialPooling(chainer.Chain):
 
 
 def pooling_matrix(size: int, n_bin: int) -> np.ndarray:
-    """Averages over bins of an axis, ``(n_bin, size)``.
+    """Compute the matrix that averages an axis over bins.
 
-    Bin ``i`` reaches from ``floor(i * size / n_bin)`` to ``ceil((i + 1) * size / n_bin)``, so that
-    bins overlap where the size is not a multiple, and none is empty.
+    Bin ``i`` extends from ``floor(i * size / n_bin)`` to ``ceil((i + 1) * size / n_bin)``. Bins
+    overlap if the size is not a multiple of ``n_bin``. No bin is empty.
+
+    Args:
+        size (int): Length of the axis.
+        n_bin (int): Number of bins.
+
+    Returns:
+        float64 array: Matrix ``(n_bin, size)``.
     """
     matrix = np.zeros((n_bin, size))
     for i in range(n_bin):
@@ -66,13 +75,20 @@ def pooling_matrix(size: int, n_bin: int) -> np.ndarray:
 
 
 def interpolation_matrix(n_bin: int, size: int) -> np.ndarray:
-    """Linear interpolation of bins' centres to the places of an axis, ``(size, n_bin)``.
+    """Compute the matrix that interpolates linearly from bin centres to the positions of an axis.
 
-    Beyond the first and last centre their value holds.
+    Positions beyond the first or last centre take its value.
+
+    Args:
+        n_bin (int): Number of bins.
+        size (int): Length of the axis.
+
+    Returns:
+        float64 array: Matrix ``(size, n_bin)``.
     """
-    at = np.clip((np.arange(size) + 0.5) * n_bin / size - 0.5, 0, n_bin - 1)
-    low = np.minimum(at.astype(int), max(n_bin - 2, 0))
+    coordinate = np.clip((np.arange(size) + 0.5) * n_bin / size - 0.5, 0, n_bin - 1)
+    low = np.minimum(coordinate.astype(int), max(n_bin - 2, 0))
     matrix = np.zeros((size, n_bin))
-    matrix[np.arange(size), low] += 1 - (at - low)
-    matrix[np.arange(size), np.minimum(low + 1, n_bin - 1)] += at - low
+    matrix[np.arange(size), low] += 1 - (coordinate - low)
+    matrix[np.arange(size), np.minimum(low + 1, n_bin - 1)] += coordinate - low
     return matrix

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import chainer
 import chainer.links as L
 from chainer import initializers
 from chainercv.links.model.resnet import ResBlock
@@ -21,20 +22,21 @@ N_LAYER = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class ResNet(Backbone):
-    """ResNet (He et al.), ResNeXt (Xie et al.), SE-ResNeXt (Hu et al.) of bottlenecks.
+    """ResNet (He et al.), ResNeXt (Xie et al.) and SE-ResNeXt (Hu et al.) with bottlenecks.
 
-    The layers and their names are those of ChainerCV's ResNet with ``arch='fb'``: a stage strides
-    in the 3x3 convolution of its first bottleneck.
+    The layers and their names are those of ChainerCV's ResNet with ``arch='fb'``: the 3x3
+    convolution of a stage's first bottleneck has the stride. The feature maps C2 to C5 have 256,
+    512, 1024 and 2048 channels. Inputs and outputs are described in
+    :class:`~pfdet.links.backbone.Backbone`.
 
     Args:
-        n_layer (sequence of int): Bottlenecks of the four stages.
-        width (int): Channels of the 3x3 convolutions of the first stage; doubled by each stage.
+        n_layer (sequence of int): Number of bottlenecks in each of the four stages.
+        width (int): Channels of the 3x3 convolutions in the first stage, doubled by each stage.
         groups (int): Groups of the 3x3 convolutions.
-        se (bool): Squeeze and excitation at the end of each bottleneck.
-        conventions (Conventions): Of the weights that will be loaded.
-        n_class (int): Classes of a classifier on top, for counting and comparing; by default
-            there is none.
-        initialW (initializer): Of the convolutions.
+        se (bool): Whether each bottleneck ends with squeeze and excitation.
+        conventions (Conventions): Conventions of the weights to be loaded. ``pool_pad`` is set.
+        n_class (int): Number of classes of a classifier on top. By default, there is no classifier.
+        initialW (initializer): Initializer of the convolutions.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ResNet(Backbone):
         se: bool = False,
         conventions: Conventions = TORCHVISION,
         n_class: int | None = None,
-        initialW=None,
+        initialW: chainer.Initializer | None = None,
     ):
         super().__init__()
         if initialW is None:
@@ -66,11 +68,11 @@ class ResNet(Backbone):
         self.use(conventions)
 
 
-def resnet50(n_class: int | None = None, initialW=None) -> ResNet:
-    """ResNet-50, the second paper's backbone for its ablations."""
+def resnet50(n_class: int | None = None, initialW: chainer.Initializer | None = None) -> ResNet:
+    """ResNet-50, the backbone of the ablations of Peng et al. (2020)."""
     return ResNet(N_LAYER[50], n_class=n_class, initialW=initialW)
 
 
-def resnet101(n_class: int | None = None, initialW=None) -> ResNet:
+def resnet101(n_class: int | None = None, initialW: chainer.Initializer | None = None) -> ResNet:
     """ResNet-101."""
     return ResNet(N_LAYER[101], n_class=n_class, initialW=initialW)

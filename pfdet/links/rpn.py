@@ -1,6 +1,7 @@
-"""The region proposal network over the levels of a feature pyramid."""
+"""Region proposal network on the levels of a feature pyramid."""
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import chainer
@@ -10,40 +11,42 @@ import numpy as np
 from chainer import initializers
 
 from pfdet.boxes import coding
+from pfdet.boxes.arrays import Array
 from pfdet.boxes.proposal_nms import suppress_sorted
 
 
 class Proposals(NamedTuple):
-    """Boxes that may hold an object, of a batch of images.
+    """Region proposals of a batch of images.
 
     Attributes:
-        bbox (array): :math:`(N, K, 4)` in pixels of the padded batch, best first.
-        valid (bool array): :math:`(N, K)`; an image with fewer proposals than others has entries
-            that are not valid at its end.
-        anchor (int array): The anchor each came from, :math:`(N, K)`.
+        bbox (array): Boxes :math:`(N, K, 4)` in pixels of the padded batch, in descending order of
+            objectness.
+        valid (bool array): Whether an entry is a proposal, :math:`(N, K)`. An image with fewer
+            proposals than others has invalid entries at its end.
+        anchor (int array): Index of the anchor of each proposal, :math:`(N, K)`.
     """
 
-    bbox: np.ndarray
-    valid: np.ndarray
-    anchor: np.ndarray
+    bbox: Array
+    valid: Array
+    anchor: Array
 
 
 class RPN(chainer.Chain):
     """Region proposal network of Feature Pyramid Networks (Lin et al., section 4.1).
 
-    One 3x3 convolution and two 1x1 ones, shared by all levels. Every level has anchors of one size
-    and several aspect ratios.
+    A 3x3 convolution is followed by two 1x1 convolutions, for offsets and objectness. All levels
+    share the weights. Each level has anchors of one size and several aspect ratios.
 
     Args:
-        scales (sequence of float): Feature map places per pixel, by level.
-        anchor_ratios (sequence of float): Height over width. PFDet's Table 1 begins with 1/2, 1, 2
-            and ends with 1/3, 1/2, 1, 2, 3.
-        anchor_size (float): Side in pixels of a square anchor on a level of scale 1/4; other
-            levels in proportion to their stride.
-        n_channel (int): Channels of the input and of the shared convolution.
+        scales (sequence of float): Feature map positions per pixel, by level.
+        anchor_ratios (sequence of float): Aspect ratios of anchors, height over width. PFDet's
+            Table 1 starts with 1/2, 1, 2 and ends with 1/3, 1/2, 1, 2, 3.
+        anchor_size (float): Side in pixels of the square anchor on a level of scale 1/4. On other
+            levels the size is proportional to the stride.
+        n_channel (int): Channels of the input and of the 3x3 convolution.
         nms_thresh (float): IoU from which a proposal is suppressed.
-        train_limits, test_limits (pairs of int): Proposals of a level before suppression, and of
-            an image after it.
+        train_limits, test_limits (pairs of int): Maximum number of proposals per level before
+            non-maximum suppression, and per image after it, in training and at test time.
     """
 
     def __init__(
@@ -70,14 +73,15 @@ class RPN(chainer.Chain):
             self.conf = L.Convolution2D(n_channel, len(anchor_ratios), 1, **init)
 
     def forward(self, hs: Sequence) -> tuple[chainer.Variable, chainer.Variable, list[int]]:
-        """Offsets and logits of all anchors.
+        """Compute the offsets and objectness logits of all anchors.
 
         Args:
             hs (sequence of variables): Feature maps :math:`(N, C, H_l, W_l)`.
 
         Returns:
-            tuple: Offsets :math:`(N, A, 4)` and objectness logits :math:`(N, A)` of the anchors
-            of all levels, in the order of :meth:`anchors`, and the number of anchors a level.
+            tuple of two variables and a list of int: Offsets :math:`(N, A, 4)` and objectness
+            logits :math:`(N, A)` of the anchors of all levels, in the order of :meth:`anchors`; and
+            the number of anchors per level.
         """
         locs, confs = [], []
         for h in hs:
@@ -87,14 +91,15 @@ class RPN(chainer.Chain):
             confs.append(F.reshape(F.transpose(self.conf(h), (0, 2, 3, 1)), (N, -1)))
         return F.concat(locs, axis=1), F.concat(confs, axis=1), [c.shape[1] for c in confs]
 
-    def anchors(self, sizes: Sequence[tuple[int, int]]):
-        """Anchors of all levels.
+    def anchors(self, sizes: Sequence[tuple[int, int]]) -> Array:
+        """Compute the anchors of all levels.
 
         Args:
             sizes (sequence of pairs of int): Height and width of each level's feature map.
 
         Returns:
-            array: :math:`(A, 4)` in pixels: by level, row, column, aspect ratio.
+            float32 array: Anchors :math:`(A, 4)` in pixels, ordered by level, row, column and
+            aspect ratio.
         """
         xp = self.xp
         ratio = np.array(self.anchor_ratios, np.float32)
@@ -108,27 +113,34 @@ class RPN(chainer.Chain):
         return xp.concatenate(anchors).astype(np.float32)
 
     def decode(
-        self, locs, confs, anchors, n_anchors: Sequence[int], size: tuple[int, int]
+        self,
+        locs: Array,
+        confs: Array,
+        anchors: Array,
+        n_anchors: Sequence[int],
+        size: tuple[int, int],
     ) -> Proposals:
-        """Turn the network's output into proposals, without gradient.
+        """Decode the network's output to proposals, without gradient.
 
-        By level, the best are decoded and clipped; suppression runs over all levels of all images
-        side by side; what is left of an image is sorted by its logit.
+        The anchors with the highest logits of each level are decoded and clipped. Non-maximum
+        suppression runs within each level, for all levels and images at once. The remaining
+        proposals of an image are sorted by logit.
 
         Args:
-            locs, confs (array): As :meth:`forward` returns them, as arrays.
-            anchors (array): :math:`(A, 4)`.
-            n_anchors (sequence of int): Number of anchors a level.
+            locs (array): Offsets :math:`(N, A, 4)` from :meth:`forward`.
+            confs (array): Objectness logits :math:`(N, A)` from :meth:`forward`.
+            anchors (array): Anchors :math:`(A, 4)`.
+            n_anchors (sequence of int): Number of anchors per level.
             size (pair of int): Height and width of the padded batch.
 
         Returns:
-            Proposals: At most the limit for images, in order of descending logit.
+            Proposals: At most as many per image as the limit, in descending order of their logits.
         """
         xp = self.xp
         before, after = self.train_limits if chainer.config.train else self.test_limits
         N = len(confs)
         k_max = min(before, max(n_anchors))
-        # Levels with fewer anchors than others are filled up with entries of logit -inf.
+        # Levels with fewer anchors are padded with entries of logit -inf.
         score = xp.full((N, len(n_anchors), k_max), -np.inf, confs.dtype)
         anchor = xp.zeros((N, len(n_anchors), k_max), np.int64)
         start = 0
@@ -149,7 +161,7 @@ class RPN(chainer.Chain):
         score = xp.where(keep.reshape(score.shape), score, -np.inf).reshape(N, -1)
         order = _best(xp, score, min(after, score.shape[1]))
         if xp is np:
-            # On the GPU, to know would be to wait for it.
+            # On the GPU, reading the number would make the host wait.
             order = order[:, : max(1, int((score > -np.inf).sum(axis=1).max()))]
         rows = xp.arange(N)[:, None]
         return Proposals(
@@ -159,10 +171,10 @@ class RPN(chainer.Chain):
         )
 
 
-def _best(xp, score, k: int):
-    """Indices of the ``k`` largest of each row, in descending order; ties by place."""
+def _best(xp: ModuleType, score: Array, k: int) -> Array:
+    """Indices of the ``k`` largest of each row in descending order; ties keep their order."""
     if xp is np and k < score.shape[1]:
-        # A stable sort of everything costs more than finding the k-th value and sorting above it.
+        # A partition and a sort of the k largest are faster than a stable sort of all.
         least = -np.partition(-score, k - 1, axis=1)[:, k - 1 : k]
         order = np.empty((len(score), k), np.int64)
         for i, row in enumerate(score):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import chainer
 import chainer.functions as F
 import chainer.links as L
 from chainer import initializers
@@ -19,32 +20,36 @@ from pfdet.links.backbone import (
 from pfdet.links.resnet import N_LAYER, ResNet
 
 
-def se_resnext50(n_class: int | None = None, initialW=None) -> ResNet:
-    """SE-ResNeXt-50 (32x4d), as ChainerCV's."""
+def se_resnext50(n_class: int | None = None, initialW: chainer.Initializer | None = None) -> ResNet:
+    """SE-ResNeXt-50 (32x4d) with ChainerCV's architecture and conventions."""
     return ResNet(N_LAYER[50], 32 * 4, 32, True, CHAINERCV, n_class, initialW)
 
 
-def se_resnext101(n_class: int | None = None, initialW=None) -> ResNet:
-    """SE-ResNeXt-101 (32x4d), as ChainerCV's.
+def se_resnext101(
+    n_class: int | None = None, initialW: chainer.Initializer | None = None
+) -> ResNet:
+    """SE-ResNeXt-101 (32x4d) with ChainerCV's architecture and conventions.
 
-    The backbone of PFDet's Table 1 up to its last row.
+    The backbone of all rows of PFDet's Table 1 except the last.
     """
     return ResNet(N_LAYER[101], 32 * 4, 32, True, CHAINERCV, n_class, initialW)
 
 
 class MiniSEResNeXt(Backbone):
-    """A SE-ResNeXt small enough to train from nothing on two CPU cores in minutes.
+    """An SE-ResNeXt small enough to train from scratch on two CPU cores in minutes.
 
-    The same stem, stages, grouped bottlenecks and squeeze-and-excitation as its large relatives;
-    fewer blocks, narrower.
+    It has the structure of the large SE-ResNeXts: stem, four stages, grouped bottlenecks, and
+    squeeze and excitation. It has fewer and narrower bottlenecks. The feature maps C2 to C5 have
+    ``2 * width`` to ``16 * width`` channels. Inputs and outputs are described in
+    :class:`~pfdet.links.backbone.Backbone`.
 
     Args:
-        n_layer (sequence of int): Bottlenecks of the four stages.
-        width (int): Channels of the first stage's bottleneck; doubled by each stage. A stage
-            gives twice as many as its bottleneck has.
+        n_layer (sequence of int): Number of bottlenecks in each of the four stages.
+        width (int): Channels of the 3x3 convolutions in the first stage, doubled by each stage. The
+            output of a stage has twice as many.
         groups (int): Groups of the 3x3 convolutions.
-        n_class (int): Classes of a classifier on top; by default there is none.
-        initialW (initializer): Of the convolutions.
+        n_class (int): Number of classes of a classifier on top. By default, there is no classifier.
+        initialW (initializer): Initializer of the convolutions.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class MiniSEResNeXt(Backbone):
         width: int = 32,
         groups: int = 4,
         n_class: int | None = None,
-        initialW=None,
+        initialW: chainer.Initializer | None = None,
     ):
         super().__init__()
         if initialW is None:

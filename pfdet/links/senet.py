@@ -23,17 +23,20 @@ from pfdet.links.resnet import N_LAYER
 class SENet(Backbone):
     """SENet-154 (Hu et al., appendix "SENet-154").
 
-    ResNeXt-152 (64x4d) with squeeze and excitation and these changes: the first convolution is
-    three of 3x3, the first 1x1 convolution of a bottleneck has half as many channels as the 3x3
-    one, and where a stage strides, the shortcut's convolution is 3x3.
+    This is ResNeXt-152 (64x4d) with squeeze and excitation and three changes:
+
+    - Three 3x3 convolutions replace the first 7x7 convolution.
+    - The first 1x1 convolution of a bottleneck has half the channels of the 3x3 convolution.
+    - The convolution in the shortcut of a stage with stride 2 is 3x3.
+
+    Inputs and outputs are described in :class:`~pfdet.links.backbone.Backbone`.
 
     Args:
-        n_layer (sequence of int): Bottlenecks of the four stages.
+        n_layer (sequence of int): Number of bottlenecks in each of the four stages.
         groups (int): Groups of the 3x3 convolutions.
-        width (int): Channels that the first stage gives; doubled by each stage.
-        n_class (int): Classes of a classifier on top, for counting and comparing; by default
-            there is none.
-        initialW (initializer): Of the convolutions.
+        width (int): Output channels of the first stage, doubled by each stage.
+        n_class (int): Number of classes of a classifier on top. By default, there is no classifier.
+        initialW (initializer): Initializer of the convolutions.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class SENet(Backbone):
         groups: int = 64,
         width: int = 256,
         n_class: int | None = None,
-        initialW=None,
+        initialW: chainer.Initializer | None = None,
     ):
         super().__init__()
         if initialW is None:
@@ -66,9 +69,14 @@ class SENet(Backbone):
 
 
 def _stage(
-    n_layer: int, in_channels: int, out_channels: int, stride: int, groups: int, initialW
+    n_layer: int,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    groups: int,
+    initialW: chainer.Initializer,
 ) -> PickableSequentialChain:
-    """Bottlenecks in a row, named as those of ChainerCV's ``ResBlock``."""
+    """Make a sequence of bottlenecks, named as in ChainerCV's ``ResBlock``."""
     stage = PickableSequentialChain()
     with stage.init_scope():
         stage.a = SENetBottleneck(in_channels, out_channels, stride, groups, initialW, True)
@@ -82,15 +90,15 @@ def _stage(
 
 
 class SENetBottleneck(chainer.Chain):
-    """A bottleneck of SENet-154.
+    """Bottleneck of SENet-154.
 
     Args:
         in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, and of the 3x3 convolution.
-        stride (int): Of the 3x3 convolution and the shortcut.
+        out_channels (int): Channels of the output and of the 3x3 convolution.
+        stride (int): Stride of the 3x3 convolution and the shortcut.
         groups (int): Groups of the 3x3 convolution.
-        initialW (initializer): Of the convolutions.
-        residual_conv (bool): A convolution in the shortcut: 1x1, or 3x3 where it strides.
+        initialW (initializer): Initializer of the convolutions.
+        residual_conv (bool): Whether the shortcut has a convolution: 1x1, or 3x3 with stride 2.
     """
 
     def __init__(
@@ -99,7 +107,7 @@ class SENetBottleneck(chainer.Chain):
         out_channels: int,
         stride: int,
         groups: int,
-        initialW,
+        initialW: chainer.Initializer,
         residual_conv: bool,
     ):
         super().__init__()
@@ -122,12 +130,12 @@ class SENetBottleneck(chainer.Chain):
                     activ=None,
                 )
 
-    def forward(self, x) -> chainer.Variable:
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
         """Map :math:`(N, C, H, W)` to :math:`(N, C', H / stride, W / stride)`."""
         h = self.se(self.conv3(self.conv2(self.conv1(x))))
         return F.relu(h + (self.residual_conv(x) if hasattr(self, 'residual_conv') else x))
 
 
-def senet154(n_class: int | None = None, initialW=None) -> SENet:
+def senet154(n_class: int | None = None, initialW: chainer.Initializer | None = None) -> SENet:
     """SENet-154."""
     return SENet(n_class=n_class, initialW=initialW)

@@ -17,7 +17,7 @@ from pfdet.links.backbone_file import (
 from pfdet.links.backbones import BACKBONES, backbone_name
 from pfdet.links.se_resnext import MiniSEResNeXt
 
-# Of the public networks with 1000 classes.
+# Parameters of the public networks with 1000 classes.
 N_PARAMETER = {
     'resnet50': 25_557_032,
     'resnet101': 44_549_160,
@@ -50,8 +50,8 @@ def test_feature_maps_and_parameters(name):
 @pytest.mark.parametrize('name', ['resnet50', 'se_resnext50', 'efficientnet_b7'])
 def test_no_classifier_by_default(name):
     keys = arrays_of(BACKBONES[name](**FAST)).keys()
-    more = arrays_of(BACKBONES[name](n_class=7, **FAST)).keys() - keys
-    assert {key.split('/')[0] for key in more} <= {'conv6', 'fc6'} and 'fc6/W' in more
+    classifier = arrays_of(BACKBONES[name](n_class=7, **FAST)).keys() - keys
+    assert {key.split('/')[0] for key in classifier} <= {'conv6', 'fc6'} and 'fc6/W' in classifier
 
 
 def test_names():
@@ -72,7 +72,7 @@ def randomize_statistics(network, seed):
 @pytest.mark.parametrize(
     'name, theirs', [('resnet50', ChainerCVResNet50), ('se_resnext50', ChainerCVSEResNeXt50)]
 )
-def test_equals_chainercv_under_its_conventions(name, theirs):
+def test_equals_chainercv_with_its_conventions(name, theirs):
     theirs = theirs()
     theirs.pick = ('res2', 'res3', 'res4', 'res5')
     theirs.remove_unused()
@@ -89,7 +89,7 @@ def test_equals_chainercv_under_its_conventions(name, theirs):
             np.testing.assert_allclose(a.array, b.array, rtol=1e-4, atol=1e-4 * abs(b.array).max())
 
 
-def test_conventions_travel_with_the_weights(tmp_path):
+def test_conventions_are_saved_with_the_weights(tmp_path):
     first = BACKBONES['resnet50'](**FAST)
     conventions = Conventions((1.5, 2.5, 3.5), (4, 5, 6), 'BGR', 1e-5, 0)
     first.use(conventions)
@@ -107,7 +107,7 @@ def test_conventions_travel_with_the_weights(tmp_path):
     assert second.pool1.keywords['cover_all']
 
 
-def test_conventions_change_what_is_computed():
+def test_conventions_change_the_output():
     network = BACKBONES['resnet50'](initialW=chainer.initializers.Normal(0.1))
     x = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
 
@@ -158,7 +158,7 @@ def test_backbone_file(tmp_path):
         load_backbone(MiniSEResNeXt(width=16), path)
 
 
-def test_other_files_are_no_backbone_files(tmp_path):
+def test_other_files_are_not_backbone_files(tmp_path):
     detector = tmp_path / 'model.npz'
     np.savez(detector, **{'extractor/base/conv1/conv/W': np.zeros(1)})
     assert not is_backbone_file(detector)

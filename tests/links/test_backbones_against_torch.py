@@ -1,6 +1,6 @@
-"""Every backbone against the same network in PyTorch, through the converter.
+"""Every backbone against the same network in PyTorch, with weights from the converter.
 
-Skipped where PyTorch is not installed.
+Skipped if PyTorch is not installed.
 """
 
 import importlib.util
@@ -56,7 +56,7 @@ def test_feature_maps_equal(name, torch_backbones, tmp_path, monkeypatch, capsys
         ],
     )
     convert.main()
-    assert 'left out' not in capsys.readouterr().out
+    assert 'skipped' not in capsys.readouterr().out
 
     ours = BACKBONES[arch](n_class=1000, initialW=chainer.initializers.Zero())
     assert ours.count_params() == sum(p.numel() for p in theirs.parameters())
@@ -73,7 +73,7 @@ def test_feature_maps_equal(name, torch_backbones, tmp_path, monkeypatch, capsys
     assert [h.shape[2:] for h in got[:4]] == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert tuple(h.shape[1] for h in got[:4]) == ours.out_channels
     assert max(errors) < 1e-3
-    # and what is compared does depend on the image
+    # The feature maps depend on the image.
     assert all(relative_error(h[0], h[1]) > 0.1 for h in expected[:4])
 
 

@@ -50,5 +50,5 @@ print('equal')
 
 
 @pytest.mark.parametrize('n_rank', [2, 4])
-def test_ranks_equal_one_with_the_whole_batch(n_rank, mpiexec):
+def test_ranks_equal_one_rank_with_the_whole_batch(n_rank, mpiexec):
     assert mpiexec(n_rank, PROGRAM).stdout.count('equal') == n_rank

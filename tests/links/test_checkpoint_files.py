@@ -32,7 +32,7 @@ def test_safetensors(tmp_path):
                 'module.a': entry(0, 24, (2, 3)),
                 'module.b': entry(24, 30, (3,), 'BF16'),
                 'module.half': entry(30, 34, (2,), 'F16'),
-                # at an odd place, and a scalar
+                # A scalar at an odd offset.
                 'module.n': entry(34, 35, (), 'U8'),
                 'module.none': entry(35, 35, (0, 4)),
             },
@@ -88,12 +88,12 @@ def test_damaged_npz(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
-def test_absent(suffix, tmp_path):
+def test_missing_file(suffix, tmp_path):
     with pytest.raises(InputError, match='No such file'):
         read_checkpoint(tmp_path / f'absent{suffix}')
 
 
-def test_unknown_kind(tmp_path):
+def test_unknown_suffix(tmp_path):
     with pytest.raises(InputError, match='expected a file named .pth, .safetensors or .npz'):
         read_checkpoint(tmp_path / 'a.h5')
 

@@ -14,12 +14,12 @@ def test_counts_by_hand():
     with CountOperations() as count:
         h = F.convolution_2d(x, W, stride=2, pad=1, groups=2)
         F.linear(F.average(h, axis=(2, 3)), np.zeros((5, 8), np.float32))
-    # 2 images x 5 x 6 places x 8 channels x (2 x 3 x 3) products, and 2 x 8 x 5
+    # 2 images x 5 x 6 positions x 8 channels x (2 x 3 x 3) products, and 2 x 8 x 5.
     assert count.flops == 2 * (2 * 5 * 6 * 8 * 18 + 2 * 8 * 5)
     assert n_parameter(L.Linear(8, 5)) == 45
 
 
-def test_scaling_a_small_image_is_counting_a_large_one():
+def test_scaled_count_equals_the_count_of_a_large_image():
     network = build.detector(recipes.find('mini'), 5)
     with CountOperations() as count, chainer.using_config('train', False):
         hs = network.extractor(np.zeros((1, 3, 192, 256), np.float32))

@@ -21,7 +21,7 @@ FAST = {'initialW': chainer.initializers.Zero()}
 
 
 def public_state(network, arch, layout=0):
-    """A network's arrays in the names and shapes of a public checkpoint."""
+    """Convert a network's arrays to the names and shapes of a public checkpoint."""
     state = {}
     for key, array in arrays_of(network).items():
         if is_convention(key) or key.endswith('/N'):
@@ -36,13 +36,13 @@ def public_state(network, arch, layout=0):
 
 
 def write_safetensors(path, state):
-    header, parts, place = {}, [], 0
+    header, parts, begin = {}, [], 0
     for name, array in state.items():
         dtype = {'f': 'F32', 'i': 'I64'}[array.dtype.kind]
         parts.append(array.astype('<f4' if dtype == 'F32' else '<i8').tobytes())
-        end = place + len(parts[-1])
-        header[name] = {'dtype': dtype, 'shape': array.shape, 'data_offsets': [place, end]}
-        place = end
+        end = begin + len(parts[-1])
+        header[name] = {'dtype': dtype, 'shape': array.shape, 'data_offsets': [begin, end]}
+        begin = end
     text = json.dumps(header).encode()
     path.write_bytes(b''.join([len(text).to_bytes(8, 'little'), text, *parts]))
 
@@ -60,7 +60,7 @@ def mini():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Run the command on a state dict; returns the path of what it writes."""
+    """Run the command on a state dict and return the path of its output."""
 
     def run(state, *args, arch='mini_se_resnext'):
         write_safetensors(tmp_path / 'in.safetensors', state)
@@ -84,20 +84,20 @@ def command(tmp_path, monkeypatch):
     return run
 
 
-def assert_same_weights(network, other, but=()):
+def assert_same_weights(network, other, exclude=()):
     expected = arrays_of(other)
     for key, array in arrays_of(network).items():
-        if key not in but:
+        if key not in exclude:
             np.testing.assert_array_equal(array, expected[key], err_msg=key)
 
 
 def test_from_safetensors(mini, command, capsys):
     path = command(public_state(mini, 'mini_se_resnext'))
-    assert 'left out' not in capsys.readouterr().out
+    assert 'skipped' not in capsys.readouterr().out
     network = MiniSEResNeXt(n_class=6)
     load_backbone(network, path)
     assert_same_weights(network, mini)
-    # and without a classifier
+    # The same without a classifier.
     network = MiniSEResNeXt()
     load_backbone(network, path)
     assert_same_weights(network, mini)
@@ -131,7 +131,7 @@ def test_from_a_detector(mini, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'arch, layout', [(arch, i) for arch in LAYOUTS for i in range(len(LAYOUTS[arch]))]
 )
-def test_names_are_one_to_one_and_told_apart(arch, layout):
+def test_names_are_unique_and_identify_the_layout(arch, layout):
     network = BACKBONES[arch](n_class=3, **FAST)
     state = public_state(network, arch, layout)
     n_norm = sum(hasattr(link, 'avg_var') for link in network.links())
@@ -139,7 +139,7 @@ def test_names_are_one_to_one_and_told_apart(arch, layout):
     assert len(state) == (n_key - n_norm if LAYOUTS[arch][layout].rename is str else n_key)
     result = convert.convert(arch, state)
     assert result.layout is LAYOUTS[arch][layout]
-    assert not (result.missing or result.surplus or result.misshaped or result.no_classifier)
+    assert not (result.missing or result.surplus or result.misshaped or result.skipped_classifier)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_public_names(arch, layout, shapes):
     assert {name: state[name].shape for name in shapes if name in state} == shapes
 
 
-def test_everything_that_does_not_fit_is_listed(mini, command, tmp_path, capsys):
+def test_all_parameters_that_do_not_fit_are_listed(mini, command, tmp_path, capsys):
     state = public_state(mini, 'mini_se_resnext')
     for name in 'layer1.0.conv1.weight', 'layer4.0.bn3.running_var':
         del state[name]
@@ -236,7 +236,7 @@ def test_everything_that_does_not_fit_is_listed(mini, command, tmp_path, capsys)
         'missing: layer1.0.conv1.weight, expected of shape (32, 32, 1, 1)',
         'missing: layer4.0.bn3.running_var, expected of shape (512,)',
         'misshaped: layer2.0.se_module.fc1.weight of shape (3, 3), expected (8, 128)',
-        'not finite: layer3.0.bn2.bias holds',
+        'not finite: layer3.0.bn2.bias has',
         'surplus: layer5.0.conv1.weight of shape (1, 2)',
     ]:
         assert line in error
@@ -250,30 +250,30 @@ def test_allow_missing(mini, command, capsys):
     with pytest.raises(InputError, match='1 missing, listed above; --allow-missing'):
         command(state)
     path = command(state, '--allow-missing')
-    assert 'left out: layer1.0.conv1.weight' in capsys.readouterr().out
+    assert 'skipped: layer1.0.conv1.weight' in capsys.readouterr().out
     network = MiniSEResNeXt()
     kept = network.res2.a.conv1.conv.W.array.copy()
     load_backbone(network, path)
-    assert_same_weights(network, mini, but={'res2/a/conv1/conv/W'})
+    assert_same_weights(network, mini, exclude={'res2/a/conv1/conv/W'})
     np.testing.assert_array_equal(network.res2.a.conv1.conv.W.array, kept)
-    # but nothing else may be wrong
+    # Other problems are still errors.
     state['layer2.0.bn1.bias'] = np.zeros(3, np.float32)
     with pytest.raises(InputError, match='1 misshaped'):
         command(state, '--allow-missing')
 
 
-@pytest.mark.parametrize('change', ['without', 'half of it', 'misshaped'])
+@pytest.mark.parametrize('change', ['missing', 'incomplete', 'misshaped'])
 def test_a_classifier_may_be_missing(change, mini, command, capsys):
     state = public_state(mini, 'mini_se_resnext')
     if change != 'misshaped':
         del state['last_linear.bias']
-    if change == 'without':
+    if change == 'missing':
         del state['last_linear.weight']
     if change == 'misshaped':
         state['last_linear.weight'] = np.zeros((6, 3), np.float32)
     path = command(state)
     out = capsys.readouterr().out
-    assert out.count('left out of the classifier: last_linear.') == 2
+    assert out.count('skipped classifier: last_linear.') == 2
     network = MiniSEResNeXt()
     load_backbone(network, path)
     assert_same_weights(network, mini)
@@ -317,7 +317,7 @@ def test_weights_of_chainercv(tmp_path, monkeypatch):
         expected = theirs(x)
     chainer.serializers.save_npz(str(tmp_path / 'in.npz'), theirs, compression=False)
     ours = BACKBONES['resnet50'](n_class=4, **FAST)
-    # a second time from what was written the first time
+    # The second conversion reads the output of the first.
     for source, target in ('in.npz', 'out.npz'), ('out.npz', 'again.npz'):
         monkeypatch.setattr(
             sys,

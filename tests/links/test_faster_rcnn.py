@@ -20,7 +20,7 @@ def mini():
 
 
 @pytest.mark.parametrize('backbone', [MiniSEResNeXt, se_resnext101])
-def test_backbone_gives_c2_to_c5(backbone):
+def test_backbone_returns_c2_to_c5(backbone):
     base = backbone()
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         hs = base(np.zeros((1, 3, 64, 96), np.float32))
@@ -55,12 +55,12 @@ def test_fpn_of_five_scales_with_context():
         (1, 2)
     ]
     assert fpn.stride == 64 and fpn.scales == tuple(1 / 2**n for n in range(2, 8))
-    # the fifth scale reaches the finest output from the top down
+    # The fifth scale contributes to the finest output through the top-down path.
     fpn.extra.conv.W.array[...] = 0
     assert abs(fpn(x)[0].array - hs[0].array).max() > 1e-3
 
 
-def test_fpn_refuses_other_scales():
+def test_fpn_with_an_invalid_number_of_scales():
     with pytest.raises(ValueError, match='4 or 5'):
         FPN(MiniSEResNeXt(), n_scale=3)
 
@@ -89,7 +89,7 @@ def test_context_is_twice_the_area_and_clipped():
     np.testing.assert_allclose(head(hs, rois, index)[1].array, head.conf(h).array, rtol=1e-5)
 
 
-def test_gradient_through_context_is_numeric_gradient():
+def test_gradient_through_context_equals_the_numerical_gradient():
     rng = np.random.default_rng(0)
     with chainer.using_config('dtype', np.float64):
         head = BboxHead(
@@ -110,7 +110,7 @@ def test_gradient_through_context_is_numeric_gradient():
     )
 
 
-def test_a_box_a_class():
+def test_class_specific_boxes():
     head = BboxHead(3, (1 / 4,), 4, n_unit=8, class_agnostic=False)
     hs = [np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)]
     rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
@@ -118,7 +118,7 @@ def test_a_box_a_class():
     assert locs.shape == (2, 3, 4) and confs.shape == (2, 3)
 
 
-def test_boxes_of_low_scores_are_left_out(mini):
+def test_class_specific_boxes_of_low_scores_are_zero(mini):
     detector = FasterRCNN(
         mini.extractor,
         mini.rpn,
@@ -128,16 +128,16 @@ def test_boxes_of_low_scores_are_left_out(mini):
         0, 0.2, detector.head.loc.W.shape
     )
     imgs = [np.random.default_rng(k).uniform(0, 255, (3, 64, 90)) for k in range(2)]
-    plain = detector.predict(imgs)
-    thresh = float(np.median(plain[0][1]))
-    for (bbox, score), (some, same_score) in zip(plain, detector.predict(imgs, thresh)):
+    full = detector.predict(imgs)
+    thresh = float(np.median(full[0][1]))
+    for (bbox, score), (partial, same_score) in zip(full, detector.predict(imgs, thresh)):
         np.testing.assert_array_equal(same_score, score)
         chosen = score >= thresh
         assert chosen.any() and not chosen.all()
-        np.testing.assert_array_equal(some, np.where(chosen[:, :, None], bbox, 0))
+        np.testing.assert_array_equal(partial, np.where(chosen[:, :, None], bbox, 0))
 
 
-def test_softmax_form_has_a_background_that_is_no_score():
+def test_softmax_head_has_a_background_logit_and_no_background_score():
     head = BboxHead(3, (1 / 4,), 4, background=True, score=softmax_score, n_unit=8)
     hs = [np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)]
     rois = np.array([[0, 0, 40, 40], [8, 8, 30, 20]], np.float32)
@@ -163,15 +163,15 @@ def test_head_keeps_the_order_of_boxes():
             np.testing.assert_allclose(confs.array[i], conf.array[0], atol=1e-5)
 
 
-def test_level_of_box_is_the_papers():
+def test_level_of_a_box_equals_the_papers_equation():
     head = BboxHead(3, (1 / 4, 1 / 8, 1 / 16, 1 / 32), 4, n_unit=8)
     side = np.array([10, 111, 113, 223, 224, 447, 449, 900], np.float32)
     rois = np.stack([side * 0, side * 0, side, side], axis=1)
-    # k = floor(4 + log2(side / 224)), clipped; level 0 is P2
+    # k = floor(4 + log2(side / 224)), clipped. Level 0 is P2.
     np.testing.assert_array_equal(head.level_of(rois), [0, 0, 1, 1, 2, 2, 3, 3])
 
 
-def test_untrained_head_gives_its_prior():
+def test_untrained_head_returns_its_prior():
     head = BboxHead(3, (1 / 4,), 4, n_unit=8, prior=0.03)
     np.testing.assert_allclose(chainer.functions.sigmoid(head.conf.b).array, 0.03, rtol=1e-5)
 
@@ -192,21 +192,21 @@ def two_images():
     return [rng.integers(0, 255, (3, 64, 96)).astype(np.uint8) for _ in range(2)]
 
 
-def test_an_image_alone_has_the_features_it_has_in_a_batch(mini, two_images):
-    """Up to rounding: a matrix product may round differently with another number of rows."""
+def test_features_do_not_depend_on_the_batch(mini, two_images):
+    """Up to rounding, which in a matrix product may depend on the number of rows."""
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        together = mini.extractor(mini.prepare(two_images))
-        *outputs, n_anchors = mini.rpn(together)
+        batch = mini.extractor(mini.prepare(two_images))
+        *outputs, n_anchors = mini.rpn(batch)
         for i, img in enumerate(two_images):
-            alone = mini.extractor(mini.prepare([img]))
-            *own, n_own = mini.rpn(alone)
-            assert n_own == n_anchors
-            for a, b in zip([*alone, *own], [*together, *outputs], strict=True):
+            single = mini.extractor(mini.prepare([img]))
+            *single_outputs, single_n_anchors = mini.rpn(single)
+            assert single_n_anchors == n_anchors
+            for a, b in zip([*single, *single_outputs], [*batch, *outputs], strict=True):
                 np.testing.assert_allclose(a.array[0], b.array[i], rtol=1e-4, atol=1e-4)
 
 
 def test_decoding_does_not_depend_on_the_batch(mini):
-    """The same logits give the same proposals: nothing is left to rounding here."""
+    """The same logits give exactly the same proposals, because nothing is rounded differently."""
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
     anchors = mini.rpn.anchors(sizes)
     n_anchors = [h * w * len(mini.rpn.anchor_ratios) for h, w in sizes]
@@ -214,27 +214,29 @@ def test_decoding_does_not_depend_on_the_batch(mini):
     locs = rng.normal(0, 0.2, (3, len(anchors), 4)).astype(np.float32)
     confs = rng.normal(0, 1, (3, len(anchors))).astype(np.float32)
     with chainer.using_config('train', False):
-        together = mini.rpn.decode(locs, confs, anchors, n_anchors, (64, 96))
+        batch = mini.rpn.decode(locs, confs, anchors, n_anchors, (64, 96))
         for i in range(3):
-            alone = mini.rpn.decode(locs[i : i + 1], confs[i : i + 1], anchors, n_anchors, (64, 96))
-            n = alone.valid.sum()
-            assert n == together.valid[i].sum() > 20
-            for a, b in zip(alone, together, strict=True):
+            single = mini.rpn.decode(
+                locs[i : i + 1], confs[i : i + 1], anchors, n_anchors, (64, 96)
+            )
+            n = single.valid.sum()
+            assert n == batch.valid[i].sum() > 20
+            for a, b in zip(single, batch, strict=True):
                 np.testing.assert_array_equal(a[0, :n], b[i, :n])
 
 
 def test_predict_is_in_the_image_and_independent_of_the_batch(mini, two_images):
-    """As a set: boxes of almost equal score may change places, or one may be cut for another."""
-    together = mini.predict(two_images)
-    for img, (bbox, score) in zip(two_images, together, strict=True):
+    """Compare as sets: boxes of almost equal score may be swapped or replace each other."""
+    batch = mini.predict(two_images)
+    for img, (bbox, score) in zip(two_images, batch, strict=True):
         assert len(bbox) == len(score) > 0 and score.shape[1] == 7
         assert (bbox >= 0).all() and (bbox <= 1).all()
-        ((alone, alone_score),) = mini.predict([img])
-        everything = np.concatenate([bbox[:, 0], score], axis=1)
-        alone_everything = np.concatenate([alone[:, 0], alone_score], axis=1)
-        distance = abs(everything[:, None] - alone_everything).max(axis=2)
+        ((single_bbox, single_score),) = mini.predict([img])
+        rows = np.concatenate([bbox[:, 0], score], axis=1)
+        single_rows = np.concatenate([single_bbox[:, 0], single_score], axis=1)
+        distance = abs(rows[:, None] - single_rows).max(axis=2)
         matched = (distance.min(axis=1) < 1e-3).mean(), (distance.min(axis=0) < 1e-3).mean()
-        assert min(matched) > 0.95 and abs(len(bbox) - len(alone)) <= 0.05 * len(bbox)
+        assert min(matched) > 0.95 and abs(len(bbox) - len(single_bbox)) <= 0.05 * len(bbox)
 
 
 def test_same_seed_same_weights(mini):

@@ -25,22 +25,22 @@ x = rng.normal(size=(4, 3, 128, 128))
 corner = rng.uniform(0, 64, (4, 6, 2))
 rois = np.concatenate([corner, corner + rng.uniform(8, 64, (4, 6, 2))], axis=2)
 
-def run(network, mine):
-    hs = network.extractor(x[mine])
-    n = len(x[mine])
+def run(network, images):
+    hs = network.extractor(x[images])
+    n = len(x[images])
     outputs = network.head(
-        hs, rois[mine].reshape(-1, 4), np.repeat(np.arange(n, dtype=np.int32), 6))
+        hs, rois[images].reshape(-1, 4), np.repeat(np.arange(n, dtype=np.int32), 6))
     loss = (sum(F.sum(h ** 3) for h in hs) + sum(F.sum(h ** 2) for h in outputs)) / n
     network.cleargrads()
     loss.backward()
     return [h.array for h in hs] + [h.array.reshape(n, -1) for h in outputs]
 
-mine = slice(comm.rank, None, comm.size)
-ours = run(network, mine)
+local = slice(comm.rank, None, comm.size)
+ours = run(network, local)
 comm.multi_node_mean_grad(network)
 expected = run(one, slice(None))
 for a, b in zip(ours, expected):
-    assert abs(a - b[mine]).max() < 1e-5 * abs(b).max(), abs(a - b[mine]).max() / abs(b).max()
+    assert abs(a - b[local]).max() < 1e-5 * abs(b).max(), abs(a - b[local]).max() / abs(b).max()
 params = dict(one.namedparams())
 n_compared = 0
 for name, p in network.namedparams():
@@ -62,6 +62,6 @@ if comm.rank == 0:
 
 
 @pytest.mark.parametrize('n_rank', [2, 4])
-def test_ranks_equal_one_with_the_whole_batch(n_rank, mpiexec):
-    """Backbone, PSP, pyramid and head: outputs, gradients and running statistics."""
+def test_ranks_equal_one_rank_with_the_whole_batch(n_rank, mpiexec):
+    """Outputs, gradients and running statistics of backbone, PSP, pyramid and head."""
     assert 'equal' in mpiexec(n_rank, PROGRAM).stdout

@@ -17,7 +17,7 @@ def test_pooling_averages_bins(size, n_bin):
 
 
 def test_interpolation_by_hand():
-    # centres of two bins over four places are at 0.5 and 2.5
+    # The centres of two bins on four positions are at 0.5 and 2.5.
     np.testing.assert_allclose(interpolation_matrix(2, 4) @ [1.0, 3.0], [1, 1.5, 2.5, 3])
     np.testing.assert_allclose(interpolation_matrix(1, 5) @ [7.0], 7)
 
@@ -25,24 +25,24 @@ def test_interpolation_by_hand():
 @pytest.mark.parametrize('n_bin, size', [(3, 10), (6, 7), (6, 3), (1, 4)])
 def test_interpolation_equals_numpy(n_bin, size):
     values = np.random.default_rng(0).normal(size=n_bin)
-    at = (np.arange(size) + 0.5) * n_bin / size - 0.5
+    coordinate = (np.arange(size) + 0.5) * n_bin / size - 0.5
     np.testing.assert_allclose(
-        interpolation_matrix(n_bin, size) @ values, np.interp(at, np.arange(n_bin), values)
+        interpolation_matrix(n_bin, size) @ values, np.interp(coordinate, np.arange(n_bin), values)
     )
 
 
-def test_map_stays_and_context_follows():
+def test_output_is_the_map_followed_by_context():
     psp = PyramidSpatialPooling(8, (1, 2))
     x = np.random.default_rng(0).normal(size=(3, 8, 5, 7)).astype(np.float32)
     y = psp(x).array
     assert y.shape == (3, 16, 5, 7) and psp.out_channel == 16
     np.testing.assert_array_equal(y[:, :8], x)
-    # a grid of one bin says the same everywhere: the convolved mean
+    # A grid of one bin gives the convolved mean at all positions.
     expected = psp.convs[0](x.mean(axis=(2, 3), keepdims=True)).array
     np.testing.assert_allclose(y[:, 8:12], np.broadcast_to(expected, (3, 4, 5, 7)), atol=1e-5)
 
 
-def test_gradient_is_numeric_gradient():
+def test_gradient_equals_the_numerical_gradient():
     rng = np.random.default_rng(0)
     with chainer.using_config('dtype', np.float64):
         psp = PyramidSpatialPooling(4, (1, 2))

@@ -37,16 +37,16 @@ def test_anchors():
     rpn = RPN(SCALES, (0.5, 1, 2), 32, n_channel=4)
     anchors = rpn.anchors(SIZES)
     assert anchors.shape == (3 * (12 * 16 + 6 * 8 + 3 * 4), 4)
-    # the square anchor at row 2, column 5 of the first level
+    # The square anchor at row 2, column 5 of the first level.
     np.testing.assert_allclose(anchors[(2 * 16 + 5) * 3 + 1], [10 - 16, 22 - 16, 26, 38])
     size = anchors[:, 2:] - anchors[:, :2]
     np.testing.assert_allclose(size[:3, 0] / size[:3, 1], [0.5, 1, 2], rtol=1e-5)
-    # one size a level, proportional to the stride
+    # One size per level, proportional to the stride.
     np.testing.assert_allclose(size[: 12 * 16 * 3].prod(axis=1), 32**2, rtol=1e-5)
     np.testing.assert_allclose(size[-1].prod(), 128**2, rtol=1e-5)
 
 
-def test_forward_orders_as_anchors():
+def test_outputs_have_the_order_of_anchors():
     rpn = RPN(SCALES, (0.5, 1, 2), n_channel=4)
     hs = [np.random.default_rng(0).normal(size=(2, 4, *s)).astype(np.float32) for s in SIZES]
     locs, confs, n_anchors = rpn(hs)
@@ -61,7 +61,7 @@ def test_forward_orders_as_anchors():
 
 
 def test_proposals_equal_chainercv():
-    """Against ChainerCV's loop over images and levels, with its limits and the same anchors."""
+    """Compare with ChainerCV's loop over images and levels, with equal limits and anchors."""
     rng = np.random.default_rng(0)
     rpn = RPN(SCALES, (0.5, 1, 2), 32, n_channel=4, train_limits=(50, 60))
     theirs = chainercv_rpn.RPN(SCALES)
@@ -72,18 +72,18 @@ def test_proposals_equal_chainercv():
     confs = rng.normal(size=(2, sum(n))).astype(np.float32)
     proposals = rpn.decode(locs, confs, anchors, n, (48, 64))
 
-    cut = np.cumsum(n)[:-1]
+    ends = np.cumsum(n)[:-1]
     rois, indices = theirs.decode(
-        [chainer.Variable(a) for a in np.split(locs, cut, axis=1)],
-        [chainer.Variable(a) for a in np.split(confs, cut, axis=1)],
-        np.split(anchors, cut),
+        [chainer.Variable(a) for a in np.split(locs, ends, axis=1)],
+        [chainer.Variable(a) for a in np.split(confs, ends, axis=1)],
+        np.split(anchors, ends),
         (2, 3, 48, 64),
     )
     for i in range(2):
         ours = proposals.bbox[i][proposals.valid[i]]
         assert len(ours) > 20
         np.testing.assert_allclose(ours, rois[indices == i], atol=1e-4)
-        # and each comes from the anchor it names
+        # The anchor indices give the logits in descending order.
         score = confs[i, proposals.anchor[i][proposals.valid[i]]]
         assert (np.diff(score) <= 0).all()
 

@@ -1,7 +1,7 @@
-"""The backbones in PyTorch, in the parameter names of the public checkpoints.
+"""The backbones in PyTorch with the parameter names of the public checkpoints.
 
-Written from the public definitions (torchvision, pretrainedmodels), with none of pfdet's code: what
-test_backbones_against_torch.py compares with. Loaded by path.
+They follow the public definitions (torchvision, pretrainedmodels) and use no code of pfdet.
+test_backbones_against_torch.py loads this file by path and compares with it.
 """
 
 import math
@@ -51,8 +51,12 @@ class Bottleneck(nn.Module):
 
 
 def stages(layers, i, mids, outs, groups, se=False, half=False, down=1, eps=1e-5):
-    """Four stages; ``half``: SENet-154's first convolution; ``down``: kernel where it strides."""
-    made = []
+    """Make four stages.
+
+    ``half`` halves the channels of the first convolution, as in SENet-154. ``down`` is the kernel
+    size of the shortcut with stride 2.
+    """
+    layers_of_stages = []
     for n, (mid, o) in enumerate(zip(mids, outs)):
         blocks = []
         for b in range(layers[n]):
@@ -71,21 +75,22 @@ def stages(layers, i, mids, outs, groups, se=False, half=False, down=1, eps=1e-5
                 )
             )
             i = o
-        made.append(nn.Sequential(*blocks))
-    return made
+        layers_of_stages.append(nn.Sequential(*blocks))
+    return layers_of_stages
 
 
 OUT = (256, 512, 1024, 2048)
 
 
 class ResNet(nn.Module):
-    """torchvision's names: conv1, bn1, layer1 to layer4, fc."""
+    """ResNet with torchvision's names: conv1, bn1, layer1 to layer4, fc."""
 
     def __init__(self, layers, width=64, groups=1):
         super().__init__()
         self.conv1, self.bn1 = conv(3, 64, 7, 2), nn.BatchNorm2d(64)
-        made = stages(layers, 64, [width * 2**n for n in range(4)], OUT, groups)
-        self.layer1, self.layer2, self.layer3, self.layer4 = made
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages(
+            layers, 64, [width * 2**n for n in range(4)], OUT, groups
+        )
         self.fc = nn.Linear(2048, 1000)
 
     def forward(self, x):
@@ -98,7 +103,7 @@ class ResNet(nn.Module):
 
 
 class SENet(nn.Module):
-    """pretrainedmodels' names: layer0, layer1 to layer4, last_linear."""
+    """SENet with pretrainedmodels' names: layer0, layer1 to layer4, last_linear."""
 
     def __init__(self, stem, pool, layers, i, mids, outs, groups, half=False, down=1, eps=1e-5):
         super().__init__()
@@ -109,8 +114,9 @@ class SENet(nn.Module):
             parts[f'relu{n}'] = nn.ReLU()
         parts['pool'] = nn.MaxPool2d(pool, 2, ceil_mode=True)
         self.layer0 = nn.Sequential(parts)
-        made = stages(layers, i, mids, outs, groups, True, half, down, eps)
-        self.layer1, self.layer2, self.layer3, self.layer4 = made
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages(
+            layers, i, mids, outs, groups, True, half, down, eps
+        )
         self.last_linear = nn.Linear(outs[-1], 1000)
 
     def forward(self, x):
@@ -121,15 +127,15 @@ class SENet(nn.Module):
         return c2, c3, c4, c5, self.last_linear(c5.mean((2, 3)))
 
 
-class Both(nn.Sequential):
-    """The two ways through a bottleneck, added."""
+class Sum(nn.Sequential):
+    """Sum of the residual branch and the shortcut."""
 
     def forward(self, x):
         return self[0](x) + (self[1](x) if len(self) > 1 else x)
 
 
 class NestedResNeXt(nn.Module):
-    """pretrainedmodels' resnext101_32x4d: numbers within numbers, last_linear."""
+    """resnext101_32x4d with pretrainedmodels' names: nested numbers, last_linear."""
 
     def __init__(self, layers):
         super().__init__()
@@ -139,7 +145,7 @@ class NestedResNeXt(nn.Module):
             mid, blocks = o // 2, []
             for b in range(layers[n]):
                 stride = 2 if n > 0 and b == 0 else 1
-                ways = [
+                branches = [
                     nn.Sequential(
                         nn.Sequential(
                             conv(i, mid, 1),
@@ -153,22 +159,22 @@ class NestedResNeXt(nn.Module):
                         nn.BatchNorm2d(o),
                     )
                 ]
-                ways[0][2].ends_branch = True
+                branches[0][2].ends_branch = True
                 if b == 0:
-                    ways.append(nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)))
-                blocks.append(nn.Sequential(Both(*ways), nn.Identity(), nn.ReLU()))
+                    branches.append(nn.Sequential(conv(i, o, 1, stride), nn.BatchNorm2d(o)))
+                blocks.append(nn.Sequential(Sum(*branches), nn.Identity(), nn.ReLU()))
                 i = o
             features.append(nn.Sequential(*blocks))
         self.features = nn.Sequential(*features)
         self.last_linear = nn.Linear(2048, 1000)
 
     def forward(self, x):
-        found = []
+        maps = []
         for n, layer in enumerate(self.features):
             x = layer(x)
             if n >= 4:
-                found.append(x)
-        return *found, self.last_linear(x.mean((2, 3)))
+                maps.append(x)
+        return *maps, self.last_linear(x.mean((2, 3)))
 
 
 class SqueezeExcitation(nn.Module):
@@ -206,11 +212,11 @@ class MBConv(nn.Module):
 
 
 class EfficientNetB7(nn.Module):
-    """torchvision's names: features.0 to features.8, classifier.1."""
+    """EfficientNet-B7 with torchvision's names: features.0 to features.8, classifier.1."""
 
     def __init__(self):
         super().__init__()
-        # Channels as published for B7; layers are those of B0 times 3.1.
+        # Published channels of B7, layers of B0 (multiplied by 3.1 below).
         table = [
             (1, 3, 1, 32, 1),
             (6, 3, 2, 48, 2),
@@ -231,12 +237,12 @@ class EfficientNetB7(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(2560, 1000))
 
     def forward(self, x):
-        found = []
+        maps = []
         for n, layer in enumerate(self.features):
             x = layer(x)
             if n in (2, 3, 5, 7):
-                found.append(x)
-        return *found, self.classifier(x.mean((2, 3)))
+                maps.append(x)
+        return *maps, self.classifier(x.mean((2, 3)))
 
 
 def se_resnext(depth):
@@ -270,16 +276,16 @@ NETWORKS = {
 
 
 def random_network(name, seed):
-    """With random weights and batch statistics that keep hundreds of layers well-conditioned.
+    """Make a network with random weights and batch statistics, well-conditioned at any depth.
 
-    What the last layers give still depends on the image, and on rounding no more than on it.
+    The output of the last layers depends on the image and not on rounding.
     """
     generator = torch.Generator().manual_seed(seed)
-    # On the meta device nothing is drawn: what counts is drawn below.
+    # The meta device skips the initialization, which is overwritten below.
     with torch.device('meta'):
         network = NETWORKS[name]()
     network = network.to_empty(device='cpu').eval()
-    # Variances as small as in real checkpoints, where the wrong eps shows.
+    # Variances as small as in real checkpoints, so that a wrong eps changes the output.
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     scale = math.sqrt(10 * norms[0].eps)
     for module in network.modules():
@@ -287,7 +293,7 @@ def random_network(name, seed):
             fan_in = module.weight[0].numel()
             module.weight.data.normal_(0, math.sqrt(2 / fan_in), generator=generator)
             if fan_in > 9:
-                # What ReLU makes positive would drown the image otherwise.
+                # Zero-mean filters, because the positive mean after ReLU would otherwise dominate.
                 module.weight.data -= (
                     module.weight.flatten(1).mean(1).reshape(-1, *[1] * (module.weight.ndim - 1))
                 )
@@ -298,7 +304,7 @@ def random_network(name, seed):
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             if getattr(module, 'ends_branch', False):
-                # Branches as strong as the shortcut would make deep networks chaotic.
+                # Branches as strong as the shortcut would make deep networks ill-conditioned.
                 module.weight.data *= 0.3
             module.bias.data.normal_(0, 0.1, generator=generator)
             module.running_mean.normal_(0, 0.1 * scale, generator=generator)
