@@ -284,7 +284,7 @@ def _merge(
 ) -> dict[str, Any]:
     total = None
     if corrupt is not None:
-        total = CorruptImages(corrupt.max_share, corrupt.least, corrupt.n_first)
+        total = CorruptImages(corrupt.max_share, corrupt.min_count, corrupt.n_first)
     n_detection = 0
     with detections_writer(out, classes) as write:
         for window in _windows(directory, parts, index, total):

@@ -1,1 +1,1 @@
-"""The data set: classes, hierarchy, annotation index, images, and a small made one."""
+"""The data set: classes, hierarchy, annotation index, images, and a small synthetic data set."""

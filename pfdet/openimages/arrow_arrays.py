@@ -1,7 +1,7 @@
-"""Arrow arrays as NumPy arrays and back, without a copy.
+"""Convert between Arrow and NumPy arrays without a copy.
 
-pyarrow's own ``to_numpy`` and ``array`` look for pandas, and import it where it is installed: that
-takes longer than reading a million rows, and 40 MB.
+pyarrow's own ``to_numpy`` and ``array`` import pandas if it is installed. That needs 40 MB and
+takes longer than reading a million rows.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def numbers(column: pa.Array) -> np.ndarray:
         column (pyarrow.Array): ``(N,)``.
 
     Returns:
-        array: ``(N,)``. The memory is Arrow's, and not to be written to.
+        array: ``(N,)``, a read-only view of Arrow's memory.
     """
     dtype = _DTYPES[column.type]
     if not len(column):
@@ -30,6 +30,9 @@ def from_numbers(values: np.ndarray) -> pa.Array:
 
     Args:
         values (array): ``(N,)``.
+
+    Returns:
+        pyarrow.Array: ``(N,)``, of the same type.
     """
     values = np.ascontiguousarray(values)
     [type_] = [type_ for type_, dtype in _DTYPES.items() if dtype == values.dtype]
@@ -40,7 +43,10 @@ def from_strings(strings: list[str]) -> pa.Array:
     """Return strings as an Arrow array of large strings.
 
     Args:
-        strings (list of str): ``(N,)``.
+        strings (list of str): ``N`` strings.
+
+    Returns:
+        pyarrow.Array: ``(N,)``.
     """
     encoded = [text.encode() for text in strings]
     offsets = np.zeros(len(encoded) + 1, np.int64)
@@ -57,7 +63,8 @@ def string_buffers(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         strings (pyarrow.Array): ``(N,)``, of type string or large string, without nulls.
 
     Returns:
-        tuple: Offsets ``(N + 1,)`` that begin at 0, and all strings in UTF-8 as uint8.
+        tuple: Offsets ``(N + 1,)``, int32 or int64, that begin at 0, and the concatenated strings
+        in UTF-8 as uint8.
     """
     dtype = np.int64 if pa.types.is_large_string(strings.type) else np.int32
     if not len(strings):

@@ -1,6 +1,7 @@
-"""What Open Images says of a box, as bits of a number.
+"""Bits of the attributes that Open Images annotates per box.
 
-They stand apart from the tables they are read from, so that who asks for them need not load Arrow.
+Their sum is a box's uint8 value in the ``flags`` columns. The module imports nothing, so that code
+that needs the bits alone does not load Arrow.
 """
 
 OCCLUDED = 1

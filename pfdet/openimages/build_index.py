@@ -1,4 +1,4 @@
-"""Compile Open Images' annotation files to an annotation index.
+"""Compile the annotation files of Open Images to an annotation index.
 
 ::
 
@@ -39,13 +39,13 @@ SUFFIXES = ['.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG']
 
 @dataclass
 class ImageFiles:
-    """What was found of a split's image files.
+    """The image files of a split with ``N`` images.
 
     Attributes:
-        size (array): int32 ``(N, 2)``, height and width; zero without a readable file.
+        size (array): int32 ``(N, 2)``, height and width in pixels; 0 without a readable file.
         suffix (array): uint8 ``(N,)``, positions in :data:`SUFFIXES`.
         missing (list of str): Image ids without a file.
-        unreadable (list of str): One message a file that is there but is no image.
+        unreadable (list of str): One error message per file that is not a readable image.
     """
 
     size: np.ndarray
@@ -56,16 +56,17 @@ class ImageFiles:
 
 @dataclass
 class BuildReport:
-    """What :func:`build_index` did.
+    """The result of :func:`build_index`.
 
     Attributes:
-        counts (dict): ``images``, ``objects``, ``labels`` (of objects), ``positive`` and
-            ``negative`` (verified classes over all images) in the index; what the tables
-            counted, as ``box_*`` and ``image_label_*``; image files ``missing`` and
-            ``unreadable``; verified classes given as both (``contradictory``), taken as present.
-        unknown (dict): Rows left out per unknown mid.
+        counts (dict): In the index: ``images``, ``objects``, ``labels`` (of objects), and
+            ``positive`` and ``negative`` (verified classes, summed over images). Counts of the
+            tables, as ``box_*`` and ``image_label_*``. Image files that are ``missing`` or
+            ``unreadable``. Classes verified both as present and as absent in one image
+            (``contradictory``); they are taken as present.
+        unknown (dict): Number of skipped rows per unknown mid.
         files (ImageFiles): The image files.
-        size (int): Bytes of the index.
+        size (int): Size of the index in bytes.
     """
 
     counts: dict[str, int]
@@ -86,24 +87,26 @@ def build_index(
 ) -> BuildReport:
     """Compile annotation files to an index file.
 
-    The index has every image id of the box and label tables that has a readable file.
+    The index contains the images of the box and label tables that have a readable image file.
 
     Args:
         boxes (path or paths): Box CSVs, plain or gzip.
         labels (path or paths): Image-level label CSVs, plain or gzip.
-        classes (path): Class descriptions, ``mid,name``.
+        classes (path): Class descriptions, ``mid,name``, of at most 32,767 classes.
         hierarchy (path): Hierarchy JSON.
-        images (path): Directory of ``{image id}.jpg``, or another of :data:`SUFFIXES`.
-        out (path): The index file, replaced when the new one is complete.
+        images (path): Directory of the files ``{image id}.jpg``, or with another of
+            :data:`SUFFIXES`.
+        out (path): The index file. It is replaced when the new one is complete.
         keep_missing (bool): Keep images without a readable file, with size 0.
         n_thread (int): Threads that read image sizes.
 
     Returns:
-        BuildReport: Counts and names.
+        BuildReport: Counts, unknown classes and image files.
 
     Raises:
-        InputError: If an input is bad, no image has a file (unless ``keep_missing``), no box is
-            usable, or ``out`` cannot be written.
+        InputError: If an input file cannot be read or is malformed, there are too many classes,
+            no image has a readable file (unless ``keep_missing``), no box is usable, or ``out``
+            cannot be written.
     """
     label_space = read_classes(classes)
     if len(label_space) > np.iinfo(np.int16).max:
@@ -118,18 +121,18 @@ def build_index(
             f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
             'XMin < XMax and YMin < YMax in [0, 1]'
         )
-    ids, (of_boxes, of_labels) = arrow_union_of_ids([box_table, label_table])
+    ids, (box_positions, label_positions) = arrow_union_of_ids([box_table, label_table])
     image_ids = ids.to_pylist()
     files = find_image_files(images, image_ids, n_thread)
     found = files.size[:, 0] > 0
     if not found.any() and not keep_missing:
         raise InputError(
-            f'{images}: no image of the {len(image_ids)} in the tables was found; '
+            f'{images}: none of the {len(image_ids)} images in the tables was found; '
             f'expected files such as {image_ids[0]}.jpg'
         )
     kept = np.ones_like(found) if keep_missing else found
-    box_table.image = of_boxes[box_table.image]
-    label_table.image = of_labels[label_table.image]
+    box_table.image = box_positions[box_table.image]
+    label_table.image = label_positions[label_table.image]
     columns, contradictory = annotation_columns(box_table, label_table, kept, len(label_space))
     if not kept.all():
         ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
@@ -163,19 +166,19 @@ def annotation_columns(
 ) -> tuple[dict[str, np.ndarray], int]:
     """Group the rows of the tables by image and object.
 
-    Boxes of an image with the same coordinates, as float32, are one object: its labels are
-    theirs, its flags the union of theirs. The order of the rows has no influence.
+    Boxes of an image with equal float32 coordinates become one object. It has the labels of all of
+    them and the union of their flags. The result does not depend on the order of the rows.
 
     Args:
-        boxes (BoxTable): With ``image`` counted over all ``N`` images of the split.
-        labels (ImageLabelTable): The same.
-        kept (array): bool ``(N,)``. The rows of other images are left out.
+        boxes (BoxTable): Boxes. ``image`` refers to all ``N`` images of the split.
+        labels (ImageLabelTable): Image-level labels. ``image`` refers to the same images.
+        kept (array): bool ``(N,)``. Rows of other images are skipped.
         n_class (int): The number of classes.
 
     Returns:
-        tuple: The columns of objects, labels and verified classes, as
-        :mod:`pfdet.openimages.index` lists them, and how many classes were verified in an image
-        both to be there and not to be.
+        tuple: The columns of objects, labels and verified classes, as listed in
+        :mod:`pfdet.openimages.index`, and the number of contradictions: pairs of an image and a
+        class that is verified both as present and as absent there.
     """
     n_image = int(kept.sum())
     number = np.cumsum(kept, dtype=np.int32) - 1
@@ -193,18 +196,18 @@ def _verified_columns(
     n_image: int,
     n_class: int,
 ) -> tuple[dict[str, np.ndarray], int]:
-    # An image and a class as one number, of boxes and of both kinds of verification.
+    # A pair of image and class is encoded as one integer.
     columns = {}
     boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
     boxed = boxed[kept[boxes.image]]
     verified = number[labels.image].astype(np.int64) * n_class + labels.label
-    here = kept[labels.image]
-    positive = distinct(np.concatenate([boxed, verified[here & labels.positive]]))
-    negative = distinct(verified[here & ~labels.positive])
-    # Both ascend, so that a search is faster than numpy.isin, which sorts them together.
-    place = np.searchsorted(positive, negative)
-    clash = place < len(positive)
-    clash[clash] = positive[place[clash]] == negative[clash]
+    of_kept = kept[labels.image]
+    positive = distinct(np.concatenate([boxed, verified[of_kept & labels.positive]]))
+    negative = distinct(verified[of_kept & ~labels.positive])
+    # Both are sorted, so a binary search is faster than numpy.isin, which sorts them again.
+    position = np.searchsorted(positive, negative)
+    clash = position < len(positive)
+    clash[clash] = positive[position[clash]] == negative[clash]
     for name, key in (('positive', positive), ('negative', negative[~clash])):
         columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
         columns[name] = (key % n_class).astype(np.int16)
@@ -216,9 +219,10 @@ def _object_columns(
 ) -> dict[str, np.ndarray]:
     order, new_object, new_label = _group_boxes(boxes)
     if not kept.all():
-        # All rows of an image stay or go, so those that begin an object or a label still do.
-        stay = kept[boxes.image[order]]
-        order, new_object, new_label = order[stay], new_object[stay], new_label[stay]
+        # Images are kept or dropped as a whole, so the first rows of objects and labels remain
+        # first rows.
+        keep = kept[boxes.image[order]]
+        order, new_object, new_label = order[keep], new_object[keep], new_label[keep]
     first = np.flatnonzero(new_object)
     n_label = np.bincount(
         (np.cumsum(new_object, dtype=np.int32) - 1)[new_label], minlength=len(first)
@@ -238,14 +242,15 @@ def _object_columns(
 
 
 def _group_boxes(boxes: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Order the rows by image, coordinates from ``y_min`` to ``x_max``, and label.
+    """Sort the rows by image, coordinates from ``y_min`` to ``x_max``, and label.
 
     Returns:
-        tuple: The order, and in that order, which rows begin an object and which a label.
+        tuple: The order, and in that order, which rows are the first of an object and which are
+        the first of a label.
     """
-    # Coordinates are not negative, so their bits order as they do. Image and y_min settle most
-    # rows. The next key is asked for only those that are equal in all before, and so on: six
-    # sorts by one number, the later ones of few rows.
+    # Coordinates are not negative, so their bit patterns sort like the numbers. Image and y_min
+    # decide the order of most rows. Each further key sorts only the rows that are still tied, so
+    # the later sorts are small.
     bits = np.ascontiguousarray(boxes.bbox).view(np.uint32)
     key = boxes.image.astype(np.uint64) << 32 | bits[:, 0]
     order = np.argsort(key, kind='stable')
@@ -283,6 +288,9 @@ def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
 
     Args:
         image_ids (sequence of str or pyarrow.Array): ``(N,)``, sorted.
+
+    Returns:
+        dict: ``id_offsets``, int32 or int64 ``(N + 1,)``, and ``id_bytes``, uint8.
     """
     strings = image_ids if isinstance(image_ids, pa.Array) else from_strings(image_ids)
     offsets, text = string_buffers(strings)
@@ -292,15 +300,15 @@ def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
 def find_image_files(
     root: str | os.PathLike, image_ids: Sequence[str], n_thread: int = 8
 ) -> ImageFiles:
-    """Find the file of every image and read its size from its head.
+    """Find the file of every image and read the image size from the file header.
 
     Args:
         root (path): Directory of the image files.
         image_ids (sequence of str): File names without suffix.
-        n_thread (int): Threads; the disk's latency is what they hide.
+        n_thread (int): Threads, which hide the latency of the disk.
 
     Returns:
-        ImageFiles: Sizes, suffixes, and what is not there.
+        ImageFiles: Sizes, suffixes, and missing or unreadable files.
     """
     files = ImageFiles(np.zeros((len(image_ids), 2), np.int32), np.zeros(len(image_ids), np.uint8))
     try:
@@ -337,7 +345,7 @@ def _find_chunk(
         image_id = image_ids[i]
         for code, suffix in enumerate(SUFFIXES):
             name = image_id + suffix
-            # An id with a slash names a file of a subdirectory, which the listing does not have.
+            # The listing of the directory does not contain files of subdirectories.
             if name in names or '/' in name and os.path.exists(prefix + name):
                 files.suffix[i] = code
                 try:
@@ -351,7 +359,11 @@ def _find_chunk(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; ``--help`` says what it takes."""
+    """Run the command; see ``--help``.
+
+    Raises:
+        InputError: If an argument or an input is invalid.
+    """
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.build_index',
         description='Compile Open Images annotation files to an annotation index.',
@@ -364,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs='+',
         required=True,
         metavar='CSV',
-        help='image-level labels verified by people, plain or gzip',
+        help='human-verified image-level labels, plain or gzip',
     )
     parser.add_argument(
         '--classes', required=True, metavar='CSV', help='class descriptions: mid,name'
@@ -374,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--images',
         required=True,
         metavar='DIR',
-        help='directory of the image files, named by image id',
+        help='directory of the image files, which are named by image id',
     )
     parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
     parser.add_argument(
@@ -387,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=int,
         default=8,
         metavar='N',
-        help='threads that read image sizes; more hide the latency of a slow disk '
+        help='threads that read image sizes; use more for a disk with a high latency '
         '(default: %(default)s)',
     )
     args = parser.parse_args(argv)
@@ -410,14 +422,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str]:
-    """Return the lines the command prints about a build."""
+    """Return the lines that the command prints about a build.
+
+    Args:
+        report (BuildReport): From :func:`build_index`.
+        keep_missing (bool): As given to :func:`build_index`.
+
+    Returns:
+        list of str: Lines without line ends.
+    """
     c = report.counts
     lines = [
         f'images: {c["images"]:,}; objects: {c["objects"]:,} with {c["labels"]:,} labels, from '
         f'{c["box_boxes"]:,} boxes in {c["box_rows"]:,} rows',
         f'verified classes: {c["positive"]:,} positive, {c["negative"]:,} negative, from '
         f'{c["image_label_labels"]:,} labels in {c["image_label_rows"]:,} rows',
-        f'boxes clipped: {c["box_clipped"]:,}; without extent, dropped: '
+        f'boxes clipped: {c["box_clipped"]:,}; of zero area, skipped: '
         f'{c["box_degenerate"]:,}; of unknown classes, skipped: {c["box_unknown_class"]:,}',
         f'image labels of unknown classes, skipped: {c["image_label_unknown_class"]:,}; '
         f'unverified, skipped: {c["image_label_unverified"]:,}; contradictory, taken as '
@@ -425,17 +445,17 @@ def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str
     ]
     if report.unknown:
         lines.append(f'unknown classes: {describe_unknown(report.unknown)}')
-    fate = 'kept' if keep_missing else 'left out'
+    action = 'kept' if keep_missing else 'skipped'
     missing, unreadable = report.files.missing, report.files.unreadable
-    lines.append(f'images without a file, {fate}: {len(missing):,}{_first(missing)}')
+    lines.append(f'images without a file, {action}: {len(missing):,}{_examples(missing)}')
     if unreadable:
         lines.append(
-            f'image files that cannot be read, {fate}: {len(unreadable):,}{_first(unreadable)}'
+            f'image files that cannot be read, {action}: {len(unreadable):,}{_examples(unreadable)}'
         )
     return lines
 
 
-def _first(names: list[str], n: int = 5) -> str:
+def _examples(names: list[str], n: int = 5) -> str:
     return f' ({"; ".join(names[:n])}{"; ..." if len(names) > n else ""})' if names else ''
 
 

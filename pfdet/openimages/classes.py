@@ -1,4 +1,4 @@
-"""The classes of a label space: Open Images' machine ids (mids) and their names."""
+"""The classes of a label space: machine ids (mids) and names of Open Images."""
 
 import csv
 import functools
@@ -10,17 +10,20 @@ from types import MappingProxyType
 
 from pfdet.errors import InputError
 
-# Releases from V7 on begin the file with this line; the earlier ones begin with a class.
+# Header line of the class descriptions since V7. Earlier releases have no header.
 _HEADER = ('LabelName', 'DisplayName')
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes a detector tells apart, in the order of their ids.
+    """The classes of a label space, in the order of their ids.
 
     Attributes:
-        mids (tuple of str): Machine ids such as ``'/m/014j1m'``; class ``i`` is ``mids[i]``.
+        mids (tuple of str): Machine ids such as ``'/m/014j1m'``. Class ``i`` is ``mids[i]``.
         names (tuple of str): Names such as ``'Apple'``, in the same order.
+
+    Raises:
+        ValueError: If the numbers of mids and names differ, or a mid is repeated.
     """
 
     mids: tuple[str, ...]
@@ -44,17 +47,17 @@ class Classes:
         """Return the class id of a mid.
 
         Raises:
-            KeyError: If the mid is none of these classes.
+            KeyError: If no class has this mid.
         """
         return self.ids[mid]
 
     def pick(self, ids: Iterable[int]) -> 'Classes':
-        """Return some of the classes, with new ids in the order given."""
+        """Return some of the classes. Their new ids are their positions in ``ids``."""
         ids = [int(i) for i in ids]
         return Classes(tuple(self.mids[i] for i in ids), tuple(self.names[i] for i in ids))
 
     def __getstate__(self) -> dict:
-        # A mapping proxy cannot be pickled, and is made again when asked for.
+        # A mapping proxy cannot be pickled. It is rebuilt on demand.
         return {'mids': self.mids, 'names': self.names}
 
     def __setstate__(self, state: dict) -> None:
@@ -62,19 +65,19 @@ class Classes:
 
 
 def read_classes(path: str | os.PathLike) -> Classes:
-    """Read Open Images' class descriptions: lines of ``mid,name``.
+    """Read the class descriptions of Open Images: lines of ``mid,name``.
 
-    The header line of later releases (``LabelName,DisplayName``) is accepted and not needed.
+    The header line of later releases, ``LabelName,DisplayName``, is optional.
 
     Args:
-        path (path): For example ``challenge-2018-class-descriptions-500.csv``.
+        path (path): Such as ``challenge-2018-class-descriptions-500.csv``.
 
     Returns:
         Classes: In the order of the file.
 
     Raises:
-        InputError: If the file cannot be read or is empty, or a line is malformed or repeats
-            a mid.
+        InputError: If the file cannot be read or is empty, or a line is malformed or repeats a
+            mid. The message names the file and the line.
     """
     mids: dict[str, int] = {}
     names = []
@@ -93,8 +96,8 @@ def read_classes(path: str | os.PathLike) -> Classes:
                 mid, name = row
                 if mid in mids:
                     raise InputError(
-                        f'{path}, line {number}: class {mid!r} was already given in '
-                        f'line {mids[mid]}; expected every mid once'
+                        f'{path}, line {number}: class {mid!r} repeats line {mids[mid]}; '
+                        'expected each mid once'
                     )
                 mids[mid] = number
                 names.append(name)
@@ -113,7 +116,7 @@ def read_classes(path: str | os.PathLike) -> Classes:
 def challenge_classes() -> Classes:
     """Return the 500 classes of the Open Images Challenge 2018 and 2019.
 
-    They are facts of Open Images' annotations, CC BY 4.0 by Google LLC.
+    They are part of the annotations of Open Images, CC BY 4.0 by Google LLC.
     """
     data = importlib.resources.files('pfdet.openimages').joinpath('data')
     name = 'challenge-2018-class-descriptions-500.csv'

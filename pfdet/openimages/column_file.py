@@ -1,6 +1,6 @@
-"""A file of named NumPy columns that is mapped into memory instead of read.
+"""A file format for named NumPy columns, which are memory-mapped instead of read.
 
-Layout, all numbers little-endian::
+The layout; all numbers are little-endian::
 
     8 bytes   magic, b'PFDETCOL'
     uint32    format version
@@ -8,8 +8,8 @@ Layout, all numbers little-endian::
     uint32    CRC-32 of the header
     12 bytes  zero
     header    JSON in UTF-8: {"kind", "data_size", "columns": {name: {"dtype", "shape", "offset",
-              "crc32"}}, ...}; offsets count from the data's start
-    data      begins at the next multiple of 64 bytes, as does every column
+              "crc32"}}, ...}; offsets are relative to the start of the data
+    data      starts at the next multiple of 64 bytes, as does each column
 """
 
 import json
@@ -32,7 +32,7 @@ _VERSION = 1
 _START = struct.Struct('<8sIII12s')
 _ALIGNMENT = 64
 _DTYPES = ('|u1', '<i2', '<i4', '<i8', '<f4')
-# CRC in pieces keeps the interpreter responsive to interrupts over gigabytes.
+# The CRC of gigabytes is computed in blocks so that it can be interrupted.
 _CRC_BLOCK = 1 << 24
 
 
@@ -50,59 +50,61 @@ def _crc32(data: memoryview) -> int:
 def write_columns(
     path: str | os.PathLike, kind: str, columns: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> int:
-    """Write columns to a file that appears only when it is complete.
+    """Write columns to a file. The file appears when it is complete.
 
     Args:
-        path (path): The file; an old one is replaced.
-        kind (str): What the columns are; :func:`map_columns` refuses another kind.
-        columns (mapping): Arrays of uint8, int16, int32, int64 or float32.
-        header (mapping): More that can be JSON.
+        path (path): The file. An existing file is replaced.
+        kind (str): The kind of content. :func:`map_columns` accepts only this kind.
+        columns (mapping): Arrays by name, of uint8, int16, int32, int64 or float32.
+        header (mapping): Further entries of the header, as for :func:`json.dumps`.
 
     Returns:
         int: The size of the file in bytes.
 
     Raises:
         OSError: If the file cannot be written.
+        ValueError: If a column has another dtype.
     """
-    entries, blobs, at = {}, [], 0
+    entries, blobs, offset = {}, [], 0
     for name, array in columns.items():
         array = np.ascontiguousarray(array, np.dtype(array.dtype).newbyteorder('<'))
         if array.dtype.str not in _DTYPES:
-            raise ValueError(f'column {name}: {array.dtype} is none of {_DTYPES}')
+            raise ValueError(f'column {name}: expected a dtype of {_DTYPES}, got {array.dtype}')
         blob = memoryview(array.reshape(-1).view(np.uint8))
         entries[name] = {
             'dtype': array.dtype.str,
             'shape': array.shape,
-            'offset': at,
+            'offset': offset,
             'crc32': _crc32(blob),
         }
-        blobs.append((at, blob))
-        at = _aligned(at + len(blob))
-    text = json.dumps({**header, 'kind': kind, 'data_size': at, 'columns': entries}).encode()
+        blobs.append((offset, blob))
+        offset = _aligned(offset + len(blob))
+    size = offset
+    text = json.dumps({**header, 'kind': kind, 'data_size': size, 'columns': entries}).encode()
     start = _aligned(_START.size + len(text))
     with replace_when_done(path) as unfinished, open(unfinished, 'wb') as f:
         f.write(_START.pack(_MAGIC, _VERSION, len(text), zlib.crc32(text), b'') + text)
-        for at_column, blob in blobs:
-            f.seek(start + at_column)
+        for offset, blob in blobs:
+            f.seek(start + offset)
             f.write(blob)
-        f.truncate(start + at)
-    return start + at
+        f.truncate(start + size)
+    return start + size
 
 
 def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Map a file of columns, without reading the columns.
+    """Map the columns of a file into memory. Only the header is read.
 
     Args:
-        path (path): A file that :func:`write_columns` wrote.
-        kind (str): The kind it must be.
+        path (path): A file written by :func:`write_columns`.
+        kind (str): The expected kind.
 
     Returns:
-        tuple: The read-only arrays by name, and the header. The file stays mapped as long as
-        an array lives; processes that map the same file share its memory.
+        tuple: The read-only arrays by name, and the header. The file stays mapped as long as one
+        of the arrays exists. Processes that map the same file share its memory.
 
     Raises:
-        InputError: If the file is missing, truncated, of another kind or made by a newer
-            version, or its header is damaged.
+        InputError: If the file is missing, truncated, of another kind or format version, or its
+            header is damaged.
     """
     expected = f'expected a complete {kind} of pfdet'
     try:
@@ -110,14 +112,14 @@ def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarra
             size = os.fstat(f.fileno()).st_size
             start = f.read(_START.size)
             if not start.startswith(_MAGIC):
-                raise InputError(f'{path}: another kind of file; {expected}')
+                raise InputError(f'{path}: not a file of pfdet; {expected}')
             if len(start) < _START.size:
                 raise InputError(f'{path}: truncated; {expected}')
             _, version, length, crc, reserved = _START.unpack(start)
             if version != _VERSION:
                 raise InputError(
-                    f'{path}: has format version {version}, and this pfdet reads '
-                    f'version {_VERSION}; build the file again'
+                    f'{path}: has format version {version}; expected version {_VERSION}, '
+                    'which this version of pfdet reads; build the file again'
                 )
             text = f.read(min(length, size))
             if len(text) < length:
@@ -139,19 +141,19 @@ def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarra
     except OSError as e:
         raise InputError(f'{path}: cannot read the {kind}: {e.strerror or e}') from e
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
-        # The checksum is right: some other program wrote it.
+        # The checksum is correct, so another program wrote the file.
         raise InputError(
-            f'{path}: the header is not as pfdet writes it ({type(e).__name__}: {e}); {expected}'
+            f'{path}: the header is malformed ({type(e).__name__}: {e}); {expected}'
         ) from e
 
 
 def _column(mapped: mmap.mmap, data: int, entry: Mapping[str, Any]) -> np.ndarray:
     if entry['dtype'] not in _DTYPES:
-        raise ValueError(f'{entry["dtype"]!r} is none of {_DTYPES}')
+        raise ValueError(f'expected a dtype of {_DTYPES}, got {entry["dtype"]!r}')
     dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
     if 0 in shape:
         return _empty(shape, dtype)
-    # Plain arrays over the map: slicing them costs a tenth of slicing numpy.memmap.
+    # Slicing plain arrays is ten times faster than slicing numpy.memmap.
     return np.frombuffer(mapped, dtype, math.prod(shape), data + entry['offset']).reshape(shape)
 
 
@@ -164,31 +166,34 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def verify_columns(
     path: str | os.PathLike, columns: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> None:
-    """Read all columns once and compare their checksums.
+    """Read all columns and verify their checksums.
 
     Args:
-        path (path): For the message.
+        path (path): The file, for the error message.
         columns (mapping): From :func:`map_columns`.
         header (mapping): From :func:`map_columns`.
 
     Raises:
-        InputError: If a column is damaged; the message names it.
+        InputError: If a column is damaged. The message names it.
     """
     for name, array in columns.items():
         blob = memoryview(array.reshape(-1).view(np.uint8))
         if _crc32(blob) != header['columns'][name]['crc32']:
             raise InputError(
-                f'{path}: column {name} is damaged (its checksum differs); '
+                f'{path}: column {name} is damaged (checksum mismatch); '
                 f'build the {header["kind"]} again'
             )
 
 
 def relative_root(root: str | os.PathLike, path: str | os.PathLike) -> dict[str, str | None]:
-    """Describe a directory so that :func:`find_root` finds it again from the file ``path``.
+    """Return the relative and the absolute path of a directory, for :func:`find_root`.
 
     Args:
         root (path): A directory.
-        path (path): The file that will remember it.
+        path (path): The file to store the paths in. The relative path starts at its directory.
+
+    Returns:
+        dict: ``relative``, :obj:`None` if the two are on different drives, and ``absolute``.
     """
     absolute = os.path.abspath(root)
     try:
@@ -199,17 +204,20 @@ def relative_root(root: str | os.PathLike, path: str | os.PathLike) -> dict[str,
 
 
 def find_root(stored: Mapping[str, str | None], path: str | os.PathLike) -> Path:
-    """Find the directory of :func:`relative_root`.
+    """Return the directory stored by :func:`relative_root`.
 
-    The place relative to the file comes first, so that a folder moved as a whole keeps working;
-    then the absolute place, so that the file alone can move.
+    If the relative path exists, it takes precedence, so that the file and the directory can be
+    moved together. Otherwise the absolute path is returned, so that the file can be moved alone.
 
     Args:
         stored (mapping): From :func:`relative_root`.
-        path (path): Where the file is now.
+        path (path): The current path of the file.
+
+    Returns:
+        pathlib.Path: The directory. It may not exist.
     """
     if stored['relative'] is not None:
-        beside = Path(os.path.abspath(path)).parent / stored['relative']
-        if beside.is_dir():
-            return Path(os.path.normpath(beside))
+        relative = Path(os.path.abspath(path)).parent / stored['relative']
+        if relative.is_dir():
+            return Path(os.path.normpath(relative))
     return Path(stored['absolute'])

@@ -1,4 +1,4 @@
-"""Pairs of classes of which the second is a part or a possession of the first."""
+"""Pairs of a class and a part or possession of it, for the co-occurrence loss."""
 
 import csv
 import os
@@ -16,20 +16,21 @@ _COLUMNS = ('SubjectMID', 'PartMID')
 def read_pairs(
     classes: Classes, path: str | os.PathLike | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs whose two classes are both in a label space.
+    """Read the pairs whose classes are both in a label space.
 
     Args:
-        classes (Classes): The label space. Pairs with a class that is not in it are left out.
-        path (path): A CSV file with the columns ``SubjectMID`` and ``PartMID``; others are not
-            looked at. By default the 47 pairs of PFDet's Table 3.
+        classes (Classes): The label space. Pairs with other classes are skipped.
+        path (path): A CSV file with the columns ``SubjectMID`` and ``PartMID``. Other columns are
+            ignored. By default, the 47 pairs of PFDet's Table 3.
 
     Returns:
-        pair of int64 arrays: Class ids of subjects and of their parts, :math:`(P,)` each. With
-        ``path`` there is at least one; of the default's there may be none.
+        pair of arrays: Class ids of the subjects and of their parts, int64 :math:`(P,)` each. With
+        ``path`` there is at least one pair. By default there may be none.
 
     Raises:
-        InputError: The file cannot be read, a column or a value is missing, a pair is of a class
-            and itself, or no pair of ``path`` is in the label space.
+        InputError: If the file cannot be read, a column or a value is missing, a class is paired
+            with itself, or no pair of ``path`` is in the label space. The message names the file
+            and the line.
     """
     source = path
     if path is None:
@@ -58,7 +59,7 @@ def read_pairs(
             if subject == part:
                 raise InputError(
                     f'{path}, line {rows.line_num}: {subject} is paired with itself; '
-                    f'expected a class and a part or possession of it'
+                    'expected a class and a part or possession of it'
                 )
             if subject in classes.ids and part in classes.ids:
                 pairs[classes.id_of(subject), classes.id_of(part)] = None
@@ -66,8 +67,8 @@ def read_pairs(
         raise InputError(f'{path}, line {rows.line_num + 1}: expected CSV, but {e}') from e
     if source is not None and not pairs:
         raise InputError(
-            f'{path}: expected pairs of classes of the label space, but of its '
-            f'{n_row} pairs none is; a class is given as {classes.mids[0]!r}'
+            f'{path}: none of the {n_row} pairs is in the label space; '
+            f'expected pairs of mids such as {classes.mids[0]!r}'
         )
     subject, part = np.array(list(pairs), np.int64).reshape(-1, 2).T
     return subject, part

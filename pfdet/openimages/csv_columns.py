@@ -1,8 +1,7 @@
-"""CSV columns at speed, with exact words for the row that is wrong.
+"""Fast reading of CSV columns, with error messages that name the malformed line.
 
-A file is cut into blocks of whole lines, which pyarrow parses in parallel. When it refuses a
-block, or a value in it is out of range, a slow second pass in Python over that block finds the
-line, so that the message can name it.
+A file is split into blocks of whole lines, which pyarrow parses in parallel. If parsing fails or a
+value is out of range, a slow second pass in Python over that block finds the line.
 """
 
 import codecs
@@ -28,14 +27,14 @@ from pfdet.errors import InputError
 from pfdet.openimages.arrow_arrays import numbers, string_buffers
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
-Part = TypeVar('Part')
+Result = TypeVar('Result')
 
-# ASCII digits as pyarrow takes them; \d would match those of all scripts.
+# ASCII digits, as in pyarrow; \d would match the digits of all scripts.
 _NUMBER = re.compile(r'-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?')
 _TEXT = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
-# Values that repeat: the distinct ones and a code a row.
+# For repeated values: the distinct values, and one code per row.
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-# A field in quotes as a whole, within one line.
+# A field that is quoted as a whole, within one line.
 _QUOTED = re.compile(rb'(?<![^,\r\n])"[^"\r\n]*(?:""[^"\r\n]*)*"(?![^,\r\n])')
 _FIELD = re.compile(r'(?:^|(?<=,))(?:("(?:[^"]|"")*")|([^,]*))(?:,|$)')
 _LINE_ENDS = b'\r\n'
@@ -67,46 +66,45 @@ _KINDS = {
 
 
 class _MalformedError(Exception):
-    """Why a block cannot be used; the second pass finds where."""
+    """A block is malformed. The second pass finds the line."""
 
 
 def as_paths(paths: Paths) -> list[str | os.PathLike]:
-    """Return a list of paths from one path or several."""
+    """Return one path or several paths as a list."""
     return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
 def map_batches(
-    function: Callable[[pa.RecordBatch], Part],
+    function: Callable[[pa.RecordBatch], Result],
     paths: Paths,
     required: Mapping[str, str],
     optional: Mapping[str, str],
     block_size: int = 1 << 23,
     n_thread: int | None = None,
-) -> Iterator[Part]:
-    """Read columns of CSV files and apply a function to every batch of rows, in parallel.
+) -> Iterator[Result]:
+    """Read columns of CSV files and apply a function to each batch of rows, in parallel.
 
-    A field may stand in quotes, but only as a whole and without a line end in it: a stray quote,
-    which would hide the rows up to the next one, is refused.
+    Only a whole field may be quoted, and it must not contain a line end. Stray quotes are an error,
+    because they would hide all rows up to the next quote.
 
     Args:
-        function (callable): Takes a :class:`pyarrow.RecordBatch` with the columns present, no
-            nulls, every value in its kind's range; ids and classes are dictionaries. It is
-            called in threads.
-        paths (path or sequence of paths): CSV files with a header, plain or gzip (told by
-            content). Empty lines are ignored, as are other columns.
-        required (mapping): From column name to its kind: ``'id'``, ``'class'``,
-            ``'coordinate'``, ``'flag'`` or ``'confidence'``.
-        optional (mapping): The same, for columns that may be absent.
-        block_size (int): Bytes read at a time.
-        n_thread (int): Threads that parse; as many as there are cores, at most 8, by default.
+        function (callable): Takes a :class:`pyarrow.RecordBatch` with the columns that the file
+            has. There are no nulls, and every value is in the range of its kind. Ids and classes
+            are dictionary-encoded. The function is called in threads.
+        paths (path or sequence of paths): CSV files with a header, plain or gzip. Gzip is detected
+            from the content. Empty lines and other columns are ignored.
+        required (mapping): From column name to kind: ``'id'``, ``'class'``, ``'coordinate'``,
+            ``'flag'`` or ``'confidence'``.
+        optional (mapping): The same for columns that may be absent.
+        block_size (int): Block size in bytes.
+        n_thread (int): Parsing threads. By default, the number of cores, but at most 8.
 
     Yields:
-        object: What ``function`` returned, in the order of the rows.
+        object: Return values of ``function``, in the order of the rows.
 
     Raises:
-        InputError: If a file cannot be read, lacks a column, or has no rows; or a row is
-            malformed: the message names the file, the line (the header is line 1) and what was
-            expected there.
+        InputError: If a file cannot be read, lacks a column or has no rows, or a row is malformed.
+            The message names the file, the line (the header is line 1) and the expected value.
     """
     n_thread = n_thread or min(len(os.sched_getaffinity(0)), 8)
     with ThreadPoolExecutor(n_thread) as pool:
@@ -117,12 +115,12 @@ def map_batches(
                 for name, kind in {**required, **optional}.items()
                 if name in header
             }
-            work = functools.partial(_work, function, path, header, kinds)
+            work = functools.partial(_process_block, function, path, header, kinds)
             n_row = 0
-            for n_done, part in _map_in_order(pool, work, _blocks(path, block_size), n_thread):
-                n_row += n_done
-                if n_done:
-                    yield part
+            for n, result in _map_in_order(pool, work, _blocks(path, block_size), n_thread):
+                n_row += n
+                if n:
+                    yield result
             if not n_row:
                 raise InputError(f'{path}: no rows after the header; expected at least one')
 
@@ -130,7 +128,7 @@ def map_batches(
 def _map_in_order(
     pool: ThreadPoolExecutor, work: Callable, items: Iterable, n_ahead: int
 ) -> Iterator:
-    # Executor.map would read the whole file at once.
+    # Executor.map would read the whole file ahead.
     waiting = deque()
     try:
         for item in items:
@@ -144,29 +142,29 @@ def _map_in_order(
             future.cancel()
 
 
-def _work(
-    function: Callable[[pa.RecordBatch], Part],
+def _process_block(
+    function: Callable[[pa.RecordBatch], Result],
     path: str | os.PathLike,
     header: list[str],
     kinds: Mapping[str, _Kind],
     block: tuple[int, bytes],
-) -> tuple[int, Part | None]:
+) -> tuple[int, Result | None]:
     start, data = block
     if start == 0:
         data = data[re.match(rb'[^\r\n]*(\r\n|\r|\n|$)', data).end() :]
-    # Looking from the left, so that this costs nothing unless a block begins with empty lines.
+    # lstrip stops at the first character of a row, so this is fast.
     if not data.lstrip(_LINE_ENDS):
         return 0, None
     try:
         batch = _parse(header, kinds, data)
     except (_MalformedError, pa.ArrowException, UnicodeDecodeError) as e:
         number = 2 if start == 0 else _line_number(path, start)
-        raise _blame(path, header, kinds, data, number, str(e)) from e
+        raise _first_malformed_line(path, header, kinds, data, number, str(e)) from e
     return batch.num_rows, function(batch)
 
 
 def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, bytes]]:
-    """Cut a file into blocks of whole lines; yield where each begins, and its bytes."""
+    """Split a file into blocks of whole lines; yield the start and the bytes of each block."""
     start = 0
     try:
         with (
@@ -183,17 +181,17 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
             rest = b''
             while chunk := file.read(block_size):
                 bar.update(raw.tell() - bar.n)
-                # A carriage return at the chunk's end may be the first half of a line end.
-                cut = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
-                if not cut:
+                # A carriage return at the end of the chunk may be the first half of a line end.
+                end = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
+                if not end:
                     rest += chunk
                     if len(rest) > _LONGEST_LINE:
                         raise InputError(
-                            f'{path}, line {_line_number(path, start)}: longer than '
+                            f'{path}, line {_line_number(path, start)}: the line is longer than '
                             f'{_LONGEST_LINE} bytes; expected a CSV file'
                         )
                     continue
-                block, rest = rest + chunk[:cut], chunk[cut:]
+                block, rest = rest + chunk[:end], chunk[end:]
                 yield start, block
                 start += len(block)
             if rest:
@@ -201,22 +199,22 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise InputError(
             f'{path}: damaged gzip file after line '
-            f'{_line_number(path, start)}: {e}; expected a whole one'
+            f'{_line_number(path, start)}: {e}; expected a complete file'
         ) from e
     except OSError as e:
         raise InputError(f'{path}: cannot read the table: {e.strerror or e}') from e
 
 
 def _line_number(path: str | os.PathLike, start: int) -> int:
-    """Return the number of the line that begins at a byte of a file (of the unzipped one).
+    """Return the number of the line that begins at byte ``start`` of the decompressed file.
 
-    Counting is left until someone asks: it would cost a tenth of the reading.
+    Lines are counted only for an error message: counting takes a tenth of the reading time.
     """
-    number, at, after_return = 1, 0, False
+    number, position, after_return = 1, 0, False
     with open(path, 'rb') as raw, _open_bytes(path, raw) as file:
-        while at < start:
-            data = file.read(min(1 << 20, start - at))
-            at += len(data)
+        while position < start:
+            data = file.read(min(1 << 20, start - position))
+            position += len(data)
             number += data.count(b'\n') + data.count(b'\r') - data.count(b'\r\n')
             number -= after_return and data.startswith(b'\n')
             after_return = data.endswith(b'\r')
@@ -225,14 +223,14 @@ def _line_number(path: str | os.PathLike, start: int) -> int:
 
 def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.RecordBatch:
     if data.startswith(codecs.BOM_UTF8):
-        # It is part of a value here, and pyarrow would take it off the begin of any block.
+        # After the header it is part of a value, but pyarrow would remove it from any block.
         data = b'\n' + data
     quoted = b'"' in data
     if quoted and b'"' in _QUOTED.sub(b'', data):
         raise _MalformedError('it has a stray quote')
-    # By place, since columns that are not read may have any name, and the same.
-    places = {str(header.index(name)): kind for name, kind in kinds.items()}
-    # Not read_csv, which starts a thread of its own every time.
+    # Columns are addressed by position, since the names of ignored columns may be repeated.
+    positions = {str(header.index(name)): kind for name, kind in kinds.items()}
+    # read_csv would start a new thread at each call.
     with pa.csv.open_csv(
         pa.BufferReader(data),
         pa.csv.ReadOptions(
@@ -242,8 +240,8 @@ def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.Rec
         ),
         pa.csv.ParseOptions(quote_char='"' if quoted else False),
         pa.csv.ConvertOptions(
-            column_types={place: kind.type for place, kind in places.items()},
-            include_columns=list(places),
+            column_types={position: kind.type for position, kind in positions.items()},
+            include_columns=list(positions),
             null_values=[],
             strings_can_be_null=False,
         ),
@@ -251,12 +249,12 @@ def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.Rec
         batches = [batch for batch in reader if batch.num_rows]
     columns = [pa.concat_arrays([batch.column(k) for batch in batches]) for k in range(len(kinds))]
     for column, (name, kind) in zip(columns, kinds.items()):
-        if not _is_sound(column, kind):
+        if not _is_valid(column, kind):
             raise _MalformedError(f'{name} is malformed')
     return pa.record_batch(columns, list(kinds))
 
 
-def _is_sound(column: pa.Array, kind: _Kind) -> bool:
+def _is_valid(column: pa.Array, kind: _Kind) -> bool:
     if column.null_count:
         return False
     if pa.types.is_dictionary(column.type):
@@ -264,7 +262,7 @@ def _is_sound(column: pa.Array, kind: _Kind) -> bool:
         control = (text < 0x20) | (text == 0x7F)
         return not control.any() and bool((offsets[1:] > offsets[:-1]).all())
     values = numbers(column)
-    # A comparison with NaN is false, so NaN is not sound.
+    # Comparisons with NaN are false, so NaN is not valid.
     return bool(((values >= kind.low) & (values <= kind.high)).all())
 
 
@@ -277,8 +275,8 @@ def _open_bytes(path: str | os.PathLike, raw: BinaryIO) -> BinaryIO:
     return gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
 
 
-def _as_lines(file: BinaryIO, encoding: str = 'utf-8') -> io.TextIOWrapper:
-    # Bytes that are not UTF-8 matter only in the columns that are read.
+def _text_lines(file: BinaryIO, encoding: str = 'utf-8') -> io.TextIOWrapper:
+    # Invalid UTF-8 in ignored columns is accepted.
     return io.TextIOWrapper(file, encoding, errors='surrogateescape', newline='')
 
 
@@ -287,7 +285,7 @@ def _read_header(
 ) -> list[str]:
     expected = f'expected a header with the columns {",".join(required)}'
     try:
-        with open(path, 'rb') as raw, _as_lines(_open_bytes(path, raw), 'utf-8-sig') as f:
+        with open(path, 'rb') as raw, _text_lines(_open_bytes(path, raw), 'utf-8-sig') as f:
             line = f.readline(1 << 16)
             header = next(csv.reader([line], strict=True), [])
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
@@ -298,15 +296,15 @@ def _read_header(
         raise InputError(f'{path}, line 1: {e}; {expected}') from e
     missing = [name for name in required if name not in header]
     if missing:
-        found = f'found {line.rstrip()[:120]!r}' if line.strip() else 'the line is empty'
-        raise InputError(f'{path}, line 1: no column {", ".join(missing)}; {expected}, {found}')
+        found = f'got {line.rstrip()[:120]!r}' if line.strip() else 'the line is empty'
+        raise InputError(f'{path}, line 1: no column {", ".join(missing)}; {expected}; {found}')
     for name in [*required, *optional]:
         if header.count(name) > 1:
             raise InputError(f'{path}, line 1: column {name} occurs twice; {expected}, each once')
     return header
 
 
-def _blame(
+def _first_malformed_line(
     path: str | os.PathLike,
     header: list[str],
     kinds: Mapping[str, _Kind],
@@ -314,10 +312,10 @@ def _blame(
     number: int,
     reason: str,
 ) -> InputError:
-    """Find the first malformed row of a block that begins with line ``number``."""
+    """Return the error for the first malformed row of a block that begins with line ``number``."""
     first = number
     columns = [(header.index(name), name, kind) for name, kind in kinds.items()]
-    for number, line in enumerate(_as_lines(io.BytesIO(data)), first):
+    for number, line in enumerate(_text_lines(io.BytesIO(data)), first):
         text = line.rstrip('\r\n')
         if not text:
             continue
@@ -325,9 +323,9 @@ def _blame(
         if b'"' in _QUOTED.sub(b'', text.encode('utf-8', 'surrogateescape')):
             return InputError(
                 f'{where}: a stray quote; expected {len(header)} fields in one '
-                'line, each in quotes as a whole or not at all'
+                'line, each either quoted as a whole or unquoted'
             )
-        # Not by the csv module, which refuses a NUL before Python 3.11, read or not.
+        # The csv module rejects NUL in any column before Python 3.11.
         row = [
             quoted[1:-1].replace('""', '"') if quoted else plain
             for quoted, plain in _FIELD.findall(text)
@@ -336,8 +334,8 @@ def _blame(
             return InputError(
                 f'{where}: expected {len(header)} fields as in the header, got {len(row)}'
             )
-        for at, name, kind in columns:
-            value = row[at].strip(' \t') if kind.low > -np.inf else row[at]
+        for position, name, kind in columns:
+            value = row[position].strip(' \t') if kind.low > -np.inf else row[position]
             if not kind.pattern.fullmatch(value) or not (
                 kind.low == -np.inf or kind.low <= float(value) <= kind.high
             ):
@@ -345,7 +343,7 @@ def _blame(
                     f'{where}: expected {name} to be {kind.expected}, got {value[:60]!r}'
                 )
     return InputError(
-        f'{path}, in the block of lines that begins with line {first}: '
-        f'expected {len(header)} columns of CSV, but '
+        f'{path}, in the block that begins with line {first}: '
+        f'expected CSV with {len(header)} columns, but '
         f'{" ".join(reason.split())[:200]}'
     )

@@ -1,4 +1,4 @@
-"""The data set: images and annotations of an index, as ChainerCV has data sets."""
+"""A ChainerCV data set of the images and annotations of an annotation index."""
 
 from collections.abc import Sequence
 
@@ -16,25 +16,25 @@ KEYS = ('img', 'bbox', 'label', 'flags', 'positive', 'negative', 'image_id')
 class OpenImagesDataset(GetterDataset):
     """Images and annotations of an annotation index.
 
-    Choose keys with ``dataset.slice[:, ('img', 'bbox')]`` or ``keys``; what is not asked for is
-    not read. Labels are as annotated, not expanded up the hierarchy.
+    Select keys with ``dataset.slice[:, ('img', 'bbox')]`` or ``keys``. Other keys are not read.
+    Labels are as annotated. They are not expanded up the hierarchy.
 
     ============ =================== =========== ==============================================
-    key          shape               dtype       what
+    key          shape               dtype       format
     ============ =================== =========== ==============================================
     ``img``      :math:`(3, H, W)`   float32     RGB, [0, 255]
     ``bbox``     :math:`(R, 4)`      float32     :math:`(y_{min}, x_{min}, y_{max}, x_{max})`,
                                                  pixels
-    ``label``    :math:`(R, C)`      bool        the label set of every object
-    ``flags``    :math:`(R,)`        uint8       see :mod:`pfdet.openimages.tables`
-    ``positive`` :math:`(C,)`        bool        verified to be in the image, or boxed there
-    ``negative`` :math:`(C,)`        bool        verified to be absent
+    ``label``    :math:`(R, C)`      bool        the label set of each object
+    ``flags``    :math:`(R,)`        uint8       bits of :mod:`pfdet.openimages.box_flags`
+    ``positive`` :math:`(C,)`        bool        classes verified as present, or with a box
+    ``negative`` :math:`(C,)`        bool        classes verified as absent
     ``image_id``                     str
     ============ =================== =========== ==============================================
 
     Args:
         index (AnnotationIndex): The annotations.
-        keys (str or sequence of str): Which keys, in which order. All, by default.
+        keys (str or sequence of str): The keys of an example, in order. All by default.
     """
 
     def __init__(self, index: AnnotationIndex, keys: str | Sequence[str] = KEYS) -> None:
@@ -49,48 +49,52 @@ class OpenImagesDataset(GetterDataset):
         return len(self.index)
 
     def get_image(self, i: int) -> np.ndarray:
-        """Return image ``i`` as uint8 ``(H, W, 3)``, RGB, as it is stored.
+        """Return image ``i`` as uint8 :math:`(H, W, 3)`, RGB, at its stored size.
 
         Raises:
-            InputError: If the file is missing or truncated, or has another size than when the
-                index was built.
+            InputError: If the file is missing or truncated, or its size differs from the size in
+                the index.
         """
         return self._read(i, None)
 
     def get_resized(self, i: int, min_size: int, max_size: int) -> np.ndarray:
-        """Return image ``i`` at the size at which the network sees it.
+        """Return image ``i`` at the input size of the network.
 
-        The same as :func:`pfdet.openimages.resizing.resize` of :meth:`get_image`, but for rounding
-        where the image is to be at most half as high and wide as it is stored: then a JPEG is
-        decoded in reduced size, which is less work.
+        The result is :func:`pfdet.openimages.resizing.resize` of :meth:`get_image`. If that halves
+        the size or more, a JPEG is decoded at a reduced size, which is faster and changes the
+        pixels slightly.
 
         Args:
-            i (int): Which image.
+            i (int): Index of the image.
             min_size, max_size (int): Pixels; see
                 :func:`~pfdet.openimages.resizing.resized_size`.
 
         Returns:
-            uint8 array: :math:`(H', W', 3)`, RGB.
+            array: uint8 :math:`(H', W', 3)`, RGB.
 
         Raises:
-            InputError: As :meth:`get_image`.
+            InputError: As in :meth:`get_image`.
         """
         size = resized_size(self.get_size(i), min_size, max_size)
         return resize_to(self._read(i, size), size)
 
-    def _read(self, i: int, least_size: tuple[int, int] | None) -> np.ndarray:
+    def _read(self, i: int, target_size: tuple[int, int] | None) -> np.ndarray:
         path = self.index.image_path(i)
-        img, size = read_reduced(path, least_size)
+        img, size = read_reduced(path, target_size)
         expected = self.index.image_size(i)
         if expected not in ((0, 0), size):
             raise InputError(
-                f'{path}: is {size[0]} x {size[1]} pixels, but was {expected[0]} x '
-                f'{expected[1]} when {self.index.path} was built; build the index again'
+                f'{path}: the image is {size[0]} x {size[1]} pixels; expected {expected[0]} x '
+                f'{expected[1]}, as when {self.index.path} was built; build the index again'
             )
         return img
 
     def get_size(self, i: int) -> tuple[int, int]:
-        """Return ``(H, W)`` of image ``i`` without decoding it."""
+        """Return ``(H, W)`` of image ``i`` in pixels without decoding it.
+
+        Raises:
+            InputError: If the index has no size and the file cannot be read.
+        """
         size = self.index.image_size(i)
         return size if size != (0, 0) else image_size(self.index.image_path(i))
 

@@ -1,4 +1,4 @@
-"""Which class is a kind of which other: the class hierarchy as one boolean matrix."""
+"""The class hierarchy (is-a relation) as a boolean matrix."""
 
 import functools
 import importlib.resources
@@ -14,22 +14,26 @@ from pfdet.openimages.classes import Classes, challenge_classes
 
 
 class Hierarchy:
-    """The kind-of relation between classes, closed over all parents of parents.
+    """The transitive is-a relation between classes.
 
     Args:
-        ancestors (array): bool ``(C, C)``. ``ancestors[i, j]`` says that class ``j`` is a proper
-            ancestor of class ``i``, through any of its parents. Must be transitive and without
-            cycles; :func:`hierarchy_from_edges` makes it so.
+        ancestors (array): bool ``(C, C)``. ``ancestors[i, j]`` is true if class ``j`` is a proper
+            ancestor of class ``i``. The relation must be transitive and acyclic, as from
+            :func:`hierarchy_from_edges`.
 
     Attributes:
         n_class (int): ``C``.
         ancestors (array): bool ``(C, C)``, read-only, as given.
-        descendants (array): bool ``(C, C)``; ``descendants[i, j]``: ``j`` is a kind of ``i``.
-        closure (array): bool ``(C, C)``; ``ancestors`` with the diagonal set. A label matrix
-            ``t`` of shape ``(R, C)`` is expanded by ``t @ closure``.
-        is_leaf (array): bool ``(C,)``. No class is a kind of this one.
-        depth (array): int32 ``(C,)``. Classes on the longest way up, the class itself included;
-            1 is a class without ancestor.
+        descendants (array): bool ``(C, C)``. ``descendants[i, j]`` is true if class ``j`` is a
+            proper descendant of class ``i``.
+        closure (array): bool ``(C, C)``. ``ancestors`` with a true diagonal. ``t @ closure``
+            expands a label matrix ``t`` of shape ``(R, C)``.
+        is_leaf (array): bool ``(C,)``. True for classes without descendants.
+        depth (array): int32 ``(C,)``. Number of classes on the longest path from a root to the
+            class, including both. 1 for a class without ancestors.
+
+    Raises:
+        ValueError: If the matrix is not square, or two classes are ancestors of each other.
     """
 
     def __init__(self, ancestors: np.ndarray) -> None:
@@ -47,7 +51,7 @@ class Hierarchy:
     @functools.cached_property
     def depth(self) -> np.ndarray:
         depth = np.ones(self.n_class, np.int32)
-        # An ancestor has fewer ancestors than its descendant, so it is settled before it.
+        # An ancestor has fewer ancestors than its descendants, so its depth is computed first.
         for i in np.argsort(self.ancestors.sum(axis=1), kind='stable'):
             above = depth[self.ancestors[i]]
             if len(above):
@@ -55,7 +59,11 @@ class Hierarchy:
         return _read_only(depth)
 
     def pick(self, ids: np.ndarray) -> 'Hierarchy':
-        """Return the relation between some of the classes, with new ids in the order given."""
+        """Return the hierarchy of some of the classes.
+
+        Args:
+            ids (array): Integers ``(K,)``. The new ids are positions in this array.
+        """
         return Hierarchy(self.ancestors[np.ix_(ids, ids)])
 
 
@@ -65,7 +73,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def flat_hierarchy(n_class: int) -> Hierarchy:
-    """Return the hierarchy in which no class is a kind of another.
+    """Return a hierarchy without any is-a relation.
 
     Args:
         n_class (int): The number of classes.
@@ -74,17 +82,20 @@ def flat_hierarchy(n_class: int) -> Hierarchy:
 
 
 def hierarchy_from_edges(edges: Iterable[tuple[str, str]], classes: Classes) -> Hierarchy:
-    """Close parent-child pairs to a hierarchy over ``classes``.
+    """Return the transitive closure of parent-child pairs as a hierarchy of ``classes``.
 
-    Names that are not in ``classes`` are passed through: what is below them is still below what
-    is above them.
+    Nodes that are not in ``classes`` are intermediate: their descendants are descendants of their
+    ancestors.
 
     Args:
         edges (iterable of pairs of str): ``(parent mid, child mid)``.
         classes (Classes): The label space.
 
+    Returns:
+        Hierarchy: The hierarchy of ``classes``.
+
     Raises:
-        ValueError: If a name is above itself; the message names it.
+        ValueError: If the pairs contain a cycle. The message names a node.
     """
     children: dict[str, list[str]] = {}
     n_parent: dict[str, int] = {}
@@ -95,10 +106,10 @@ def hierarchy_from_edges(edges: Iterable[tuple[str, str]], classes: Classes) -> 
     ancestors = np.zeros((len(classes), len(classes)), bool)
     unknown = {name: np.zeros(len(classes), bool) for name in n_parent if name not in classes.ids}
     ready = [name for name, n in n_parent.items() if n == 0]
-    n_done = 0
+    n_visited = 0
     while ready:
         parent = ready.pop()
-        n_done += 1
+        n_visited += 1
         if parent in classes.ids:
             above = ancestors[classes.ids[parent]].copy()
             above[classes.ids[parent]] = True
@@ -110,31 +121,30 @@ def hierarchy_from_edges(edges: Iterable[tuple[str, str]], classes: Classes) -> 
             n_parent[child] -= 1
             if n_parent[child] == 0:
                 ready.append(child)
-    if n_done < len(n_parent):
+    if n_visited < len(n_parent):
         name = min(name for name, n in n_parent.items() if n > 0)
-        raise ValueError(f'{name!r} is part of, or below, a cycle')
+        raise ValueError(f'{name!r} is in a cycle or below one')
     return Hierarchy(ancestors)
 
 
 def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
-    """Read Open Images' hierarchy JSON, such as ``bbox_labels_500_hierarchy.json``.
+    """Read the hierarchy JSON of Open Images, such as ``bbox_labels_500_hierarchy.json``.
 
-    A node is ``{"LabelName": mid, "Subcategory": [nodes], "Part": [nodes]}``. Only
-    ``Subcategory`` is the kind-of relation: a part (a wheel) is no kind of its whole (a car), so
-    nothing under a ``Part`` gets an ancestor from above it. Nodes that are not in ``classes``,
-    such as the root, are passed through. A class that occurs at several places has the
-    ancestors of all of them.
+    A node is ``{"LabelName": mid, "Subcategory": [nodes], "Part": [nodes]}``. Only ``Subcategory``
+    is the is-a relation. A part (a wheel) is not a kind of its whole (a car), so nodes under a
+    ``Part`` inherit no ancestors. Nodes that are not in ``classes``, such as the root, are
+    intermediate. A class that occurs several times has the ancestors of all its occurrences.
 
     Args:
         path (path): The JSON file.
         classes (Classes): The label space.
 
     Returns:
-        Hierarchy: Over ``classes``; a class the file does not name has no relation.
+        Hierarchy: The hierarchy of ``classes``. Classes that are not in the file have no relation.
 
     Raises:
-        InputError: If the file cannot be read, is not such a tree, is circular, or names none
-            of the classes.
+        InputError: If the file cannot be read, is not such a tree, has a cycle, or contains none
+            of the classes. The message names the file and the line or node.
     """
     try:
         with open(path, encoding='utf-8-sig') as f:
@@ -147,10 +157,10 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
         ) from e
     except UnicodeDecodeError as e:
         raise InputError(f'{path}: expected the hierarchy as JSON in UTF-8, but {e}') from e
-    except ValueError as e:  # a number of too many digits
+    except ValueError as e:  # a number with too many digits
         raise InputError(f'{path}: expected the hierarchy as JSON, but {e}') from e
     except RecursionError as e:
-        raise InputError(f'{path}: nested too deep for a hierarchy of classes') from e
+        raise InputError(f'{path}: nested too deep; expected a hierarchy of classes') from e
     edges: list[tuple[str, str]] = []
     seen = set()
     stack = [(None, root)]
@@ -164,8 +174,8 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
         stack += [(None, part) for part in _nodes(node, 'Part', path)]
     if not seen & classes.ids.keys():
         raise InputError(
-            f'{path}: names none of the {len(classes)} classes; expected the hierarchy that '
-            f'belongs to the class descriptions, with LabelName such as {classes.mids[0]!r}'
+            f'{path}: contains none of the {len(classes)} classes; expected the hierarchy of '
+            f'the class descriptions, with LabelName such as {classes.mids[0]!r}'
         )
     try:
         return hierarchy_from_edges(edges, classes)
@@ -195,7 +205,7 @@ def _nodes(node: dict, key: str, path: str | os.PathLike) -> list:
 def challenge_hierarchy() -> Hierarchy:
     """Return the hierarchy of the 500 challenge classes: 443 leaves, 57 parents, 5 levels.
 
-    It is a fact of Open Images' annotations, CC BY 4.0 by Google LLC.
+    It is part of the annotations of Open Images, CC BY 4.0 by Google LLC.
     """
     data = importlib.resources.files('pfdet.openimages').joinpath('data')
     with importlib.resources.as_file(data.joinpath('bbox_labels_500_hierarchy.json')) as path:

@@ -1,28 +1,28 @@
-"""The annotation index: a split's annotations as memory-mapped columns.
+"""The annotation index: the annotations of a split as memory-mapped columns.
 
-``python -m pfdet.openimages.build_index`` makes it from Open Images' files. Opening it reads
-nothing but a header, with NumPy alone, and all processes of a node share one copy in memory.
+``python -m pfdet.openimages.build_index`` compiles it from the files of Open Images. Opening an
+index reads only its header and needs only NumPy. All processes of a node share one copy in memory.
 
-The columns, for N images sorted by id, O objects and L labels of objects. Offsets are int32 or,
-where that is too small, int64; ``x_offsets[i]:x_offsets[i + 1]`` are the positions that belong
-to ``i``.
+The table lists the columns of an index of N images, sorted by id, with O objects that have L labels
+in total. Offsets are int32, or int64 if necessary: entry ``i`` owns the positions from
+``offsets[i]`` to ``offsets[i + 1] - 1``.
 
 ===================== ==================== =====================================================
-column                shape, dtype         what
+column                shape, dtype         content
 ===================== ==================== =====================================================
-id_offsets            (N + 1,)             of image ids
+id_offsets            (N + 1,)             offsets into ``id_bytes``, per image
 id_bytes              (.,) uint8           image ids in UTF-8
-image_size            (N, 2) int32         height and width; 0, 0 where there was no file
+image_size            (N, 2) int32         height and width in pixels; 0, 0 without a file
 image_suffix          (N,) uint8           position in the header's list of file suffixes
-object_offsets        (N + 1,)             of objects
+object_offsets        (N + 1,)             offsets into ``bbox`` and ``flags``, per image
 bbox                  (O, 4) float32       y_min, x_min, y_max, x_max in [0, 1]
-flags                 (O,) uint8           see :mod:`pfdet.openimages.tables`
-label_offsets         (O + 1,)             of labels
-label                 (L,) int16           class ids, ascending in an object
-positive_offsets      (N + 1,)             of ``positive``
-positive              (.,) int16           classes verified to be in the image, or boxed there
-negative_offsets      (N + 1,)             of ``negative``
-negative              (.,) int16           classes verified to be absent
+flags                 (O,) uint8           bits of :mod:`pfdet.openimages.box_flags`
+label_offsets         (O + 1,)             offsets into ``label``, per object
+label                 (L,) int16           class ids, ascending within an object
+positive_offsets      (N + 1,)             offsets into ``positive``, per image
+positive              (.,) int16           classes that are verified as present or have a box
+negative_offsets      (N + 1,)             offsets into ``negative``, per image
+negative              (.,) int16           classes that are verified as absent
 ===================== ==================== =====================================================
 """
 
@@ -48,7 +48,7 @@ from pfdet.openimages.hierarchy import Hierarchy
 _KIND = 'annotation index'
 
 
-# Which column each column of offsets divides, and which column it has an entry for every row of.
+# Per column of offsets: the column it points into, and a column with one row per entry.
 _OFFSETS = {
     'id_offsets': ('id_bytes', 'image_size'),
     'object_offsets': ('bbox', 'image_size'),
@@ -59,14 +59,14 @@ _OFFSETS = {
 
 
 class Annotation(NamedTuple):
-    """The annotation of one image with R objects, as annotated: nothing is expanded.
+    """The annotation of one image with R objects. Labels are not expanded up the hierarchy.
 
     Attributes:
         bbox (array): float32 ``(R, 4)``, ``(y_min, x_min, y_max, x_max)`` in [0, 1].
-        label (array): bool ``(R, C)``, the label set of every object.
-        flags (array): uint8 ``(R,)``.
-        positive (array): bool ``(C,)``, classes verified to be in the image, or boxed there.
-        negative (array): bool ``(C,)``, classes verified to be absent.
+        label (array): bool ``(R, C)``, the label set of each object.
+        flags (array): uint8 ``(R,)``, bits of :mod:`pfdet.openimages.box_flags`.
+        positive (array): bool ``(C,)``, classes that are verified as present or have a box.
+        negative (array): bool ``(C,)``, classes that are verified as absent.
     """
 
     bbox: np.ndarray
@@ -77,17 +77,18 @@ class Annotation(NamedTuple):
 
 
 class AnnotationIndex:
-    """A split's annotations. Open it with :meth:`AnnotationIndex.open`.
+    """The annotations of a split. Open it with :meth:`AnnotationIndex.open`.
 
-    It can be pickled, which sends the path: the other process maps the same file.
+    Pickling an index stores its path, so another process maps the same file.
 
     Attributes:
         path (pathlib.Path): The index file.
         images (pathlib.Path): The directory of the image files.
-        classes (Classes): The label space.
-        hierarchy (Hierarchy): Over ``classes``.
-        columns (mapping): Read-only arrays by name; the module's docstring lists them.
-        counts (mapping): The counts of the build's report.
+        classes (Classes): The label space, of ``C`` classes.
+        hierarchy (Hierarchy): The hierarchy of ``classes``.
+        columns (mapping): Read-only arrays by name, as listed in the module's docstring.
+        counts (mapping): Counts of the build, see
+            :class:`~pfdet.openimages.build_index.BuildReport`.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class AnnotationIndex:
 
     @functools.cached_property
     def hierarchy(self) -> Hierarchy:
-        # Made when asked for, since its matrices are a part of what a process needs of its own.
+        # Built on first use: unlike the columns, its matrices are not shared between processes.
         ancestors = np.zeros((len(self.classes),) * 2, bool)
         pairs = np.array(self._header['ancestors'], np.intp).reshape(-1, 2)
         ancestors[pairs[:, 0], pairs[:, 1]] = True
@@ -127,13 +128,17 @@ class AnnotationIndex:
         """Open an index.
 
         Args:
-            path (path): The file ``build_index`` wrote.
-            images (path): The directory of the same image files, if they have moved. By default
-                they are looked for where they were relative to the index, then where they were.
+            path (path): A file written by ``build_index``.
+            images (path): The directory of the image files. By default, the directory given when
+                the index was built: first at the same location relative to the index, then at
+                the same absolute location.
+
+        Returns:
+            AnnotationIndex: The index.
 
         Raises:
-            InputError: If the file is missing, truncated, no index, of another format version,
-                or its header is damaged. Damage elsewhere is for :meth:`verify` to find.
+            InputError: If the file is missing, truncated, not an index, of another format version,
+                or its header is damaged. Only :meth:`verify` detects damage of the columns.
         """
         path = Path(os.path.abspath(path))
         columns, header = map_columns(path, _KIND)
@@ -142,7 +147,7 @@ class AnnotationIndex:
             return cls(path, None if images is None else Path(images), columns, header)
         except (KeyError, TypeError, ValueError) as e:
             raise InputError(
-                f'{path}: the columns do not fit together ({type(e).__name__}: {e}); '
+                f'{path}: the columns do not match each other ({type(e).__name__}: {e}); '
                 f'expected a complete {_KIND} of pfdet'
             ) from e
 
@@ -155,34 +160,38 @@ class AnnotationIndex:
     def _position(self, i: int) -> int:
         n_image = len(self._id_offsets) - 1
         if not -n_image <= i < n_image:
-            raise IndexError(f'image {i} of an index of {n_image} images')
+            raise IndexError(f'image {i} is out of range for an index of {n_image} images')
         return i + n_image if i < 0 else i
 
     def verify(self) -> None:
-        """Compare the checksums of all columns, which :meth:`open` does not read.
+        """Verify the checksums of all columns. :meth:`open` does not read the columns.
 
         Raises:
-            InputError: If a column is damaged.
+            InputError: If a column is damaged. The message names it.
         """
         verify_columns(self.path, self.columns, self._header)
 
     def image_id(self, i: int) -> str:
-        """Return the id of image ``i``."""
+        """Return the id of image ``i``.
+
+        Raises:
+            IndexError: If there is no image ``i``.
+        """
         i = self._position(i)
         return self._id_bytes[self._id_offsets[i] : self._id_offsets[i + 1]].tobytes().decode()
 
     def find(self, image_id: str) -> int:
-        """Return the position of an image id.
+        """Return the position of an image id, by binary search.
 
         Raises:
             KeyError: If the index has no such image.
         """
-        wanted = image_id.encode()
+        target = image_id.encode()
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            at = self._id_offsets[middle : middle + 2]
-            if self._id_bytes[at[0] : at[1]].tobytes() < wanted:
+            bounds = self._id_offsets[middle : middle + 2]
+            if self._id_bytes[bounds[0] : bounds[1]].tobytes() < target:
                 low = middle + 1
             else:
                 high = middle
@@ -191,17 +200,25 @@ class AnnotationIndex:
         return low
 
     def image_path(self, i: int) -> Path:
-        """Return the path of image ``i``; of one without a file, where it should have been."""
+        """Return the path of image ``i``, or where its file was expected if it had none.
+
+        Raises:
+            IndexError: If there is no image ``i``.
+        """
         suffix = self._header['suffixes'][self.columns['image_suffix'][self._position(i)]]
         return self.images / (self.image_id(i) + suffix)
 
     def image_size(self, i: int) -> tuple[int, int]:
-        """Return ``(H, W)`` of image ``i`` in pixels; ``(0, 0)`` if there was no file."""
+        """Return ``(H, W)`` of image ``i`` in pixels, or ``(0, 0)`` if it had no file.
+
+        Raises:
+            IndexError: If there is no image ``i``.
+        """
         height, width = self.columns['image_size'][self._position(i)]
         return int(height), int(width)
 
     def annotation(self, i: int) -> Annotation:
-        """Return the annotation of image ``i``, as arrays of its own.
+        """Return the annotation of image ``i``. The arrays are copies.
 
         Raises:
             IndexError: If there is no image ``i``.
@@ -229,11 +246,11 @@ class AnnotationIndex:
         return verified
 
     def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the classes that have a box, per image, as annotated.
+        """Return the boxed classes of each image, as annotated.
 
         Returns:
-            tuple: int64 offsets ``(N + 1,)`` and int16 class ids, ascending and without
-            repetition in an image: image ``i`` has ``ids[offsets[i]:offsets[i + 1]]``.
+            tuple: int64 offsets ``(N + 1,)`` and int16 class ids. Image ``i`` has the classes
+            ``ids[offsets[i]:offsets[i + 1]]``, distinct and ascending.
         """
         n_class = len(self.classes)
         image = np.repeat(np.arange(len(self)), np.diff(self._label_offsets[self._object_offsets]))
@@ -243,21 +260,26 @@ class AnnotationIndex:
 
 
 def _check(columns: Mapping[str, np.ndarray]) -> None:
-    # Lengths alone: looking at every number is left to the checksums.
-    for name, (divided, counted) in _OFFSETS.items():
+    # Checks lengths only. The checksums cover the values.
+    for name, (values, rows) in _OFFSETS.items():
         offsets = columns[name]
-        if len(offsets) != len(columns[counted]) + 1 or offsets[-1] != len(columns[divided]):
-            raise ValueError(f'{name} does not fit {divided} and {counted}')
-    for name, like in (('image_suffix', 'image_size'), ('flags', 'bbox')):
-        if len(columns[name]) != len(columns[like]):
-            raise ValueError(f'{name} does not fit {like}')
+        if len(offsets) != len(columns[rows]) + 1 or offsets[-1] != len(columns[values]):
+            raise ValueError(f'{name} does not match {values} and {rows}')
+    for name, rows in (('image_suffix', 'image_size'), ('flags', 'bbox')):
+        if len(columns[name]) != len(columns[rows]):
+            raise ValueError(f'{name} does not match {rows}')
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """Return the distinct values, ascending: :func:`numpy.unique`, faster on millions of integers.
+    """Return the distinct values in ascending order.
+
+    This is :func:`numpy.unique`, but faster on millions of integers.
 
     Args:
         values (array): Integers ``(N,)``.
+
+    Returns:
+        array: Of the same dtype.
     """
     values = np.sort(values)
     new = np.ones(len(values), bool)
@@ -274,16 +296,16 @@ def write_index(
     suffixes: list[str],
     counts: Mapping[str, int],
 ) -> int:
-    """Write an index; the file appears when it is complete.
+    """Write an index. The file appears when it is complete.
 
     Args:
         path (path): The index file.
-        columns (mapping): As the module's docstring lists them.
+        columns (mapping): Arrays by name, as listed in the module's docstring.
         classes (Classes): The label space, of at most 32,767 classes.
-        hierarchy (Hierarchy): Over ``classes``.
+        hierarchy (Hierarchy): The hierarchy of ``classes``.
         images (path): The directory of the image files.
-        suffixes (list of str): What ``image_suffix`` refers to, such as ``'.jpg'``.
-        counts (mapping): For the reader to ask.
+        suffixes (list of str): File suffixes that ``image_suffix`` refers to, such as ``'.jpg'``.
+        counts (mapping): Stored as :attr:`AnnotationIndex.counts`.
 
     Returns:
         int: The size of the file in bytes.

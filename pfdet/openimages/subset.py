@@ -1,4 +1,4 @@
-"""An index of some of the images of another."""
+"""Write an annotation index of a subset of the images of another index."""
 
 import os
 
@@ -8,12 +8,12 @@ from pfdet.openimages.index import AnnotationIndex, write_index
 
 
 def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -> int:
-    """Write an index of some of an index's images, which are found where they were.
+    """Write an index of a subset of the images. It refers to the same image directory.
 
     Args:
-        index (AnnotationIndex): The index to choose from.
-        images (array): Integers, positions in it, without repetition, in any order.
-        out (path): The new index; it appears when it is complete.
+        index (AnnotationIndex): The source index.
+        images (array): Integers ``(n,)``, distinct positions in ``index``, in any order.
+        out (path): The new index. The file appears when it is complete.
 
     Returns:
         int: The size of the file in bytes.
@@ -24,20 +24,23 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
     """
     images = np.sort(np.asarray(images, np.int64))
     if len(images) and not 0 <= images[0] <= images[-1] < len(index):
-        raise ValueError(f'images {images[0]} to {images[-1]} of an index of {len(index)}')
+        raise ValueError(
+            f'images {images[0]} to {images[-1]}: expected positions in an index of '
+            f'{len(index)} images'
+        )
     if (images[1:] == images[:-1]).any():
         raise ValueError('an image is repeated')
     old = index.columns
     columns = {'image_size': old['image_size'][images], 'image_suffix': old['image_suffix'][images]}
-    columns['id_offsets'], at = _gather(old['id_offsets'], images)
-    columns['id_bytes'] = old['id_bytes'][at]
+    columns['id_offsets'], positions = _gather(old['id_offsets'], images)
+    columns['id_bytes'] = old['id_bytes'][positions]
     columns['object_offsets'], objects = _gather(old['object_offsets'], images)
     columns['bbox'], columns['flags'] = old['bbox'][objects], old['flags'][objects]
-    columns['label_offsets'], at = _gather(old['label_offsets'], objects)
-    columns['label'] = old['label'][at]
+    columns['label_offsets'], positions = _gather(old['label_offsets'], objects)
+    columns['label'] = old['label'][positions]
     for name in ('positive', 'negative'):
-        columns[name + '_offsets'], at = _gather(old[name + '_offsets'], images)
-        columns[name] = old[name][at]
+        columns[name + '_offsets'], positions = _gather(old[name + '_offsets'], images)
+        columns[name] = old[name][positions]
     counts = {
         'images': len(images),
         'objects': len(objects),
@@ -51,16 +54,16 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
 
 
 def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the offsets of some rows of ragged values, and where the rows' values are."""
+    """Return the offsets of some rows of ragged values, and the positions of their values."""
     lengths = np.diff(offsets)[rows]
     gathered = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=gathered[1:])
-    at = np.arange(gathered[-1]) + np.repeat(offsets[rows] - gathered[:-1], lengths)
-    return gathered.astype(offsets.dtype), at
+    positions = np.arange(gathered[-1]) + np.repeat(offsets[rows] - gathered[:-1], lengths)
+    return gathered.astype(offsets.dtype), positions
 
 
 def _suffixes(index: AnnotationIndex) -> list[str]:
-    """Return the file suffixes that ``image_suffix`` refers to; '' for one no image has."""
+    """Return the file suffixes that ``image_suffix`` refers to; '' for unused positions."""
     codes, first = np.unique(index.columns['image_suffix'], return_index=True)
     suffixes = [''] * (int(codes[-1]) + 1 if len(codes) else 0)
     for code, i in zip(codes, first):

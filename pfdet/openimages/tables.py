@@ -1,4 +1,4 @@
-"""Open Images' annotation CSVs as columns: boxes and image-level labels."""
+"""Read the annotation CSVs of Open Images into columns: boxes and image-level labels."""
 
 import functools
 from collections import Counter
@@ -40,18 +40,18 @@ class BoxTable(_Table):
     """The usable rows of box CSVs, in the order of the files.
 
     Attributes:
-        image_ids (array): object ``(N,)`` of str. Every image id that occurs in the files, once,
-            sorted; also those of which no row was usable.
-        ids (pyarrow.Array): The same, as Arrow's large strings.
+        image_ids (array): object ``(N,)`` of str. The distinct image ids in the files, sorted,
+            including images without a usable row.
+        ids (pyarrow.Array): The same as an Arrow array of large strings.
         image (array): int32 ``(B,)``, positions in ``image_ids``.
         label (array): int32 ``(B,)``, class ids.
         bbox (array): float32 ``(B, 4)``, ``(y_min, x_min, y_max, x_max)`` relative to the image,
             in [0, 1], with positive height and width.
         flags (array): uint8 ``(B,)``, the sum of :data:`OCCLUDED` 1, :data:`TRUNCATED` 2,
             :data:`GROUP_OF` 4, :data:`DEPICTION` 8 and :data:`INSIDE` 16.
-        counts (dict): ``rows`` in the files, ``boxes`` kept, of which ``clipped``; rows left out
-            for an ``unknown_class`` or, with no height or width, as ``degenerate``.
-        unknown (dict): Rows left out per unknown mid.
+        counts (dict): ``rows`` in the files; ``boxes`` that are kept and how many of these are
+            ``clipped``; skipped rows of an ``unknown_class`` or of zero area (``degenerate``).
+        unknown (dict): Number of skipped rows per unknown mid.
     """
 
     ids: pa.Array
@@ -69,15 +69,15 @@ class ImageLabelTable(_Table):
 
     Attributes:
         image_ids (array): object ``(N,)`` of str, as in :class:`BoxTable`.
-        ids (pyarrow.Array): The same, as Arrow's large strings.
+        ids (pyarrow.Array): The same as an Arrow array of large strings.
         image (array): int32 ``(L,)``, positions in ``image_ids``.
         label (array): int32 ``(L,)``, class ids.
-        positive (array): bool ``(L,)``. The class was verified to be in the image; otherwise
-            verified to be absent.
-        counts (dict): ``rows`` in the files, ``labels`` kept; rows left out for an
-            ``unknown_class`` or, with a confidence between 0 and 1 as machines give it, as
-            ``unverified``.
-        unknown (dict): Rows left out per unknown mid.
+        positive (array): bool ``(L,)``. True if the class is verified as present, false if it is
+            verified as absent.
+        counts (dict): ``rows`` in the files; ``labels`` that are kept; skipped rows of an
+            ``unknown_class``, or machine-generated with a confidence between 0 and 1
+            (``unverified``).
+        unknown (dict): Number of skipped rows per unknown mid.
     """
 
     ids: pa.Array
@@ -91,20 +91,20 @@ class ImageLabelTable(_Table):
 def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
     """Read box annotations of Open Images V4 to V7 or of its challenges.
 
-    Columns go by name; those besides ``ImageID, LabelName, XMin, XMax, YMin, YMax`` and the
-    five flags are ignored, and the flags may be absent. A flag of -1 is unknown and taken as
-    off. Coordinates outside of [0, 1] are clipped.
+    Columns are identified by name. ``ImageID, LabelName, XMin, XMax, YMin, YMax`` are required and
+    the five flags optional; others are ignored. A flag of -1 means unknown and is read as 0.
+    Coordinates outside of [0, 1] are clipped.
 
     Args:
         paths (path or sequence of paths): CSV files with a header, plain or gzip.
-        classes (Classes): Rows of other classes are left out and counted.
+        classes (Classes): The label space. Rows of other classes are skipped and counted.
 
     Returns:
-        BoxTable: The rows.
+        BoxTable: The usable rows.
 
     Raises:
-        InputError: If a file cannot be read or has no rows, a row is malformed (the message
-            names file and line), or no row has a class of ``classes``.
+        InputError: If a file cannot be read or has no rows, a row is malformed, or no row has a
+            class of ``classes``. The message names the file and the line.
     """
     kinds = {
         'ImageID': 'id',
@@ -112,19 +112,19 @@ def read_boxes(paths: Paths, classes: Classes) -> BoxTable:
         **dict.fromkeys(('XMin', 'XMax', 'YMin', 'YMax'), 'coordinate'),
     }
     optional = dict.fromkeys(FLAGS, 'flag')
-    parts = list(map_batches(functools.partial(_box_part, classes), paths, kinds, optional))
-    counts, unknown = _total(parts, paths, classes)
-    ids, image = _number_ids(parts)
+    batches = list(map_batches(functools.partial(_read_box_batch, classes), paths, kinds, optional))
+    counts, unknown = _sum_counts(batches, paths, classes)
+    ids, image = _index_ids(batches)
     return BoxTable(
         ids,
         image,
-        *(np.concatenate([part.columns[k] for part in parts]) for k in range(3)),
+        *(np.concatenate([batch.columns[k] for batch in batches]) for k in range(3)),
         counts,
         unknown,
     )
 
 
-def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
+def _read_box_batch(classes: Classes, batch: pa.RecordBatch) -> '_Batch':
     ids = batch.column('ImageID')
     label, unknown = _encode_mids(batch.column('LabelName'), classes)
     bbox = np.empty((batch.num_rows, 4), np.float32)
@@ -136,57 +136,60 @@ def _box_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
             flags |= (numbers(batch.column(name)) == 1) * np.uint8(bit)
     outside = ((bbox < 0) | (bbox > 1)).any(axis=1)
     np.clip(bbox, 0, 1, out=bbox)
-    bbox += 0  # turns a negative zero, which would differ in its bits, into zero
+    bbox += 0  # turns -0.0 into 0.0, since boxes are compared by their bits
     known = label >= 0
-    solid = (bbox[:, 0] < bbox[:, 2]) & (bbox[:, 1] < bbox[:, 3])
-    keep = known & solid
+    nonempty = (bbox[:, 0] < bbox[:, 2]) & (bbox[:, 1] < bbox[:, 3])
+    keep = known & nonempty
     counts = {
         'rows': batch.num_rows,
         'boxes': int(keep.sum()),
         'clipped': int((outside & keep).sum()),
         'unknown_class': int((~known).sum()),
-        'degenerate': int((known & ~solid).sum()),
+        'degenerate': int((known & ~nonempty).sum()),
     }
     image = numbers(ids.indices)
     if not keep.all():
         image, label, bbox, flags = image[keep], label[keep], bbox[keep], flags[keep]
-    return _Part(ids.dictionary, image, (label, bbox, flags), counts, unknown)
+    return _Batch(ids.dictionary, image, (label, bbox, flags), counts, unknown)
 
 
 def read_image_labels(paths: Paths, classes: Classes) -> ImageLabelTable:
-    """Read image-level labels verified by people.
+    """Read human-verified image-level labels.
 
-    The columns are ``ImageID, LabelName`` and ``Confidence``: 1 says that the class is in the
-    image, 0 that it is not. Without a ``Confidence`` column every row is positive.
+    The columns are ``ImageID``, ``LabelName`` and ``Confidence``. A confidence of 1 means that the
+    class is present, 0 that it is absent. Without a ``Confidence`` column all rows are positive.
 
     Args:
         paths (path or sequence of paths): CSV files with a header, plain or gzip.
-        classes (Classes): Rows of other classes are left out and counted.
+        classes (Classes): The label space. Rows of other classes are skipped and counted.
 
     Returns:
-        ImageLabelTable: The rows.
+        ImageLabelTable: The usable rows.
 
     Raises:
         InputError: As in :func:`read_boxes`.
     """
     kinds = {'ImageID': 'id', 'LabelName': 'class'}
-    parts = list(
+    batches = list(
         map_batches(
-            functools.partial(_label_part, classes), paths, kinds, {'Confidence': 'confidence'}
+            functools.partial(_read_label_batch, classes),
+            paths,
+            kinds,
+            {'Confidence': 'confidence'},
         )
     )
-    counts, unknown = _total(parts, paths, classes)
-    ids, image = _number_ids(parts)
+    counts, unknown = _sum_counts(batches, paths, classes)
+    ids, image = _index_ids(batches)
     return ImageLabelTable(
         ids,
         image,
-        *(np.concatenate([part.columns[k] for part in parts]) for k in range(2)),
+        *(np.concatenate([batch.columns[k] for batch in batches]) for k in range(2)),
         counts,
         unknown,
     )
 
 
-def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
+def _read_label_batch(classes: Classes, batch: pa.RecordBatch) -> '_Batch':
     ids = batch.column('ImageID')
     label, unknown = _encode_mids(batch.column('LabelName'), classes)
     if 'Confidence' in batch.schema.names:
@@ -202,7 +205,7 @@ def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
         'unknown_class': int((~known).sum()),
         'unverified': int((known & ~verified).sum()),
     }
-    return _Part(
+    return _Batch(
         ids.dictionary,
         numbers(ids.indices)[keep],
         (label[keep], confidence[keep] == 1),
@@ -212,7 +215,7 @@ def _label_part(classes: Classes, batch: pa.RecordBatch) -> '_Part':
 
 
 @dataclass
-class _Part:
+class _Batch:
     """The usable rows of a batch."""
 
     ids: pa.Array
@@ -223,47 +226,49 @@ class _Part:
 
 
 def _encode_mids(column: pa.DictionaryArray, classes: Classes) -> tuple[np.ndarray, Counter[str]]:
-    """Turn mids into class ids, -1 for the unknown, which are counted by name."""
+    """Return class ids, -1 for unknown mids, and the number of rows per unknown mid."""
     mids = column.dictionary.to_pylist()
-    of_code = np.array([classes.ids.get(mid, -1) for mid in mids], np.int32)
+    label_of_code = np.array([classes.ids.get(mid, -1) for mid in mids], np.int32)
     codes = numbers(column.indices)
     unknown = Counter()
-    if (of_code < 0).any():
+    if (label_of_code < 0).any():
         n_row = np.bincount(codes, minlength=len(mids))
-        unknown.update({mids[code]: int(n_row[code]) for code in np.flatnonzero(of_code < 0)})
-    return of_code[codes], unknown
+        unknown.update({mids[code]: int(n_row[code]) for code in np.flatnonzero(label_of_code < 0)})
+    return label_of_code[codes], unknown
 
 
-def _total(
-    parts: list[_Part], paths: Paths, classes: Classes
+def _sum_counts(
+    batches: list[_Batch], paths: Paths, classes: Classes
 ) -> tuple[dict[str, int], dict[str, int]]:
-    counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
-    unknown = sum((part.unknown for part in parts), Counter())
+    counts = {name: sum(batch.counts[name] for batch in batches) for name in batches[0].counts}
+    unknown = sum((batch.unknown for batch in batches), Counter())
     if counts['unknown_class'] == counts['rows']:
         files = ', '.join(str(path) for path in as_paths(paths))
         named = ', '.join(mid for mid, _ in unknown.most_common(5))
         raise InputError(
             f'{files}: none of the {counts["rows"]} rows has one of the {len(classes)} classes; '
-            f'expected LabelName such as {classes.mids[0]}, found {named}; '
+            f'expected LabelName such as {classes.mids[0]}, got {named}; '
             'is this the right class file?'
         )
     return counts, dict(unknown)
 
 
-def _number_ids(parts: list[_Part]) -> tuple[pa.Array, np.ndarray]:
-    """Number the image ids of all parts in sorted order."""
-    # All parts at once: every look-up of its own would build the table of the union anew.
-    joined = pa.concat_arrays([part.ids.cast(pa.large_string()) for part in parts])
-    union, places = _sorted_distinct(joined)
-    places = np.split(places, np.cumsum([len(part.ids) for part in parts])[:-1])
-    return union, np.concatenate([place[part.image] for place, part in zip(places, parts)])
+def _index_ids(batches: list[_Batch]) -> tuple[pa.Array, np.ndarray]:
+    """Return the sorted image ids of all batches, and the position of each row's image id."""
+    # One look-up for all batches: each look-up builds a hash table of the union.
+    joined = pa.concat_arrays([batch.ids.cast(pa.large_string()) for batch in batches])
+    union, positions = _sorted_distinct(joined)
+    positions = np.split(positions, np.cumsum([len(batch.ids) for batch in batches])[:-1])
+    return union, np.concatenate(
+        [position[batch.image] for position, batch in zip(positions, batches)]
+    )
 
 
 def _sorted_distinct(strings: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Return the distinct strings, sorted by code point, and the place of each string."""
+    """Return the distinct strings, sorted by code point, and the position of each string."""
     before, after = strings[:-1], strings[1:]
     if pc.all(pc.less_equal(before, after)).as_py() is not False:
-        # Open Images' files are sorted by image: equal ids are neighbours.
+        # The files of Open Images are sorted by image, so equal ids are adjacent.
         new = np.ones(len(strings), np.int8)
         new[1:] = numbers(pc.not_equal(before, after).cast(pa.int8()))
         first = np.flatnonzero(new).astype(np.int32)
@@ -276,38 +281,42 @@ def _sorted_distinct(strings: pa.Array) -> tuple[pa.Array, np.ndarray]:
 def union_of_ids(
     tables: Sequence[BoxTable | ImageLabelTable],
 ) -> tuple[list[str], list[np.ndarray]]:
-    """Join the image ids of several tables.
+    """Return the union of the image ids of several tables.
 
     Args:
         tables (sequence of tables): The tables.
 
     Returns:
-        tuple: The ids of all tables, sorted, and for every table an int32 array that maps its
+        tuple: The sorted ids of all tables, and for each table an int32 array that maps its
         positions to positions in the union.
     """
-    ids, places = arrow_union_of_ids(tables)
-    return ids.to_pylist(), places
+    ids, positions = arrow_union_of_ids(tables)
+    return ids.to_pylist(), positions
 
 
 def arrow_union_of_ids(
     tables: Sequence[BoxTable | ImageLabelTable],
 ) -> tuple[pa.Array, list[np.ndarray]]:
-    """Do as :func:`union_of_ids`; the ids are Arrow's large strings."""
+    """Return the same as :func:`union_of_ids`, with the ids as an Arrow array of large strings."""
     union = tables[0].ids
-    found = [pc.index_in(table.ids, value_set=union) for table in tables]
-    if any(places.null_count for places in found):
+    positions = [pc.index_in(table.ids, value_set=union) for table in tables]
+    if any(column.null_count for column in positions):
         union, _ = _sorted_distinct(pa.concat_arrays([table.ids for table in tables]))
-        found = [pc.index_in(table.ids, value_set=union) for table in tables]
-    return union, [numbers(places) for places in found]
+        positions = [pc.index_in(table.ids, value_set=union) for table in tables]
+    return union, [numbers(column) for column in positions]
 
 
 def describe_unknown(unknown: dict[str, int], n_named: int = 5) -> str:
-    """Return one phrase on the unknown classes, the most frequent by name.
+    """Return the most frequent unknown classes as text, such as ``'/m/x (5), /m/y (2)'``.
 
     Args:
         unknown (dict): Rows per mid, from a table.
-        n_named (int): How many to name.
+        n_named (int): Maximum number of classes to list.
+
+    Returns:
+        str: Mids with their numbers of rows, and the number of classes that are not listed.
     """
-    most = sorted(unknown.items(), key=lambda item: (-item[1], item[0]))
-    named = ', '.join(f'{mid} ({n})' for mid, n in most[:n_named])
-    return named + (f' and {len(most) - n_named} more' if len(most) > n_named else '')
+    by_frequency = sorted(unknown.items(), key=lambda item: (-item[1], item[0]))
+    named = ', '.join(f'{mid} ({n})' for mid, n in by_frequency[:n_named])
+    n_more = len(by_frequency) - n_named
+    return named + (f' and {n_more} more' if n_more > 0 else '')

@@ -38,7 +38,7 @@ class CountCorruptImages(training.Extension):
         self.comm = comm
         self.report = report
         self.out = out
-        self.total = CorruptImages(corrupt.max_share, corrupt.least, corrupt.n_first)
+        self.total = CorruptImages(corrupt.max_share, corrupt.min_count, corrupt.n_first)
 
     # A function, unlike a trigger object, adds no state to the snapshot. The snapshot of a run
     # without this extension would lack it.

@@ -26,7 +26,7 @@ def test_read_classes(tmp_path, head):
 
 
 @pytest.mark.parametrize(
-    'content, said',
+    'content, message',
     [
         (b'', 'no classes'),
         (b'LabelName,DisplayName\n', 'no classes'),
@@ -34,16 +34,16 @@ def test_read_classes(tmp_path, head):
         (b'/m/a,Duck\n\n/m/b,Cat,domestic\n', 'line 3: expected mid,name'),
         (b'/m/a,Duck\n,Cat\n', 'line 2'),
         (b'/m/a,Duck\n/m/b,"Cat\n', 'line 2'),
-        (b'/m/a,Duck\n/m/b,Cat\n/m/a,Goose\n', "line 3: class '/m/a' was already given in line 1"),
+        (b'/m/a,Duck\n/m/b,Cat\n/m/a,Goose\n', "line 3: class '/m/a' repeats line 1"),
         (b'/m/a,D\xffck\n', 'UTF-8'),
     ],
 )
-def test_malformed_classes(tmp_path, content, said):
+def test_malformed_classes(tmp_path, content, message):
     path = tmp_path / 'classes.csv'
     path.write_bytes(content)
     with pytest.raises(InputError, match='classes.csv') as e:
         read_classes(path)
-    assert said in str(e.value) and '\n' not in str(e.value)
+    assert message in str(e.value) and '\n' not in str(e.value)
 
 
 def test_missing_classes(tmp_path):

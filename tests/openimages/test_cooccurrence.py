@@ -23,7 +23,7 @@ def test_the_47_pairs():
     assert {s for s, _ in names} == {'Person', 'Land vehicle', 'Door'}
 
 
-def test_pairs_outside_the_label_space_are_left_out(tmp_path):
+def test_pairs_outside_the_label_space_are_skipped(tmp_path):
     subject, part = read_pairs(CLASSES)
     assert subject.shape == part.shape == (0,) and subject.dtype == np.int64
     path = write(
@@ -42,19 +42,19 @@ def test_pairs_outside_the_label_space_are_left_out(tmp_path):
         ('SubjectMID,PartMID\n/m/a,/m/b\n/m/a,\n', 'line 3: expected two class ids'),
         ('SubjectMID,PartMID\n/m/a\n', 'line 2: expected two class ids'),
         ('SubjectMID,PartMID\n/m/a,/m/a\n', 'line 2: /m/a is paired with itself'),
-        ('SubjectMID,PartMID\n/m/x,/m/y\n', 'of its 1 pairs none is'),
-        ('SubjectMID,PartMID\n', 'of its 0 pairs none is'),
+        ('SubjectMID,PartMID\n/m/x,/m/y\n', 'none of the 1 pairs is in the label space'),
+        ('SubjectMID,PartMID\n', 'none of the 0 pairs is in the label space'),
         (b'SubjectMID,PartMID\n\xff\xfe', 'expected pairs as CSV in UTF-8'),
         ('SubjectMID,PartMID\n"/m/a"b,/m/b\n', 'line 2: expected CSV'),
     ],
 )
-def test_bad_files(tmp_path, text, message):
+def test_malformed_files(tmp_path, text, message):
     path = write(tmp_path, text)
     with pytest.raises(InputError, match=message) as e:
         read_pairs(CLASSES, path)
     assert str(path) in str(e.value)
 
 
-def test_no_file(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(InputError, match='cannot read the pairs'):
         read_pairs(CLASSES, tmp_path / 'none.csv')

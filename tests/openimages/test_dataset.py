@@ -85,7 +85,8 @@ def test_image_of_another_size_is_refused(dataset):
     path = dataset.index.image_path(4)
     height, width = dataset.index.image_size(4)
     path.write_bytes(encoded(smooth(height + 1, width)))
-    with pytest.raises(InputError, match=f'is {height + 1} x {width} pixels, but was {height} x'):
+    message = f'is {height + 1} x {width} pixels; expected {height} x {width}, as when'
+    with pytest.raises(InputError, match=message):
         dataset.get_image(4)
 
 
@@ -190,7 +191,7 @@ def test_resized_of_another_size_is_refused(dataset):
     path = dataset.index.image_path(4)
     height, width = dataset.index.image_size(4)
     path.write_bytes(encoded(smooth(height * 8, width * 8)))
-    with pytest.raises(InputError, match=f'is {height * 8} x {width * 8} pixels, but was'):
+    with pytest.raises(InputError, match=f'is {height * 8} x {width * 8} pixels; expected'):
         dataset.get_resized(4, 4, 100)
 
 

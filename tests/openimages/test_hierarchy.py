@@ -183,7 +183,7 @@ def test_wrong_matrices():
 
 
 @pytest.mark.parametrize(
-    'content, said',
+    'content, message',
     [
         ('', 'line 1'),
         ('{"LabelName": "a",\n"Subcategory": [}', 'line 2'),
@@ -193,7 +193,7 @@ def test_wrong_matrices():
         ('{"LabelName": "a", "Subcategory": {}}', "Subcategory of 'a'"),
         ('{"LabelName": "a", "Subcategory": [{"LabelName": "b"}, 7]}', "under 'a'"),
         ('{"LabelName": "a", "Part": "b"}', "Part of 'a'"),
-        ('{"LabelName": "/m/0bl9f"}', 'names none of the 6 classes'),
+        ('{"LabelName": "/m/0bl9f"}', 'contains none of the 6 classes'),
         ('{"LabelName": "a", "Subcategory": [{"LabelName": "a"}]}', 'cycle'),
         ('[' * 100000, 'nested too deep'),
         (
@@ -203,12 +203,12 @@ def test_wrong_matrices():
         ),
     ],
 )
-def test_malformed(tmp_path, content, said):
+def test_malformed(tmp_path, content, message):
     path = tmp_path / 'h.json'
     path.write_text(content)
     with pytest.raises(InputError, match='h.json') as e:
         read_hierarchy(path, LETTERS)
-    assert said in str(e.value) and '\n' not in str(e.value)
+    assert message in str(e.value) and '\n' not in str(e.value)
 
 
 def test_unreadable(tmp_path):

@@ -24,7 +24,7 @@ def trainer():
 
 
 def test_counts_prints_and_stops():
-    corrupt = CorruptImages(0.3, least=3)
+    corrupt = CorruptImages(0.3, min_count=3)
     out = io.StringIO()
     extension = CountCorruptImages(corrupt, SimpleNamespace(size=1, rank=0), out=out)
     observed = []
