@@ -13,6 +13,12 @@ def array_module(array: Array) -> ModuleType:
     """Return :mod:`numpy` or :mod:`cupy`, whichever the array belongs to.
 
     Chainer is imported only for arrays other than NumPy's, because the metric must run without it.
+
+    Args:
+        array (array): A NumPy or CuPy array.
+
+    Returns:
+        module: The array module.
     """
     if type(array) is np.ndarray:
         return np

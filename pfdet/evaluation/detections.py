@@ -268,7 +268,8 @@ def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> I
     Args:
         path (path): A Parquet file, sorted by image.
         classes (Classes): The classes that may occur.
-        n_row (int): Number of rows read at a time. Memory holds more only where an image has more.
+        n_row (int): Number of rows read at a time. Memory holds more rows only if an image has
+            more.
 
     Yields:
         Detections: Blocks of at least one image, in order of the image ids.

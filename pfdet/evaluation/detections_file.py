@@ -1,6 +1,6 @@
-"""The Parquet and CSV formats of detections: opening, checking and writing rows.
+"""The Parquet and CSV formats of detections: opening files, checking and writing rows.
 
-:mod:`pfdet.evaluation.detections` reads and writes whole files and blocks of images with these.
+:mod:`pfdet.evaluation.detections` builds on this module.
 """
 
 import abc
@@ -41,10 +41,16 @@ _ROUNDING = 1e-5
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether the file name ends in ``.parquet`` rather than ``.csv``.
+    """Whether a file name ends in ``.parquet`` rather than ``.csv``.
+
+    Args:
+        path (path): The file name.
+
+    Returns:
+        bool: True for Parquet, false for CSV.
 
     Raises:
-        InputError: It ends in neither.
+        InputError: The name has another ending.
     """
     suffix = Path(path).suffix
     if suffix not in ('.parquet', '.csv'):
@@ -200,7 +206,15 @@ def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str], list[s
 
 
 def row_location(path: str | os.PathLike, row: int) -> str:
-    """Name the place of a row, counted from 0, for messages: file and line, or file and row."""
+    """Describe the location of a row for messages: file and line, or file and row.
+
+    Args:
+        path (path): The file.
+        row (int): Index of the row, counted from 0.
+
+    Returns:
+        str: Such as ``'detections.csv, line 3'``.
+    """
     if not is_parquet(path):
         for i, (number, _, _) in enumerate(_csv_lines(path)):
             if i == row:
@@ -264,6 +278,9 @@ class RowWriter(abc.ABC):
     def write(self, detections: 'Detections') -> None:
         """Write the detections of images that were not written before.
 
+        Args:
+            detections (Detections): All detections of some images.
+
         Raises:
             ValueError: A score is not finite, or a box is not inside the image.
         """
@@ -299,7 +316,11 @@ class RowWriter(abc.ABC):
 
     @abc.abstractmethod
     def write_group(self, rows: pa.Table) -> None:
-        """Write a row group."""
+        """Write a row group.
+
+        Args:
+            rows (pyarrow.Table): The rows, with the columns :data:`COLUMNS`.
+        """
 
     def close(self) -> None:
         """Close the file."""

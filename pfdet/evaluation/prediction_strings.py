@@ -25,7 +25,14 @@ _MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 def is_submission(path: str | os.PathLike) -> bool:
-    """Whether a file begins with the header of a submission; False if it cannot be read."""
+    """Whether a file begins with the header of a submission.
+
+    Args:
+        path (path): Any file.
+
+    Returns:
+        bool: False also if the file cannot be read.
+    """
     try:
         with open(path, 'rb') as f:
             return f.readline(100).strip().removeprefix(b'\xef\xbb\xbf') == b','.join(

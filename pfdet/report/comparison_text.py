@@ -60,7 +60,7 @@ class Grid:
 
 
 def title(compared: ComparedTable) -> str:
-    """Title of a table, with the scale of its runs if there are any."""
+    """Return the title of a table, with the scale of its runs if there are any."""
     scale = f', at {compared.scale} scale' if compared.n_run else ''
     return f'{compared.table.title}{scale}'
 
@@ -152,7 +152,15 @@ def _transposed_grid(compared: ComparedTable) -> Grid:
 
 
 def paper_text(cell: Cell, digits: int = 1) -> str:
-    """Format the value of the paper and its difference: ``'60.3 (+0.3)'``."""
+    """Format the value of the paper and its difference.
+
+    Args:
+        cell (Cell): The measure.
+        digits (int): Number of decimals.
+
+    Returns:
+        str: Such as ``'60.3 (+0.3)'``.
+    """
     if cell.paper is None:
         return '–'
     text = f'{cell.paper:.{digits}f}'
@@ -162,19 +170,41 @@ def paper_text(cell: Cell, digits: int = 1) -> str:
 
 
 def here_text(cell: Cell) -> str:
-    """Format the mean of the runs and their values: ``'57.3 (56.4, 57.5, 58.0)'``."""
+    """Format the mean of the runs and their values.
+
+    Args:
+        cell (Cell): The measure.
+
+    Returns:
+        str: Such as ``'57.3 (56.4, 57.5, 58.0)'``.
+    """
     return '–' if cell.mean is None else f'{cell.mean:.1f}' + _spread(cell.here, '{:.1f}')
 
 
 def difference_text(cell: Cell) -> str:
-    """Format the mean difference and that of each seed: ``'+1.2 (+0.9, +1.5)'``."""
+    """Format the mean difference of the runs and that of each seed.
+
+    Args:
+        cell (Cell): The measure.
+
+    Returns:
+        str: Such as ``'+1.2 (+0.9, +1.5)'``.
+    """
     if cell.difference is None:
         return '–'
     return signed(cell.difference) + _spread(cell.differences, '{:+.1f}')
 
 
 def signed(x: float, digits: int = 1) -> str:
-    """Format a number with its sign, as the papers print differences; 0 is ``'+0.0'``."""
+    """Format a number with its sign, as the papers print differences.
+
+    Args:
+        x (float): The number.
+        digits (int): Number of decimals.
+
+    Returns:
+        str: Such as ``'-1.2'``; ``'+0.0'`` for 0.
+    """
     text = f'{x:+.{digits}f}'
     return text.replace('-', '+') if float(text) == 0 else text
 
@@ -233,7 +263,14 @@ def markdown(
 
 
 def others_grid(others: Sequence[ComparedRow]) -> Grid:
-    """Format the runs that are not a row of any table, with their mAP."""
+    """Format the runs that are not a row of any table, with their mAP.
+
+    Args:
+        others (sequence of ComparedRow): Rows of :func:`~pfdet.report.comparison.other_runs`.
+
+    Returns:
+        Grid: One line per recipe, scale and setting.
+    """
     result = Grid(['recipe', 'setting', 'runs', 'mAP here'], [False, False, True, True])
     for row in others:
         result.add([row.row.name, row.setting, str(len(row.runs)), here_text(row.cells[0])], True)
@@ -241,7 +278,14 @@ def others_grid(others: Sequence[ComparedRow]) -> Grid:
 
 
 def markdown_table(table: Grid) -> str:
-    """Format a grid as a Markdown table."""
+    """Format a grid as a Markdown table.
+
+    Args:
+        table (Grid): The grid.
+
+    Returns:
+        str: The table, without a final newline.
+    """
 
     def line(texts: Sequence[str]) -> str:
         return '| ' + ' | '.join(text.replace('|', '\\|') for text in texts) + ' |'

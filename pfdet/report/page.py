@@ -42,12 +42,26 @@ def write_page(path: str | os.PathLike, template: str, **context: Any) -> None:
 
 
 def svg(text: str | None) -> Markup | None:
-    """Mark the SVG of a plot as safe; names in it are already escaped."""
+    """Mark the SVG of a plot as safe markup. Names in it are already escaped.
+
+    Args:
+        text (str): SVG of this package, or :obj:`None`.
+
+    Returns:
+        markupsafe.Markup: The same text, or :obj:`None`.
+    """
     return None if text is None else Markup(text)
 
 
 def format_value(value: Any) -> str:
-    """Format a value of a recipe, or another value of a run, for display."""
+    """Format a value of a recipe or of a run for display.
+
+    Args:
+        value: A bool, number, string, list, tuple or :obj:`None`.
+
+    Returns:
+        str: Such as ``'yes'``, ``'1,000'`` or ``'0.0123'``; ``'–'`` if empty.
+    """
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
