@@ -57,9 +57,9 @@ def ways_of_testing(rows: Rows, seed: int) -> None:
     ):
         detections, strict = full / f'detections{name}.parquet', full / f'score{name}-iou75.json'
         if not (full / f'score{name}.json').exists():
-            rows.predict(rows.trained(FULL, seed), detections, f'score{name}', *flags)
+            rows.predict(rows.train(FULL, seed), detections, f'score{name}', *flags)
         if not strict.exists():
-            rows.predict(rows.trained(FULL, seed), detections, None, *flags)
+            rows.predict(rows.train(FULL, seed), detections, None, *flags)
             rows.score(detections, strict, None, '--iou-thresh', 0.75)
 
 
@@ -80,7 +80,7 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
     ]
     if all((rows.directory(name, seed) / f'{score}.json').exists() for name, score in scores):
         return
-    models = {'single': [rows.trained(FULL, seed)]}
+    models = {'single': [rows.train(FULL, seed)]}
     single_scale(rows, AS_EXPERTS, seed, models['single'], 'the full model alone')
     for size in 'class40', 'class20', 'class10':
         models[size] = train_experts(rows, size, seed)
@@ -92,8 +92,8 @@ def experts_and_ensembles(rows: Rows, indexes: Mapping[str, Path], seed: int) ->
         [train_on(rows, 'full-longer', seed, rows.train_index)],
         'the full model, fine-tuned as long as an expert',
     )
-    models['others'] = [rows.trained(FULL, other) for other in OTHER_SEEDS if other != seed]
-    models['others'] += [rows.trained(name, other) for name, other in OTHERS]
+    models['others'] = [rows.train(FULL, other) for other in OTHER_SEEDS if other != seed]
+    models['others'] += [rows.train(name, other) for name, other in OTHERS]
     models['coco'] = [train_on(rows, 'expert-coco', seed, indexes['second'])]
 
     for split, score in ('validation', 'score'), ('test', 'score-test'):
@@ -157,7 +157,7 @@ def train_on(rows: Rows, name: str, seed: int, index: Path) -> Path:
 def _fine_tune(
     rows: Rows, recipe: str, name: str, seed: int, index: Path, *flags: object
 ) -> list[Path]:
-    init, out = rows.trained(FULL, seed), rows.out / name / f'seed{seed}'
+    init, out = rows.train(FULL, seed), rows.out / name / f'seed{seed}'
     if not (out / 'done').exists():
         run_python(
             '-m',

@@ -28,7 +28,7 @@ def score_training_images(rows: Rows, seed: int) -> None:
         directory = rows.run(name, seed)
         if not (directory / f'{SCORE}.json').exists():
             rows.predict(
-                rows.trained(name, seed),
+                rows.train(name, seed),
                 directory / 'detections-train.parquet',
                 SCORE,
                 index=rows.train_index,
