@@ -103,7 +103,7 @@ def test_rows_start_from_a_backbone_as_in_the_papers(rows, monkeypatch):
 
 
 def test_error_of_a_failed_step_names_its_log(rows):
-    with pytest.raises(InputError, match=r'ended with status 2; see .*output.txt'):
+    with pytest.raises(InputError, match=r'failed with status 2; see .*output.txt'):
         Rows(rows.out, rows.train_index.with_name('missing'), rows.val_index, 'mini', 1, SMALL).run(
             'cs-table1-softmax', 0
         )
