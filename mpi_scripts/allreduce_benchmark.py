@@ -251,8 +251,7 @@ def time_batch_normalization(
     from pfdet.cpu.install import install
     from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 
-    # As in training: on CPUs, batch normalization is pfdet's.
-    install()
+    install()  # as in training
     row = {'channels': n_channel, 'shape': list(shape)}
     for kind in 'plain', 'multi_node':
         chain = chainer.Chain()

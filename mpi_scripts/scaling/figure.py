@@ -92,8 +92,8 @@ def _efficiencies(ax, detector: Detector, inputs: Inputs, fitted: Fit, setting: 
         xscale='log',
         xlabel='GPUs',
         ylim=(0, None),
-        ylabel='images/s and GPU, 8 GPUs as in the paper = 1',
-        title='Weak scaling; shaded: other readings and inputs',
+        ylabel='images/s per GPU (paper, 8 GPUs = 1)',
+        title='Weak scaling; shaded: range over readings and inputs',
     )
     ax.set_xticks(GPUS, [str(n) for n in GPUS], fontsize=8)
     ax.minorticks_off()
@@ -124,7 +124,7 @@ def _parts(ax, detector: Detector, inputs: Inputs, fitted: Fit, setting: Setting
             labels.append(option)
         ax.text(i * (len(names) + 1.5) + (len(names) - 1) / 2, 3.62, f'{n} GPUs', ha='center')
     ax.set_xticks(place, labels, rotation=90, fontsize=7)
-    ax.set(ylabel='seconds a step', ylim=(0, 4.1), title='What a step consists of')
+    ax.set(ylabel='seconds per step', ylim=(0, 4.1), title='Parts of a step')
     ax.legend(fontsize=8, ncols=4, loc='upper left')
     ax.grid(axis='y', alpha=0.3)
 
@@ -178,11 +178,11 @@ def _sweep(ax, points: list[Point]) -> None:
     ax.set(
         xscale='log',
         yscale='log',
-        xlabel='measured ms',
+        xlabel='measured, ms',
         ylabel='model, ms',
         xlim=ends,
         ylim=ends,
-        title='All-reduce on the ranks of a machine with two cores, 4 KB to 8 MB',
+        title='All-reduce on one machine with two cores, 4 KB to 8 MB',
     )
     ax.grid(alpha=0.3)
     ax.legend(fontsize=7)

@@ -71,13 +71,13 @@ def follows(lines: list[str], *words: str) -> bool:
 
 
 @pytest.mark.parametrize('script', SHELL, ids=lambda path: path.name)
-def test_bash_can_read_it(script):
+def test_bash_can_parse_it(script):
     assert os.access(script, os.X_OK)
     subprocess.run(['bash', '-n', script], check=True)
 
 
 @pytest.mark.parametrize('flavor', VERSIONS)
-def test_mpiexec_binds_and_passes_on(fake_programs, flavor, tmp_path):
+def test_mpiexec_binds_cores_and_passes_the_environment(fake_programs, flavor, tmp_path):
     programs, env = fake_programs
     fake_mpiexec(programs, VERSIONS[flavor])
     hosts = tmp_path / 'hosts'
@@ -98,7 +98,7 @@ def test_mpiexec_binds_and_passes_on(fake_programs, flavor, tmp_path):
     lines = done.stdout.splitlines()
     assert done.returncode == 7, 'the status is that of mpiexec'
     assert follows(lines, '-n', '512')
-    # After all options, and as it was: with its space.
+    # The command comes after all options, unchanged, with its space.
     assert lines[-5:] == ['python', 'train.py', '--out', 'a b', 'threads 6']
     text = ' '.join(lines)
     assert 'SECRET' not in text
@@ -118,7 +118,7 @@ def test_mpiexec_binds_and_passes_on(fake_programs, flavor, tmp_path):
 
 
 def test_mpiexec_on_one_machine(fake_programs):
-    """A rank a GPU, all cores shared out; fewer ranks get more; what is set stays."""
+    """One rank per GPU with equal shares of the cores; options and variables take precedence."""
     programs, env = fake_programs
     fake_mpiexec(programs, VERSIONS['mpich'])
     lines = run('mpiexec_gpus.sh', 'true', env=env).stdout.splitlines()
