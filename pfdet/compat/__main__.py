@@ -1,6 +1,6 @@
-"""Print this environment's versions, what a GPU has and lacks, and what was fixed.
+"""Print the versions in this environment, the state of the CUDA libraries, and the fixes applied.
 
-``python -m pfdet.compat``
+Usage: ``python -m pfdet.compat``
 """
 
 import importlib.metadata
@@ -25,17 +25,17 @@ PACKAGES = {
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of packages and of MPI's library, by name."""
-    found = {'Python': sys.version.split()[0]}
+    """Return the versions of Python, of the packages and of the MPI library, by name."""
+    result = {'Python': sys.version.split()[0]}
     for name, packages in PACKAGES.items():
-        found[name] = ' '.join(filter(None, map(_version, packages))) or 'not installed'
+        result[name] = ' '.join(filter(None, map(_version, packages))) or 'not installed'
     try:
         from mpi4py import MPI
 
-        found['MPI'] = ' '.join(MPI.Get_library_version().rstrip('\0').splitlines()[0].split())
+        result['MPI'] = ' '.join(MPI.Get_library_version().rstrip('\0').splitlines()[0].split())
     except (ImportError, RuntimeError) as e:
-        found['MPI'] = f'not found ({e})'
-    return found
+        result['MPI'] = f'not found ({e})'
+    return result
 
 
 def _version(package: str) -> str | None:
@@ -46,7 +46,7 @@ def _version(package: str) -> str | None:
 
 
 def report() -> str:
-    """The versions, what a GPU needs, and the fixes: name, whether applied, why, since when."""
+    """Format versions, CUDA libraries, fixes and replaced CPU functions."""
     lines = [f'{name:<13}{version}' for name, version in versions().items()]
     lines.append('')
     for name, version, meaning in cuda_libraries.findings():
@@ -59,7 +59,7 @@ def report() -> str:
         else:
             state = 'not loaded' if fix.needed() else 'not needed'
         lines.append(f'{fix.name:<22}{state:<14}{fix.reason} ({fix.since})')
-    lines += ['', 'On the CPU, when pfdet builds a network (pfdet.cpu.install):']
+    lines += ['', 'Replaced on the CPU when pfdet builds a network (pfdet.cpu.install):']
     lines += [f'{name:<50}by {module.__name__}' for name, module in REPLACED.items()]
     return '\n'.join(lines)
 
@@ -77,6 +77,7 @@ def _backend() -> str:
 
 
 def main() -> None:
+    """Run the command."""
     print(report())
 
 

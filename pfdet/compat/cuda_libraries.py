@@ -1,8 +1,8 @@
-"""CUDA's libraries: finding those that pip installed, and saying what is there and what is missing.
+"""Loading of CUDA libraries installed by pip, and a report of which libraries are available.
 
-CUDA's libraries come with the machine or from PyPI (``nvidia-cublas-cu12`` and others). CuPy 14
-finds either; CuPy 13 finds only those on the loader's path. :func:`preload` opens the ones from
-PyPI beforehand: a library that a process has open already is found by its name.
+CUDA libraries are installed on the machine or from PyPI (``nvidia-cublas-cu12`` and others). CuPy
+14 finds both. CuPy 13 finds only those on the loader's path. :func:`preload` therefore opens the
+libraries from PyPI first, because the loader finds a library by name if the process has opened it.
 """
 
 import ctypes
@@ -11,10 +11,10 @@ import importlib.util
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-# What CuPy 13 for CUDA 12 opens by name, each after those that it needs itself; cuDNN 8, the only
-# one that CuPy 13 and so Chainer can use, in its parts.
+# Libraries opened by CuPy 13 for CUDA 12, each after its dependencies. cuDNN 8 is the only version
+# that CuPy 13 supports.
 SONAMES = (
     'libcudart.so.12',
     'libnvJitLink.so.12',
@@ -34,12 +34,12 @@ SONAMES = (
 
 
 class Finding(NamedTuple):
-    """Whether a part of what a GPU needs is there.
+    """State of one component for training on GPUs.
 
     Attributes:
-        name (str): The part.
-        version (str): Empty if it is missing.
-        meaning (str): What it means that it is missing or has this version; may be empty.
+        name (str): Name of the component.
+        version (str): Its version; empty if it is missing.
+        meaning (str): Consequence of the version or of the absence; may be empty.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Finding(NamedTuple):
 
 
 def preload(sonames: Iterable[str] = SONAMES) -> list[str]:
-    """Open the libraries that pip installed, where the loader does not find others.
+    """Open the libraries installed by pip that the loader does not find by itself.
 
     Args:
-        sonames (iterable of str): Names as the loader knows them, each after those it needs.
+        sonames (iterable of str): Library names, each after its dependencies.
 
     Returns:
-        list of str: The paths opened.
+        list of str: Paths of the opened libraries.
     """
     opened = []
     folders = _wheel_folders()
@@ -70,7 +70,7 @@ def preload(sonames: Iterable[str] = SONAMES) -> list[str]:
                 try:
                     ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
                 except OSError:
-                    # Whoever needs it will say what is wrong with it.
+                    # The component that needs the library reports the error.
                     continue
                 opened.append(str(path))
                 break
@@ -86,9 +86,13 @@ def _wheel_folders() -> list[Path]:
 
 
 def findings() -> list[Finding]:
-    """What of CuPy, CUDA, cuDNN and NCCL is there, in the order in which each needs the former."""
+    """Check CuPy, CUDA, cuDNN and NCCL.
+
+    Returns:
+        list of Finding: The components, each after its dependencies.
+    """
     with warnings.catch_warnings():
-        # CuPy warns at length of what is reported here in a line.
+        # CuPy's warnings are long, and this report contains their information.
         warnings.simplefilter('ignore')
         try:
             import cupy
@@ -108,26 +112,24 @@ def findings() -> list[Finding]:
         return [Finding('CuPy', cupy.__version__), *_cuda(cupy), _cudnn(cupy), _nccl()]
 
 
-def _cuda(cupy) -> Iterable[Finding]:
+def _cuda(cupy: Any) -> Iterable[Finding]:
     runtime = cupy.cuda.runtime
     driver = runtime.driverGetVersion()
     yield Finding(
         'CUDA driver',
         _dotted(driver),
-        ''
-        if driver
-        else ('none is loaded: there is no NVIDIA GPU, or its driver is not installed'),
+        '' if driver else ('not loaded: there is no NVIDIA GPU, or its driver is not installed'),
     )
     built = runtime.runtimeGetVersion()
-    short = driver and driver // 1000 < built // 1000
+    too_old = driver and driver // 1000 < built // 1000
     yield Finding(
         'CUDA runtime',
         _dotted(built),
         (
-            f'newer than the driver, which is for CUDA {driver // 1000}: update the driver, or '
+            f'newer than the driver, which supports CUDA {driver // 1000}: update the driver or '
             f'install the extra cuda{driver // 1000}'
         )
-        if short
+        if too_old
         else '',
     )
     for name, module in (
@@ -137,7 +139,7 @@ def _cuda(cupy) -> Iterable[Finding]:
         ('cuSPARSE', 'cusparse'),
     ):
         try:
-            # CuPy opens the library when it is asked for the attribute.
+            # CuPy opens the library on access to the attribute.
             getattr(cupy.cuda, module)
             yield Finding(name, 'found')
         except Exception as e:
@@ -150,20 +152,22 @@ def _cuda(cupy) -> Iterable[Finding]:
     try:
         n = runtime.getDeviceCount()
     except Exception as e:
-        yield Finding('GPUs', '', f'{_first_line(e)}: Chainer works on the CPU')
+        yield Finding('GPUs', '', f'{_first_line(e)}: Chainer runs on the CPU')
         return
     names = {runtime.getDeviceProperties(i)['name'].decode() for i in range(n)}
     yield Finding(
         'GPUs',
         f'{n}: {", ".join(sorted(names))}' if n else '',
-        '' if n else 'none is visible: Chainer works on the CPU',
+        '' if n else 'none is visible: Chainer runs on the CPU',
     )
 
 
-def _cudnn(cupy) -> Finding:
-    without = 'Chainer convolves by im2col and cuBLAS, which is slower'
+def _cudnn(cupy: Any) -> Finding:
+    fallback = 'Chainer uses im2col and cuBLAS for convolutions, which is slower'
     if int(cupy.__version__.split('.')[0]) >= 14:
-        return Finding('cuDNN', '', f'CuPy 14 cannot use it: {without}. CuPy 13 can (extra cuda12)')
+        return Finding(
+            'cuDNN', '', f'CuPy 14 does not support it: {fallback}. CuPy 13 does (extra cuda12)'
+        )
     try:
         importlib.import_module('cupy.cudnn')
         version = importlib.import_module('cupy.cuda.cudnn').getVersion()
@@ -171,7 +175,7 @@ def _cudnn(cupy) -> Finding:
         return Finding(
             'cuDNN',
             '',
-            f'{_first_line(e)}: {without}. CuPy 13 needs cuDNN 8: '
+            f'{_first_line(e)}: {fallback}. CuPy 13 needs cuDNN 8: '
             "pip install 'nvidia-cudnn-cu12<9'",
         )
     return Finding('cuDNN', f'{version // 1000}.{version % 1000 // 100}.{version % 100}')
@@ -182,7 +186,7 @@ def _nccl() -> Finding:
         nccl = importlib.import_module('cupy.cuda.nccl')
         if nccl.available:
             v = nccl.get_version()
-            # 2.8 and before: 2708 is 2.7.8; since 2.9: 22703 is 2.27.3
+            # Up to 2.8, 2708 is 2.7.8. Since 2.9, 22703 is 2.27.3.
             scale = 10000 if v >= 10000 else 1000
             return Finding('NCCL', f'{v // scale}.{v % scale // 100}.{v % 100}')
         reason = 'libnccl.so.2 was not found'
@@ -192,7 +196,7 @@ def _nccl() -> Finding:
         'NCCL',
         '',
         f'{reason}: the communicator pure_nccl, for several GPUs, is '
-        'missing: install the extra cuda12 or cuda13',
+        'not available: install the extra cuda12 or cuda13',
     )
 
 

@@ -1,7 +1,7 @@
-"""What CuPy 13 and 14 ask of Chainer; see :mod:`pfdet.compat.fixes` for the form.
+"""Fixes of Chainer and ChainerMN for CuPy 13 and 14, in the form of :mod:`pfdet.compat.fixes`.
 
-Chainer 7.8.1 was written for CuPy 7. Which names of CuPy it uses, and that both versions still have
-them, is tested in ``tests/gpu``.
+Chainer 7.8.1 was written for CuPy 7. ``tests/gpu`` checks that all names of CuPy used by Chainer
+exist in CuPy 13 and 14.
 """
 
 import importlib.util
@@ -13,23 +13,24 @@ PACKAGES = 'cupy-cuda12x', 'cupy-cuda13x', 'cupy'
 
 
 def has_cupy() -> bool:
-    """Whether any of CuPy's packages is installed."""
-    # Looking for the module is cheaper than reading what is installed.
+    """Whether one of CuPy's packages is installed."""
+    # Finding the module is cheaper than reading package metadata, so it comes first.
     return importlib.util.find_spec('cupy') is not None and any(map(version_of, PACKAGES))
 
 
 def _sonames() -> str:
-    # CuPy 14 finds them by itself, and has no use for cuDNN.
+    # CuPy 14 finds the libraries by itself and does not use cuDNN.
     return '()' if max(map(version_of, PACKAGES)) >= (14,) else ''
 
 
 @fix('chainer.backends.cuda', since='CuPy 9, whose wheels import without a GPU', needed=has_cupy)
-def gpu_is_there(source: str) -> str:
-    """Have a GPU before Chainer says so; open CUDA's libraries from PyPI; cuDNN's warning.
+def require_gpu(source: str) -> str:
+    """Enable CUDA only if there is a GPU; open CUDA libraries from PyPI; shorten a warning.
 
-    CuPy's wheels import on any machine, and Chainer took that for a GPU: a communicator over NCCL
-    would be chosen, and the first array fail. CuPy 13 does not find what pip installed
-    (:mod:`pfdet.compat.cuda_libraries`). Without cuDNN, Chainer says to install CuPy again.
+    CuPy's wheels import on any machine, and Chainer concludes that there is a GPU. It would select
+    a communicator over NCCL, and the first array would fail. CuPy 13 does not find libraries
+    installed by pip (:mod:`pfdet.compat.cuda_libraries`). Without cuDNN, Chainer's warning advises
+    reinstalling CuPy, which does not help.
     """
     source = _replace(
         source,
@@ -45,13 +46,13 @@ def gpu_is_there(source: str) -> str:
         "'Please reinstall CuPy after you install cudnn\\n'\n"
         "            '(see https://docs-cupy.chainer.org/en/stable/install.html'\n"
         "            '#install-cudnn).')",
-        "'python -m pfdet.compat says why, and what it means.')",
+        "'Run python -m pfdet.compat for the reason and its consequence.')",
     )
 
 
 @fix('chainermn.communicators._memory_utility', since='CuPy 14', needed=has_cupy)
 def half_in_nccl_kernels(source: str) -> str:
-    """Include CUDA's ``half`` in the kernels that pack gradients for NCCL; CuPy no longer does."""
+    """Include ``cuda_fp16.h`` in the kernels that pack gradients; CuPy no longer includes it."""
     return _replace(
         source,
         '#include <cupy/carray.cuh>',

@@ -1,8 +1,8 @@
-"""What current Python, NumPy and setuptools break in Chainer and ChainerCV, and its repair.
+"""Fixes of Chainer and ChainerCV for current versions of Python, NumPy and setuptools.
 
-Every function takes the source of a module and returns it repaired; its docstring says what breaks,
-the decorator where and since which version. It raises :class:`ValueError` for a source other than
-the one it knows.
+Every decorated function is one fix. It takes the source of a module and returns the fixed source.
+The decorator gives the modules and the version that requires the fix. The docstring describes the
+change. A fix raises :class:`ValueError` for a source that it does not know.
 """
 
 import importlib.machinery
@@ -16,10 +16,10 @@ from pfdet.compat.import_hook import fix
 
 
 def version_of(package: str) -> tuple[int, ...]:
-    """The first three numbers of an installed package's version; empty if it is not installed."""
+    """Return the first three numbers of a package's version; empty if it is not installed."""
     if package == 'numpy' and 'numpy' in sys.modules:
         return _numbers(sys.modules['numpy'].__version__)
-    # Only when asked: it takes two megabytes in every process, most of which have no use for it.
+    # Imported on demand, because it takes two megabytes and most processes do not need it.
     import importlib.metadata
 
     try:
@@ -38,7 +38,7 @@ def _since(package: str, *version: int) -> Callable[[], bool]:
 
 
 def _no_nms_extension() -> bool:
-    # Looking for the package does not import it.
+    # find_spec does not import the package.
     spec = importlib.util.find_spec('chainercv')
     if spec is None or not spec.submodule_search_locations:
         return False
@@ -54,14 +54,14 @@ def _replace(source: str, old: str, new: str, count: int = 1) -> str:
 
 @fix('chainer.functions.array.as_strided', since='NumPy 2.0', needed=_since('numpy', 2))
 def numpy_sctypes(source: str) -> str:
-    """Spell out ``np.sctypes``, which NumPy removed; ``import chainer`` fails without."""
+    """Replace ``np.sctypes``, which NumPy removed; ``import chainer`` fails without this."""
     source = _replace(source, "np.sctypes['int']", '(np.int8, np.int16, np.int32, np.int64)')
     return _replace(source, "np.sctypes['float']", '(np.float16, np.float32, np.float64)')
 
 
 @fix('chainer.functions.array.resize_images', since='NumPy 1.20 warns, 1.24 fails')
 def numpy_float(source: str) -> str:
-    """Say ``float`` for ``numpy.float`` in ``F.resize_images``; NumPy removed the alias."""
+    """Replace ``numpy.float`` by ``float`` in ``F.resize_images``; NumPy removed the alias."""
     return _replace(source, 'dtype=numpy.float)', 'dtype=float)', 6)
 
 
@@ -83,7 +83,7 @@ def numpy_float(source: str) -> str:
     since='NumPy 1.20 warns, 1.24 fails',
 )
 def numpy_bool_and_int(source: str) -> str:
-    """Say ``bool`` and ``int`` for ``np.bool`` and ``np.int``; 1.24 removed both, 2.0 has one."""
+    """Replace ``np.bool`` and ``np.int`` by ``bool`` and ``int``; NumPy 1.24 removed both."""
     source, count = re.subn(r'\bnp\.(bool|int)\b', r'\1', source)
     if not count:
         raise ValueError('expected np.bool or np.int, found neither')
@@ -96,7 +96,7 @@ def numpy_bool_and_int(source: str) -> str:
     since='NumPy 1.16 warns, 1.24 fails',
 )
 def hstack_of_generator(source: str) -> str:
-    """Give ``hstack`` a list in the FPN heads' losses: NumPy no longer takes a generator."""
+    """Pass a list to ``hstack`` in the FPN heads' losses; NumPy does not accept a generator."""
     levels = 'xp.array((l,) * len(rois[l])) for l in range(n_level)'
     return _replace(source, f'xp.hstack(\n        {levels})', f'xp.hstack(\n        [{levels}])')
 
@@ -107,17 +107,17 @@ def hstack_of_generator(source: str) -> str:
     needed=_since('numpy', 1, 25),
 )
 def int_of_array(source: str) -> str:
-    """Take the number out of the array in the multi-node iterator before ``int()`` sees it."""
+    """Index the one-element array passed to ``int()`` in the multi-node iterator."""
     return _replace(source, 'int(_size)', 'int(_size[0])')
 
 
 @fix('chainer._environment_check', since='NumPy on Python 3.12, setuptools 82')
 def environment_check(source: str) -> str:
-    """Drop the check for Python 3.5.0, macOS's BLAS and CuPy 7, which needs removed packages.
+    """Remove the check for Python 3.5.0, macOS's BLAS and CuPy 7, which needs removed packages.
 
-    ``import chainer`` fails where either of ``numpy.distutils`` and ``pkg_resources`` is missing;
-    where both are there, importing them takes longer than importing Chainer. CuPy's versions are
-    this module's business: Chainer would warn of every CuPy since 8.
+    ``import chainer`` fails if ``numpy.distutils`` or ``pkg_resources`` is missing. If both exist,
+    importing them takes longer than importing Chainer. The check also warns about every CuPy since
+    version 8, which :mod:`pfdet.compat` supports.
     """
     _replace(source, 'def check():', '')
     return '"""Replaced by pfdet.compat."""\n\n\ndef check():\n    pass\n'
@@ -125,7 +125,7 @@ def environment_check(source: str) -> str:
 
 @fix('chainercv', since='setuptools 82')
 def chainercv_version(source: str) -> str:
-    """Read ChainerCV's own version by ``importlib.metadata`` instead of ``pkg_resources``."""
+    """Read ChainerCV's version with ``importlib.metadata`` instead of ``pkg_resources``."""
     source = _replace(source, 'import pkg_resources\n', '')
     return _replace(
         source,
@@ -144,7 +144,7 @@ def testing_requirements(source: str) -> str:
 
 @fix('chainercv.utils.download', since='Python 3.12, 3.10 warns')
 def distutils_strtobool(source: str) -> str:
-    """Read a switch of the environment without ``distutils``, which Python has removed."""
+    """Parse a boolean environment variable without ``distutils``, which Python removed."""
     return _replace(
         source,
         'from distutils.util import strtobool',
@@ -154,17 +154,17 @@ def distutils_strtobool(source: str) -> str:
 
 @fix(
     'chainercv.utils.bbox._nms_gpu_post',
-    since='Python 3.11, or set up without compiling it',
+    since='Python 3.11, or installed without compiling it',
     needed=_no_nms_extension,
 )
 def nms_gpu_post(source: str) -> str:
-    """Stand in for ChainerCV's C extension, which current Python does not compile."""
+    """Replace ChainerCV's C extension, which does not compile on current Python."""
     return 'from pfdet.compat.replacements import select_by_mask as _nms_gpu_post  # NOQA\n'
 
 
-@fix('chainer.utils.meta', since='ever')
+@fix('chainer.utils.meta', since='always')
 def overriding_warning(source: str) -> str:
-    """Keep ``DeprecationWarning: Overriding method 'to_cpu'`` for classes outside ChainerCV."""
+    """Suppress ``DeprecationWarning: Overriding method 'to_cpu'`` for classes of ChainerCV."""
     return _replace(
         source,
         "if hasattr(f, '__override_action'):",
@@ -175,5 +175,5 @@ def overriding_warning(source: str) -> str:
 
 @fix('chainer.iterators.multiprocess_iterator', since='Python 3.10 warns')
 def thread_daemon(source: str) -> str:
-    """Set a thread's ``daemon`` as one does now, instead of by ``setDaemon()``."""
+    """Set the attribute ``daemon`` of a thread instead of calling ``setDaemon()``."""
     return _replace(source, 'thread.setDaemon(True)', 'thread.daemon = True')

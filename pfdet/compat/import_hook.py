@@ -1,4 +1,4 @@
-"""The import hook that repairs modules of other packages as they are imported."""
+"""Import hook that fixes the sources of other packages' modules as they are imported."""
 
 import functools
 import importlib.machinery
@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, ModuleType
 
-KNOWN = {'chainer': '7.8.1', 'chainermn': '7.8.1', 'chainercv': '0.13.1'}
+SUPPORTED = {'chainer': '7.8.1', 'chainermn': '7.8.1', 'chainercv': '0.13.1'}
 
 
 @dataclass(frozen=True)
 class Fix:
-    """One repair.
+    """One fix.
 
     Attributes:
-        name (str): Name of the function that does it.
-        modules (tuple of str): The modules it repairs.
-        since (str): Which versions make it necessary.
-        needed (callable): Takes nothing; whether this environment has such a version.
-        repair (callable): Takes the source of a module, returns it repaired. Raises
+        name (str): Name of the function that applies it.
+        modules (tuple of str): The modules to fix.
+        since (str): Version that requires the fix.
+        needed (callable): ``needed()`` says whether this environment requires the fix.
+        repair (callable): Maps the source of a module to the fixed source. Raises
             :class:`ValueError` for a source that it does not know.
-        applied (set of str): The modules repaired in this process, so far.
+        applied (set of str): The modules fixed in this process so far.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Fix:
 
     @property
     def reason(self) -> str:
-        """What it does, in a line."""
+        """First line of the docstring of :attr:`repair`."""
         return (self.repair.__doc__ or '').strip().splitlines()[0]
 
 
@@ -43,7 +43,7 @@ FIXES: list[Fix] = []
 
 
 def fix(*modules: str, since: str, needed: Callable[[], bool] = lambda: True) -> Callable:
-    """Register the decorated function as the fix of ``modules``; see :class:`Fix`."""
+    """Register the decorated function as a fix; see :class:`Fix` for the arguments."""
 
     def register(repair: Callable[[str], str]) -> Callable[[str], str]:
         FIXES.append(Fix(repair.__name__, modules, since, functools.cache(needed), repair))
@@ -53,26 +53,26 @@ def fix(*modules: str, since: str, needed: Callable[[], bool] = lambda: True) ->
 
 
 def install() -> None:
-    """Install the import hook, once.
+    """Install the import hook. Repeated calls have no effect.
 
     Raises:
-        ImportError: If a module that needs a fix was imported before, without it.
+        ImportError: If a module that needs a fix has already been imported.
     """
-    # By name: a reloaded module has another class of this name.
+    # Compare names, because reloading this module creates a new class.
     if any(type(finder).__name__ == _RepairingFinder.__name__ for finder in sys.meta_path):
         return
     early = [m for f in FIXES for m in f.modules if m in sys.modules and f.needed()]
     if early:
         raise ImportError(
-            f'import pfdet before chainer, chainermn and chainercv: {early[0]} is loaded already'
+            f'import pfdet before chainer, chainermn and chainercv: {early[0]} is already loaded'
         )
     sys.meta_path.insert(0, _RepairingFinder())
 
 
 class _RepairingFinder:
-    """Finds the modules that have fixes; all others are left to those who find them anyway."""
+    """Finder for the modules that have fixes. Other modules are left to the default finders."""
 
-    # No subclass of importlib.abc's, which would load two megabytes into every process.
+    # Not a subclass of importlib.abc.MetaPathFinder, whose import takes two megabytes.
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -81,11 +81,11 @@ class _RepairingFinder:
         if not fixes:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None:
+        if spec is not None and spec.origin is not None:
             spec.loader = _RepairingLoader(fullname, spec.origin, fixes, exists=True)
             return spec
         if path is None:
-            # The whole package is missing, which is for Python to say.
+            # The package is not installed. Python raises the error.
             return None
         missing = os.path.join(next(iter(path)), fullname.rpartition('.')[2] + '.py')
         loader = _RepairingLoader(fullname, missing, fixes, exists=False)
@@ -93,7 +93,7 @@ class _RepairingFinder:
 
 
 class _RepairingLoader(importlib.machinery.SourceFileLoader):
-    """Loads a module from its source after the fixes, or from nothing but what they make."""
+    """Loader of a fixed module. A module that does not exist consists of its fixes alone."""
 
     def __init__(self, name: str, path: str, fixes: Sequence[Fix], exists: bool) -> None:
         super().__init__(name, path)
@@ -101,19 +101,20 @@ class _RepairingLoader(importlib.machinery.SourceFileLoader):
         self.exists = exists
 
     def get_code(self, fullname: str) -> CodeType:
-        source = self.get_source(fullname) if self.exists else ''
+        """Read the source, apply the fixes and compile the result."""
+        source = (self.get_source(fullname) or '') if self.exists else ''
         for fix in self.fixes:
             try:
                 source = fix.repair(source)
             except ValueError as e:
                 package = fullname.split('.')[0]
                 raise ImportError(
-                    f'pfdet.compat cannot repair {fullname} ({fix.name}: {e}): '
-                    f'it knows {package} {KNOWN[package]}'
+                    f'pfdet.compat cannot fix {fullname} ({fix.name}: {e}): '
+                    f'it supports {package} {SUPPORTED[package]}'
                 ) from e
             fix.applied.add(fullname)
         with warnings.catch_warnings():
-            # Python 3.12 warns of the backslashes in ChainerCV's docstrings when compiling them,
-            # which otherwise happens once, when pip installs it.
+            # Python 3.12 warns about backslashes in ChainerCV's docstrings on every compilation.
+            # Without the hook, pip compiles the files once at installation.
             warnings.simplefilter('ignore')
             return compile(source, self.path, 'exec', dont_inherit=True)

@@ -1,11 +1,11 @@
-"""Chainer's and ChainerCV's packages import what is asked of them, when it is.
+"""Lazy imports in the packages of Chainer and ChainerCV.
 
-Their ``__init__`` files import all they have: ``import chainer`` and ``import chainercv`` load
-SciPy's file formats, pytest and matplotlib, data sets and networks that a training run never uses.
-With hundreds of ranks on a node, and each with a copy of its own, that is most of what a rank costs
-before it has a network. Here a package looks a name up when it is first used. ``from chainer import
-functions as F``, ``F.relu``, ``from chainercv.links import Conv2DBNActiv`` and ``dir()`` are as
-they were.
+Their ``__init__`` files import all submodules: ``import chainer`` and ``import chainercv`` load
+SciPy's file formats, pytest, matplotlib, and data sets and networks that training does not use.
+Each rank has its own copy, and with hundreds of ranks on a node these imports take most of a rank's
+memory before the network is built. With this fix, a package imports a name on first use. ``from
+chainer import functions as F``, ``F.relu``, ``from chainercv.links import Conv2DBNActiv`` and
+``dir()`` work as before.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import sys
 
 from pfdet.compat.import_hook import fix
 
-# What an __init__ may consist of: imports a line, comments, a docstring.
+# An __init__ may contain only one-line imports, comments and a docstring.
 _IMPORT = re.compile(
     r'^from ((?:chainer|pfdet)[\w.]*) import (\w+)(?: as (\w+))?[ \t]*(?:#.*)?\n', re.M
 )
@@ -101,10 +101,10 @@ _EMPTY = re.compile(r'\s*(?:"""(?:[^"]|"(?!""))*""")?\s*(?:#.*\s*)*\Z')
     'chainermn.functions',
     'chainermn.iterators',
     'chainermn.links',
-    since='ever',
+    since='always',
 )
-def names_when_asked_for(source: str) -> str:
-    """Import what a package offers when it is first used, not when the package is imported."""
+def lazy_names(source: str) -> str:
+    """Import the names of a package on first use instead of with the package."""
     if not _EMPTY.match(_IMPORT.sub('', source)):
         raise ValueError('expected nothing but imports, found other statements')
     names = ''.join(
@@ -116,46 +116,49 @@ def names_when_asked_for(source: str) -> str:
     )
 
 
-@fix('chainercv', since='ever')
-def parts_when_asked_for(source: str) -> str:
-    """Import ChainerCV's parts, and find its version, when asked; its settings are set at once."""
-    found = [m[0] for m in _IMPORT.finditer(source) if m[2] != 'global_config']
-    if len(found) != 11:
-        raise ValueError(f'expected to find ten parts and a version, found {len(found)} imports')
-    for line in found:
+@fix('chainercv', since='always')
+def lazy_chainercv(source: str) -> str:
+    """Import ChainerCV's subpackages and version on first use; its configuration immediately."""
+    imports = [m[0] for m in _IMPORT.finditer(source) if m[2] != 'global_config']
+    if len(imports) != 11:
+        raise ValueError(f'expected ten subpackages and a version, found {len(imports)} imports')
+    for line in imports:
         source = source.replace(line, '')
-    return source + names_when_asked_for(''.join(found))
+    return source + lazy_names(''.join(imports))
 
 
 def lookup(package: str, names: str) -> None:
-    """Have a package find its names when asked (PEP 562).
+    """Make a package import its names on first use (PEP 562).
 
     Args:
-        package (str): Its name; it is being imported.
-        names (str): In each line, a module, a name there, and its name in the package.
+        package (str): Name of the package, which is being imported.
+        names (str): One name per line: the module, the name in the module, and the name in the
+            package.
     """
-    space = vars(sys.modules[package])
+    namespace = vars(sys.modules[package])
     rows = [line.split() for line in names.splitlines()]
     table = {alias: (module, name) for module, name, alias in rows}
 
     def find(name: str) -> object:
         if name in table:
-            module, there = table[name]
+            module, original = table[name]
             value = (
                 importlib.import_module(f'{package}.{name}')
                 if module == package
-                else getattr(importlib.import_module(module), there)
+                else getattr(importlib.import_module(module), original)
             )
         elif not name.startswith('__') and importlib.util.find_spec(f'{package}.{name}'):
-            # A module that the package used to import along with its names.
+            # A submodule that the original package imported as a side effect.
             value = importlib.import_module(f'{package}.{name}')
         else:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        space[name] = value
+        namespace[name] = value
         return value
 
-    space.update(__getattr__=find, __dir__=lambda: sorted({*space, *table}), __all__=[*table])
+    namespace.update(
+        __getattr__=find, __dir__=lambda: sorted({*namespace, *table}), __all__=[*table]
+    )
     for alias, (module, name) in table.items():
         if module == f'{package}.{alias}':
-            # A function of its module's name: importing the module later would take its place.
-            space[alias] = getattr(importlib.import_module(module), name)
+            # A name equal to that of its module. Importing the module later would overwrite it.
+            namespace[alias] = getattr(importlib.import_module(module), name)

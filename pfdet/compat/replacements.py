@@ -1,4 +1,4 @@
-"""What takes the place of packages and an extension that Chainer and ChainerCV import."""
+"""Replacements of packages and of a C extension that Chainer and ChainerCV import."""
 
 import importlib.metadata
 from typing import TYPE_CHECKING
@@ -11,14 +11,21 @@ CHAINERCV_VERSION = importlib.metadata.version('chainercv')
 
 
 class ResolutionError(Exception):
-    """A package that is missing, or has another version; named as in ``pkg_resources``."""
+    """A package is missing or has another version. Named as in ``pkg_resources``."""
 
 
 class WorkingSet:
-    """The installed packages; what ``chainer.testing`` uses of ``pkg_resources.WorkingSet``."""
+    """The part of ``pkg_resources.WorkingSet`` that ``chainer.testing`` uses."""
 
     def require(self, *requirements: str) -> None:
-        """Raise :class:`ResolutionError` unless every requirement, as ``numpy>=1.10``, is met."""
+        """Check requirements.
+
+        Args:
+            requirements (str): Requirements such as ``'numpy>=1.10'``.
+
+        Raises:
+            ResolutionError: A requirement is not met.
+        """
         from packaging.requirements import Requirement
 
         for requirement in map(Requirement, requirements):
@@ -31,10 +38,16 @@ class WorkingSet:
 
 
 def strtobool(value: str) -> int:
-    """1 for yes, 0 for no, as ``distutils.util.strtobool`` tells them.
+    """Parse a truth value like ``distutils.util.strtobool``.
+
+    Args:
+        value (str): For example ``'yes'``, ``'on'``, ``'1'``, ``'no'``, ``'off'`` or ``'0'``.
+
+    Returns:
+        int: 1 for true, 0 for false.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: The value is neither.
     """
     value = value.lower()
     if value in ('y', 'yes', 't', 'true', 'on', '1'):
@@ -47,30 +60,33 @@ def strtobool(value: str) -> int:
 def select_by_mask(
     mask: 'np.ndarray', n_bbox: int, threads_per_block: int, col_blocks: int
 ) -> 'tuple[np.ndarray, int]':
-    """Choose boxes greedily, given which boxes each of them suppresses.
+    """Select boxes greedily from a suppression mask.
 
-    The second half of ChainerCV's non-maximum suppression on GPU, whose kernel compares all pairs
-    of boxes, best score first, and leaves the choice to the CPU.
+    This is the second half of ChainerCV's non-maximum suppression on GPU. Its kernel compares all
+    pairs of boxes, which are sorted by descending score. The selection runs on the CPU.
 
     Args:
-        mask (array): uint64, of shape ``(R * col_blocks,)``. Bit b of word j in row i says that
-            box i suppresses box ``64 j + b``. The kernel sets bits of later boxes only.
-        n_bbox (int): The number of boxes, R.
-        threads_per_block (int): Bits in a word: 64.
-        col_blocks (int): Words in a row.
+        mask (uint64 array): Suppression mask of shape ``(R * col_blocks,)``. Bit b of word j in
+            row i is set if box i suppresses box ``64 j + b``. Only bits of later boxes are set.
+        n_bbox (int): Number of boxes, R.
+        threads_per_block (int): Bits per word: 64.
+        col_blocks (int): Words per row.
 
     Returns:
-        tuple of array and int: int32 indices of shape ``(R,)``, and how many of them, from the
-        first, are chosen boxes. The rest are 0.
+        tuple of array and int: Indices of the selected boxes, int32 of shape ``(R,)`` padded with
+        zeros; and the number of selected boxes.
+
+    Raises:
+        ValueError: ``threads_per_block`` is not 64.
     """
     import numpy as np
 
     if threads_per_block != 64:
-        raise ValueError(f'threads_per_block is {threads_per_block}, expected 64: bits of a word')
+        raise ValueError(f'threads_per_block is {threads_per_block}, expected 64 bits per word')
     rows = mask.astype('<u8', copy=False).reshape(n_bbox, col_blocks)
     selection = np.zeros(n_bbox, dtype=np.int32)
     n_selection = 0
-    # A row as one long integer: no NumPy call to test a bit or to join two rows.
+    # Rows as Python integers: faster than NumPy for testing a bit and merging two rows.
     suppressed = 0
     for i in range(n_bbox):
         if not suppressed >> i & 1:

@@ -1,4 +1,4 @@
-"""Chainer's CPU functions over channels-last memory, on all cores.
+"""Faster CPU versions of Chainer functions, on channels-last memory and all cores.
 
-:func:`pfdet.cpu.install.install` puts them in place of Chainer's own.
+:func:`pfdet.cpu.install.install` replaces Chainer's versions by them.
 """

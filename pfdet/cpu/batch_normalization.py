@@ -1,32 +1,34 @@
-"""Batch normalization on the CPU over channels-last memory, on one rank or many.
+"""Batch normalization on the CPU on channels-last memory, on one or several ranks.
 
-Chainer's CPU path makes some ten passes over an activation and sums its statistics in float32, one
-after the other. Here each pass does more, and sums are of 64 places in float32, then in float64.
-As these pieces never cross images, the statistics do not depend on how images are shared out to
-ranks, but for float64's rounding.
+Chainer's CPU version makes about ten passes over an activation and sums statistics sequentially in
+float32. This version makes fewer passes. It sums 64 positions in float32 and the partial sums in
+float64. Partial sums never cross images, so up to float64 rounding the statistics do not depend on
+the distribution of images over ranks.
 
-:func:`install` puts this in place of the CPU path of Chainer's and ChainerMN's batch
-normalization. Their GPU paths stay as they are.
+:func:`install` replaces the CPU versions of Chainer's and ChainerMN's batch normalization. The GPU
+versions stay.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from pfdet.cpu.threads import for_each, n_thread
 
-# Places that are summed in single precision.
-_PLACES = 64
-# An image smaller than this is not worth several threads.
+# Positions summed in float32.
+_SUM_SIZE = 64
+# Smallest image that is split between threads.
 _LEAST_BYTES = 1 << 19
 
 
-def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the channels.
+def moments(x: np.ndarray, comm: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and variance of the channels.
 
     Args:
-        x (array): :math:`(N, P, C)`, contiguous: places of images.
-        comm (ChainerMN communicator): The ranks whose images count, each with as many places.
+        x (array): Activations :math:`(N, P, C)` at :math:`P` positions, contiguous.
+        comm (ChainerMN communicator): Ranks that share statistics. Each must have the same number
+            of images and positions.
 
     Returns:
         tuple of float64 arrays: Mean and biased variance, :math:`(C,)`.
@@ -39,7 +41,15 @@ def moments(x: np.ndarray, comm=None) -> tuple[np.ndarray, np.ndarray]:
 def normalize(
     x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, gamma: np.ndarray, beta: np.ndarray
 ) -> np.ndarray:
-    """``gamma * (x - mean) * inv_std + beta`` of :math:`(N, P, C)` by the channels' vectors."""
+    """Compute ``gamma * (x - mean) * inv_std + beta``.
+
+    Args:
+        x (array): Activations :math:`(N, P, C)`, contiguous.
+        mean, inv_std, gamma, beta (array): Values per channel, :math:`(C,)`.
+
+    Returns:
+        array: Normalized activations :math:`(N, P, C)` with the dtype of ``x``.
+    """
     scale = gamma * inv_std
     shift = (beta - mean * scale).astype(x.dtype)
     y = np.empty_like(x)
@@ -59,17 +69,18 @@ def gradients(
     mean: np.ndarray,
     inv_std: np.ndarray,
     gamma: np.ndarray,
-    comm=None,
+    comm: Any = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients of :func:`normalize` with the moments of the same ``x``.
+    """Compute the gradients of :func:`normalize` applied with the moments of ``x``.
 
     Args:
         x, gy (array): Input and gradient of the output, :math:`(N, P, C)`, contiguous.
-        mean, inv_std, gamma (array): :math:`(C,)`.
+        mean, inv_std, gamma (array): Values per channel, :math:`(C,)`.
         comm (ChainerMN communicator): As in :func:`moments`.
 
     Returns:
-        tuple of arrays: Gradients of ``x``, and of gamma and beta as the mean over ranks.
+        tuple of arrays: Gradients of ``x``, :math:`(N, P, C)`, and of gamma and beta averaged over
+        ranks, :math:`(C,)`.
     """
     both = _sums(gy, x)
     both[1] = (both[1] - mean * both[0]) * inv_std
@@ -92,20 +103,20 @@ def gradients(
 
 
 def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sums over places of ``x`` and of ``x * y``, float64 :math:`(2, C)`."""
+    """Sum ``x`` and ``x * y`` over images and positions, float64 :math:`(2, C)`."""
     pieces = _pieces(x)
     parts = np.empty((len(pieces), 2, x.shape[2]))
 
     def add(i: int) -> None:
         x_i, y_i = x[pieces[i]], y[pieces[i]]
-        n = len(x_i) // _PLACES
-        whole = x_i[: n * _PLACES].reshape(n, _PLACES, x.shape[2])
-        parts[i, 0] = whole.sum(axis=1).sum(axis=0, dtype=np.float64) + x_i[n * _PLACES :].sum(
+        n = len(x_i) // _SUM_SIZE
+        whole = x_i[: n * _SUM_SIZE].reshape(n, _SUM_SIZE, x.shape[2])
+        parts[i, 0] = whole.sum(axis=1).sum(axis=0, dtype=np.float64) + x_i[n * _SUM_SIZE :].sum(
             axis=0
         )
-        products = np.einsum('kpc,kpc->kc', whole, y_i[: n * _PLACES].reshape(whole.shape))
+        products = np.einsum('kpc,kpc->kc', whole, y_i[: n * _SUM_SIZE].reshape(whole.shape))
         parts[i, 1] = products.sum(axis=0, dtype=np.float64) + np.einsum(
-            'pc,pc->c', x_i[n * _PLACES :], y_i[n * _PLACES :]
+            'pc,pc->c', x_i[n * _SUM_SIZE :], y_i[n * _SUM_SIZE :]
         )
 
     for_each(add, range(len(pieces)))
@@ -113,15 +124,15 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _pieces(x: np.ndarray) -> list[tuple[int, slice]]:
-    """Places of one image each, more than one piece an image where threads want them."""
+    """Split into images and, if there are more threads than images, into parts of images."""
     N, P, C = x.shape
     n = P
     if N < n_thread() and P * C * x.itemsize > _LEAST_BYTES:
-        n = -(-P // (-(-n_thread() // N) * _PLACES)) * _PLACES
+        n = -(-P // (-(-n_thread() // N) * _SUM_SIZE)) * _SUM_SIZE
     return [(i, slice(k, min(k + n, P))) for i in range(N) for k in range(0, P, n)]
 
 
-def _mean_over_ranks(values: np.ndarray, comm) -> np.ndarray:
+def _mean_over_ranks(values: np.ndarray, comm: Any) -> np.ndarray:
     if comm is None or comm.size == 1:
         return values
     from mpi4py import MPI
@@ -131,7 +142,7 @@ def _mean_over_ranks(values: np.ndarray, comm) -> np.ndarray:
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)`` or ``(N, C)`` as contiguous ``(N, P, C)``; ``(N, C)`` is one image."""
+    """Reshape ``(N, C, H, W)`` to contiguous ``(N, P, C)``, and ``(N, C)`` to ``(1, N, C)``."""
     if x.ndim == 2:
         return np.ascontiguousarray(x)[None]
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
@@ -139,7 +150,7 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 
 
 def _like(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of :func:`_channels_last`."""
+    """Reshape the result to ``shape``, the inverse of :func:`_channels_last`."""
     if len(shape) == 2:
         return y[0]
     N, C, H, W = shape
@@ -148,14 +159,14 @@ def _like(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def install() -> None:
-    """Make Chainer's and ChainerMN's batch normalization use this module on NumPy arrays.
+    """Make Chainer's and ChainerMN's batch normalization use this module for NumPy arrays.
 
-    It serves float32 and float64 arrays ``(N, C, H, W)`` and ``(N, C)`` that are normalized by
-    channel; others keep Chainer's path. Calling it again changes nothing.
+    It supports float32 and float64 arrays ``(N, C, H, W)`` and ``(N, C)`` normalized by channel.
+    Other arrays use Chainer's version. Repeated calls have no effect.
     """
     from chainer.functions.normalization import batch_normalization
 
-    cls = batch_normalization.GeneralBatchNormalizationImpl
+    cls: Any = batch_normalization.GeneralBatchNormalizationImpl
     chainer_forward, chainer_backward = cls.forward, cls.backward
 
     def supported(axis, *arrays: np.ndarray) -> bool:
@@ -186,13 +197,13 @@ def install() -> None:
                 running_mean,
                 running_var,
             )
-        places = _channels_last(x)
+        activations = _channels_last(x)
         comm = getattr(self, 'comm', None)
-        mean, var = moments(places, comm)
+        mean, var = moments(activations, comm)
         inv_std = 1 / np.sqrt(var + eps)
-        y = _like(normalize(places, mean, inv_std, gamma, beta), x.shape)
+        y = _like(normalize(activations, mean, inv_std, gamma, beta), x.shape)
         if running_mean is not None:
-            n = places.shape[0] * places.shape[1] * getattr(comm, 'size', 1)
+            n = activations.shape[0] * activations.shape[1] * getattr(comm, 'size', 1)
             running_mean *= decay
             running_mean += (1 - decay) * mean
             running_var *= decay

@@ -1,27 +1,27 @@
-"""Two-dimensional convolution on the CPU as matrix products over channels-last memory.
+"""Two-dimensional convolution on the CPU as matrix products on channels-last memory.
 
-Chainer's own CPU convolution gathers its patches channel by channel. Here an activation, though
-its shape stays ``(N, C, H, W)``, lies in memory as ``(N, H, W, C)``: a patch is then a few
-contiguous runs, a 1x1 convolution needs no gathering at all, and element-wise functions, which
-keep the memory order of their input, pass the layout on to the next convolution.
+Chainer's CPU convolution gathers patches channel by channel (im2col). Here activations have the
+shape ``(N, C, H, W)`` but the memory order ``(N, H, W, C)``. A patch then consists of a few
+contiguous pieces, and a 1x1 convolution needs no patches. Element-wise functions keep the memory
+order of their input, so the next convolution receives the same layout.
 
-:func:`install` puts these in place of the CPU methods of Chainer's convolution functions. Their
-GPU methods stay as they are.
+:func:`install` replaces the CPU methods of Chainer's convolution functions. The GPU methods stay.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from pfdet.cpu.threads import for_each, n_thread
 
-# A patch matrix larger than this is made and used in pieces, so that it stays near the caches.
+# Larger patch matrices are computed in pieces, so that a piece stays in the cache.
 PATCH_BYTES = 1 << 23
-# Pieces smaller than this are not worth a thread.
+# Smallest piece for a thread.
 _LEAST_BYTES = 1 << 19
-# Groups are joined until a block has this many input channels: products of very thin matrices
-# cost more than the multiplications by zero that joining adds.
+# Groups are merged into blocks of up to this many input channels. Products of very thin matrices
+# cost more than the multiplications by zero in a merged block.
 BLOCK_CHANNELS = 32
 
 
@@ -34,17 +34,17 @@ def convolution(
     groups: int,
     out_size: tuple[int, int],
 ) -> np.ndarray:
-    """Convolve without bias.
+    """Compute a convolution without bias.
 
     Args:
-        x (array): Input of shape :math:`(N, C, H, W)`, any memory order.
-        W (array): Filters of shape :math:`(O, C / groups, k_h, k_w)`.
-        stride, pad, dilate (pairs of int): By height and width.
+        x (array): Input :math:`(N, C, H, W)` in any memory order.
+        W (array): Filters :math:`(O, C / groups, k_h, k_w)`.
+        stride, pad, dilate (pairs of int): Stride, padding and dilation by height and width.
         groups (int): Number of groups.
         out_size (pair of int): Height and width of the output.
 
     Returns:
-        array: Shape :math:`(N, O, H', W')`, channels last in memory.
+        array: Output :math:`(N, O, H', W')`, channels last in memory.
     """
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     W = W.astype(x.dtype, copy=False)
@@ -77,16 +77,16 @@ def filter_gradient(
     dilate: tuple[int, int],
     groups: int,
 ) -> np.ndarray:
-    """Gradient of :func:`convolution` with respect to its filters.
+    """Compute the gradient of :func:`convolution` with respect to its filters.
 
     Args:
-        x (array): The input, :math:`(N, C, H, W)`.
+        x (array): Input :math:`(N, C, H, W)`.
         gy (array): Gradient of the output, :math:`(N, O, H', W')`.
         W_shape (tuple of int): Shape of the filters.
-        stride, pad, dilate, groups: As in the forward pass.
+        stride, pad, dilate, groups: As in :func:`convolution`.
 
     Returns:
-        array: Shape ``W_shape``.
+        array: Gradient of shape ``W_shape``.
     """
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     gy = np.ascontiguousarray(gy.transpose(0, 2, 3, 1))
@@ -95,7 +95,7 @@ def filter_gradient(
     xp = _pad(x, pad, stride, dilate, (kh, kw), gy.shape[1:3])
     width = O // n_block
     pieces = list(_pieces(gy.shape, depth * x.itemsize))
-    # A sum a thread, over pieces that do not depend on which thread is faster.
+    # One sum per thread over a fixed set of pieces, so that the result is deterministic.
     shares = [pieces[i :: n_thread()] for i in range(min(n_thread(), len(pieces)))]
     g = np.zeros((len(shares), n_block, depth, width), x.dtype)
 
@@ -119,27 +119,28 @@ def input_gradient(
     groups: int,
     in_size: tuple[int, int],
 ) -> np.ndarray:
-    """Gradient of :func:`convolution` with respect to its input (a transposed convolution).
+    """Compute the gradient of :func:`convolution` with respect to its input.
+
+    This is a transposed convolution.
 
     Args:
         gy (array): Gradient of the output, :math:`(N, O, H', W')`.
-        W (array): Filters, :math:`(O, C / groups, k_h, k_w)`.
-        stride, pad, dilate, groups: As in the forward pass.
+        W (array): Filters :math:`(O, C / groups, k_h, k_w)`.
+        stride, pad, dilate, groups: As in :func:`convolution`.
         in_size (pair of int): Height and width of the input.
 
     Returns:
-        array: Shape :math:`(N, C, H, W)`, channels last in memory.
+        array: Gradient :math:`(N, C, H, W)`, channels last in memory.
     """
     kh, kw = W.shape[2:]
     reach = (dilate[0] * (kh - 1), dilate[1] * (kw - 1))
-    plain = stride == (1, 1) and pad[0] <= reach[0] and pad[1] <= reach[1]
-    if plain:
-        # Away from strides the transpose is itself a convolution, with the filters turned round.
+    if stride == (1, 1) and pad[0] <= reach[0] and pad[1] <= reach[1]:
+        # With stride 1 the transpose is a convolution with flipped filters.
         O, Cg = W.shape[:2]
-        turned = W.reshape(groups, O // groups, Cg, kh, kw).transpose(0, 2, 1, 3, 4)
-        turned = turned.reshape(groups * Cg, O // groups, kh, kw)[:, :, ::-1, ::-1]
+        flipped = W.reshape(groups, O // groups, Cg, kh, kw).transpose(0, 2, 1, 3, 4)
+        flipped = flipped.reshape(groups * Cg, O // groups, kh, kw)[:, :, ::-1, ::-1]
         back = (reach[0] - pad[0], reach[1] - pad[1])
-        return convolution(gy, turned, (1, 1), back, dilate, groups, in_size)
+        return convolution(gy, flipped, (1, 1), back, dilate, groups, in_size)
 
     gy = np.ascontiguousarray(gy.transpose(0, 2, 3, 1))
     filters, n_block = _block_filters(W.astype(gy.dtype, copy=False), groups)
@@ -168,7 +169,7 @@ def input_gradient(
                 ] += g[:, :, :, i, j]
 
     def scatter_image(i: int) -> None:
-        # Pieces of one image overlap, so they stay in one thread.
+        # Pieces of an image overlap in the gradient, so one thread computes all of them.
         for _, rows in _pieces((1, *gy.shape[1:]), filters.shape[1] * gy.itemsize):
             for b in range(n_block):
                 scatter((slice(i, i + 1), rows), b)
@@ -186,7 +187,7 @@ def _pad(
     ksize: tuple[int, int],
     out_size: tuple[int, int],
 ) -> np.ndarray:
-    """Zero-pad ``(N, H, W, C)`` to what the patches of the whole output reach."""
+    """Zero-pad ``(N, H, W, C)`` to the area covered by the patches of the output."""
     need = [
         d * (k - 1) + s * (o - 1) + 1
         for d, k, s, o in zip(dilate, ksize, stride, out_size, strict=True)
@@ -199,17 +200,20 @@ def _pad(
     return xp
 
 
-def _pieces(shape: tuple[int, ...], bytes_a_place: int) -> Iterator[tuple[slice, slice]]:
-    """Cut ``(N, H, W, _)`` into slices of images, or of rows of one, of bounded patch size."""
+def _pieces(shape: tuple[int, ...], patch_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Split ``(N, H, W, _)`` into slices of images, or of rows of an image, of bounded size.
+
+    ``patch_bytes`` is the size of one patch.
+    """
     N, H, W = shape[:3]
-    image_bytes = max(1, H * W * bytes_a_place)
+    image_bytes = max(1, H * W * patch_bytes)
     limit = min(PATCH_BYTES, max(-(-N * image_bytes // n_thread()), _LEAST_BYTES))
     if image_bytes <= limit:
         n = limit // image_bytes
         for i in range(0, N, n):
             yield slice(i, min(i + n, N)), slice(0, H)
         return
-    r = max(1, limit // (W * bytes_a_place))
+    r = max(1, limit // (W * patch_bytes))
     for i in range(N):
         for j in range(0, H, r):
             yield slice(i, i + 1), slice(j, min(j + r, H))
@@ -226,7 +230,7 @@ def _patches(
     dilate: tuple[int, int],
     out_width: int,
 ) -> np.ndarray:
-    """The patch matrix ``(places, k_h * k_w * channels)`` of a piece and a block of channels."""
+    """Make the patch matrix ``(positions, k_h * k_w * C_b)`` of a piece and a channel block."""
     Cb = xp.shape[3] // n_block
     x = xp[n, :, :, block * Cb : (block + 1) * Cb]
     h = rows.stop - rows.start
@@ -250,30 +254,36 @@ def _patches(
 
 
 def _block_shape(W_shape: tuple[int, ...], groups: int) -> tuple[int, int]:
-    """Number of blocks the groups are joined to, and rows of a block's filter matrix."""
+    """Number of blocks after merging groups, and number of rows of a block's filter matrix."""
     _, Cg, kh, kw = W_shape
-    joined = max(
+    merged = max(
         q for q in range(1, groups + 1) if groups % q == 0 and (q == 1 or q * Cg <= BLOCK_CHANNELS)
     )
-    return groups // joined, kh * kw * Cg * joined
+    return groups // merged, kh * kw * Cg * merged
 
 
 def _block_filters(W: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
-    """Filters as matrices ``(blocks, k_h * k_w * C_b, O_b)``, block-diagonal over joined groups."""
+    """Reshape filters to matrices ``(blocks, k_h * k_w * C_b, O_b)``.
+
+    The matrix of a block is block-diagonal in its groups. The number of blocks is returned too.
+    """
     O, Cg, kh, kw = W.shape
     n_block, depth = _block_shape(W.shape, groups)
     q = groups // n_block
     W = W.reshape(n_block, q, O // groups, Cg, kh, kw).transpose(0, 4, 5, 1, 3, 2)
     if q == 1:
         return np.ascontiguousarray(W).reshape(n_block, depth, O // n_block), n_block
-    joined = np.zeros((n_block, kh, kw, q, Cg, q, O // groups), W.dtype)
+    merged = np.zeros((n_block, kh, kw, q, Cg, q, O // groups), W.dtype)
     for i in range(q):
-        joined[:, :, :, i, :, i] = W[:, :, :, i]
-    return joined.reshape(n_block, depth, O // n_block), n_block
+        merged[:, :, :, i, :, i] = W[:, :, :, i]
+    return merged.reshape(n_block, depth, O // n_block), n_block
 
 
 def _unblock_filters(g: np.ndarray, W_shape: tuple[int, ...], groups: int) -> np.ndarray:
-    """The inverse of :func:`_block_filters`: what lies off the diagonal is dropped."""
+    """Reshape matrices to filters, the inverse of :func:`_block_filters`.
+
+    Entries outside the block diagonal are dropped.
+    """
     O, Cg, kh, kw = W_shape
     n_block = len(g)
     q = groups // n_block
@@ -284,9 +294,9 @@ def _unblock_filters(g: np.ndarray, W_shape: tuple[int, ...], groups: int) -> np
 
 @functools.lru_cache(maxsize=1)
 def install() -> None:
-    """Make Chainer's convolution functions use this module on NumPy arrays.
+    """Make Chainer's convolution functions use this module for NumPy arrays.
 
-    float16 keeps Chainer's path. Calling it again changes nothing.
+    It supports float32 and float64. float16 uses Chainer's version. Repeated calls have no effect.
     """
     from chainer.functions.connection import convolution_2d, deconvolution_2d
 
@@ -297,7 +307,7 @@ def install() -> None:
     def supported(*arrays: np.ndarray) -> bool:
         return all(type(a) is np.ndarray and a.dtype in (np.float32, np.float64) for a in arrays)
 
-    def wrap(cls: type, forward) -> None:
+    def wrap(cls: Any, forward: Callable) -> None:
         original = cls.forward_cpu
 
         @functools.wraps(original)

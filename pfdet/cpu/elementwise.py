@@ -1,17 +1,18 @@
-"""Sums and ReLU of large activations on the CPU, in threads and in the memory order they have.
+"""Multi-threaded addition and ReLU of large activations on the CPU, in any memory order.
 
-:func:`install` puts these in place of the CPU path of Chainer's functions for large arrays of one
-shape and memory order; others, and all arrays on the GPU, keep Chainer's path.
+:func:`install` replaces the CPU versions of Chainer's functions for large arrays of equal shape and
+memory order. Other arrays, and all arrays on the GPU, use Chainer's versions.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from pfdet.cpu.threads import for_each, n_thread
 
-# Smaller arrays are not worth threads.
+# Smallest array for which threads are faster.
 LEAST_BYTES = 1 << 20
 
 
@@ -19,12 +20,12 @@ def apply(work: Callable, *arrays: np.ndarray) -> np.ndarray | None:
     """Compute an element-wise function in threads.
 
     Args:
-        work (callable): ``work(*pieces, out)`` fills ``out`` from flat pieces of the arrays.
-        arrays: Of one shape and dtype.
+        work (callable): ``work(*pieces, out)`` computes ``out`` from flat pieces of the arrays.
+        arrays (arrays): Arguments of equal shape and dtype.
 
     Returns:
-        array: Like the first in shape, dtype and memory order; :obj:`None` where threads do not
-        pay or the arrays do not lie alike in memory.
+        array: The result, with the shape, dtype and memory order of the first array. :obj:`None`
+        if threads are not worthwhile or the arrays differ in memory order.
     """
     first = arrays[0]
     if (
@@ -36,13 +37,13 @@ def apply(work: Callable, *arrays: np.ndarray) -> np.ndarray | None:
         )
     ):
         return None
-    # Axes by descending stride: flat where this makes the array contiguous.
+    # Sort axes by descending stride. Contiguous arrays can then be flattened without a copy.
     order = sorted(range(first.ndim), key=lambda i: -first.strides[i])
-    laid = [a.transpose(order) for a in arrays]
-    if not all(a.flags.c_contiguous for a in laid):
+    sorted_arrays = [a.transpose(order) for a in arrays]
+    if not all(a.flags.c_contiguous for a in sorted_arrays):
         return None
-    out = np.empty_like(laid[0])
-    flat = [a.reshape(-1) for a in (*laid, out)]
+    out = np.empty_like(sorted_arrays[0])
+    flat = [a.reshape(-1) for a in (*sorted_arrays, out)]
     step = -(-first.size // n_thread())
     for_each(lambda i: work(*(a[i : i + step] for a in flat)), range(0, first.size, step))
     return out.transpose(np.argsort(order))
@@ -62,13 +63,16 @@ def _relu_gradient(y: np.ndarray, gy: np.ndarray, out: np.ndarray) -> None:
 
 @functools.lru_cache(maxsize=1)
 def install() -> None:
-    """Make Chainer's addition and ReLU use this module. Calling it again changes nothing."""
+    """Make Chainer's addition and ReLU use this module. Repeated calls have no effect."""
     from chainer.functions.activation import relu
     from chainer.functions.math import basic_math
 
-    chainer_add = basic_math.Add.forward
-    chainer_relu = relu.ReLU.forward_cpu
-    chainer_gradient = relu.ReLUGrad2.forward_cpu
+    Add: Any = basic_math.Add
+    ReLU: Any = relu.ReLU
+    ReLUGrad: Any = relu.ReLUGrad2
+    chainer_add = Add.forward
+    chainer_relu = ReLU.forward_cpu
+    chainer_gradient = ReLUGrad.forward_cpu
 
     @functools.wraps(chainer_add)
     def add(self, x):
@@ -88,6 +92,6 @@ def install() -> None:
         gx = apply(_relu_gradient, self.b, *inputs)
         return chainer_gradient(self, inputs) if gx is None else (gx,)
 
-    basic_math.Add.forward = add
-    relu.ReLU.forward_cpu = relu_forward
-    relu.ReLUGrad2.forward_cpu = relu_gradient
+    Add.forward = add
+    ReLU.forward_cpu = relu_forward
+    ReLUGrad.forward_cpu = relu_gradient

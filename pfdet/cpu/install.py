@@ -1,8 +1,8 @@
-"""The one place where Chainer's CPU functions are replaced."""
+"""Replacement of Chainer's CPU functions."""
 
 from pfdet.cpu import batch_normalization, convolution, elementwise, pooling
 
-#: Which functions of Chainer are replaced, and by which module.
+#: The replaced functions of Chainer, and the module that replaces each.
 REPLACED = {
     'chainer.functions.convolution_2d': convolution,
     'chainer.functions.deconvolution_2d': convolution,
@@ -15,10 +15,10 @@ REPLACED = {
 
 
 def install() -> None:
-    """Make Chainer's functions use :mod:`pfdet.cpu` on NumPy arrays, in the whole process.
+    """Make Chainer's functions use :mod:`pfdet.cpu` for NumPy arrays, in the whole process.
 
-    What they compute stays the same up to rounding, for networks that are not pfdet's, too.
-    :func:`pfdet.training.build.detector` calls this; calling it again changes nothing.
+    The functions compute the same results up to rounding, also in networks outside pfdet.
+    :func:`pfdet.training.build.detector` calls this. Repeated calls have no effect.
     """
     for module in dict.fromkeys(REPLACED.values()):
         module.install()

@@ -1,15 +1,16 @@
-"""Max pooling on the CPU over slices of channels-last memory.
+"""Max pooling on the CPU with slices of channels-last memory.
 
-Chainer gathers every window. Here the maximum is taken over one shifted slice of the whole map a
-place of the window, image by image in threads.
+Chainer gathers every window. This version takes the maximum of shifted slices of the whole map, one
+per position in the window. Threads process different images.
 
-:func:`install` puts this in place of the CPU path of Chainer's two-dimensional max pooling. Its GPU
-path stays as it is.
+:func:`install` replaces the CPU version of Chainer's two-dimensional max pooling. The GPU version
+stays.
 """
 
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -23,68 +24,74 @@ def max_pooling(
     pad: tuple[int, int],
     out_size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest value of each window, and where in the window it is.
+    """Compute the maximum of each window and its index in the window.
 
     Args:
-        x (array): :math:`(N, C, H, W)`.
-        ksize, stride, pad (pairs of int): By height and width.
+        x (array): Input :math:`(N, C, H, W)`.
+        ksize, stride, pad (pairs of int): Window size, stride and padding by height and width.
         out_size (pair of int): Height and width of the output.
 
     Returns:
-        tuple of arrays: Maxima :math:`(N, C, H', W')`, and their places in the windows, row by
-        row, uint8 of the same shape. Of equal values the first. Channels last in memory.
+        tuple of arrays: Maxima :math:`(N, C, H', W')`; and their indices in the flattened windows,
+        uint8 of the same shape. Ties go to the first index. Channels last in memory.
     """
-    places = x.transpose(0, 2, 3, 1)
-    y = np.full((len(x), *out_size, x.shape[1]), -np.inf, x.dtype)
-    where = np.zeros(y.shape, np.uint8)
+    x = x.transpose(0, 2, 3, 1)
+    y = np.full((len(x), *out_size, x.shape[3]), -np.inf, x.dtype)
+    indices = np.zeros(y.shape, np.uint8)
 
     def pool(n: int) -> None:
-        for k, source, target in _shifts(places.shape[1:3], ksize, stride, pad, out_size):
-            larger = places[n][source] > y[n][target]
-            where[n][target][larger] = k
-            # Unlike a copy of what is larger, it keeps NaN, which someone should see.
-            np.maximum(y[n][target], places[n][source], out=y[n][target])
+        for k, source, target in _shifts(x.shape[1:3], ksize, stride, pad, out_size):
+            larger = x[n][source] > y[n][target]
+            indices[n][target][larger] = k
+            # Unlike an assignment where larger, maximum propagates NaN.
+            np.maximum(y[n][target], x[n][source], out=y[n][target])
 
     for_each(pool, range(len(x)))
-    return y.transpose(0, 3, 1, 2), where.transpose(0, 3, 1, 2)
+    return y.transpose(0, 3, 1, 2), indices.transpose(0, 3, 1, 2)
 
 
 def max_pooling_gradient(
     gy: np.ndarray,
-    where: np.ndarray,
+    indices: np.ndarray,
     ksize: tuple[int, int],
     stride: tuple[int, int],
     pad: tuple[int, int],
     in_size: tuple[int, int],
 ) -> np.ndarray:
-    """Gradient of :func:`max_pooling` with respect to its input.
+    """Compute the gradient of :func:`max_pooling` with respect to its input.
 
     Args:
         gy (array): Gradient of the output, :math:`(N, C, H', W')`.
-        where (array): As :func:`max_pooling` returned it.
-        ksize, stride, pad (pairs of int): As in the forward pass.
+        indices (array): Indices returned by :func:`max_pooling`.
+        ksize, stride, pad (pairs of int): As in :func:`max_pooling`.
         in_size (pair of int): Height and width of the input.
 
     Returns:
-        array: :math:`(N, C, H, W)`, channels last in memory.
+        array: Gradient :math:`(N, C, H, W)`, channels last in memory.
     """
-    gy, where = gy.transpose(0, 2, 3, 1), where.transpose(0, 2, 3, 1)
+    gy, indices = gy.transpose(0, 2, 3, 1), indices.transpose(0, 2, 3, 1)
     gx = np.zeros((len(gy), *in_size, gy.shape[3]), gy.dtype)
 
     def spread(n: int) -> None:
         for k, source, target in _shifts(in_size, ksize, stride, pad, gy.shape[1:3]):
-            gx[n][source] += gy[n][target] * (where[n][target] == k)
+            gx[n][source] += gy[n][target] * (indices[n][target] == k)
 
     for_each(spread, range(len(gy)))
     return gx.transpose(0, 3, 1, 2)
 
 
-def _shifts(in_size, ksize, stride, pad, out_size) -> Iterator[tuple[int, tuple, tuple]]:
-    """For each place of the window: its number, and slices of the input and of the output."""
+def _shifts(
+    in_size: tuple[int, ...],
+    ksize: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    out_size: tuple[int, ...],
+) -> Iterator[tuple[int, tuple, tuple]]:
+    """Yield the index of each window position, with slices of the input and of the output."""
     for k, offset in enumerate(itertools.product(*map(range, ksize))):
         source, target = [], []
         for n, o, s, p, m in zip(in_size, offset, stride, pad, out_size):
-            # The outputs whose input at this offset lies on the map.
+            # The outputs whose input at this offset is inside the map.
             first = max(0, -(-(p - o) // s))
             last = min(m - 1, (n - 1 + p - o) // s)
             if last < first:
@@ -98,14 +105,16 @@ def _shifts(in_size, ksize, stride, pad, out_size) -> Iterator[tuple[int, tuple,
 
 @functools.lru_cache(maxsize=1)
 def install() -> None:
-    """Make Chainer's max pooling use this module on NumPy arrays.
+    """Make Chainer's max pooling use this module for NumPy arrays.
 
-    Windows of up to 256 places over float32 or float64 maps. Calling it again changes nothing.
+    It supports windows of up to 256 positions on float32 and float64 maps. Others use Chainer's
+    version. Repeated calls have no effect.
     """
     from chainer.functions.pooling import max_pooling_nd
     from chainer.utils import conv
 
-    cls, grad = max_pooling_nd.MaxPoolingND, max_pooling_nd.MaxPoolingNDGrad
+    cls: Any = max_pooling_nd.MaxPoolingND
+    grad: Any = max_pooling_nd.MaxPoolingNDGrad
     chainer_forward, chainer_gradient = cls.forward_cpu, grad.forward_cpu
 
     @functools.wraps(chainer_forward)
@@ -124,18 +133,18 @@ def install() -> None:
             for n, k, s, p in zip(x.shape[2:], self.ksize, self.stride, self.pad)
         )
         self._in_shape, self._in_dtype = x.shape, x.dtype
-        y, self._where = max_pooling(x, self.ksize, self.stride, self.pad, out_size)
+        y, self._max_indices = max_pooling(x, self.ksize, self.stride, self.pad, out_size)
         return (y,)
 
     @functools.wraps(chainer_gradient)
     def gradient_cpu(self, gy):
-        where = getattr(self.func, '_where', None)
-        if where is None:
+        indices = getattr(self.func, '_max_indices', None)
+        if indices is None:
             return chainer_gradient(self, gy)
         return (
             max_pooling_gradient(
                 gy[0],
-                where,
+                indices,
                 self.func.ksize,
                 self.func.stride,
                 self.func.pad,

@@ -1,23 +1,24 @@
-"""Work of the CPU functions shared out to threads.
+"""Threads of the CPU functions.
 
-NumPy's matrix products use several cores, its copies and element-wise functions one. Here an array
-is cut into pieces and each thread does all of the work of a piece, so that every step of it runs
-in parallel. Within, the matrix products are told to keep to their thread.
+NumPy's matrix products use several cores, but its copies and element-wise functions use one. Here
+an array is split into pieces and each thread does all steps for its pieces, so that all steps run
+in parallel. Matrix products within a thread are limited to one core.
 
-The number of threads is that of the matrix products' own: ``OMP_NUM_THREADS``, or the cores that
-this process may use. MPI ranks that share cores must set it, as for any program.
+The number of threads is that of NumPy's matrix products: ``OMP_NUM_THREADS``, or the number of
+cores available to the process. MPI ranks that share cores must set it, as for any program.
 """
 
 import functools
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 
 @functools.lru_cache(maxsize=1)
 def n_thread() -> int:
-    """Threads that work at the same time."""
+    """Return the number of threads."""
     for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':
         value = os.environ.get(name, '')
         if value.isdigit() and int(value) > 0:
@@ -28,35 +29,38 @@ def n_thread() -> int:
 
 
 def for_each(work: Callable[[Any], None], pieces: Iterable) -> None:
-    """Call ``work`` with each piece, in threads if there is more than one of either.
+    """Call ``work`` for each piece, in threads if there are several pieces and threads.
 
     Args:
-        work (callable): It must be safe to call for different pieces at the same time.
-        pieces (iterable): Its arguments.
+        work (callable): ``work(piece)``. Must be thread-safe for different pieces.
+        pieces (iterable): Arguments of ``work``.
+
+    Raises:
+        Exception: Any exception raised by ``work``.
     """
     pieces = list(pieces)
     if n_thread() == 1 or len(pieces) <= 1:
         for piece in pieces:
             work(piece)
         return
-    with _one_thread_a_product():
-        # list() raises what a piece has raised
+    with _single_threaded_products():
+        # Iterating over the results raises exceptions of the threads.
         list(_pool(os.getpid()).map(work, pieces))
 
 
 @functools.lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    # By process: threads do not survive a fork.
+    # One pool per process, because threads do not survive a fork.
     return ThreadPoolExecutor(n_thread(), 'cpu')
 
 
-def _one_thread_a_product():
+def _single_threaded_products() -> AbstractContextManager:
     return _controller(os.getpid()).limit(limits=1, user_api='blas')
 
 
 @functools.lru_cache(maxsize=1)
-def _controller(process: int):
-    # Looking for the libraries takes milliseconds, so once.
+def _controller(process: int) -> Any:
+    # Cached, because finding the libraries takes milliseconds.
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -1,4 +1,4 @@
-"""Chainer through compat, against plain NumPy."""
+"""Chainer with the fixes of pfdet.compat against plain NumPy."""
 
 import math
 
@@ -15,7 +15,7 @@ def random_array(*shape, seed=0):
 
 
 def convolve(x, W, b, stride, pad, dilate, groups):
-    """Output, and the sums of gradients of x, W and b given the output's, by the definition."""
+    """Compute a convolution and a function for its gradients, by the definition."""
     N, _, H, width = x.shape
     O, C, kh, kw = W.shape
     padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)]).astype(np.float64)
@@ -100,7 +100,7 @@ def test_batch_normalization():
 
 
 def bilinear_weights(y, x, H, W):
-    """What each pixel counts for at a point."""
+    """Compute the weight of each pixel in the interpolation at a point."""
     weights = np.zeros((H, W))
     if not (-1 <= y <= H and -1 <= x <= W):
         return weights
@@ -163,7 +163,7 @@ def step_by_formula(name, w, grads, lr):
 @pytest.mark.parametrize('name', ['MomentumSGD', 'CorrectedMomentumSGD', 'Adam'])
 @pytest.mark.parametrize('number', [float, np.float32, np.float64])
 def test_optimizers(name, number):
-    # A learning rate from a schedule is often NumPy's, which NumPy 2 would let widen float32.
+    # A schedule may return a NumPy scalar, which NumPy 2 would promote to float64.
     initial = random_array(2, 3)
     link = L.Linear(3, 2, nobias=True, initialW=initial)
     optimizer = getattr(optimizers, name)(number(0.1)).setup(link)
@@ -220,7 +220,7 @@ def test_npz_round_trip(tmp_path):
     np.testing.assert_array_equal(first[1].avg_var, second[1].avg_var)
 
 
-def test_npz_of_a_parameter_without_a_shape_yet(tmp_path):
+def test_npz_of_an_uninitialized_parameter(tmp_path):
     serializers.save_npz(tmp_path / 'model.npz', network())
     model = network()
     serializers.load_npz(tmp_path / 'model.npz', model)

@@ -1,8 +1,8 @@
-"""ChainerMN through compat: two ranks with half of a batch each against one with all of it."""
+"""ChainerMN with the fixes of pfdet.compat: two ranks against one rank with the same batch."""
 
 
 def test_training_on_two_ranks_equals_training_on_one(mpiexec):
-    # Of ChainerMN's communicators only this one takes arrays of the CPU.
+    # The only communicator of ChainerMN that supports CPU arrays.
     result = mpiexec(
         2,
         """
@@ -26,7 +26,7 @@ def test_training_on_two_ranks_equals_training_on_one(mpiexec):
 
         x = np.random.RandomState(1).standard_normal((4, 3, 5, 5)).astype(np.float32)
         x *= np.arange(1, 5, dtype=np.float32)[:, None, None, None]
-        ours = slice(comm.rank * 2, comm.rank * 2 + 2)
+        local = slice(comm.rank * 2, comm.rank * 2 + 2)
 
         whole = network(L.BatchNormalization(4))
         half = network(MultiNodeBatchNormalization(4, comm))
@@ -35,20 +35,20 @@ def test_training_on_two_ranks_equals_training_on_one(mpiexec):
             chainermn.create_multi_node_optimizer(
                 chainer.optimizers.CorrectedMomentumSGD(.1), comm).setup(half)]
         for step in range(3):
-            y_whole, y_half = whole(x), half(x[ours])
+            y_whole, y_half = whole(x), half(x[local])
             assert y_half.dtype == np.float32
-            np.testing.assert_allclose(y_half.array, y_whole.array[ours], atol=1e-4)
+            np.testing.assert_allclose(y_half.array, y_whole.array[local], atol=1e-4)
             for optimizer, model, y in zip(optimizers, (whole, half), (y_whole, y_half)):
                 model.cleargrads()
-                # The first update of a multi-node optimizer only makes the ranks equal.
+                # The first update of a multi-node optimizer only broadcasts the parameters.
                 loss = F.sum(F.relu(y) ** 3) / len(y) / 25
                 loss.backward()
                 if step or model is half:
                     optimizer.update()
             if step == 0:
-                moved = whole[0].W.array.copy()
-                np.testing.assert_array_equal(half[0].W.array, moved)
-        assert abs(whole[0].W.array - moved).max() > .01
+                initial = whole[0].W.array.copy()
+                np.testing.assert_array_equal(half[0].W.array, initial)
+        assert abs(whole[0].W.array - initial).max() > .01
         for p, q in zip(half.params(), whole.params()):
             assert p.dtype == np.float32
             np.testing.assert_allclose(p.array, q.array, atol=1e-4)
@@ -85,9 +85,9 @@ def test_multi_node_iterator(mpiexec):
     assert result.stdout == 'same\n'
 
 
-def test_a_rank_that_fails_ends_the_others(mpiexec):
-    said = ''
-    # A busy machine's launcher may end before it has passed on what the ranks said.
+def test_a_failing_rank_ends_the_others(mpiexec):
+    error = ''
+    # On a busy machine the launcher may exit before it forwards the ranks' output.
     for _ in range(3):
         result = mpiexec(
             2,
@@ -107,7 +107,7 @@ def test_a_rank_that_fails_ends_the_others(mpiexec):
             timeout=600,
         )
         assert result.returncode != 0
-        said += result.stderr
-        if said:
+        error += result.stderr
+        if error:
             break
-    assert 'on purpose' in said
+    assert 'on purpose' in error

@@ -14,7 +14,7 @@ from chainercv import transforms
 from chainercv.links.model.fpn import bbox_head_loss_pre, mask_head_loss_pre
 from chainercv.utils import scale_mask
 
-# Where something only warns yet, that is a failure too.
+# Deprecation warnings are failures too, because they become errors in later versions.
 pytestmark = [
     pytest.mark.filterwarnings('error::DeprecationWarning:chainer'),
     pytest.mark.filterwarnings('error::FutureWarning:chainer'),
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def sources(package):
-    """The sources of a package as they run: repaired where a fix is needed."""
+    """Yield the modules of a package and their sources after the fixes."""
     root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
     for path in sorted(root.rglob('*.py')):
         parts = path.relative_to(root.parent).with_suffix('').parts
@@ -35,7 +35,7 @@ def sources(package):
 
 
 def numpy_names(tree):
-    """Chains of names that begin at NumPy, as `numpy.random.choice`."""
+    """Yield the attribute chains of NumPy, such as ``numpy.random.choice``."""
     aliases = {'xp'}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -50,20 +50,20 @@ def numpy_names(tree):
 
 
 @pytest.mark.parametrize('package', ['chainer', 'chainermn', 'chainercv'])
-def test_no_module_names_what_this_numpy_lacks(package):
-    found, missing = 0, set()
+def test_modules_use_only_names_of_this_numpy(package):
+    n_found, missing = 0, set()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         for module, source in sources(package):
             for names in numpy_names(ast.parse(source)):
-                found += 1
+                n_found += 1
                 value = np
                 for name in names:
                     if not hasattr(value, name):
                         missing.add((module, '.'.join(names)))
                         break
                     value = getattr(value, name)
-    assert found > 50
+    assert n_found > 50
     assert not missing
 
 
@@ -80,7 +80,7 @@ def test_as_strided_forward_and_backward():
 @pytest.mark.parametrize('align_corners', [True, False])
 def test_resize_images_keeps_a_ramp(mode, align_corners):
     if mode == 'nearest' and align_corners:
-        pytest.skip('Chainer does not have it')
+        pytest.skip('not supported by Chainer')
     x = chainer.Variable(np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4))
     y = F.resize_images(x, (2, 8), mode=mode, align_corners=align_corners)
     expected = {
@@ -109,7 +109,7 @@ def test_bbox_head_loss_pre():
     for out, expected in zip(out_rois, rois):
         np.testing.assert_array_equal(out, expected)
     assert [i.tolist() for i in out_indices] == [[0, 0], [], [1]]
-    # An IoU of 0.5 is enough; 0 is the background.
+    # An IoU of 0.5 is foreground. Label 0 is the background.
     assert [t.tolist() for t in gt_labels] == [[5, 0], [], [3]]
     np.testing.assert_allclose(gt_locs[0][0], [0, 5, 0, np.log(2) / 0.2], atol=1e-5)
 
@@ -138,7 +138,7 @@ def test_masks_of_bool():
 
 
 @pytest.mark.parametrize('size', [(4, 6), (8, 3)])
-def test_resize_by_pillow(size):
+def test_resize_with_pillow(size):
     image = np.random.RandomState(0).uniform(0, 255, (3, 4, 6)).astype(np.float32)
     with chainer.using_config('cv_resize_backend', 'PIL'):
         resized = transforms.resize(image, size, PIL.Image.NEAREST)
@@ -148,14 +148,14 @@ def test_resize_by_pillow(size):
     np.testing.assert_array_equal(resized, image[:, rows.astype(int)][:, :, columns.astype(int)])
 
 
-def test_rotate_by_pillow():
+def test_rotate_with_pillow():
     image = np.random.RandomState(0).uniform(0, 255, (3, 4, 6)).astype(np.float32)
     with chainer.using_config('cv_rotate_backend', 'PIL'):
         rotated = transforms.rotate(image, 90)
     np.testing.assert_allclose(rotated, np.rot90(image, axes=(1, 2)), atol=1e-3)
 
 
-def test_others_are_still_warned_of_overriding():
+def test_overriding_warning_is_kept_outside_chainercv():
     with pytest.warns(DeprecationWarning, match='to_cpu'):
 
         class Own(chainer.Link):

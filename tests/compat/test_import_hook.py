@@ -15,7 +15,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600)
 
 
-def test_importing_pfdet_imports_no_other_package():
+def test_importing_compat_imports_no_other_package():
     result = run('-c', 'import sys, pfdet.compat; print(*sys.modules)')
     loaded = {name.split('.')[0] for name in result.stdout.split()}
     assert 'pfdet' in loaded
@@ -38,14 +38,14 @@ def test_nothing_is_added_to_numpy():
     assert result.returncode == 0, result.stderr
 
 
-def test_removed_packages_are_not_missed():
-    # As on Python 3.12 with a setuptools that has lost pkg_resources.
+def test_removed_packages_are_not_needed():
+    # As on Python 3.12 with a setuptools without pkg_resources.
     result = run(
         '-c',
         """if True:
         import sys
-        for gone in 'pkg_resources', 'setuptools', 'distutils', 'numpy.distutils':
-            sys.modules[gone] = None
+        for removed in 'pkg_resources', 'setuptools', 'distutils', 'numpy.distutils':
+            sys.modules[removed] = None
         import pfdet, chainer, chainermn, chainercv, chainer.testing
         print(chainercv.__version__)
     """,
@@ -53,25 +53,25 @@ def test_removed_packages_are_not_missed():
     assert result.stdout == '0.13.1\n', result.stderr
 
 
-def test_imports_are_quiet():
+def test_imports_do_not_warn():
     result = run('-W', 'default', '-c', 'import pfdet, chainer, chainermn, chainercv')
     assert result.returncode == 0, result.stderr
-    # Of other packages, only what they say of Chainer's code is ours.
+    # Other packages may warn, but not about Chainer's code.
     assert 'site-packages/chainer' not in result.stderr
     assert 'pfdet' not in result.stderr
 
 
 @pytest.mark.parametrize('fix', FIXES, ids=lambda fix: fix.name)
-def test_every_fix_that_is_needed_is_applied(fix):
+def test_every_needed_fix_is_applied(fix):
     for module in fix.modules:
         importlib.import_module(module)
     assert fix.applied == (set(fix.modules) if fix.needed() else set())
 
 
 @pytest.mark.parametrize('fix', FIXES, ids=lambda fix: fix.name)
-def test_a_fix_refuses_a_source_that_it_does_not_know(fix):
+def test_an_unknown_source_is_an_error(fix):
     if fix.name == 'nms_gpu_post':
-        pytest.skip('makes a module that does not exist')
+        pytest.skip('creates a module that does not exist')
     with pytest.raises(ValueError, match='expected'):
         fix.repair('import numpy as np\n')
 
@@ -81,7 +81,7 @@ def test_the_error_names_module_fix_and_version(tmp_path):
     path.write_text('x = 1\n')
     fix = next(f for f in FIXES if f.name == 'numpy_sctypes')
     loader = import_hook._RepairingLoader(fix.modules[0], str(path), [fix], exists=True)
-    with pytest.raises(ImportError, match='as_strided .*numpy_sctypes.* knows chainer 7.8.1'):
+    with pytest.raises(ImportError, match='as_strided .*numpy_sctypes.* supports chainer 7.8.1'):
         loader.get_code(fix.modules[0])
 
 
@@ -93,13 +93,13 @@ def test_chainer_imported_too_early_is_an_error(monkeypatch):
     assert sys.meta_path == []
 
 
-def test_a_fix_is_left_out_where_it_is_not_needed(monkeypatch):
+def test_a_fix_that_is_not_needed_is_skipped(monkeypatch):
     fix = import_hook.Fix('name', ('colorsys',), 'never', lambda: False, lambda source: 'broken')
     monkeypatch.setattr(import_hook, 'FIXES', [fix])
     assert import_hook._RepairingFinder().find_spec('colorsys') is None
 
 
-def test_another_module_is_repaired_and_keeps_its_place(monkeypatch, tmp_path):
+def test_a_fixed_module_keeps_its_file(monkeypatch, tmp_path):
     (tmp_path / 'frozen_package.py').write_text('x = old_name\n')
     fix = import_hook.Fix(
         'name', ('frozen_package',), 'always', lambda: True, lambda s: s.replace('old_name', '1')
@@ -115,7 +115,7 @@ def test_another_module_is_repaired_and_keeps_its_place(monkeypatch, tmp_path):
 
 
 def test_the_report_has_a_line_for_every_version_and_fix():
-    # An error for a warning: Python warns if the module it is to run was imported already.
+    # Python warns if the module to run has already been imported.
     result = run('-W', 'error::RuntimeWarning', '-m', 'pfdet.compat')
     assert result.returncode == 0, result.stderr
     versions, gpu, fixes, (_, *replaced) = (

@@ -1,9 +1,10 @@
-"""Packages that look names up when asked have the names they had, and cost less."""
+"""Lazy packages have the same names as the original packages and load fewer modules."""
 
 import subprocess
 import sys
 
-# What an old package has, and what becomes of it when everything is asked for.
+# Prints the names of all lazy packages, either after eager or after lazy imports. If standard input
+# has names, only these are looked up.
 NAMES = """if True:
     import importlib, sys, warnings
     warnings.simplefilter('ignore')
@@ -11,28 +12,28 @@ NAMES = """if True:
     from pfdet.compat.import_hook import FIXES
     lazy = [f for f in FIXES if f.repair.__module__ == 'pfdet.compat.lazy_packages']
     packages = sorted({m for f in lazy for m in f.modules})
-    if sys.argv[1] == 'at once':
+    if sys.argv[1] == 'eager':
         for f in lazy:
             FIXES.remove(f)
-    asked = [line.split()[:2] for line in sys.stdin]
+    requested = [line.split()[:2] for line in sys.stdin]
     import chainer, chainercv, chainermn
     for name in packages:
         package = importlib.import_module(name)
-        if not asked:
-            asked_here = [n for n in dir(package) if not n.startswith('__') or n == '__version__']
+        if not requested:
+            names = [n for n in dir(package) if not n.startswith('__') or n == '__version__']
         else:
-            asked_here = [n for p, n in asked if p == name]
-        for n in asked_here:
+            names = [n for p, n in requested if p == name]
+        for n in names:
             value = getattr(package, n)
             print(name, n, type(value).__name__, getattr(value, '__module__', None),
                   getattr(value, '__qualname__', getattr(value, '__name__', None)))
 """
 
 
-def names(when, asked=''):
+def names(mode, requested=''):
     result = subprocess.run(
-        [sys.executable, '-c', NAMES, when],
-        input=asked,
+        [sys.executable, '-c', NAMES, mode],
+        input=requested,
         text=True,
         capture_output=True,
         timeout=600,
@@ -41,14 +42,14 @@ def names(when, asked=''):
     return result.stdout
 
 
-def test_every_name_is_found_and_is_what_it_was():
-    before = names('at once')
-    assert before.count('\n') > 1000
-    after = names('when asked', before)
-    assert after.splitlines() == before.splitlines()
-    # what the packages offer, without the modules that happened to be imported along
-    offered = [line for line in before.splitlines() if line.split()[2] != 'module']
-    assert set(offered) <= set(names('when asked').splitlines())
+def test_lazy_names_equal_eager_names():
+    eager = names('eager')
+    assert eager.count('\n') > 1000
+    lazy = names('lazy', eager)
+    assert lazy.splitlines() == eager.splitlines()
+    # dir() lists all names except modules that were imported as a side effect.
+    listed = [line for line in eager.splitlines() if line.split()[2] != 'module']
+    assert set(listed) <= set(names('lazy').splitlines())
 
 
 def loaded(statements):
@@ -62,7 +63,7 @@ def loaded(statements):
     return set(result.stdout.split())
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     assert 'chainer.functions' in loaded("""if True:
         import pfdet.compat, chainer
         assert not hasattr(chainer.functions, 'rectify') and hasattr(chainer.functions, 'relu')
@@ -73,8 +74,8 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
     """)
 
 
-def test_training_loads_no_more_than_it_needs():
-    """What Chainer and ChainerCV load by themselves, and training has no use for."""
+def test_training_does_not_load_unused_modules():
+    """Without the fix, Chainer and ChainerCV load all of these modules."""
     modules = loaded('import pfdet.training.train, chainermn')
     assert {'chainer.training', 'chainercv.links', 'cv2'} <= modules
     for unneeded in (

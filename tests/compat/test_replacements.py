@@ -13,7 +13,7 @@ def random_boxes(n):
 
 
 def suppressed_by_mask(bbox, thresh):
-    """What ChainerCV's kernel leaves on the GPU: bit b of word j in row i, for box 64 j + b."""
+    """Compute the mask of ChainerCV's kernel: bit b of word j in row i is box 64 j + b."""
     n = len(bbox)
     col_blocks = -(-n // 64)
     mask = np.zeros((n, col_blocks), np.uint64)
@@ -45,7 +45,7 @@ def test_select_by_mask(n, select):
     assert selection[:n_selection].tolist() == expected
 
 
-def test_select_by_mask_refuses_other_words():
+def test_select_by_mask_with_another_word_size():
     with pytest.raises(ValueError, match='threads_per_block is 32, expected 64'):
         select_by_mask(np.zeros(1, np.uint64), 1, 32, 1)
 

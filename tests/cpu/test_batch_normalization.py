@@ -1,4 +1,4 @@
-"""The CPU batch normalization against Chainer's own, which this module's install replaces."""
+"""The CPU batch normalization against Chainer's version, which install() replaces."""
 
 import inspect
 
@@ -53,7 +53,7 @@ def compare(shape, channels_last, monkeypatch):
         np.testing.assert_allclose(a, b, atol=2e-5 * abs(b).max())
 
 
-def test_gradient_is_numeric_gradient():
+def test_gradient_equals_the_numerical_gradient():
     batch_normalization.install()
     rng = np.random.default_rng(0)
     args = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=3), rng.normal(size=3)
@@ -67,7 +67,7 @@ def test_gradient_is_numeric_gradient():
     )
 
 
-def test_statistics_do_not_lose_digits():
+def test_statistics_have_float64_precision():
     rng = np.random.default_rng(0)
     x = rng.normal(3, 1, (4, 5000, 2)).astype(np.float32)
     mean, var = batch_normalization.moments(x)

@@ -1,4 +1,4 @@
-"""The CPU convolution against Chainer's own CPU methods, which this module's install replaces."""
+"""The CPU convolution against Chainer's CPU methods, which install() replaces."""
 
 import inspect
 
@@ -67,7 +67,7 @@ def test_equals_chainer(case, piece_bytes, n_thread, monkeypatch):
         assert abs(a - b).max() < 1e-5 * abs(b).max()
 
 
-def test_installed_functions_use_it_and_differentiate():
+def test_installed_function_and_its_gradient():
     convolution.install()
     rng = np.random.default_rng(0)
     x, W = rng.normal(size=(2, 8, 5, 6)), rng.normal(size=(4, 2, 3, 3))
@@ -82,5 +82,5 @@ def test_installed_functions_use_it_and_differentiate():
         rtol=1e-4,
     )
     y = F.convolution_2d(chainer.Variable(x), W, b, stride=2, pad=1, groups=4)
-    # Channels last in memory is the mark of this module's products.
+    # Chainer's own version does not return channels-last memory.
     assert y.array.transpose(0, 2, 3, 1).flags.c_contiguous

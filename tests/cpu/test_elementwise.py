@@ -16,7 +16,7 @@ def threads(request, monkeypatch):
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_functions_are_as_before(threads, channels_last):
+def test_functions_equal_numpy(threads, channels_last):
     elementwise.install()
     rng = np.random.default_rng(0)
     a, b, gy = rng.normal(size=(3, 2, 5, 7, 11)).astype(np.float32)
@@ -38,7 +38,7 @@ def test_keeps_the_memory_order(threads):
         assert y.shape == x.shape and y.strides == x.strides
 
 
-def test_leaves_to_chainer_what_does_not_lie_alike(threads):
+def test_arrays_of_different_layout_use_chainers_version(threads):
     x = np.zeros((4, 6), np.float32)
     for other in x.T.copy().T, np.zeros((4, 1), np.float32), np.zeros((4, 6)):
         assert elementwise.apply(elementwise._add, x, other) is None

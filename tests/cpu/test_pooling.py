@@ -1,4 +1,4 @@
-"""The CPU max pooling against Chainer's own, which this module's install replaces."""
+"""The CPU max pooling against Chainer's version, which install() replaces."""
 
 import inspect
 
@@ -35,7 +35,7 @@ def output_and_gradient(x, args):
 @pytest.mark.parametrize('size', [(8, 11), (7, 7), (3, 4)])
 def test_equals_chainer(args, size, monkeypatch):
     pooling.install()
-    # whole numbers, so that there are ties, and an infinity
+    # Integers, so that there are ties, and an infinity.
     x = np.random.default_rng(0).integers(-3, 3, (2, 5, *size)).astype(np.float32)
     x[0, 0, 0, 0] = -np.inf
     ours = output_and_gradient(x, args)
