@@ -195,11 +195,11 @@ TABLE5 = (
 )
 
 TABLES = {
-    'cs-table1': Table('Peng et al. 2020, Table 1: losses', TABLE1),
+    'cs-table1': Table('Peng et al. (2020), Table 1: losses', TABLE1),
     'cs-table2': Table(
-        'Peng et al. 2020, Table 2: losses in training and scores in testing', TABLE2
+        'Peng et al. (2020), Table 2: losses in training and scores in testing', TABLE2
     ),
-    'cs-table3': Table('Peng et al. 2020, Table 3: sampling', TABLE3),
-    'cs-table4': Table('Peng et al. 2020, Table 4: schedules', TABLE4),
-    'cs-table5': Table('Peng et al. 2020, Table 5: the way to the submission', TABLE5),
+    'cs-table3': Table('Peng et al. (2020), Table 3: sampling', TABLE3),
+    'cs-table4': Table('Peng et al. (2020), Table 4: schedules', TABLE4),
+    'cs-table5': Table('Peng et al. (2020), Table 5: the way to the submission', TABLE5),
 }
