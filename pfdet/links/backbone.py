@@ -1,5 +1,6 @@
 """Base class of all backbones, and the preprocessing conventions of their weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -108,7 +109,7 @@ class Backbone(PickableSequentialChain):
         return np.array(self.conventions.mean, np.float32)[:, None, None]
 
     @mean.setter
-    def mean(self, value) -> None:
+    def mean(self, value: np.ndarray | Sequence[float]) -> None:
         self.use(replace(self.conventions, mean=tuple(np.ravel(value).tolist())))
 
     @property
@@ -117,7 +118,7 @@ class Backbone(PickableSequentialChain):
         return np.array(self.conventions.std, np.float32)[:, None, None]
 
     @std.setter
-    def std(self, value) -> None:
+    def std(self, value: np.ndarray | Sequence[float]) -> None:
         self.use(replace(self.conventions, std=tuple(np.ravel(value).tolist())))
 
     @property

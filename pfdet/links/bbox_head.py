@@ -1,6 +1,7 @@
 """The second stage: classification and box regression of regions of interest."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chainer
 import chainer.functions as F
@@ -74,7 +75,7 @@ class BboxHead(chainer.Chain):
         self.sampling_ratio = sampling_ratio
         self.context = context
         self.n_box = 1 if class_agnostic else n_class
-        init = {'initialW': initializers.HeNormal(), 'nobias': bn}
+        init: dict[str, Any] = {'initialW': initializers.HeNormal(), 'nobias': bn}
         with self.init_scope():
             self.fc1 = L.Linear(in_channel * (1 + context) * roi_size**2, n_unit, **init)
             self.fc2 = L.Linear(n_unit, n_unit, **init)

@@ -5,6 +5,7 @@ import math
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return {name: _tensor(path, name, entry, data) for name, entry in header.items()}
 
 
-def _tensor(path: Path, name: str, entry: object, data: np.ndarray) -> np.ndarray:
+def _tensor(path: Path, name: str, entry: Any, data: np.ndarray) -> np.ndarray:
     try:
         dtype, shape, (begin, end) = entry['dtype'], entry['shape'], entry['data_offsets']
         numbers = [begin, end, *shape]

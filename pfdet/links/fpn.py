@@ -1,5 +1,7 @@
 """Feature pyramid network with optional batch normalization and pyramid spatial pooling."""
 
+from typing import Any
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -52,16 +54,17 @@ class FPN(chainer.Chain):
         super().__init__()
         if n_scale not in (4, 5):
             raise ValueError(f'n_scale must be 4 or 5, not {n_scale}')
-        init = {'initialW': initializers.GlorotNormal()}
+        init: dict[str, Any] = {'initialW': initializers.GlorotNormal()}
         self.n_channel = n_channel
         self.n_scale = n_scale
         self.scales = tuple(1 / 2 ** (level + 2) for level in range(n_scale + 1))
         self.stride = 2 ** (n_scale + 1)
 
-        def conv(*args, **kwargs) -> chainer.Link:
+        def conv(*args: Any, **kwargs: Any) -> chainer.Link:
+            kwargs = {**kwargs, **init}
             if bn:
-                return Conv2DBNActiv(*args, activ=None, **kwargs, **init)
-            return L.Convolution2D(*args, **kwargs, **init)
+                return Conv2DBNActiv(*args, activ=None, **kwargs)
+            return L.Convolution2D(*args, **kwargs)
 
         in_channels = list(base.out_channels)
         with self.init_scope():

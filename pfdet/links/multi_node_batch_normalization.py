@@ -70,8 +70,9 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm: Any) -> None:
             new.copyparams(child)
             # A sequential chain runs its layers in the order of registration, which must stay.
             order = list(getattr(chain, 'layer_names', ()))
-            delattr(chain, child.name)
+            name = str(child.name)
+            delattr(chain, name)
             with chain.init_scope():
-                setattr(chain, child.name, new)
+                setattr(chain, name, new)
             if order:
                 chain.layer_names = order

@@ -56,7 +56,7 @@ class ResNet(Backbone):
         self.out_channels = (256, 512, 1024, 2048)
         with self.init_scope():
             self.conv1 = stem_7x7(initialW)
-            self.pool1 = stem_pooling(conventions.pool_pad)
+            self.pool1 = stem_pooling(conventions.pool_pad or 0)
             self.res2 = ResBlock(n_layer[0], 64, width, 256, 1, **kwargs)
             self.res3 = ResBlock(n_layer[1], 256, 2 * width, 512, 2, **kwargs)
             self.res4 = ResBlock(n_layer[2], 512, 4 * width, 1024, 2, **kwargs)

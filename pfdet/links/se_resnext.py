@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import chainer
 import chainer.functions as F
@@ -68,7 +69,7 @@ class MiniSEResNeXt(Backbone):
         self.out_channels = tuple(2 * m for m in mid)
         with self.init_scope():
             self.conv1 = Conv2DBNActiv(3, width, 5, 2, 2, initialW=initialW)
-            self.pool1 = lambda x: F.max_pooling_2d(x, 2, 2)
+            self.pool1 = partial(F.max_pooling_2d, ksize=2, stride=2)
             self.res2 = ResBlock(n_layer[0], width, mid[0], 2 * mid[0], 1, **kwargs)
             self.res3 = ResBlock(n_layer[1], 2 * mid[0], mid[1], 2 * mid[1], 2, **kwargs)
             self.res4 = ResBlock(n_layer[2], 2 * mid[1], mid[2], 2 * mid[2], 2, **kwargs)

@@ -56,7 +56,7 @@ class SENet(Backbone):
             self.conv1 = Conv2DBNActiv(3, 64, 3, 2, 1, initialW=initialW)
             self.conv2 = Conv2DBNActiv(64, 64, 3, 1, 1, initialW=initialW)
             self.conv3 = Conv2DBNActiv(64, 128, 3, 1, 1, initialW=initialW)
-            self.pool1 = stem_pooling(conventions.pool_pad)
+            self.pool1 = stem_pooling(0)
             self.res2 = _stage(n_layer[0], 128, out[0], 1, groups, initialW)
             self.res3 = _stage(n_layer[1], out[0], out[1], 2, groups, initialW)
             self.res4 = _stage(n_layer[2], out[1], out[2], 2, groups, initialW)

@@ -1,11 +1,11 @@
-"""Compile every kernel of a training step for the GPU, with the CuPy that is installed.
+"""Compile every kernel of a training step for GPUs, with the installed CuPy.
 
-Neither a GPU nor a driver is needed, only CuPy and NVRTC. The tests record the kernels that they
-run under the stand-in for CuPy; here CuPy makes its source of each, and NVRTC compiles it; those
-with which ChainerMN packs gradients for NCCL as well::
+This needs CuPy and NVRTC but no GPU and no driver. The tests with fake CuPy record their kernels.
+CuPy then generates the source of each kernel, and NVRTC compiles it. The kernels with which
+ChainerMN packs gradients for NCCL are compiled too::
 
     PYTHONPATH=tests/gpu/fake_cupy PFDET_FAKE_CUPY_RECORD=kernels.jsonl pytest -m gpu
-    python tests/gpu/compile_kernels.py kernels.jsonl       # where CuPy is installed
+    python tests/gpu/compile_kernels.py kernels.jsonl       # in an environment with CuPy
 """
 
 import argparse
@@ -25,12 +25,12 @@ import numpy as np
 def main() -> None:
     """Parse arguments and compile."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('kernels', type=Path, help='what the tests recorded')
+    parser.add_argument('kernels', type=Path, help='file recorded by the tests')
     parser.add_argument(
         '--arch',
         nargs='+',
         default=['70', '80', '90', '100'],
-        help='compute capabilities; those that NVRTC does not know are left out',
+        help='compute capabilities; those unknown to NVRTC are skipped',
     )
     args = parser.parse_args()
     warnings.simplefilter('ignore')
@@ -48,7 +48,7 @@ def main() -> None:
             elif kind == 'elementwise':
                 compile_for(arch, elementwise_source(name, *rest), cupy_headers=True)
             else:
-                raise SystemExit(f'error: {name}: cannot make the source of a {kind}')
+                raise SystemExit(f'error: {name}: cannot generate the source of a {kind} kernel')
     print(
         f'CuPy {cupy.__version__}, NVRTC {".".join(map(str, cupy.cuda.nvrtc.getVersion()))}: '
         f'{len(kernels)} kernels compiled for {", ".join(archs)}'
@@ -56,9 +56,9 @@ def main() -> None:
 
 
 def nccl_kernels() -> list[list]:
-    """The kernels of the communicator ``pure_nccl``, read from ChainerMN's source."""
+    """Read the kernels of the communicator ``pure_nccl`` from ChainerMN's source."""
     module = 'chainermn.communicators._memory_utility'
-    # As it runs: with what pfdet.compat repairs in it. To import it would need MPI.
+    # The source with the fixes of pfdet.compat. Importing the module would need MPI.
     root = Path(importlib.util.find_spec('chainermn').submodule_search_locations[0]).parent
     source = (root / (module.replace('.', '/') + '.py')).read_text()
     for fix in FIXES:
@@ -79,7 +79,7 @@ def nccl_kernels() -> list[list]:
 def elementwise_source(
     name: str, ins: str, outs: str, operation: str, preamble: str, types: list
 ) -> str:
-    """CUDA C of an element-wise kernel, as CuPy writes it for contiguous arrays."""
+    """Generate the CUDA C of an element-wise kernel with CuPy, for contiguous arrays."""
     import cupy
     from cupy._core import _carray, _kernel
 
@@ -94,7 +94,7 @@ def elementwise_source(
         dtype = np.dtype(p.dtype) if p.dtype is not None else by_letter[p.ctype]
         infos.append(_kernel._ArgInfo(1, cupy.ndarray, dtype.type, 1, True, True))
     infos.append(_kernel._ArgInfo(2, _carray.Indexer, None, 1, True, True))
-    # CuPy says itself which C types the letters are.
+    # CuPy maps the type letters to C types.
     type_map = _kernel._TypeMap(tuple((k, t.type) for k, t in by_letter.items()))
     return _kernel._get_elementwise_kernel_code(
         tuple(infos), type_map, params, operation, name, preamble
@@ -102,16 +102,16 @@ def elementwise_source(
 
 
 def compile_for(arch: str, source: str, cupy_headers: bool) -> None:
-    """Compile as CuPy would on a device of this compute capability."""
+    """Compile a kernel as CuPy does on a device of this compute capability."""
     from cupy._core import core
     from cupy.cuda import compiler
 
     def only_compile(source, options=(), *args, **kwargs):
-        # CuPy 14 has the directories among the options.
+        # In CuPy 14 the options include the directories.
         folders = getattr(compiler, '_get_extra_include_dir_opts', tuple)()
         compiler.compile_using_nvrtc(source, (*options, '-ftz=true', *folders), arch)
 
-    # Loading it onto the device would follow, and the device would be asked what it is.
+    # CuPy would load the kernel onto the device and query its compute capability.
     compiler._compile_module_with_cache = only_compile
     compiler._get_arch_for_options_for_nvrtc = lambda arch: (f'-arch=sm_{arch}', 'cubin')
     core.compile_with_cache(source, prepend_cupy_headers=cupy_headers)

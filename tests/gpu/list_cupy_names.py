@@ -1,7 +1,7 @@
-"""Write the public names of the CuPy that is installed into ``cupy_names.json``, beside this file.
+"""Write the public names of the installed CuPy to ``cupy_names.json`` in this directory.
 
-CuPy imports without a GPU. Once for each version that ``setup.py`` allows, in an environment with
-that extra::
+CuPy can be imported without a GPU. Run this once for each major version that ``setup.py`` allows,
+in an environment with the corresponding extra::
 
     python tests/gpu/list_cupy_names.py
 """
@@ -32,12 +32,12 @@ MODULES = (
     'cupyx.scipy.linalg',
     'cupyx.scipy.sparse',
 )
-# Attributes that CuPy makes when they are asked for, and that dir() does not list.
+# Lazy attributes of CuPy, which dir() does not list.
 LAZY = {'cupy.cuda': ('cublas', 'cusolver', 'cusparse', 'curand', 'nccl', 'nvtx_enabled')}
 
 
 def main() -> None:
-    """Add this version's names, or replace them."""
+    """Add or replace the names of the installed version."""
     warnings.simplefilter('ignore')
     from pfdet.compat import cuda_libraries
 
@@ -49,10 +49,10 @@ def main() -> None:
     major = cupy.__version__.split('.')[0]
     names = {'version': cupy.__version__, 'cupy.ndarray': public(cupy.ndarray)}
     for module in MODULES:
-        found = find(module)
-        if found is not None:
-            lazy = {name for name in LAZY.get(module, ()) if hasattr(found, name)}
-            names[module] = sorted({*public(found), *lazy})
+        imported = find(module)
+        if imported is not None:
+            lazy = {name for name in LAZY.get(module, ()) if hasattr(imported, name)}
+            names[module] = sorted({*public(imported), *lazy})
     known[major] = names
     lines = []
     for version in sorted(known):
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def read(path: Path) -> dict[str, dict]:
-    """The file: by major version, by module, a list of names; and ``'version'``, in full."""
+    """Read the file: by major version and module, a list of names; ``'version'`` is a string."""
     return {
         major: {key: value if key == 'version' else value.split() for key, value in names.items()}
         for major, names in json.loads(path.read_text()).items()
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, dict]:
 
 
 def find(module: str):
-    """A module, also one that is only an attribute of another; :obj:`None` if there is none."""
+    """Import a module, or get it as an attribute of its parent; :obj:`None` if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -85,7 +85,7 @@ def find(module: str):
 
 
 def public(owner) -> list[str]:
-    """The names of a module or class that do not begin with two underscores."""
+    """Return the names of a module or class that do not start with two underscores."""
     return sorted(name for name in dir(owner) if not name.startswith('__'))
 
 

@@ -1,4 +1,4 @@
-"""What ``python -m pfdet.compat`` says of CUDA, and finding the libraries that pip installed."""
+"""The CUDA section of ``python -m pfdet.compat``, and loading of libraries installed by pip."""
 
 import shutil
 import subprocess
@@ -14,20 +14,20 @@ import pytest
 
 @pytest.fixture
 def wheels(tmp_path, monkeypatch):
-    """A folder that looks like an installation of NVIDIA's packages, in which are two libraries."""
+    """Make a directory like that of NVIDIA's packages, with two libraries."""
     lib = tmp_path / 'nvidia' / 'some' / 'lib'
     lib.mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split('.')[0] == 'nvidia']:
         monkeypatch.delitem(sys.modules, name)
-    # Any library will do that depends on nothing that is not open already.
+    # Any library whose dependencies are already open can be used.
     shutil.copy(
         np._core._multiarray_umath.__file__
         if hasattr(np, '_core')
         else np.core._multiarray_umath.__file__,
         lib / 'libpfdet_one.so.1',
     )
-    (lib / 'libpfdet_two.so.1').write_text('no library')
+    (lib / 'libpfdet_two.so.1').write_text('not a library')
     return lib
 
 
@@ -36,13 +36,13 @@ def test_libraries_of_wheels_are_opened(wheels):
     assert cuda_libraries.preload(names) == [str(wheels / 'libpfdet_one.so.1')]
 
 
-def test_a_library_that_the_loader_finds_is_left_to_it(wheels):
+def test_libraries_found_by_the_loader_are_not_preloaded(wheels):
     shutil.copy(wheels / 'libpfdet_one.so.1', wheels / 'libc.so.6')
     assert cuda_libraries.preload(['libc.so.6']) == []
 
 
 def fake_cupy(monkeypatch, version='13.6.0', driver=12040, n_gpu=2, libraries=('cublas', 'curand')):
-    """A module named cupy that answers as CuPy does."""
+    """Install a module named cupy that reports versions like CuPy."""
 
     def device_count():
         if not n_gpu:
@@ -68,13 +68,13 @@ def fake_cupy(monkeypatch, version='13.6.0', driver=12040, n_gpu=2, libraries=('
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def found():
+def findings_by_name():
     return {f.name: f for f in cuda_libraries.findings()}
 
 
-def test_what_is_there(monkeypatch):
+def test_versions(monkeypatch):
     fake_cupy(monkeypatch)
-    findings = found()
+    findings = findings_by_name()
     versions = {name: f.version for name, f in findings.items()}
     assert versions == {
         'CuPy': '13.6.0',
@@ -93,14 +93,14 @@ def test_what_is_there(monkeypatch):
     assert not findings['CUDA runtime'].meaning
 
 
-def test_what_is_missing_and_what_it_means(monkeypatch):
+def test_missing_components_and_their_meaning(monkeypatch):
     fake_cupy(monkeypatch, '14.2.0', driver=11080, n_gpu=0)
-    findings = found()
+    findings = findings_by_name()
     assert 'im2col' in findings['cuDNN'].meaning and not findings['cuDNN'].version
     assert 'update the driver' in findings['CUDA runtime'].meaning
     assert 'no CUDA-capable device' in findings['GPUs'].meaning and not findings['GPUs'].version
     fake_cupy(monkeypatch, driver=0, n_gpu=0)
-    assert 'no NVIDIA GPU' in found()['CUDA driver'].meaning
+    assert 'no NVIDIA GPU' in findings_by_name()['CUDA driver'].meaning
 
 
 def test_without_cupy(monkeypatch):
@@ -109,8 +109,8 @@ def test_without_cupy(monkeypatch):
     assert finding.name == 'CuPy' and not finding.version
 
 
-def test_a_driver_without_a_gpu_is_no_gpu(tmp_path):
-    """CuPy that imports where there is no GPU leaves Chainer on the CPU."""
+def test_chainer_uses_the_cpu_if_cupy_finds_no_gpu(tmp_path):
+    """An importable CuPy is not enough for Chainer to use CUDA."""
     (tmp_path / 'cupy_cuda12x-13.6.0.dist-info').mkdir()
     (tmp_path / 'cupy_cuda12x-13.6.0.dist-info' / 'METADATA').write_text(
         'Metadata-Version: 2.1\nName: cupy-cuda12x\nVersion: 13.6.0\n'
@@ -135,7 +135,7 @@ print(chainer.backends.cuda.available, communicator()[1])
     assert result.stdout.split() == ['False', '-1'], result.stderr
 
 
-def test_more_ranks_than_gpus_is_one_line(mpiexec):
+def test_more_ranks_than_gpus_is_an_error_of_one_line(mpiexec):
     fake_cupy = Path(__file__).parent / 'fake_cupy'
     result = mpiexec(
         2,

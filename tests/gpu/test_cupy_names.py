@@ -1,6 +1,6 @@
-"""The names of CuPy that pfdet, Chainer, ChainerMN and ChainerCV use exist in CuPy 13 and 14.
+"""All names of CuPy used by pfdet, Chainer, ChainerMN and ChainerCV exist in CuPy 13 and 14.
 
-``list_cupy_names.py`` writes the names of the CuPy that is installed; the file has both versions.
+``list_cupy_names.py`` writes the names of the installed CuPy. The file has those of both versions.
 """
 
 import ast
@@ -15,7 +15,7 @@ import pytest
 
 import pfdet
 
-# Python 3.12 and pytest show what is wrong with the backslashes in ChainerCV's docstrings.
+# Python 3.12 warns about backslashes in ChainerCV's docstrings.
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::SyntaxWarning')
 
 NAMES = {
@@ -25,7 +25,7 @@ NAMES = {
     ).items()
 }
 
-# What `xp` or an alias stands for, as it is written in the sources.
+# Aliases of CuPy's modules in the sources.
 ROOTS = {
     'xp': 'cupy',
     'self.xp': 'cupy',
@@ -43,9 +43,9 @@ ROOTS = {
     'chainer.cuda.Stream': 'cupy.cuda.Stream',
 }
 
-# What reads like a name of CuPy's and is none: in this module `cuda` is cupy.cuda, and the old name
-# is tried where the new one is missing; in the other, `cp` is an array.
-MISREAD = {
+# Expressions that only look like names of CuPy. In chainer.backends.cuda, `cuda` is cupy.cuda, and
+# the old name is a fallback for the new one. In chainer.functions.math.inv, `cp` is an array.
+FALSE_POSITIVES = {
     ('chainer.backends.cuda', 'cupy.cudnn.CUDNN_TENSOR_NCHW'),
     ('chainer.backends.cuda', 'cupy.cudnn.CUDNN_TENSOR_NHWC'),
     ('chainer.backends.cuda', 'cupy.cudnn.getVersion'),
@@ -56,7 +56,7 @@ MISREAD = {
 
 
 def dotted(node):
-    """``a.b.c`` of an attribute, or :obj:`None`."""
+    """Return ``a.b.c`` for an attribute of a name, otherwise :obj:`None`."""
     parts = []
     while isinstance(node, ast.Attribute):
         parts.insert(0, node.attr)
@@ -65,7 +65,7 @@ def dotted(node):
 
 
 def uses(tree):
-    """The names below CuPy's modules in a source, as ``cupy.linalg.norm``."""
+    """Yield the names of CuPy used in a source, such as ``cupy.linalg.norm``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('cupy'):
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
@@ -79,7 +79,7 @@ def uses(tree):
 
 
 def missing(name, names):
-    """Whether a version lacks a name; below something that is no listed module all may be."""
+    """Whether a name is missing in a version. Attributes of unlisted modules are not checked."""
     owner, *rest = name.split('.')
     for part in rest:
         if owner not in names or part.startswith('__'):
@@ -91,7 +91,7 @@ def missing(name, names):
 
 
 def sources(package):
-    """The sources of a package as they run: repaired where there is a fix."""
+    """Yield the modules of a package and their sources after the fixes."""
     root = Path(importlib.util.find_spec(package).submodule_search_locations[0])
     for path in sorted(root.rglob('*.py')):
         parts = path.relative_to(root.parent).with_suffix('').parts
@@ -104,43 +104,42 @@ def sources(package):
 
 
 @pytest.mark.parametrize('major', NAMES)
-def test_the_lists_are_of_the_versions_that_setup_asks_for(major):
+def test_lists_are_of_the_versions_in_setup(major):
     (version,) = NAMES[major]['version']
     assert version.startswith(f'{major}.')
     assert {'nonzero', 'argsort', 'searchsorted', 'take_along_axis'} <= NAMES[major]['cupy']
-    # One that came with CuPy 14, so that this test can fail
+    # A name that is new in CuPy 14.
     assert ('put_along_axis' in NAMES[major]['cupy']) == (major == '14')
 
 
 @pytest.mark.parametrize('major', NAMES)
 def test_pfdet_uses_only_names_that_exist(major):
-    found = {
+    used = {
         (module, name) for module, source in sources('pfdet') for name in uses(ast.parse(source))
     }
-    ours = {name for _, name in found if name.startswith('cupy.')}
-    assert {'cupy.nonzero', 'cupy.take_along_axis', 'cupy.searchsorted'} <= ours
-    # NumPy's own types and constants may be asked of xp as well.
-    assert not sorted((m, n) for m, n in found if missing(n, NAMES[major]))
+    names = {name for _, name in used if name.startswith('cupy.')}
+    assert {'cupy.nonzero', 'cupy.take_along_axis', 'cupy.searchsorted'} <= names
+    assert not sorted((m, n) for m, n in used if missing(n, NAMES[major]))
 
 
 @pytest.mark.parametrize('package', ['chainer', 'chainermn', 'chainercv'])
 @pytest.mark.parametrize('major', NAMES)
 def test_packages_use_only_names_that_exist(major, package):
-    found = {
+    used = {
         (module, name)
         for module, source in sources(package)
         for name in uses(ast.parse(source))
         if not module.startswith(('chainer.testing', 'chainer.function_hooks'))
     }
-    lacking = {(m, n) for m, n in found if missing(n, NAMES[major])}
+    unknown = {(m, n) for m, n in used if missing(n, NAMES[major])}
     if major == '14':
-        # CuPy 14 has no cuDNN; Chainer asks only where cuda.cudnn_enabled.
-        lacking = {(m, n) for m, n in lacking if '.cudnn' not in n}
-    assert len(found) > 5
-    assert not sorted(lacking - MISREAD)
+        # CuPy 14 has no cuDNN. Chainer uses these names only if cuda.cudnn_enabled.
+        unknown = {(m, n) for m, n in unknown if '.cudnn' not in n}
+    assert len(used) > 5
+    assert not sorted(unknown - FALSE_POSITIVES)
 
 
-def test_names_that_do_not_exist_are_found():
+def test_unknown_names_are_detected():
     source = 'import x\nxp.no_such(1)\nself.xp.linalg.no_such\ncuda.cupyx.no_such\nxp.linalg.norm'
     names = set(uses(ast.parse(source)))
     assert names == {

@@ -1,4 +1,4 @@
-"""What of the GPU benchmark can run without one."""
+"""The parts of the GPU benchmark that run without a GPU."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ import gpu_step  # noqa: E402
 
 
 class Ticks:
-    """A clock on which every stamp is one second after the one before."""
+    """A clock that advances by one second per stamp."""
 
     def __init__(self):
         self.now = 0
@@ -36,7 +36,7 @@ class Ticks:
         pass
 
 
-def test_time_goes_to_the_section_it_passes_in():
+def test_time_is_assigned_to_the_current_section():
     sections = gpu_sections.Sections(Ticks())
     sections.switch('other')  # 1
     with sections.inside('backbone'):  # 2
@@ -52,7 +52,7 @@ def test_time_goes_to_the_section_it_passes_in():
     assert sum(sections.seconds().values()) == 0
 
 
-def test_backward_belongs_to_where_forward_was():
+def test_backward_has_the_section_of_forward():
     sections = gpu_sections.Sections(Ticks())
     x = chainer.Variable(np.ones(3, np.float32))
     with sections:
@@ -65,7 +65,7 @@ def test_backward_belongs_to_where_forward_was():
     assert [section for section, _ in sections._stamps][-2:] == ['head', 'backbone']
 
 
-def test_a_step_is_divided_and_put_back_together(small_world):
+def test_sections_of_a_step_sum_to_one(small_world):
     before = [sampling.sample_rois, rules.positives, train_chain.rpn_loss]
     index = AnnotationIndex.open(small_world / 'train.index')
     found = gpu_step.our_speed('mini', [], index, 2, 1, gpu_sections.HostClock(), (64, 96), -1)
@@ -78,7 +78,7 @@ def test_a_step_is_divided_and_put_back_together(small_world):
 
 
 @pytest.mark.skipif(cuda.available, reason='there is a GPU')
-def test_without_a_gpu_it_is_one_line():
+def test_without_a_gpu_the_error_is_one_line():
     result = subprocess.run(
         [sys.executable, 'benchmarks/gpu_step.py'], cwd=ROOT, text=True, capture_output=True
     )

@@ -1,4 +1,4 @@
-"""NMS, NMW and the choice of detections on CuPy arrays, against NumPy arrays."""
+"""NMS, NMW and the selection of detections on CuPy arrays against NumPy arrays."""
 
 import numpy as np
 import pytest

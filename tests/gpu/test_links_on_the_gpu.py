@@ -1,4 +1,4 @@
-"""Links on the GPU against the same on the CPU: what they give, and all gradients."""
+"""Outputs and gradients of links on the GPU against those on the CPU."""
 
 import chainer
 import chainer.functions as F
@@ -38,13 +38,13 @@ LINKS = {
 
 
 def assert_close(ours, theirs):
-    """Within a thousandth of the largest entry."""
+    """Compare with a tolerance of a thousandth of the largest entry."""
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * abs(theirs).max(initial=1e-6))
 
 
 def run(link, *arrays, gpu, train=True):
-    """What a link gives, the gradients of its input and its parameters, and its statistics."""
+    """Return outputs, gradients of input and parameters, and running statistics of a link."""
     link = link.copy('copy')
     if gpu:
         link.to_gpu()
@@ -56,21 +56,21 @@ def run(link, *arrays, gpu, train=True):
     ys = [
         y for y in (ys if isinstance(ys, list | tuple) else [ys]) if isinstance(y, chainer.Variable)
     ]
-    # A sum would not tell one place from another.
+    # Unlike a sum, this loss depends on every position differently.
     loss = sum(F.sum(F.cos(y) * y) for y in ys)
     loss.backward()
-    found = (
+    results = (
         [y.array for y in ys]
         + [x.grad]
         + [p.grad for _, p in sorted(link.namedparams()) if p.grad is not None]
     )
-    found += [
+    results += [
         value
         for child in link.links()
         for name in sorted(child._persistent)
         if isinstance(value := getattr(child, name), chainer.get_array_types())
     ]
-    return [cuda.to_cpu(a) for a in found]
+    return [cuda.to_cpu(a) for a in results]
 
 
 def compare(link, *arrays, **kwargs):
@@ -83,7 +83,7 @@ def compare(link, *arrays, **kwargs):
 @pytest.mark.parametrize('name', BACKBONES)
 def test_backbones(name):
     np.random.seed(0)
-    # In double precision: with so few places, batch normalization makes much of rounding.
+    # float64, because batch normalization over few positions amplifies rounding errors.
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 64))
     with chainer.using_config('dtype', np.float64):
         link = BACKBONES[name]()
@@ -132,7 +132,7 @@ def test_head(sizes, class_agnostic, context, bn):
     indices = rng.integers(0, 2, 40).astype(np.int32)
     maps = [rng.normal(size=(2, 6, s, s * 4 // 3)).astype(np.float32) for s in sizes]
 
-    class Joined(chainer.Chain):
+    class HeadOfMaps(chainer.Chain):
         def __init__(self):
             super().__init__()
             with self.init_scope():
@@ -141,7 +141,7 @@ def test_head(sizes, class_agnostic, context, bn):
         def forward(self, x, *rest):
             return self.head([x, *rest[:-2]], *rest[-2:])
 
-    compare(Joined(), *maps, rois, indices)
+    compare(HeadOfMaps(), *maps, rois, indices)
 
 
 @pytest.mark.parametrize('levels', [[0, 1, 2], [1], []])
@@ -159,7 +159,7 @@ def test_roi_align_of_a_pyramid(levels):
         )
         F.sum(y * y).backward()
         results.append([cuda.to_cpu(a) for a in (y.array, *(x.grad for x in xs)) if a is not None])
-    # Maps that nobody looks at have a gradient of zero, or none.
+    # Unused maps have a gradient of zero or none.
     results = [[a for a in arrays if a.any()] for arrays in results]
     for ours, theirs in zip(results[1], results[0], strict=True):
         assert_close(ours, theirs)
@@ -199,7 +199,7 @@ def test_rpn(train):
         with chainer.using_config('train', train):
             locs, confs, n = link([cuda.to_gpu(h) if gpu else h for h in hs])
             anchors = link.anchors(sizes)
-            # Other offsets than the almost equal ones of new weights
+            # Random offsets and logits, because those of initial weights are almost equal.
             locs, confs = (
                 np.random.default_rng(1).normal(scale=s, size=a.shape).astype('f')
                 for s, a in ((0.3, locs), (1, confs))
@@ -213,6 +213,6 @@ def test_rpn(train):
     np.testing.assert_array_equal(gpu_anchors, anchors)
     assert gpu_anchors.dtype == np.float32 and gpu_bbox.dtype == bbox.dtype
     for i in range(2):
-        # On the GPU there may be more places that are not valid at the end.
+        # On the GPU there may be more invalid entries at the end.
         np.testing.assert_array_equal(gpu_anchor[i][gpu_valid[i]], anchor[i][valid[i]])
         assert_close(gpu_bbox[i][gpu_valid[i]], bbox[i][valid[i]])

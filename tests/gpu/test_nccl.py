@@ -1,4 +1,4 @@
-"""The communicator ``pure_nccl`` with one rank; with more, start pytest by mpiexec."""
+"""The communicator ``pure_nccl`` with one rank, or with several if mpiexec starts pytest."""
 
 import chainer
 import chainer.functions as F
@@ -42,10 +42,10 @@ def test_mean_of_gradients(comm, dtype):
 
 def test_batch_normalization_over_nccl(comm):
     own = np.random.default_rng(comm.rank).normal(size=(4, 6, 5, 7)).astype(np.float32)
-    everything = np.concatenate(comm.allgather_obj(own))
+    whole = np.concatenate(comm.allgather_obj(own))
     results = []
     for link, x in (
-        (L.BatchNormalization(6), everything),
+        (L.BatchNormalization(6), whole),
         (MultiNodeBatchNormalization(6, comm, communication_backend='nccl'), own),
     ):
         link.to_device(f'@cupy:{comm.intra_rank}')
@@ -53,9 +53,7 @@ def test_batch_normalization_over_nccl(comm):
         y = link(v)
         F.sum(y**3).backward()
         part = (
-            slice(len(own) * comm.rank, len(own) * (comm.rank + 1))
-            if x is everything
-            else (slice(None))
+            slice(len(own) * comm.rank, len(own) * (comm.rank + 1)) if x is whole else (slice(None))
         )
         results.append([cuda.to_cpu(a) for a in (y.array[part], v.grad[part], link.avg_mean)])
     for ours, theirs in zip(results[1], results[0], strict=True):

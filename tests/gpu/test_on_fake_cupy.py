@@ -1,4 +1,4 @@
-"""The tests marked ``gpu``, run where there is no GPU, on a stand-in for CuPy."""
+"""The tests marked ``gpu``, run without a GPU on fake CuPy."""
 
 import os
 import re
@@ -50,13 +50,13 @@ def test_the_gpu_tests_pass_on_fake_cupy():
         timeout=600,
     )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-    # Not skipped, as they would be without it
+    # They are not skipped.
     assert int(re.search(r'(\d+) passed', result.stdout).group(1)) >= 68
-    # It has no NCCL.
+    # Fake CuPy has no NCCL.
     assert re.search(r' (\d+) skipped', result.stdout).group(1) == '3'
 
 
-REFUSED = {
+REJECTED = {
     'a NumPy array on the right': 'a + n',
     'a NumPy array on the left': 'n * a',
     'a function of NumPy': 'np.concatenate([a, a])',
@@ -66,33 +66,33 @@ REFUSED = {
     'int': 'int(a[0])',
     'bool': 'bool(a[0] > 1)',
     'index': '[1, 2, 3][cupy.asarray(1)]',
-    'a NumPy array given to a function': 'cupy.where(a > 0, n, a)',
+    'a function with a NumPy array': 'cupy.where(a > 0, n, a)',
     'a NumPy array as an index': 'a[np.array([0, 1])]',
-    'a mask of NumPy': 'a[n > 0]',
+    'a NumPy mask': 'a[n > 0]',
     'assigning a NumPy array': 'a.__setitem__(slice(None), n)',
-    'in place': 'a.__iadd__(n)',
-    'a slice by a number of the GPU': 'a[:cupy.asarray(1)]',
+    'an in-place operation with a NumPy array': 'a.__iadd__(n)',
+    'a slice with a CuPy scalar': 'a[:cupy.asarray(1)]',
     'pickling': 'pickle.dumps(a)',
-    'several keys': 'cupy.lexsort((a, a))',
-    'repeats of the GPU': 'cupy.repeat(a, cupy.arange(3))',
-    'a name that CuPy 13 lacks': 'cupy.put_along_axis',
-    'one that both lack': 'cupy.sctypes',
-    'another sort': "cupy.argsort(a, kind='quicksort')",
-    'a kernel given a NumPy array': "cupy.ElementwiseKernel('T x', 'T y', 'y = x')(n)",
+    'a sequence of keys': 'cupy.lexsort((a, a))',
+    'a CuPy array of repeats': 'cupy.repeat(a, cupy.arange(3))',
+    'a name missing in CuPy 13': 'cupy.put_along_axis',
+    'a name missing in CuPy 13 and 14': 'cupy.sctypes',
+    'a sort that is not stable': "cupy.argsort(a, kind='quicksort')",
+    'a kernel with a NumPy array': "cupy.ElementwiseKernel('T x', 'T y', 'y = x')(n)",
 }
 
 
-def test_fake_cupy_refuses_what_cupy_refuses_and_what_copies_silently():
-    lines = [f'check({what!r}, lambda: {expression})' for what, expression in REFUSED.items()]
+def test_fake_cupy_rejects_errors_of_cupy_and_implicit_copies():
+    lines = [f'check({case!r}, lambda: {expression})' for case, expression in REJECTED.items()]
     program = """
 import pickle
 import cupy
 import numpy as np
 n = np.arange(3.)
 a = cupy.asarray(n)
-def check(what, expression):
+def check(case, expression):
     try:
-        print(what, 'gave', expression())
+        print(case, 'returned', expression())
     except (TypeError, ValueError, AttributeError):
         pass
 """ + '\n'.join(lines)
@@ -100,10 +100,10 @@ def check(what, expression):
     assert result.returncode == 0 and result.stdout == '', result.stdout + result.stderr
 
 
-def test_fake_cupy_counts():
+def test_fake_cupy_counts_waits_and_copies():
     program = """
 import cupy
-with cupy.counted() as (counts, places):
+with cupy.counted() as (counts, locations):
     a = cupy.asarray([3., 0., 1.])
     a[a > 0], cupy.nonzero(a), a.get(), (a + 1).sum() * 2, a[a > 0].sum()
     a[a > 0] = 5

@@ -1,4 +1,4 @@
-"""Samplers, a step of training and prediction on the GPU, against the same on the CPU."""
+"""Samplers, training and prediction on the GPU against the CPU."""
 
 import contextlib
 import json
@@ -23,9 +23,9 @@ from pfdet.training.transforms import Converter, TrainLoader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available, reason='no GPU')]
 
-# How often the host waits for a size in a step (of the sampled anchors; of the boxes a class; of
-# the labels a region, and of how many have a second one), and how often it copies (how many
-# regions a level has, twice with context; how many a second label).
+# Recipe changes, and how often the host waits and copies in a step. It waits for the number of
+# sampled anchors, of class-specific boxes, of labels, and of second labels. It copies the number of
+# regions per level (twice with context) and of second labels.
 SWITCHES = {
     'mini': ([], 1, 1),
     'PFDet': (
@@ -73,7 +73,7 @@ def truth_of(rng, counts):
 
 
 def both(function, *arguments):
-    """A function's named tuple on the CPU and on the GPU, both as NumPy arrays."""
+    """Call a function on the GPU and on the CPU; return pairs of NumPy arrays."""
 
     def to_gpu(a):
         return type(a)(*map(cuda.to_gpu, a)) if isinstance(a, tuple) else cuda.to_gpu(a)
@@ -117,8 +117,8 @@ def index(small_world):
 
 
 def make_chain(index, changes, dtype='float64'):
-    # Gradients far from the loss are sums of large numbers of both signs, so in single precision
-    # they differ by much more than a thousandth where only the order of summing does.
+    # Gradients far from the loss are sums of large terms of both signs. In float32, another order
+    # of summation changes them by much more than a thousandth.
     recipe = recipes.override(recipes.find('mini'), [*changes, f'dtype={dtype}'])
     rng = np.random.default_rng(0)
     n_class = len(index.classes)
@@ -143,13 +143,13 @@ def observe(chain, batch):
     return observation
 
 
-def numbers(chain, observation):
+def losses_and_gradients(chain, observation):
     losses = {key: float(cuda.to_cpu(v.array)) for key, v in observation.items()}
     return losses, {name: cuda.to_cpu(p.grad) for name, p in chain.namedparams()}
 
 
 def step(chain, batch):
-    return numbers(chain, observe(chain, batch))
+    return losses_and_gradients(chain, observe(chain, batch))
 
 
 @pytest.mark.parametrize('switches', SWITCHES)
@@ -159,13 +159,13 @@ def test_a_step(switches, index):
     on_gpu = chain.copy('copy')
     on_gpu.to_gpu()
     losses, grads = step(chain, batch)
-    # The stand-in for CuPy counts, and refuses what would copy without being asked to.
+    # Fake CuPy counts waits and copies, and raises an error for implicit copies.
     with getattr(cuda.cupy, 'counted', contextlib.nullcontext)() as counted:
         observation = observe(on_gpu, batch)
         if counted is not None:
-            counts, places = counted
-            assert (counts['wait'], counts['to_host']) == (n_wait, n_copy), places
-    gpu_losses, gpu_grads = numbers(on_gpu, observation)
+            counts, locations = counted
+            assert (counts['wait'], counts['to_host']) == (n_wait, n_copy), locations
+    gpu_losses, gpu_grads = losses_and_gradients(on_gpu, observation)
     assert min(losses.values()) > 0
     assert gpu_losses == pytest.approx(losses, rel=1e-5)
     for name, expected in grads.items():
@@ -174,15 +174,15 @@ def test_a_step(switches, index):
         )
 
 
-def test_the_losses_of_a_step_in_single_precision(index):
+def test_losses_of_a_step_in_float32(index):
     chain, batch = make_chain(index, [], 'float32'), make_batch(index)
     on_gpu = chain.copy('copy')
     on_gpu.to_gpu()
     gpu_losses, losses = step(on_gpu, batch)[0], step(chain, batch)[0]
     assert gpu_losses.keys() == losses.keys()
     for name, loss in losses.items():
-        # Which anchors teach is decided without the network. Which proposals do is not: of two
-        # whose logits differ by rounding, the one or the other is cut.
+        # Anchors are sampled independently of the network. The proposals depend on it: rounding of
+        # the logits decides which of two similar proposals is kept.
         rel = 1e-3 if 'rpn' in name else 0.1
         assert gpu_losses[name] == pytest.approx(loss, rel=rel), name
 
@@ -203,7 +203,7 @@ def test_prediction(switches, index):
 
 
 def test_truth_of_experts(index):
-    """Objects of other classes left out, and the target matrix cut to a few classes."""
+    """Objects of other classes are removed, and the target matrix has only a few classes."""
     chain, batch = make_chain(index, []), make_batch(index)
     pick = np.flatnonzero(batch.truth.label.any(axis=(0, 1)))[:4]
     recipe = recipes.override(recipes.find('mini'), ['dtype=float64'])
@@ -216,7 +216,7 @@ def test_truth_of_experts(index):
 
 
 def test_a_run(small_world, tmp_path):
-    """Train, validate, snapshot, resume: the log of losses is the CPU's."""
+    """Train, validate, save a snapshot and resume; the losses equal those on the CPU."""
     import chainermn
     from chainermn import nccl
 

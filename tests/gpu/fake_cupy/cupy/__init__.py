@@ -1,8 +1,7 @@
-"""A stand-in for CuPy on machines without a GPU, for tests: NumPy beneath, CuPy's strictness above.
+"""Fake CuPy for tests on machines without a GPU: computes with NumPy, restricted as in CuPy.
 
-It has only names that CuPy 13 and CuPy 14 both have (``cupy_names.json``). Kernels are compiled for
-the CPU (:mod:`cupy.kernels`). It says nothing of speed, nor of what CUDA does with a race or an
-index out of range.
+It has only names that exist in both CuPy 13 and CuPy 14 (``cupy_names.json``). Kernels are compiled
+for the CPU (:mod:`cupy.kernels`). It cannot test speed, race conditions or indices out of range.
 """
 
 import functools
@@ -18,7 +17,7 @@ _NAMES = json.loads((Path(__file__).parents[2] / 'cupy_names.json').read_text())
 
 @functools.cache
 def known(module: str) -> frozenset[str]:
-    """The names that a module or class of CuPy has in both versions."""
+    """Names of a module or class of CuPy that exist in both versions."""
     return frozenset.intersection(
         *(frozenset(names.get(module, '').split()) for names in _NAMES.values())
     )
@@ -28,7 +27,7 @@ from cupy import _util, cuda, lib  # noqa: E402, F401
 from cupy.array import call, count, counted, ndarray, unwrap, wrap  # noqa: E402, F401
 from cupy.kernels import ElementwiseKernel, RawKernel, ReductionKernel  # noqa: E402, F401
 
-# The sizes of what they return depend on data, which the host must know.
+# The size of their result depends on the data, so the host must wait for it.
 _WAIT = {
     'nonzero',
     'flatnonzero',
@@ -46,7 +45,7 @@ _WAIT = {
 
 
 def array(obj, dtype=None, copy=True, order='K', subok=False, ndmin=0, *, blocking=False):
-    """Upload, or copy."""
+    """Copy to the GPU or within it."""
     if isinstance(obj, ndarray):
         return wrap(np.array(obj._a, dtype, copy=True, order=order, ndmin=ndmin))
     if isinstance(obj, list | tuple) and any(isinstance(x, ndarray) for x in obj):
@@ -56,63 +55,63 @@ def array(obj, dtype=None, copy=True, order='K', subok=False, ndmin=0, *, blocki
 
 
 def asarray(a, dtype=None, order=None, *, blocking=False):
-    """Upload, unless it is there."""
+    """Copy to the GPU unless the array is on it."""
     if isinstance(a, ndarray):
         return wrap(np.asarray(a._a, dtype, order))
     return array(a, dtype)
 
 
 def ascontiguousarray(a, dtype=None):
-    """Upload, unless it is there and contiguous."""
+    """Copy to the GPU unless the array is on it and contiguous."""
     if isinstance(a, ndarray):
         return wrap(np.ascontiguousarray(a._a, dtype))
     return array(a, dtype)
 
 
 def asnumpy(a, stream=None, order='C', out=None, *, blocking=True):
-    """Download."""
+    """Copy to the host."""
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
 
 def get_array_module(*args):
-    """This module if any of them is on the GPU."""
+    """Return this module if any argument is on the GPU, otherwise NumPy."""
     import cupy
 
     return cupy if any(isinstance(a, ndarray) for a in args) else np
 
 
 def argsort(a, axis=-1, kind=None):
-    """Stable, as all of CuPy's sorting."""
+    """Sort stably, like all sorts of CuPy."""
     if kind not in (None, 'stable'):
-        raise ValueError(f'CuPy sorts stably, not by {kind!r}')
+        raise ValueError(f'CuPy supports only stable sorting, not {kind!r}')
     return wrap(np.argsort(unwrap(a), axis, kind='stable'))
 
 
 def lexsort(keys):
-    """By the last row first; of one array."""
+    """Sort by the rows of one array, the last row first."""
     if not isinstance(keys, ndarray):
         raise TypeError('cupy.lexsort takes one array, not a sequence')
     return wrap(np.lexsort(keys._a))
 
 
 def repeat(a, repeats, axis=None):
-    """How often must be known on the host."""
+    """Repeat elements; ``repeats`` must be on the host."""
     if isinstance(repeats, ndarray):
-        raise HostArgumentError('cupy.repeat takes numbers of the host')
+        raise HostArgumentError('cupy.repeat takes repeats on the host only')
     return wrap(np.repeat(unwrap(a), repeats, axis))
 
 
 class HostArgumentError(TypeError):
-    """A function takes its argument on the host only."""
+    """An argument must be on the host."""
 
 
 def split(ary, indices_or_sections, axis=0):
-    """Where to split must be known on the host."""
+    """Split an array; the indices must be on the host."""
     return wrap(np.split(unwrap(ary), indices_or_sections, axis))
 
 
 def where(condition, x=None, y=None):
-    """With one argument, the places, for which the host waits."""
+    """Select elements; with one argument, return indices, for which the host waits."""
     if x is None:
         count('wait')
         return wrap(np.nonzero(unwrap(condition)))
@@ -120,36 +119,36 @@ def where(condition, x=None, y=None):
 
 
 def copyto(dst, src, casting='same_kind', where=None):
-    """On the GPU only."""
+    """Copy between arrays on the GPU."""
     call(np.copyto, dst, src, casting=casting, **({} if where is None else {'where': where}))
 
 
 def fuse(*args, **kwargs):
-    """Fusing changes no result."""
+    """Return the function, because fusing does not change the result."""
     return args[0] if args and callable(args[0]) else lambda function: function
 
 
 def memoize(for_each_device=False):
-    """There is one device."""
+    """Cache results; there is only one device."""
     return functools.cache
 
 
 def clear_memo():
-    """Nothing that is kept can be outdated."""
+    """Do nothing, because cached results stay valid."""
 
 
 def get_default_memory_pool():
-    """A pool that is never used."""
+    """Return a pool that is never used."""
     return cuda.MemoryPool()
 
 
 def get_default_pinned_memory_pool():
-    """A pool that is never used."""
+    """Return a pool that is never used."""
     return cuda.PinnedMemoryPool()
 
 
 class _Ufunc:
-    """A universal function of CuPy: called, or ``at``."""
+    """Universal function of CuPy, with the method ``at``."""
 
     def __init__(self, ufunc):
         self._ufunc = ufunc
@@ -159,19 +158,19 @@ class _Ufunc:
         return call(self._ufunc, *args, **kwargs)
 
     def at(self, a, indices, b=None):
-        """Unbuffered, in place."""
+        """Apply in place without buffering, so that repeated indices accumulate."""
         self._ufunc.at(*map(unwrap, (a, indices, b)))
 
 
 def __getattr__(name: str):
     if name not in known('cupy'):
-        raise AttributeError(f'CuPy 13 and 14 have no {name!r} in common')
+        raise AttributeError(f'CuPy 13 and 14 do not both have {name!r}')
     value = getattr(np, name)
     if isinstance(value, np.ufunc):
         return _Ufunc(value)
     if isinstance(value, type) or not callable(value):
         if type(value).__name__ == 'module':
-            raise AttributeError(f'the stand-in lacks the module cupy.{name}')
+            raise AttributeError(f'fake CuPy has no module cupy.{name}')
         return value
 
     @functools.wraps(value)

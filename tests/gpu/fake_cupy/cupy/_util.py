@@ -1,5 +1,5 @@
-"""Of CuPy's module of this name, what Chainer imports."""
+"""The parts of ``cupy._util`` that Chainer imports."""
 
 
 class PerformanceWarning(RuntimeWarning):
-    """Never given."""
+    """Never raised."""

@@ -1,9 +1,9 @@
-"""An array that behaves as CuPy's for what pfdet and Chainer use, with NumPy beneath.
+"""Fake CuPy array on top of NumPy, with the operations that pfdet and Chainer use.
 
-What CuPy refuses is refused: mixing with NumPy arrays, NumPy's functions, ``numpy.asarray``. What
-CuPy does silently at a price is refused too: ``float()``, ``int()`` and ``bool()`` of an array,
-which wait for the GPU and copy. What waits because the size of its result depends on the data is
-done and counted, as are copies asked for by name.
+Operations that are errors in CuPy are errors here: mixing with NumPy arrays, NumPy's functions and
+``numpy.asarray``. So are operations that wait for the GPU and copy implicitly: ``float()``,
+``int()`` and ``bool()`` of an array. Operations that wait because the size of their result depends
+on the data are counted, and so are explicit copies.
 """
 
 import collections
@@ -14,29 +14,30 @@ import traceback
 
 import numpy as np
 
-# Since the last clear(): 'wait' (the size of a result depends on data), 'to_host', 'to_gpu'; and
-# where in pfdet or Chainer each came from.
+# Events since the last clear(): 'wait' (the size of a result depends on the data), 'to_host' and
+# 'to_gpu'; and their locations in pfdet or Chainer.
 counts: collections.Counter = collections.Counter()
-places: collections.Counter = collections.Counter()
+locations: collections.Counter = collections.Counter()
 
 _SCALARS = bool, int, float, complex, np.generic
 
 
-def count(what: str) -> None:
-    """Count an event, and the innermost line outside the stand-in that caused it."""
-    counts[what] += 1
+def count(event: str) -> None:
+    """Count an event and the innermost function outside fake CuPy that caused it."""
+    counts[event] += 1
     for frame in reversed(traceback.extract_stack()):
         if 'fake_cupy' not in frame.filename:
-            places[what, f'{frame.filename.rpartition("site-packages/")[2]}:{frame.name}'] += 1
+            location = f'{frame.filename.rpartition("site-packages/")[2]}:{frame.name}'
+            locations[event, location] += 1
             return
 
 
 class HostConversionError(TypeError):
-    """Data would leave the GPU, or enter it, without having been asked to."""
+    """Data would be copied to or from the GPU implicitly."""
 
 
 def wrap(value):
-    """NumPy's result as CuPy would return it: reductions to nothing are arrays without axes."""
+    """Wrap a result of NumPy. Scalars become zero-dimensional arrays, as in CuPy."""
     if isinstance(value, np.ndarray | np.generic):
         return ndarray(np.asarray(value))
     if isinstance(value, tuple | list):
@@ -45,17 +46,17 @@ def wrap(value):
 
 
 def unwrap(value):
-    """What NumPy is given for an argument; refuses NumPy arrays."""
+    """Unwrap an argument for NumPy; NumPy arrays are errors."""
     if isinstance(value, ndarray):
         return value._a
     if isinstance(value, np.ndarray):
-        raise HostConversionError('a NumPy array among CuPy arrays')
+        raise HostConversionError('a NumPy array mixed with CuPy arrays')
     if isinstance(value, tuple | list):
         return type(value)(map(unwrap, value))
     if isinstance(value, slice):
         for edge in value.start, value.stop, value.step:
             if isinstance(edge, ndarray):
-                raise HostConversionError('a slice of which an edge is on the GPU')
+                raise HostConversionError('a slice with an index on the GPU')
     return value
 
 
@@ -74,7 +75,7 @@ class ndarray:  # noqa: N801
 
     def __new__(cls, array, *args, **kwargs):
         self = super().__new__(cls)
-        # As CuPy's constructor takes a shape; the stand-in itself gives an array.
+        # Users pass a shape, as in CuPy. Fake CuPy itself passes an array.
         self._a = array if isinstance(array, np.ndarray) else np.empty(array, *args, **kwargs)
         return self
 
@@ -138,7 +139,7 @@ class ndarray:  # noqa: N801
         np.add.at(self._a, unwrap(slices), unwrap(value))
 
     def argsort(self, axis=-1):
-        # CuPy 13's method takes no kind; sorting is stable.
+        # The method has no argument kind in CuPy 13. Sorting is stable.
         return wrap(self._a.argsort(axis, kind='stable'))
 
     def fill(self, value):
@@ -166,7 +167,7 @@ class ndarray:  # noqa: N801
         return map(wrap, self._a)
 
     def __repr__(self):
-        return f'<stand-in of {self._a!r}>'
+        return f'<fake CuPy array of {self._a!r}>'
 
     def __copy__(self):
         return wrap(self._a.copy())
@@ -175,7 +176,7 @@ class ndarray:  # noqa: N801
         return wrap(self._a.copy())
 
     def __reduce__(self):
-        raise HostConversionError('pickling an array of the GPU')
+        raise HostConversionError('pickling an array on the GPU')
 
     def __array__(self, dtype=None, copy=None):
         raise HostConversionError('Implicit conversion to a NumPy array is not allowed.')
@@ -184,13 +185,13 @@ class ndarray:  # noqa: N801
         raise HostConversionError(f'numpy.{function.__name__} of an array on the GPU')
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        # A scalar of NumPy's on the left hand side ends here; CuPy computes it.
+        # Called for a NumPy scalar on the left-hand side, which CuPy supports.
         if method == '__call__' and any(isinstance(x, np.generic) for x in inputs):
             return call(ufunc, *inputs, **kwargs)
         raise HostConversionError(f'numpy.{ufunc.__name__} of an array on the GPU')
 
     def _no_scalar(self, *_):
-        raise HostConversionError('a number or a truth value of an array on the GPU')
+        raise HostConversionError('conversion of an array on the GPU to a Python scalar')
 
     __float__ = __int__ = __bool__ = __index__ = __complex__ = _no_scalar
 
@@ -225,7 +226,7 @@ def _in_place(name: str):
 
     def change(self, other):
         if not isinstance(other, (ndarray, *_SCALARS)):
-            # A variable of Chainer's among them, which would make it another object.
+            # A chainer.Variable, for example, must handle the operation itself.
             if isinstance(other, np.ndarray):
                 raise HostConversionError(f'a NumPy array on the right of i{name}')
             return NotImplemented
@@ -270,7 +271,7 @@ for _name in 'neg', 'pos', 'abs', 'invert':
 
 @contextlib.contextmanager
 def counted():
-    """Count from nothing; yields the counter and where each event came from."""
+    """Reset the counters, and yield the counts of events and their locations."""
     counts.clear()
-    places.clear()
-    yield counts, places
+    locations.clear()
+    yield counts, locations

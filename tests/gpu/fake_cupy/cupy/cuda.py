@@ -1,4 +1,4 @@
-"""One device, whose streams and events do nothing: everything is done when it is asked for."""
+"""A single device. Streams and events do nothing, because all operations are synchronous."""
 
 import ctypes
 import time
@@ -29,14 +29,14 @@ class Device:
         return hash(self.id)
 
     def use(self):
-        """It is in use."""
+        """Do nothing."""
 
     def synchronize(self):
-        """There is nothing to wait for."""
+        """Do nothing."""
 
 
 class Stream:
-    """A stream that never holds anything."""
+    """A stream without pending operations."""
 
     null: ClassVar['Stream']
     ptr = 0
@@ -51,10 +51,10 @@ class Stream:
         return None
 
     def synchronize(self):
-        """There is nothing to wait for."""
+        """Do nothing."""
 
     def record(self, event=None):
-        """Note the time."""
+        """Record the time."""
         event = event or Event()
         event.record(self)
         return event
@@ -64,31 +64,31 @@ Stream.null = Stream()
 
 
 class Event:
-    """A moment."""
+    """A point in time."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
         self.seconds = 0.0
 
     def record(self, stream=None):
-        """Note the time."""
+        """Record the time."""
         self.seconds = time.perf_counter()
 
     def synchronize(self):
-        """There is nothing to wait for."""
+        """Do nothing."""
 
 
 def get_elapsed_time(start, end):
-    """Milliseconds between two events."""
+    """Return the milliseconds between two events."""
     return (end.seconds - start.seconds) * 1000
 
 
 def get_current_stream(device_id=-1):
-    """The one that everything is done in."""
+    """Return the only stream."""
     return Stream.null
 
 
 class MemoryPointer:
-    """An address, and what keeps it valid."""
+    """An address and the owner of its memory."""
 
     def __init__(self, ptr, mem):
         self.ptr = ptr
@@ -105,19 +105,19 @@ class MemoryPointer:
 
 
 def alloc(size):
-    """Some bytes."""
+    """Allocate memory."""
     memory = np.empty(size, np.uint8)
     return MemoryPointer(memory.ctypes.data, memory)
 
 
 class MemoryPool:
-    """Nothing is pooled."""
+    """An empty pool."""
 
     def free_all_blocks(self):
-        """There are none."""
+        """Do nothing."""
 
     def total_bytes(self):
-        """None."""
+        """Return 0."""
         return 0
 
     used_bytes = total_bytes

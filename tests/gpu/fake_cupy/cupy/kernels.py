@@ -1,24 +1,17 @@
-"""CUDA kernels run on the CPU: their source goes through a C++ compiler, with a loop around it.
+"""CUDA kernels on the CPU, compiled by a C++ compiler.
 
-An element-wise or reducing kernel becomes a loop over its elements. Of a raw kernel the blocks run
-one after the other and the threads of a block as threads, so that ``__syncthreads`` and shared
-memory do what they do. Where there is no compiler, a kernel raises :class:`NoCompilerError`.
+Elementwise and reduction kernels become loops over their elements. The blocks of a raw kernel run
+sequentially. The threads of a block run as CPU threads, so that ``__syncthreads`` and shared memory
+work. Without a compiler, a kernel raises :class:`~cupy.compiler.NoCompilerError`.
 """
 
 import ctypes
-import functools
-import hashlib
-import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
 from cupy.array import HostConversionError, ndarray, wrap
+from cupy.compiler import compile_library, record
 
 _C_NAMES = {
     'b': 'signed char',
@@ -76,70 +69,14 @@ static void __syncthreads() { pthread_barrier_wait(&barrier); }
 """
 
 
-class NoCompilerError(RuntimeError):
-    """There is no C++ compiler on this machine."""
-
-
-@functools.cache
-def _folder() -> Path:
-    # Kept for the process; another process may be given the same by the environment.
-    folder = os.environ.get('PFDET_FAKE_CUPY_KERNELS') or tempfile.mkdtemp(prefix='kernels-')
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder)
-
-
-@functools.cache
-def _compile(source: str, *flags: str) -> ctypes.CDLL:
-    compiler = shutil.which('g++') or shutil.which('clang++')
-    if compiler is None:
-        raise NoCompilerError('no g++ or clang++')
-    name = hashlib.sha256(source.encode()).hexdigest()[:24]
-    library = _folder() / f'{name}.so'
-    if not library.exists():
-        path = _folder() / f'{name}-{os.getpid()}.cpp'
-        path.write_text(source)
-        unfinished = path.with_suffix('.so')
-        # As CUDA: a product and a sum are rounded once or twice, as the compiler likes.
-        result = subprocess.run(
-            [
-                compiler,
-                '-std=c++17',
-                '-O1',
-                '-w',
-                '-fpermissive',
-                '-fPIC',
-                '-shared',
-                *flags,
-                str(path),
-                '-o',
-                str(unfinished),
-            ],
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            raise RuntimeError(f'{path}:\n{result.stderr[:4000]}')
-        unfinished.replace(library)
-    return ctypes.CDLL(str(library))
-
-
-@functools.cache
-def _record(*entry) -> None:
-    # For compile_kernels.py: every kernel that was run, with the types it was run with.
-    path = os.environ.get('PFDET_FAKE_CUPY_RECORD')
-    if path:
-        with open(path, 'a') as f:
-            f.write(json.dumps(entry) + '\n')
-
-
 class _Param:
-    """One parameter of an element-wise or reducing kernel, as ``'raw T x'``."""
+    """A parameter of an elementwise or reduction kernel, such as ``'raw T x'``."""
 
     def __init__(self, text: str):
         words = text.split()
         self.raw = 'raw' in words
         self.type, self.name = [w for w in words if w not in ('raw', 'const', '_non_const')]
-        # One letter stands for any type.
+        # A single letter is a type variable.
         self.dtype = np.dtype(self.type) if len(self.type) > 1 else None
 
 
@@ -168,7 +105,7 @@ class _Kernel:
         self.preamble = preamble
 
     def split(self, args: tuple) -> tuple[list, list]:
-        """Inputs, and outputs or :obj:`None` for those to be made; of allowed types."""
+        """Split into inputs and outputs and check their types; missing outputs are :obj:`None`."""
         n = len(self.ins)
         if len(args) not in (n, n + len(self.outs)):
             raise TypeError(f'{self.name} takes {n} or {n + len(self.outs)} arrays')
@@ -178,20 +115,20 @@ class _Kernel:
         return list(args[:n]), list(args[n:]) or [None] * len(self.outs)
 
     def declarations(self, types: dict[str, np.dtype]) -> str:
-        """The typedefs of the letters."""
+        """Return the typedefs of the type variables."""
         return '\n'.join(f'typedef {_C_NAMES[t.char]} {name};' for name, t in types.items())
 
     def dtype_of(self, param: _Param, types: dict[str, np.dtype]) -> np.dtype:
-        """The type of a parameter once the letters are known."""
+        """Return the dtype of a parameter with resolved type variables."""
         if param.dtype is not None:
             return param.dtype
         if param.type not in types:
-            raise TypeError(f'{self.name}: nothing says what {param.type} is')
+            raise TypeError(f'{self.name}: cannot infer the type {param.type}')
         return types[param.type]
 
 
 class ElementwiseKernel(_Kernel):
-    """A loop over the elements of arrays that are broadcast together."""
+    """A loop over the elements of broadcast arrays."""
 
     def __init__(
         self,
@@ -231,13 +168,13 @@ class ElementwiseKernel(_Kernel):
             np.empty(shape, self.dtype_of(p, types)) if a is None else a._a
             for p, a in zip(self.outs, outs)
         ]
-        # Contiguous copies of all, and outputs back.
-        laid = [
+        # The kernel gets contiguous arrays. Outputs are copied back.
+        contiguous = [
             np.ascontiguousarray(a if p.raw else np.broadcast_to(a, shape))
             for p, a in zip([*self.ins, *self.outs], [*in_arrays, *out_arrays])
         ]
         n = int(np.prod(shape, dtype=np.int64))
-        _record(
+        record(
             'elementwise',
             self.name,
             self.in_text,
@@ -247,20 +184,20 @@ class ElementwiseKernel(_Kernel):
             tuple((k, t.char) for k, t in types.items()),
         )
         if n:
-            function = _compile(self.source(types)).run
+            function = compile_library(self.source(types)).run
             function(
                 ctypes.c_ssize_t(n),
-                *(ctypes.c_void_p(a.ctypes.data) for a in laid),
-                *(ctypes.c_ssize_t(a.size) for a in laid),
+                *(ctypes.c_void_p(a.ctypes.data) for a in contiguous),
+                *(ctypes.c_ssize_t(a.size) for a in contiguous),
             )
-        for a, b in zip(out_arrays, laid[len(ins) :]):
+        for a, b in zip(out_arrays, contiguous[len(ins) :]):
             if a is not b:
                 a[...] = b.reshape(a.shape)
         results = tuple(wrap(a) if o is None else o for a, o in zip(out_arrays, outs))
         return results if len(results) != 1 or self.return_tuple else results[0]
 
     def source(self, types: dict[str, np.dtype]) -> str:
-        """The loop in C++."""
+        """Generate the loop in C++."""
         params = [*self.ins, *self.outs]
         c = [_C_NAMES[self.dtype_of(p, types).char] for p in params]
         arguments = ', '.join(
@@ -289,7 +226,7 @@ class ElementwiseKernel(_Kernel):
 
 
 class ReductionKernel(_Kernel):
-    """A reduction of arrays that are broadcast together, over some of their axes."""
+    """A reduction of broadcast arrays over some of their axes."""
 
     def __init__(
         self,
@@ -331,9 +268,9 @@ class ReductionKernel(_Kernel):
         kept = [a for a in range(ndim) if a not in axes]
         shape = tuple(arrays[0].shape[a] for a in kept)
         n_in = int(np.prod([arrays[0].shape[a] for a in axes], dtype=np.int64))
-        laid = [np.ascontiguousarray(a.transpose(*kept, *axes)) for a in arrays]
+        contiguous = [np.ascontiguousarray(a.transpose(*kept, *axes)) for a in arrays]
         result = np.empty(shape, self.dtype_of(self.outs[0], types))
-        _record(
+        record(
             'reduction',
             self.name,
             self.in_text,
@@ -343,17 +280,17 @@ class ReductionKernel(_Kernel):
             tuple((k, t.char) for k, t in types.items()),
         )
         if result.size:
-            _compile(self.source(types)).run(
+            compile_library(self.source(types)).run(
                 ctypes.c_ssize_t(result.size),
                 ctypes.c_ssize_t(n_in),
-                *(ctypes.c_void_p(a.ctypes.data) for a in (*laid, result)),
+                *(ctypes.c_void_p(a.ctypes.data) for a in (*contiguous, result)),
             )
         if keepdims:
             result = np.expand_dims(result, tuple(axes))
         return wrap(result)
 
     def source(self, types: dict[str, np.dtype]) -> str:
-        """The two loops in C++."""
+        """Generate the two loops in C++."""
         map_, reduce_, post = self.expressions
         out = self.outs[0]
         c = [_C_NAMES[self.dtype_of(p, types).char] for p in self.ins]
@@ -375,7 +312,7 @@ class ReductionKernel(_Kernel):
 
 
 class RawKernel:
-    """A kernel in CUDA C, in blocks of threads."""
+    """A kernel in CUDA C with blocks of threads."""
 
     def __init__(
         self,
@@ -397,30 +334,32 @@ class RawKernel:
             p.strip().rsplit(None, 1)[0] if '*' not in p else p[: p.rindex('*') + 1]
             for p in parameters
         ]
-        _record('raw', self.name, self.code)
+        record('raw', self.name, self.code)
         if len(args) != len(types):
             raise TypeError(f'{self.name} takes {len(types)} arguments, given {len(args)}')
-        boxed = []
+        values = []
         for t, a in zip(types, args):
             if isinstance(a, ndarray):
                 if '*' not in t or not a._a.flags.c_contiguous:
                     raise TypeError(f'{self.name}: {t} is given {a!r}')
-                boxed.append(ctypes.c_void_p(a._a.ctypes.data))
+                values.append(ctypes.c_void_p(a._a.ctypes.data))
             elif isinstance(a, np.generic):
-                boxed.append(np.ctypeslib.as_ctypes_type(a.dtype)(a.item()))
+                values.append(np.ctypeslib.as_ctypes_type(a.dtype)(a.item()))
             elif isinstance(a, int):
-                # As CuPy: eight bytes, of which the kernel reads what it declares.
-                boxed.append(ctypes.c_longlong(a))
+                # As in CuPy: eight bytes, of which the kernel reads as many as it declares.
+                values.append(ctypes.c_longlong(a))
             else:
                 raise HostConversionError(f'{self.name}: an argument of type {type(a).__name__}')
-        pointers = (ctypes.c_void_p * len(boxed))(
-            *(ctypes.cast(ctypes.byref(b), ctypes.c_void_p) for b in boxed)
+        pointers = (ctypes.c_void_p * len(values))(
+            *(ctypes.cast(ctypes.byref(value), ctypes.c_void_p) for value in values)
         )
         sizes = [int(n) for d in (grid, block) for n in (*d, 1, 1, 1)[:3]]
-        _compile(self.source(types), '-pthread').run(pointers, *(ctypes.c_uint(n) for n in sizes))
+        compile_library(self.source(types), '-pthread').run(
+            pointers, *(ctypes.c_uint(n) for n in sizes)
+        )
 
     def source(self, types: list[str]) -> str:
-        """The kernel, and what runs its blocks and threads."""
+        """Generate the kernel and the loops over its blocks and threads."""
         arguments = ', '.join(f'*({t}*)a[{k}]' for k, t in enumerate(types))
         return f"""{_HEADER.replace('#ifndef THREADS', '#if 1')}
 {_THREADS}

@@ -1,4 +1,4 @@
-"""Of CuPy's module of this name, what Chainer uses."""
+"""The parts of ``cupy.lib`` that Chainer uses."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""A stand-in for CuPy's extensions; see the stand-in of CuPy."""
+"""Fake ``cupyx``, see fake CuPy."""
 
 import numpy as np
 from cupy.array import unwrap, wrap
@@ -7,10 +7,10 @@ from cupyx import scipy  # noqa: F401
 
 
 def scatter_add(a, slices, value):
-    """Add at places that may come several times."""
+    """Add at indices that may repeat."""
     a.scatter_add(slices, value)
 
 
 def rsqrt(x, dtype=None):
-    """One over the square root."""
+    """Reciprocal of the square root."""
     return wrap((1 / np.sqrt(unwrap(x))).astype(dtype or x.dtype))

@@ -1,3 +1,3 @@
-"""What Chainer imports of CuPy's SciPy."""
+"""The parts of ``cupyx.scipy`` that Chainer imports."""
 
 from cupyx.scipy import linalg, special  # noqa: F401
