@@ -167,17 +167,17 @@ class PackedCommunicator(NaiveCommunicator):
             exponent = int(np.clip(15 - np.frexp(largest)[1], -126, 126))
 
         n = sum(a.size for a in arrays)
-        share = -(-n // self.size)
-        sent = self._buffer('sent', share * self.size, np.float16)
-        received = self._buffer('received', share * self.size, np.float16)
+        chunk_size = -(-n // self.size)
+        sent = self._buffer('sent', chunk_size * self.size, np.float16)
+        received = self._buffer('received', chunk_size * self.size, np.float16)
         sent[n:] = 0
         with np.errstate(over='ignore', under='ignore'):
             for view, a in zip(_views(sent, arrays), arrays, strict=True):
                 view[...] = a * a.dtype.type(2.0**exponent)
         # MPI has no float16, so it is sent as uint16.
         self.mpi_comm.Alltoall(sent.view(np.uint16), received.view(np.uint16))
-        mean = np.zeros(share, np.float32)
-        for part in received.reshape(self.size, share):
+        mean = np.zeros(chunk_size, np.float32)
+        for part in received.reshape(self.size, chunk_size):
             mean += part
         mean *= 1 / self.size
         self.mpi_comm.Allgather(mean.astype(np.float16).view(np.uint16), sent.view(np.uint16))

@@ -19,7 +19,7 @@ from pfdet.recipes.recipe import fields_that
 from pfdet.subprocesses import commit, run_python
 
 # Recipe fields that only prediction uses.
-_OF_TEST = fields_that(trains=False, at_test=True)
+_TEST_FIELDS = fields_that(trains=False, at_test=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +146,11 @@ class Rows:
 
     def same_training(self, name: str) -> str:
         """The name of the first row of the tables with the same training."""
-        key = self._training(name)
+        key = self._training_fields(name)
         for table in recipes.TABLES.values():
             for other in table.rows:
                 if self.size == 'mini' or other.size == 'full':
-                    if self._training(other.name) == key:
+                    if self._training_fields(other.name) == key:
                         return other.name
         return name
 
@@ -209,9 +209,9 @@ class Rows:
             log=detections.parent / 'output.txt',
         )
 
-    def _training(self, name: str) -> dict:
+    def _training_fields(self, name: str) -> dict:
         fields = dataclasses.asdict(self.recipe(name))
-        for field in ('name', 'about', *_OF_TEST):
+        for field in ('name', 'about', *_TEST_FIELDS):
             del fields[field]
         if fields['sampler'] == 'soft_balance' and fields['soft_balance_lambda'] == 1:
             fields.update(sampler='class_aware', soft_balance_lambda=Recipe.soft_balance_lambda)
@@ -227,7 +227,7 @@ class Rows:
         recipe, trained = self.recipe(name), self.recipe(self.same_training(name))
         changed = [
             f'{field}={getattr(recipe, field)!r}'
-            for field in _OF_TEST
+            for field in _TEST_FIELDS
             if getattr(recipe, field) != getattr(trained, field)
         ]
         if not changed:

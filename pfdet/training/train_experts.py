@@ -41,7 +41,7 @@ def train_experts(
     Args:
         recipe (Recipe): Recipe of the experts, such as ``expert-class10``.
         index (AnnotationIndex): The training set.
-        init (path): ``model.npz`` of the full model, with its ``recipe.json`` beside it.
+        init (path): ``model.npz`` of the full model, with its ``recipe.json`` next to it.
         out (path): Output directory, with one subdirectory per expert, named after the frequency
             ranks of its classes.
         comm (ChainerMN communicator): The ranks.

@@ -28,10 +28,10 @@ def test_counts_prints_and_stops():
     out = io.StringIO()
     extension = CountCorruptImages(corrupt, SimpleNamespace(size=1, rank=0), out=out)
     observed = []
-    for place in range(0, 20, 2):
+    for image in range(0, 20, 2):
         corrupt.n_image += 1
-        if place in (4, 6):
-            corrupt.add(place, InputError(f'{place}.jpg: truncated'))
+        if image in (4, 6):
+            corrupt.add(image, InputError(f'{image}.jpg: truncated'))
         t = trainer()
         extension(t)
         observed.append(t.observation['images/corrupt'])
@@ -40,8 +40,8 @@ def test_counts_prints_and_stops():
         'warning: 4.jpg: truncated; replaced by another image\n'
         'warning: 6.jpg: truncated; replaced by another image\n'
     )
-    for place in range(20, 26):
-        corrupt.add(place, InputError(f'{place}.jpg: truncated'))
+    for image in range(20, 26):
+        corrupt.add(image, InputError(f'{image}.jpg: truncated'))
     with pytest.raises(InputError, match='8 of 18 images cannot be read'):
         extension(trainer())
     assert len(out.getvalue().splitlines()) == 5  # Only the first ones are printed.

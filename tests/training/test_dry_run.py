@@ -44,7 +44,7 @@ def test_plan_of_the_started_ranks(ranks, mpiexec, tmp_path):
     )
     assert done.stderr == ''
     result = json.loads((tmp_path / 'dry_run.json').read_text())
-    plan, found = result['plan'], result['found']
+    plan, measured = result['plan'], result['found']
 
     images, batch = 1_674_979, 3 * ranks
     assert (plan['images'], plan['ranks'], plan['global_batch']) == (images, ranks, batch)
@@ -70,17 +70,17 @@ def test_plan_of_the_started_ranks(ranks, mpiexec, tmp_path):
         < 4 * (plan['parameters'] + statistics) * 1.01
     )
 
-    assert found['ranks'] == ranks and not found['narrow']
-    assert found['positions'] == math.ceil(images / batch) * batch
-    assert found['draws'] == found['images_drawn'] == 4 * ranks
-    assert found['parameters'] == plan['parameters']
-    assert found['images_made'] == 2 * ranks and found['images_read'] == 0
-    assert len(found['losses']) == 2 and all(0 < loss < 100 for loss in found['losses'])
-    assert 0 <= found['padding'] < 1
+    assert measured['ranks'] == ranks and not measured['narrow']
+    assert measured['positions'] == math.ceil(images / batch) * batch
+    assert measured['draws'] == measured['images_drawn'] == 4 * ranks
+    assert measured['parameters'] == plan['parameters']
+    assert measured['images_made'] == 2 * ranks and measured['images_read'] == 0
+    assert len(measured['losses']) == 2 and all(0 < loss < 100 for loss in measured['losses'])
+    assert 0 <= measured['padding'] < 1
     # Python and NumPy alone are more than 10 MB, and nothing here is near a gigabyte.
-    assert 10e6 < found['started']['private_mean'] < found['ended']['private_max'] < 1e9
-    assert ranks * 10e6 < found['ended']['proportional_sum'] < ranks * 1e9
-    assert 0 < found['started']['seconds'] < found['ended']['seconds']
+    assert 10e6 < measured['started']['private_mean'] < measured['ended']['private_max'] < 1e9
+    assert ranks * 10e6 < measured['ended']['proportional_sum'] < ranks * 1e9
+    assert 0 < measured['started']['seconds'] < measured['ended']['seconds']
     for words in (
         f'x 3 = {batch:,} images',
         f'{n:,} iterations',
@@ -119,12 +119,12 @@ def test_plan_of_512_ranks_by_three_ranks_with_an_index(mpiexec, small_world, tm
         'batch_size=1',
     )
     result = json.loads((tmp_path / 'dry_run.json').read_text())
-    plan, found = result['plan'], result['found']
+    plan, measured = result['plan'], result['found']
     assert (plan['images'], plan['ranks'], plan['global_batch']) == (24, 512, 512)
     assert plan['shard'] == [0, 1] and plan['iterations'] == 1
     assert plan['memory']['index'] == index.stat().st_size
-    assert found['ranks'] == 3 and found['positions'] == 512
-    assert found['images_read'] == 6 and found['images_made'] == 0
+    assert measured['ranks'] == 3 and measured['positions'] == 512
+    assert measured['images_read'] == 6 and measured['images_made'] == 0
     assert str(index) in done.stdout and 'aspect_chunk=512' in done.stdout
 
 

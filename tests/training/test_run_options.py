@@ -40,14 +40,16 @@ def test_groups_accumulation_and_float16_resume_bit_identically(small_world, tmp
     """Two groups of two ranks with different statistics, two batches per update, float16."""
     options = ['--bn-group-size', 2, '--accumulate', 2, '--allreduce-dtype', 'float16']
     more = ['batch_size=1']
-    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
-    done = mpiexec(4, TRAIN, *arguments(small_world, whole, *options, '--iterations', 5), *more)
+    uninterrupted, resumed = tmp_path / 'uninterrupted', tmp_path / 'resumed'
+    done = mpiexec(
+        4, TRAIN, *arguments(small_world, uninterrupted, *options, '--iterations', 5), *more
+    )
     assert 'trained 5 iterations of 8 images' in done.stdout
     assert 'waiting for data: ' in done.stdout
     # The global batch is 8 images, to which the base learning rate refers.
     lr = recipes.find('mini').base_lr
-    assert log(whole)[2]['lr'] == pytest.approx(lr * (1 + np.cos(np.pi * 2 / 12)) / 2)
-    assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(whole))
+    assert log(uninterrupted)[2]['lr'] == pytest.approx(lr * (1 + np.cos(np.pi * 2 / 12)) / 2)
+    assert all(0 <= entry['waiting_for_data'] <= 1 for entry in log(uninterrupted))
     mpiexec(
         4,
         TRAIN,
@@ -57,7 +59,7 @@ def test_groups_accumulation_and_float16_resume_bit_identically(small_world, tmp
     mpiexec(
         4, TRAIN, *arguments(small_world, resumed, *options, '--iterations', 5, '--resume'), *more
     )
-    a, b = weights(whole), weights(resumed)
+    a, b = weights(uninterrupted), weights(resumed)
     assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 

@@ -74,21 +74,21 @@ def test_two_ranks_train_like_one_rank_with_the_whole_batch(small_world, tmp_pat
 
 def test_resumed_run_is_bit_identical(small_world, tmp_path, mpiexec):
     settings = [*SMALL, 'batch_size=2', 'epochs=2']
-    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
+    uninterrupted, resumed = tmp_path / 'uninterrupted', tmp_path / 'resumed'
     # Without a snapshot, --resume starts a new run.
     mpiexec(
         2,
         TRAIN,
         *arguments(
             small_world,
-            whole,
+            uninterrupted,
             '--resume',
             '--val-index',
             small_world / 'validation.index',
             *settings,
         ),
     )
-    entries = json.loads((whole / 'log').read_text())
+    entries = json.loads((uninterrupted / 'log').read_text())
     # Two epochs of 24 images in batches of 4, with half an epoch of warm-up.
     assert [entry['lr'] for entry in entries] == pytest.approx(
         [
@@ -121,11 +121,11 @@ def test_resumed_run_is_bit_identical(small_world, tmp_path, mpiexec):
             *settings,
         ),
     )
-    assert losses(resumed) == losses(whole)
-    a, b = weights(whole / 'model.npz'), weights(resumed / 'model.npz')
+    assert losses(resumed) == losses(uninterrupted)
+    a, b = weights(uninterrupted / 'model.npz'), weights(resumed / 'model.npz')
     assert a.keys() == b.keys()
     assert all((a[k] == b[k]).all() for k in a)
-    assert (whole / 'score.json').read_text() == (resumed / 'score.json').read_text()
+    assert (uninterrupted / 'score.json').read_text() == (resumed / 'score.json').read_text()
 
 
 @pytest.fixture(scope='module')
@@ -287,23 +287,26 @@ def test_corrupt_image_in_prediction(
     shutil.copytree(small_world, world)
     index = AnnotationIndex.open(world / 'validation.index')
     predict = ['--model', model, '--index', index.path, '--score-thresh', 0.001, '--out']
-    mpiexec(1, PREDICT, *predict, tmp_path / 'whole.csv')
+    mpiexec(1, PREDICT, *predict, tmp_path / 'all.csv')
     path = index.image_path(3)
     path.write_bytes(path.read_bytes()[:400])
     assert_one_error(run(PREDICT, *predict, tmp_path / 'd.csv'), path.name)
     assert not (tmp_path / 'd.csv').exists()
     done = mpiexec(2, PREDICT, *predict, tmp_path / 'skipped.csv', '--corrupt', 'skip')
     assert '1 of 8' in done.stdout and 'no detections' in done.stdout
-    whole, skipped = (
-        read_detections(tmp_path / name, index.classes) for name in ('whole.csv', 'skipped.csv')
+    complete, skipped = (
+        read_detections(tmp_path / name, index.classes) for name in ('all.csv', 'skipped.csv')
     )
-    others = whole.image != 3
+    others = complete.image != 3
     assert not (skipped.image == 3).any() and not others.all()
     # Its batch has one image less, so the other detections are equal up to rounding.
     assert_same_up_to_rounding(
         dataclasses.replace(
-            whole,
-            **{name: getattr(whole, name)[others] for name in ('image', 'label', 'score', 'bbox')},
+            complete,
+            **{
+                name: getattr(complete, name)[others]
+                for name in ('image', 'label', 'score', 'bbox')
+            },
         ),
         skipped,
     )

@@ -155,9 +155,9 @@ def test_recipe_that_is_not_an_expert_is_rejected(tmp_path):
 
 def test_stopped_and_killed_experts_resume(full, small_world, tmp_path, mpiexec, launch):
     """After SIGTERM and ``kill -9``, the weights are bit-identical to an uninterrupted run."""
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    uninterrupted, resumed = tmp_path / 'uninterrupted', tmp_path / 'resumed'
     longer = ('--iterations', 6)
-    train(mpiexec, 2, full, small_world, whole, *longer)
+    train(mpiexec, 2, full, small_world, uninterrupted, *longer)
     arguments = [
         '--recipe',
         'expert-class10',
@@ -170,7 +170,7 @@ def test_stopped_and_killed_experts_resume(full, small_world, tmp_path, mpiexec,
         '--train-index',
         small_world / 'train.index',
         '--out',
-        parts,
+        resumed,
         '--snapshot-interval',
         1,
         '--log-interval',
@@ -186,9 +186,9 @@ def test_stopped_and_killed_experts_resume(full, small_world, tmp_path, mpiexec,
         returned = run.wait(600)
         assert status is None or returned == status, run.output()
         assert run.remaining() == []
-    assert list(parts.rglob('iter_*.npz')) and not list(parts.rglob('model.npz'))
-    train(mpiexec, 2, full, small_world, parts, *longer)
-    for model in whole.glob('*/model.npz'):
-        again = np.load(parts / model.parent.name / 'model.npz')
+    assert list(resumed.rglob('iter_*.npz')) and not list(resumed.rglob('model.npz'))
+    train(mpiexec, 2, full, small_world, resumed, *longer)
+    for model in uninterrupted.glob('*/model.npz'):
+        again = np.load(resumed / model.parent.name / 'model.npz')
         for name, array in np.load(model).items():
             np.testing.assert_array_equal(again[name], array)

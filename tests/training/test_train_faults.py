@@ -73,15 +73,15 @@ def damage(path, how):
 
 
 @pytest.fixture(scope='module')
-def whole(small_world, tmp_path_factory, mpiexec):
+def uninterrupted(small_world, tmp_path_factory, mpiexec):
     """An uninterrupted run."""
-    out = tmp_path_factory.mktemp('whole')
+    out = tmp_path_factory.mktemp('uninterrupted')
     mpiexec(2, TRAIN, *arguments(small_world, out))
     assert log(out, 'iteration') == list(range(1, N_ITERATION + 1))
     return out
 
 
-def test_repeatedly_killed_run_is_bit_identical(small_world, whole, tmp_path, launch):
+def test_repeatedly_killed_run_is_bit_identical(small_world, uninterrupted, tmp_path, launch):
     """Kill random ranks at random times, also during start-up, and damage two snapshots."""
     rng = np.random.default_rng(int(os.environ.get('PFDET_KILL_SEED', 0)))
     out = tmp_path / 'killed'
@@ -133,12 +133,12 @@ def test_repeatedly_killed_run_is_bit_identical(small_world, whole, tmp_path, la
         f'{[p.name for p in damaged]}; slowest end of a job: {slowest_end:.2f} s'
     )
 
-    assert log(out, 'main/loss') == log(whole, 'main/loss')
-    assert log(out, 'lr') == log(whole, 'lr')
-    a, b = weights(whole), weights(out)
+    assert log(out, 'main/loss') == log(uninterrupted, 'main/loss')
+    assert log(out, 'lr') == log(uninterrupted, 'lr')
+    a, b = weights(uninterrupted), weights(out)
     assert a.keys() == b.keys()
     assert all(a[k].tobytes() == b[k].tobytes() for k in a)
-    assert snapshot_names(out) == snapshot_names(whole)
+    assert snapshot_names(out) == snapshot_names(uninterrupted)
     assert len(snapshot_names(out)) == 3
     # No temporary files remain.
     assert sorted(os.listdir(out)) == ['log', 'model.npz', 'recipe.json', 'snapshots']
@@ -160,7 +160,7 @@ def detected_damage(run, damaged):
     'number, target', [(signal.SIGTERM, 'rank 1'), (signal.SIGUSR1, 'mpiexec')]
 )
 def test_all_ranks_stop_after_the_same_iteration_on_a_signal(
-    number, target, small_world, whole, tmp_path, launch
+    number, target, small_world, uninterrupted, tmp_path, launch
 ):
     out = tmp_path / 'out'
     run = launch(2, *arguments(small_world, out), '--snapshot-interval', 100, hold=3)
@@ -177,7 +177,7 @@ def test_all_ranks_stop_after_the_same_iteration_on_a_signal(
         again = launch(2, *arguments(small_world, out, '--resume'))
         assert again.wait(600) == 0, again.output()
         assert again.logged_iterations() == list(range(n + 1, N_ITERATION + 1))
-        a, b = weights(whole), weights(out)
+        a, b = weights(uninterrupted), weights(out)
         assert all(a[k].tobytes() == b[k].tobytes() for k in a)
 
 
@@ -314,7 +314,7 @@ def test_nan_loss_of_one_rank_stops_all_ranks_and_its_images_are_saved(
 
 
 def test_full_disk_is_one_line_and_keeps_the_previous_snapshots(
-    small_world, whole, tmp_path, mpiexec
+    small_world, uninterrupted, tmp_path, mpiexec
 ):
     """A limit on the file size simulates a full disk: the log fits, the snapshot does not."""
     program = """
@@ -329,7 +329,7 @@ def test_full_disk_is_one_line_and_keeps_the_previous_snapshots(
         runpy.run_path(sys.argv[0], run_name='__main__')
     """
     out = tmp_path / 'out'
-    shutil.copytree(whole, out)
+    shutil.copytree(uninterrupted, out)
     newest, *before = checkpoints.snapshots(out / 'snapshots')
     newest.unlink()
     done = mpiexec(2, program, TRAIN, *arguments(small_world, out, '--resume'), check=False)
@@ -342,10 +342,10 @@ def test_full_disk_is_one_line_and_keeps_the_previous_snapshots(
     assert sorted(os.listdir(out)) == ['log', 'model.npz', 'recipe.json', 'snapshots']
 
 
-def test_finished_run_is_unchanged(small_world, whole, tmp_path, mpiexec):
+def test_finished_run_is_unchanged(small_world, uninterrupted, tmp_path, mpiexec):
     """Both when it is resumed and when another run is started in its directory by mistake."""
     out = tmp_path / 'out'
-    shutil.copytree(whole, out)
+    shutil.copytree(uninterrupted, out)
 
     def content():
         return {p: p.read_bytes() for p in out.rglob('*') if p.is_file()}
@@ -358,6 +358,6 @@ def test_finished_run_is_unchanged(small_world, whole, tmp_path, mpiexec):
         assert content() == before
     done = mpiexec(1, TRAIN, *arguments(small_world, out, '--resume'))
     assert f'trained already, {N_ITERATION} iterations' in done.stdout
-    after, again = weights(whole), weights(out)
+    after, again = weights(uninterrupted), weights(out)
     assert all(after[k].tobytes() == again[k].tobytes() for k in after)
-    assert snapshot_names(out) == snapshot_names(whole)
+    assert snapshot_names(out) == snapshot_names(uninterrupted)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pfdet.openimages.dataset import OpenImagesDataset
+from pfdet.openimages.images import resize
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.resizing import resize
 from pfdet.training.transforms import Converter, TrainLoader
 
 

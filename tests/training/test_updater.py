@@ -108,7 +108,7 @@ def test_uneven_parts_are_rejected(small_world):
 def test_share_of_time_waiting():
     """The longest wait of any rank in every update, divided by the time of the updates."""
 
-    def all_reduce(place, values, op):
+    def all_reduce(send, values, op):
         values[:] = np.maximum(values, [0.0, 0.5, 0.1][: len(values)])
 
     comm = types.SimpleNamespace(size=2, mpi_comm=types.SimpleNamespace(Allreduce=all_reduce))
