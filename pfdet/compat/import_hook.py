@@ -77,6 +77,7 @@ class _RepairingFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Find a module that has fixes, as described in :mod:`importlib`."""
         fixes = [f for f in FIXES if fullname in f.modules and f.needed()]
         if not fixes:
             return None
