@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from pfdet.openimages.images import read_image_uint8, read_reduced
-from pfdet.openimages.resizing import resize_to, resized_size
+from pfdet.openimages.images import read_image_uint8, read_reduced, resize_to
+from pfdet.openimages.resizing import resized_size
 
 SIZE = (768, 1024)
 # Shorter edges: full size, just above half, half, the mini recipes' range, and less.
@@ -120,11 +120,11 @@ def measure(paths: list[Path], runs: int) -> int:
         ratio = rate[reduced] / rate[full_size]
         differences, distances = [], []
         for path, size in zip(paths, wanted):
-            ours, plain, best = (
+            reduced_img, full_img, best = (
                 read(path, size).astype(int) for read in (reduced, full_size, lanczos)
             )
-            differences.append(np.abs(ours - plain).mean())
-            distances.append([np.abs(plain - best).mean(), np.abs(ours - best).mean()])
+            differences.append(np.abs(reduced_img - full_img).mean())
+            distances.append([np.abs(full_img - best).mean(), np.abs(reduced_img - best).mean()])
         distance = np.mean(distances, axis=0)
         print(
             f'{edge:4}  {wanted[0][1]:4} x {wanted[0][0]:<4} {rate[by_pillow]:7.0f}'

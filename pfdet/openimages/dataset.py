@@ -6,9 +6,9 @@ import numpy as np
 from chainercv.chainer_experimental.datasets.sliceable import GetterDataset
 
 from pfdet.errors import InputError
-from pfdet.openimages.images import image_size, read_reduced, to_chw
+from pfdet.openimages.images import image_size, read_reduced, resize_to, to_chw
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.resizing import resize_to, resized_size
+from pfdet.openimages.resizing import resized_size
 
 KEYS = ('img', 'bbox', 'label', 'flags', 'positive', 'negative', 'image_id')
 
@@ -60,7 +60,7 @@ class OpenImagesDataset(GetterDataset):
     def get_resized(self, i: int, min_size: int, max_size: int) -> np.ndarray:
         """Return image ``i`` at the input size of the network.
 
-        The result is :func:`pfdet.openimages.resizing.resize` of :meth:`get_image`. If that halves
+        The result is :func:`pfdet.openimages.images.resize` of :meth:`get_image`. If that halves
         the size or more, a JPEG is decoded at a reduced size, which is faster and changes the
         pixels slightly.
 

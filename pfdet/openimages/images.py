@@ -1,4 +1,4 @@
-"""Read image files, and image sizes without decoding.
+"""Read and resize images, and read image sizes without decoding.
 
 The boxes of Open Images refer to the stored pixels: its rotation table gives the angle by which
 "the image and boxes should be rotated" to stand upright. So the EXIF orientation is ignored, both
@@ -21,6 +21,7 @@ import numpy as np
 import PIL.Image
 
 from pfdet.errors import InputError
+from pfdet.openimages.resizing import resized_size
 
 # A larger size is taken as a damaged header, before memory is allocated. Pillow has the same limit.
 MAX_PIXEL = 178_956_970
@@ -55,6 +56,36 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def to_chw(img: np.ndarray) -> np.ndarray:
     """Convert uint8 ``(H, W, 3)`` to float32 ``(3, H, W)``."""
     return img.transpose(2, 0, 1).astype(np.float32, order='C')
+
+
+def resize(img: np.ndarray, min_size: int, max_size: int) -> np.ndarray:
+    """Resize an image to the size of :func:`resized_size`.
+
+    Args:
+        img (array): uint8 :math:`(H, W, 3)`.
+        min_size (int): Length of the shorter edge in pixels.
+        max_size (int): Maximum length of the longer edge in pixels.
+
+    Returns:
+        array: uint8 :math:`(H', W', 3)`.
+    """
+    return resize_to(img, resized_size(img.shape[:2], min_size, max_size))
+
+
+def resize_to(img: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to a given size.
+
+    Args:
+        img (array): uint8 :math:`(H, W, 3)`.
+        size (pair of int): :math:`(H', W')` in pixels.
+
+    Returns:
+        array: uint8 :math:`(H', W', 3)`.
+    """
+    H, W = size
+    # Area averaging keeps thin structures when shrinking. It does not suit enlarging.
+    shrinks = H <= img.shape[0] and W <= img.shape[1]
+    return cv2.resize(img, (W, H), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def read_image_uint8(path: str | os.PathLike) -> np.ndarray:

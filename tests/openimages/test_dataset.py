@@ -10,9 +10,9 @@ from pfdet.errors import InputError
 from pfdet.openimages import dataset as dataset_module
 from pfdet.openimages.build_index import build_index
 from pfdet.openimages.dataset import KEYS, OpenImagesDataset
-from pfdet.openimages.images import read_reduced
+from pfdet.openimages.images import read_reduced, resize, resize_to
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.resizing import resize, resize_to, resized_size
+from pfdet.openimages.resizing import resized_size
 
 
 @pytest.fixture

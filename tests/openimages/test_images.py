@@ -10,8 +10,13 @@ import pytest
 
 from pfdet.errors import InputError
 from pfdet.openimages import images
-from pfdet.openimages.images import image_size, read_image, read_image_uint8, read_reduced
-from pfdet.openimages.resizing import resize_to
+from pfdet.openimages.images import (
+    image_size,
+    read_image,
+    read_image_uint8,
+    read_reduced,
+    resize_to,
+)
 
 
 def smooth(height, width):
