@@ -23,7 +23,7 @@ import numpy as np
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.mini.scene import compose
-from pfdet.openimages.mini.world import deal
+from pfdet.openimages.mini.world import plan_images
 from pfdet.openimages.resizing import resized_size
 from pfdet.recipes.recipe import Recipe, at_size
 
@@ -73,7 +73,7 @@ def main() -> int:
 
     mini = at_size(full, 'mini')
     knobs = Knobs()
-    scenes = [compose(plan, knobs) for plan in deal(knobs, 'train')]
+    scenes = [compose(plan, knobs) for plan in plan_images(knobs, 'train')]
     sizes = np.array([(scene.height, scene.width) for scene in scenes])
     print(f"MiniOpenImages' sizes, {len(sizes):,} images; runs of {mini.aspect_chunk}")
     print_head()

@@ -1,24 +1,26 @@
-"""COCO's ``instances_*.json`` as an annotation index with Open Images' classes.
+"""Compile COCO's ``instances_*.json`` to an annotation index with the classes of Open Images.
 
 ::
 
     python -m pfdet.openimages.coco --annotations instances_train2017.json --images train2017 \\
         --out coco-train.index [--table FILE.csv]
-    python -m pfdet.openimages.coco --table          (only say which class becomes which)
+    python -m pfdet.openimages.coco --table          (print the class mapping only)
 
-The index has the classes of Open Images' challenge, or those given, with their ids: what is
-trained on one can be scored on the other. Which class a COCO class becomes is decided by
+The index has the classes and ids of the Open Images challenge or of ``--classes``, so that a model
+trained on one data set can be scored on the other. A packaged mapping file lists the Open Images
+classes that each COCO class covers, its candidates. One of them is chosen:
 
-1. ``same name``: of the Open Images classes that the packaged mapping file says are of the COCO
-   class, the one with its name. (The mapping knows that COCO's mouse is no animal.)
-2. ``mapping file``: the only one there is.
+1. ``same name``: the candidate with the name of the COCO class. COCO's mouse does not become the
+   animal Mouse, because that is not a candidate.
+2. ``mapping file``: the only candidate.
 3. ``chosen of several``: see :data:`CHOSEN`.
-4. ``not among the classes``: annotations of the COCO class are left out, and counted.
+4. ``not among the classes``: no candidate. Annotations of the COCO class are skipped and counted.
+5. ``no class of COCO``: the category is not in the mapping file. Its annotations are skipped, too.
 
-COCO is annotated exhaustively in its 80 classes. So every class that a COCO class becomes is
-verified in every image: positive where the class is annotated and negative elsewhere. But it is
-not negative where a more special class may be present: COCO's teddy bear becomes a class that is
-a Bear in Open Images, and COCO's truck may be a van, which is a Car there.
+COCO is annotated exhaustively in its 80 classes. So every chosen class is verified in every image:
+positive where it is annotated and negative elsewhere. It is not negative if an annotated COCO class
+has a candidate that is a kind of it: COCO's teddy bear becomes a class that is a Bear in Open
+Images, and COCO's truck may be a van, which is a Car there.
 """
 
 import argparse
@@ -48,22 +50,22 @@ from pfdet.openimages.tables import GROUP_OF, BoxTable, ImageLabelTable
 SAME, MAPPED, CHOSEN_HERE = 'same name', 'mapping file', 'chosen of several'
 ABSENT, FOREIGN = 'not among the classes', 'no class of COCO'
 
-#: Of several Open Images classes, none of which has the COCO class's name. Cattle are cows of any
-#: sex, as COCO's are; coffee cup is nearer to what people call a cup than measuring cup or mug; and
-#: kitchen & dining room table is a kind of table: with Table, every coffee table in an image
-#: without a dining table would be a false negative.
+#: The choice among several candidates if none has the name of the COCO class. Cattle are cows of
+#: any sex, as in COCO. A coffee cup is closer to COCO's cup than a measuring cup or a mug. Kitchen
+#: & dining room table is a kind of Table. With Table, images of other tables would have false
+#: negatives.
 CHOSEN = {'cow': 'cattle', 'cup': 'coffee cup', 'dining table': 'kitchen & dining room table'}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a COCO class becomes.
+    """The class that a COCO class is mapped to.
 
     Attributes:
-        coco (str): Its name in COCO.
-        class_id (int): The class it becomes, or -1 for none.
-        how (str): One of the five strings at the head of this module.
-        candidates (tuple of int): All classes that are of it by the mapping file.
+        coco (str): Name in COCO.
+        class_id (int): The chosen class, or -1.
+        how (str): One of the five reasons in the module's docstring.
+        candidates (tuple of int): Class ids of all candidates.
     """
 
     coco: str
@@ -74,16 +76,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class CocoReport:
-    """What :func:`build_coco_index` did.
+    """The result of :func:`build_coco_index`.
 
     Attributes:
-        counts (dict): ``images``, ``objects``, ``labels``, ``positive`` and ``negative`` in the
-            index; of the JSON's ``annotations`` those of categories without a class
-            (``unmapped``), without extent (``degenerate``), ``clipped`` to the image, and with
-            ``iscrowd`` (``crowd``); images without a file (``missing``).
-        decisions (tuple of Decision): For each category of the JSON, in its order.
+        counts (dict): In the index: ``images``, ``objects``, ``labels``, ``positive`` and
+            ``negative``. In the JSON: ``annotations``, and how many of them are of a category
+            without a class (``unmapped``), have zero area (``degenerate``), are kept (``boxes``),
+            are ``clipped`` to the image, or have ``iscrowd`` (``crowd``). Images without a file
+            (``missing``).
+        decisions (tuple of Decision): One per category of the JSON, in the same order.
         annotations (dict): The number of annotations per category name.
-        size (int): Bytes of the index.
+        size (int): Size of the index in bytes.
     """
 
     counts: dict[str, int]
@@ -94,7 +97,11 @@ class CocoReport:
 
 @functools.cache
 def read_mapping() -> dict[str, tuple[str, ...]]:
-    """Return for each of COCO's 80 classes the Open Images classes of it, in lower case."""
+    """Return the candidates of each of COCO's 80 classes.
+
+    Returns:
+        dict: From COCO names to tuples of Open Images names in lower case.
+    """
     data = importlib.resources.files('pfdet.openimages').joinpath('data')
     text = data.joinpath('openimages_coco_mapping.csv').read_text(encoding='utf-8')
     found: dict[str, list[str]] = {}
@@ -105,14 +112,14 @@ def read_mapping() -> dict[str, tuple[str, ...]]:
 
 
 def decide(categories: Sequence[str], classes: Classes) -> tuple[Decision, ...]:
-    """Decide which class each COCO class becomes.
+    """Map COCO classes to classes of a label space.
 
     Args:
         categories (sequence of str): Names of COCO classes.
         classes (Classes): The label space.
 
     Returns:
-        tuple of Decision: One a category.
+        tuple of Decision: One per category.
     """
     ids = {name.casefold(): i for i, name in enumerate(classes.names)}
     mapping = read_mapping()
@@ -128,8 +135,8 @@ def decide(categories: Sequence[str], classes: Classes) -> tuple[Decision, ...]:
         elif len(names) == 1:
             chosen, how = names[0], MAPPED
         else:
-            liked = CHOSEN.get(coco.casefold())
-            chosen, how = liked if liked in names else names[0], CHOSEN_HERE
+            preferred = CHOSEN.get(coco.casefold())
+            chosen, how = preferred if preferred in names else names[0], CHOSEN_HERE
         decisions.append(
             Decision(
                 coco, -1 if chosen is None else ids[chosen], how, tuple(ids[name] for name in names)
@@ -149,50 +156,50 @@ def build_coco_index(
 ) -> CocoReport:
     """Compile a COCO annotation file to an index.
 
-    Images are named by ``file_name``, without suffix, and their sizes are the JSON's.
+    The id of an image is its ``file_name`` without suffix. Image sizes are read from the JSON.
     ``iscrowd`` becomes the group-of flag.
 
     Args:
         annotations (path): Such as ``instances_train2017.json``.
         images (path): The directory of the image files.
-        out (path): The index file, replaced when the new one is complete.
-        classes (Classes): The label space; the challenge's by default.
-        hierarchy (Hierarchy): Over ``classes``; the challenge's by default.
-        negatives (bool): Whether the absence of an annotation is a verified negative.
+        out (path): The index file. It is replaced when the new one is complete.
+        classes (Classes): The label space. By default, the 500 classes of the challenge.
+        hierarchy (Hierarchy): The hierarchy of ``classes``. By default, that of the challenge.
+        negatives (bool): Whether classes without an annotation are verified negatives.
         keep_missing (bool): Keep images without a file.
 
     Returns:
         CocoReport: Counts and decisions.
 
     Raises:
-        InputError: If the JSON is bad, nothing in it has a class, no image has a file (unless
-            ``keep_missing``), or ``out`` cannot be written.
+        InputError: If the JSON cannot be read or is malformed, no annotation has a class, no image
+            has a file (unless ``keep_missing``), or ``out`` cannot be written.
     """
     classes = challenge_classes() if classes is None else classes
     hierarchy = challenge_hierarchy() if hierarchy is None else hierarchy
-    found = read_instances(annotations)
-    decisions = decide(found.categories, classes)
+    instances = read_instances(annotations)
+    decisions = decide(instances.categories, classes)
     class_of = np.array([d.class_id for d in decisions], np.int32)
-    if not (class_of[found.category] >= 0).any():
+    if not (class_of[instances.category] >= 0).any():
         raise InputError(
             f'{annotations}: no annotation of a COCO class that is among the '
             f'{len(classes)} classes; expected categories such as "person" and "car"'
         )
-    kept = _with_file(images, found.file_names)
+    kept = _with_file(images, instances.file_names)
     missing = int((~kept).sum())
     if keep_missing:
         kept[:] = True
     elif not kept.any():
         raise InputError(
-            f'{images}: no image of the {len(kept)} in {annotations} was found; '
-            f'expected files such as {found.file_names[0]}'
+            f'{images}: none of the {len(kept)} images in {annotations} was found; '
+            f'expected files such as {instances.file_names[0]}'
         )
-    boxes = _boxes(found, class_of)
-    labels = _verified(found, decisions, class_of, hierarchy, negatives)
+    boxes = _boxes(instances, class_of)
+    labels = _verified(instances, decisions, class_of, hierarchy, negatives)
     columns, _ = annotation_columns(boxes, labels, kept, len(classes))
-    columns.update(id_columns([i for i, keep in zip(found.image_ids, kept) if keep]))
-    columns['image_size'] = found.size[kept]
-    columns['image_suffix'] = found.suffix[kept]
+    columns.update(id_columns([i for i, keep in zip(instances.image_ids, kept) if keep]))
+    columns['image_size'] = instances.size[kept]
+    columns['image_suffix'] = instances.suffix[kept]
     counts = {
         'images': int(kept.sum()),
         'objects': len(columns['bbox']),
@@ -203,38 +210,41 @@ def build_coco_index(
         'missing': missing,
     }
     try:
-        size = write_index(out, columns, classes, hierarchy, images, found.suffixes, counts)
+        size = write_index(out, columns, classes, hierarchy, images, instances.suffixes, counts)
     except OSError as e:
         raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
-    number = Counter(found.category.tolist())
+    n_annotation = Counter(instances.category.tolist())
     return CocoReport(
-        counts, decisions, {name: number[k] for k, name in enumerate(found.categories)}, size
+        counts,
+        decisions,
+        {name: n_annotation[k] for k, name in enumerate(instances.categories)},
+        size,
     )
 
 
-def _boxes(found: Instances, class_of: np.ndarray) -> BoxTable:
-    label = class_of[found.category]
-    size = found.size[found.image].astype(np.float64)
-    at, extent = found.bbox[:, [1, 0]] / size, found.bbox[:, [3, 2]] / size
-    bbox = np.concatenate([at, at + extent], axis=1)
-    # The addition turns a negative zero, which would differ in its bits, into zero.
+def _boxes(instances: Instances, class_of: np.ndarray) -> BoxTable:
+    label = class_of[instances.category]
+    size = instances.size[instances.image].astype(np.float64)
+    corner, extent = instances.bbox[:, [1, 0]] / size, instances.bbox[:, [3, 2]] / size
+    bbox = np.concatenate([corner, corner + extent], axis=1)
+    # The addition turns -0.0 into 0.0, since boxes are compared by their bits.
     clipped = (np.clip(bbox, 0, 1) + 0).astype(np.float32)
-    solid = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-    keep = (label >= 0) & solid
-    # COCO rounds to hundredths of a pixel: as little beyond the border is no error.
+    nonempty = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
+    keep = (label >= 0) & nonempty
+    # COCO rounds to hundredths of a pixel, so deviations of this size are not counted.
     outside = (np.abs(np.clip(bbox, 0, 1) - bbox) * np.tile(size, 2) > 0.011).any(axis=1)
     counts = {
         'annotations': len(label),
         'boxes': int(keep.sum()),
         'unmapped': int((label < 0).sum()),
-        'degenerate': int((~solid & (label >= 0)).sum()),
+        'degenerate': int((~nonempty & (label >= 0)).sum()),
         'clipped': int(outside[keep].sum()),
-        'crowd': int(found.crowd[keep].sum()),
+        'crowd': int(instances.crowd[keep].sum()),
     }
-    flags = np.where(found.crowd[keep], GROUP_OF, 0).astype(np.uint8)
+    flags = np.where(instances.crowd[keep], GROUP_OF, 0).astype(np.uint8)
     return BoxTable(
-        from_strings(found.image_ids.tolist()),
-        found.image[keep],
+        from_strings(instances.image_ids.tolist()),
+        instances.image[keep],
         label[keep],
         clipped[keep],
         flags,
@@ -244,32 +254,32 @@ def _boxes(found: Instances, class_of: np.ndarray) -> BoxTable:
 
 
 def _verified(
-    found: Instances,
+    instances: Instances,
     decisions: Sequence[Decision],
     class_of: np.ndarray,
     hierarchy: Hierarchy,
     negatives: bool,
 ) -> ImageLabelTable:
     mapped = np.flatnonzero(class_of >= 0)
-    place = np.full(len(class_of), -1)
-    place[mapped] = np.arange(len(mapped))
-    present = np.zeros((len(found.image_ids), len(mapped)), bool)
-    known = place[found.category] >= 0
-    present[found.image[known], place[found.category[known]]] = True
-    image, at = np.nonzero(present)
+    column = np.full(len(class_of), -1)
+    column[mapped] = np.arange(len(mapped))
+    present = np.zeros((len(instances.image_ids), len(mapped)), bool)
+    known = column[instances.category] >= 0
+    present[instances.image[known], column[instances.category[known]]] = True
+    image, columns = np.nonzero(present)
     positive = np.ones(len(image), bool)
     if negatives:
-        # What an object of a COCO class may be of all classes that others become.
-        may_be = np.array(
+        # Per mapped COCO class: the chosen classes that an object of it may belong to.
+        possible = np.array(
             [hierarchy.closure[list(decisions[k].candidates)].any(axis=0) for k in mapped]
         )[:, class_of[mapped]]
-        absent = np.nonzero(present.astype(np.float32) @ may_be.astype(np.float32) == 0)
+        absent = np.nonzero(present.astype(np.float32) @ possible.astype(np.float32) == 0)
         positive = np.concatenate([positive, np.zeros(len(absent[0]), bool)])
-        image, at = np.concatenate([image, absent[0]]), np.concatenate([at, absent[1]])
+        image, columns = (np.concatenate(pair) for pair in zip((image, columns), absent))
     return ImageLabelTable(
-        from_strings(found.image_ids.tolist()),
+        from_strings(instances.image_ids.tolist()),
         image.astype(np.int32),
-        class_of[mapped][at],
+        class_of[mapped][columns],
         positive,
         {},
         {},
@@ -281,7 +291,7 @@ def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray
         names = set(os.listdir(root))
     except OSError:
         names = set()
-    # A name with a slash is of a subdirectory, which the listing does not have.
+    # The listing of the directory does not contain files of subdirectories.
     return np.array(
         [
             name in names or '/' in name and os.path.exists(os.path.join(root, name))
@@ -294,12 +304,16 @@ def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray
 def table_rows(
     decisions: Sequence[Decision], classes: Classes, annotations: dict[str, int] | None = None
 ) -> list[list[str]]:
-    """Return the table of decisions, the header first.
+    """Return the decisions as rows of a table.
 
     Args:
         decisions (sequence of Decision): From :func:`decide`.
         classes (Classes): The label space.
-        annotations (dict): The number of annotations per COCO class, for a last column.
+        annotations (dict): The number of annotations per COCO class. If given, it is the last
+            column.
+
+    Returns:
+        list of list of str: The header and one row per decision.
     """
     rows = [['CocoClass', 'LabelName', 'DisplayName', 'How', 'OtherCandidates']]
     for d in decisions:
@@ -321,32 +335,41 @@ def table_rows(
     return rows
 
 
-def _write_table(where: str, rows: list[list[str]]) -> None:
-    if where == '-':
+def _write_table(path: str, rows: list[list[str]]) -> None:
+    if path == '-':
         widths = [max(map(len, column)) for column in zip(*rows)]
         for row in rows:
             print('  '.join(field.ljust(width) for field, width in zip(row, widths)).rstrip())
         return
     try:
         with (
-            replace_when_done(where) as unfinished,
+            replace_when_done(path) as unfinished,
             open(unfinished, 'w', newline='', encoding='utf-8') as f,
         ):
             csv.writer(f, lineterminator='\n').writerows(rows)
     except OSError as e:
-        raise InputError(f'--table {where}: cannot write it: {e.strerror or e}') from e
+        raise InputError(f'--table {path}: cannot write the table: {e.strerror or e}') from e
 
 
 def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = False) -> list[str]:
-    """Return the lines the command prints about a build."""
+    """Return the lines that the command prints about a build.
+
+    Args:
+        report (CocoReport): From :func:`build_coco_index`.
+        classes (Classes): The label space.
+        keep_missing (bool): As given to :func:`build_coco_index`.
+
+    Returns:
+        list of str: Lines without line ends.
+    """
     c = report.counts
     how = Counter(d.how for d in report.decisions).items()
     lines = [
-        f'images: {c["images"]:,}; without a file, {"kept" if keep_missing else "left out"}: '
+        f'images: {c["images"]:,}; without a file, {"kept" if keep_missing else "skipped"}: '
         f'{c["missing"]:,}',
         f'objects: {c["objects"]:,} with {c["labels"]:,} labels, from {c["annotations"]:,} '
-        f'annotations; crowds as group-of: {c["crowd"]:,}; clipped: {c["clipped"]:,}; without '
-        f'extent, dropped: {c["degenerate"]:,}; of categories without a class, skipped: '
+        f'annotations; crowds as group-of: {c["crowd"]:,}; clipped: {c["clipped"]:,}; of zero '
+        f'area, skipped: {c["degenerate"]:,}; of categories without a class, skipped: '
         f'{c["unmapped"]:,}',
         f'verified classes: {c["positive"]:,} positive, {c["negative"]:,} negative',
         f'categories: {len(report.decisions)}; {"; ".join(f"{n} {what}" for what, n in how)}',
@@ -361,8 +384,8 @@ def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = F
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.coco',
-        description="Compile COCO's instances_*.json to an annotation index with Open Images' "
-        'classes.',
+        description="Compile COCO's instances_*.json to an annotation index with the classes of "
+        'Open Images.',
     )
     parser.add_argument('--annotations', metavar='JSON', help='such as instances_train2017.json')
     parser.add_argument('--images', metavar='DIR', help='directory of the image files')
@@ -372,34 +395,38 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='?',
         const='-',
         metavar='FILE.csv',
-        help='write which class each COCO class becomes, and why; without FILE, '
-        'print it; without --annotations, do nothing else',
+        help='write the class that each COCO class is mapped to, and the reason; without '
+        'FILE.csv, print it; without --annotations, do nothing else',
     )
     parser.add_argument(
         '--classes',
         metavar='CSV',
-        help="class descriptions, mid,name (default: the challenge's 500)",
+        help='class descriptions: mid,name (default: the 500 classes of the challenge)',
     )
-    parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy that belongs to them')
+    parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy of --classes')
     parser.add_argument(
         '--no-negatives',
         action='store_true',
-        help='verify only classes that are annotated in an image',
+        help='do not take classes without an annotation as verified negatives',
     )
     parser.add_argument('--keep-missing', action='store_true', help='keep images without a file')
     args = parser.parse_args(argv)
     if bool(args.classes) != bool(args.hierarchy):
-        raise InputError('--classes and --hierarchy belong together: expected both or neither')
-    wanted = [name for name in ('annotations', 'images', 'out') if getattr(args, name) is None]
-    if wanted and (args.table is None or len(wanted) < 3):
+        raise InputError('--classes and --hierarchy: expected both or neither')
+    missing = [name for name in ('annotations', 'images', 'out') if getattr(args, name) is None]
+    if missing and (args.table is None or len(missing) < 3):
         raise InputError(
-            f'--{wanted[0]}: missing; expected --annotations, --images and --out, or --table alone'
+            f'--{missing[0]}: missing; expected --annotations, --images and --out, or --table alone'
         )
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; ``--help`` says what it takes."""
+    """Run the command; see ``--help``.
+
+    Raises:
+        InputError: If an argument or an input is invalid.
+    """
     args = _parse(argv)
     start = time.perf_counter()
     classes, hierarchy = challenge_classes(), challenge_hierarchy()

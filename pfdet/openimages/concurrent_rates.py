@@ -1,18 +1,16 @@
-"""Concurrent rates: how often an object of one class is labelled as another class, too.
+"""Concurrent rates: how often an object of one class is also labelled as another class.
 
-Section 4.1.1 of *Large-Scale Object Detection in the Wild from Imbalanced Multi-Labels* defines
-:math:`r_{ij}` as "the probability that an object of class i is labeled as class j", from the
-annotations of the training set. Here it is the number of objects labelled both :math:`i` and
-:math:`j` over the number labelled :math:`i`.
+Section 4.1.1 of Peng et al. (2020) defines :math:`r_{ij}` as "the probability that an object of
+class i is labeled as class j", from the annotations of the training set. Here it is the number of
+objects labelled both :math:`i` and :math:`j`, divided by the number labelled :math:`i`.
 
-An object is a group of boxes of one image: two boxes with an IoU of at least 0.9 are in the same
-group, and so are two that are joined by a chain of such boxes (connected components, so that the
-groups depend neither on an order nor on a choice of leader). The label set of the group is the
-union of its boxes' labels. Boxes with equal coordinates are one already in the index.
+An object is a group of boxes of one image. Groups are the connected components of the graph whose
+edges join boxes with an IoU of at least 0.9, so they do not depend on the order of the boxes. The
+label set of a group is the union of the labels of its boxes. Boxes with equal coordinates are
+already one object in the index.
 
-Group-of boxes are left out unless asked for: one says that there are at least five of a class
-within, and a group of people whose box is that of a group of bicycles is not one object with two
-labels.
+Group-of boxes are skipped by default. Each contains at least five instances of a class. If a group
+of people and a group of bicycles have the same box, they are not one object with two labels.
 """
 
 import csv
@@ -38,23 +36,23 @@ from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 
-# Far above what float64 loses in an area, far below what a threshold could mean.
-_SLACK = 1e-9
-# What NumPy, zipfile and zlib raise on a file that is not what they expect.
+# Relative tolerance for areas: far above float64 rounding, far below differences of thresholds.
+_TOLERANCE = 1e-9
+# Exceptions of NumPy, zipfile and zlib for malformed files.
 _DAMAGED = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class ConcurrentRates:
-    """What was counted.
+    """The counts from which concurrent rates are computed.
 
     Attributes:
-        count (array): int64 ``(C,)``, objects labelled with each class.
-        both (array): int64 ``(C, C)``, objects labelled with both classes; symmetric, its
-            diagonal is zero.
-        iou_thresh (float): Boxes with at least this IoU were one object.
+        count (array): int64 ``(C,)``, number of objects labelled with each class.
+        both (array): int64 ``(C, C)``, number of objects labelled with both classes. Symmetric,
+            with a zero diagonal.
+        iou_thresh (float): IoU threshold at which boxes were grouped to one object.
         group_of (bool): Whether group-of boxes were counted.
-        expanded (bool): Whether labels were expanded to all ancestors first.
+        expanded (bool): Whether labels were expanded to all ancestors before counting.
     """
 
     count: np.ndarray
@@ -73,15 +71,15 @@ class ConcurrentRates:
 
 
 class ConfusedPair(NamedTuple):
-    """Two classes of which the first is often labelled as the second.
+    """Two classes, with many objects of the first also labelled as the second.
 
     Attributes:
         i (int): The first class.
         j (int): The second class.
         rate (float): :math:`r_{ij}`.
         reverse (float): :math:`r_{ji}`.
-        both (int): Objects labelled with both.
-        count (int): Objects labelled with the first.
+        both (int): Number of objects labelled with both.
+        count (int): Number of objects labelled with the first.
     """
 
     i: int
@@ -95,18 +93,21 @@ class ConfusedPair(NamedTuple):
 def concurrent_rates(
     index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, expanded: bool = False
 ) -> ConcurrentRates:
-    """Count over a whole index which labels objects have together.
+    """Count over an index which pairs of labels occur on the same object.
 
     Args:
         index (AnnotationIndex): The annotations.
-        iou_thresh (float): Boxes of an image with at least this IoU are one object. 1 joins only
+        iou_thresh (float): Boxes of an image with at least this IoU are one object. 1 groups only
             equal boxes.
-        group_of (bool): Count group-of boxes, too.
-        expanded (bool): Expand label sets to all ancestors first; by default they are taken as
-            annotated.
+        group_of (bool): Also count group-of boxes.
+        expanded (bool): Expand label sets to all ancestors before counting. By default, label sets
+            are as annotated.
 
     Returns:
-        ConcurrentRates: The counts, and as ``rates`` what concurrent softmax needs.
+        ConcurrentRates: The counts. ``rates`` is the input of concurrent softmax.
+
+    Raises:
+        ValueError: If ``iou_thresh`` is not in (0, 1].
     """
     n_class = len(index.classes)
     count = np.zeros(n_class, np.int64)
@@ -117,25 +118,28 @@ def concurrent_rates(
 
 
 def with_hierarchy(rates: np.ndarray, hierarchy: Hierarchy, rate: float = 1.0) -> np.ndarray:
-    """Set the rates between classes of which one is a kind of the other.
+    """Set the rates between classes and their ancestors.
 
-    Section 4.1.1 says both that :math:`r_{ij}` is set to 0 for those and that "scores of
-    categories in a hierarchy [...] would not suppress each other", which takes 1.
+    Section 4.1.1 of Peng et al. (2020) sets :math:`r_{ij}` to 0 for these. It also states that
+    "scores of categories in a hierarchy [...] would not suppress each other", which requires 1.
 
     Args:
         rates (array): ``(C, C)``.
-        hierarchy (Hierarchy): Over the same classes.
-        rate (float): 1 for the effect the paper intends; 0 for its letter.
+        hierarchy (Hierarchy): Hierarchy of the same classes.
+        rate (float): 1 for the stated effect, 0 for the value in the paper.
 
     Returns:
-        array: A copy of ``rates``, in which every class and its ancestor, near or far, have
-        ``rate`` in both directions. The diagonal is as it was.
+        array: A copy of ``rates`` in which each class and each of its ancestors have ``rate`` in
+        both directions. The diagonal is unchanged.
 
     Raises:
         ValueError: If the shapes differ, or ``rate`` is not in [0, 1].
     """
     if rates.shape != hierarchy.ancestors.shape:
-        raise ValueError(f'rates of shape {rates.shape} for {hierarchy.n_class} classes')
+        n_class = hierarchy.n_class
+        raise ValueError(
+            f'rates of shape {rates.shape}: expected {(n_class, n_class)} for {n_class} classes'
+        )
     if not 0 <= rate <= 1:
         raise ValueError(f'hierarchy rate {rate}: expected a number from 0 to 1')
     rates = rates.copy()
@@ -149,18 +153,17 @@ def confused_pairs(
     among: np.ndarray | None = None,
     min_count: int = 1,
 ) -> list[ConfusedPair]:
-    """List the ordered pairs of classes that are confused, as in figure 3a of the paper.
+    """List the ordered pairs of confused classes, as in Figure 3a of Peng et al. (2020).
 
     Args:
-        rates (ConcurrentRates): What was counted.
-        threshold (float): The least :math:`r_{ij}`.
-        among (array): bool ``(C,)``, the classes to look at, such as a hierarchy's leaves; all
-            by default.
-        min_count (int): The least number of objects labelled ``i``: a rate out of two objects
-            says little.
+        rates (ConcurrentRates): The counts.
+        threshold (float): The minimum of :math:`r_{ij}`.
+        among (array): bool ``(C,)``, the classes to consider, such as the leaves. All by default.
+        min_count (int): The minimum number of objects labelled ``i``. Rates of few objects are not
+            significant.
 
     Returns:
-        list of ConfusedPair: The highest rate first. Both directions of a pair may be there.
+        list of ConfusedPair: By descending rate. Both directions of a pair may be included.
     """
     chosen = (rates.rates >= threshold) & (rates.both > 0) & (rates.count >= min_count)[:, None]
     if among is not None:
@@ -183,17 +186,17 @@ def confused_pairs(
 def label_sets(
     index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, block: int = 1_000_000
 ) -> Iterator[sp.csr_array]:
-    """Iterate over the label sets of all objects of an index, a block of images at a time.
+    """Iterate over the label sets of all objects of an index, in blocks of images.
 
     Args:
         index (AnnotationIndex): The annotations.
         iou_thresh (float): As in :func:`concurrent_rates`.
         group_of (bool): As in :func:`concurrent_rates`.
-        block (int): About how many boxes at a time; 1,000,000 take some 300 MB.
+        block (int): Approximate number of boxes per block. 1,000,000 boxes need about 300 MB.
 
     Yields:
-        scipy.sparse.csr_array: int32 ``(objects, C)``: 1 where an object has a label. The order
-        of the objects means nothing.
+        scipy.sparse.csr_array: int32 ``(objects, C)``, 1 where an object has a label. The objects
+        are in no particular order.
 
     Raises:
         ValueError: If ``iou_thresh`` is not in (0, 1].
@@ -203,9 +206,9 @@ def label_sets(
     columns = index.columns
     first_of = columns['object_offsets']
     n_object = int(first_of[-1])
-    # The images at which blocks begin: one more image than fits ends a block.
-    cuts = np.searchsorted(first_of, np.arange(block, n_object, block), side='right') - 1
-    bounds = np.unique(np.concatenate([[0], cuts, [len(index)]]))
+    # The first image of each block.
+    starts = np.searchsorted(first_of, np.arange(block, n_object, block), side='right') - 1
+    bounds = np.unique(np.concatenate([[0], starts, [len(index)]]))
     with tqdm(total=n_object, desc='objects', unit=' boxes', unit_scale=True, disable=None) as bar:
         for low, high in zip(bounds[:-1], bounds[1:]):
             offsets = first_of[low : high + 1].astype(np.int64)
@@ -224,7 +227,7 @@ def label_sets(
             sets = sp.coo_array(
                 (np.ones(len(label), np.int32), (group[row], label)), (n_group, len(index.classes))
             ).tocsr()
-            sets.data[:] = 1  # a label that several boxes of a group have was summed
+            sets.data[:] = 1  # labels of several boxes of a group were summed
             yield sets
             bar.update(int(last - first))
 
@@ -234,7 +237,7 @@ def expand(sets: sp.csr_array, hierarchy: Hierarchy) -> sp.csr_array:
 
     Args:
         sets (scipy.sparse.csr_array): From :func:`label_sets`.
-        hierarchy (Hierarchy): Over the same classes.
+        hierarchy (Hierarchy): Hierarchy of the same classes.
 
     Returns:
         scipy.sparse.csr_array: Of the same shape and dtype.
@@ -245,12 +248,12 @@ def expand(sets: sp.csr_array, hierarchy: Hierarchy) -> sp.csr_array:
 
 
 def add_concurrences(sets: sp.csr_array, count: np.ndarray, both: np.ndarray) -> None:
-    """Add the label sets of a block of objects to counts.
+    """Add the label sets of a block of objects to the counts, in place.
 
     Args:
         sets (scipy.sparse.csr_array): From :func:`label_sets`.
-        count (array): int64 ``(C,)``; changed.
-        both (array): int64 ``(C, C)``; changed.
+        count (array): int64 ``(C,)``, see :class:`ConcurrentRates`. Modified.
+        both (array): int64 ``(C, C)``, see :class:`ConcurrentRates`. Modified.
     """
     count += np.bincount(sets.indices, minlength=len(count))
     several = sets[np.flatnonzero(np.diff(sets.indptr) > 1)]
@@ -260,17 +263,17 @@ def add_concurrences(sets: sp.csr_array, count: np.ndarray, both: np.ndarray) ->
 
 
 def group_boxes(bbox: np.ndarray, image: np.ndarray, iou_thresh: float = 0.9) -> np.ndarray:
-    """Group boxes that are one object.
+    """Group boxes of the same object.
 
     Args:
         bbox (array): ``(R, 4)``, ``(y_min, x_min, y_max, x_max)`` in any unit, with positive
             height and width.
-        image (array): Integers ``(R,)``; boxes of different images are never grouped.
-        iou_thresh (float): Boxes with at least this IoU are in one group. At 1 every box is
-            its own group: the index has joined equal ones.
+        image (array): Integers ``(R,)``. Boxes of different images are never grouped.
+        iou_thresh (float): Boxes with at least this IoU are in one group. At 1 each box is a group
+            of its own, since an index has no equal boxes.
 
     Returns:
-        array: int64 ``(R,)``, the groups, counted from 0 in the order of their first boxes.
+        array: int64 ``(R,)``, group numbers from 0, in the order of the first boxes of the groups.
     """
     n_box = len(bbox)
     if iou_thresh >= 1:
@@ -290,39 +293,40 @@ def group_boxes(bbox: np.ndarray, image: np.ndarray, iou_thresh: float = 0.9) ->
 def _overlapping_pairs(bbox: np.ndarray, image: np.ndarray, iou_thresh: float) -> np.ndarray:
     """Return int64 ``(2, P)``, the pairs with an IoU of at least the threshold, each once.
 
-    An IoU of t takes areas of a ratio of at least t. So boxes are sorted by image and area, and
-    compared with the next, the next but one ..., each until the area or the image is another.
+    Two boxes with an IoU of t have an area ratio of at least t. So boxes are sorted by image and
+    area. Each is compared with its successors until the area ratio is too small or the image ends.
     """
     area = box_area(bbox)
     order = np.lexsort((area, image))
     bbox, image, area = bbox[order], image[order], area[order]
-    least = area * (iou_thresh * (1 - _SLACK))
-    found = [np.zeros((2, 0), np.int64)]
-    here = np.arange(len(order))
+    min_area = area * (iou_thresh * (1 - _TOLERANCE))
+    pairs = [np.zeros((2, 0), np.int64)]
+    first = np.arange(len(order))
     step = 0
-    while len(here):
+    while len(first):
         step += 1
-        here = here[: np.searchsorted(here, len(order) - step)]
-        there = here + step
-        near = (image[here] == image[there]) & (area[here] >= least[there])
-        here, there = here[near], there[near]
-        same = matched_iou(bbox[here], bbox[there]) >= iou_thresh
-        found.append(np.stack([order[here[same]], order[there[same]]]))
-    return np.concatenate(found, axis=1)
+        first = first[: np.searchsorted(first, len(order) - step)]
+        second = first + step
+        candidate = (image[first] == image[second]) & (area[first] >= min_area[second])
+        first, second = first[candidate], second[candidate]
+        same = matched_iou(bbox[first], bbox[second]) >= iou_thresh
+        pairs.append(np.stack([order[first[same]], order[second[same]]]))
+    return np.concatenate(pairs, axis=1)
 
 
 def write_concurrent_rates(
     path: str | os.PathLike, rates: ConcurrentRates, classes: Classes
 ) -> None:
-    """Write rates to a ``.npz`` file, which needs nothing of pfdet to be read.
+    """Write rates to a ``.npz`` file, which NumPy alone can read.
 
-    It has ``rates`` float32 ``(C, C)``, ``count`` and ``both`` int64, ``mids`` and ``names``,
-    and the options ``iou_thresh``, ``group_of`` and ``expanded``.
+    It contains ``rates``, float32 ``(C, C)``; ``count``, int64 ``(C,)``; ``both``, int64
+    ``(C, C)``; ``mids`` and ``names``, str ``(C,)``; and the options ``iou_thresh``, ``group_of``
+    and ``expanded``.
 
     Args:
-        path (path): The file; it appears when it is complete.
-        rates (ConcurrentRates): What was counted.
-        classes (Classes): The classes counted.
+        path (path): The file. It appears when it is complete.
+        rates (ConcurrentRates): The counts.
+        classes (Classes): The classes of ``rates``.
 
     Raises:
         OSError: If the file cannot be written.
@@ -342,54 +346,54 @@ def write_concurrent_rates(
 
 
 def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> ConcurrentRates:
-    """Read rates that :func:`write_concurrent_rates` wrote.
+    """Read rates written by :func:`write_concurrent_rates`.
 
     Args:
         path (path): The ``.npz`` file.
-        classes (Classes): The classes to give rates for, in any order; the file may have more.
+        classes (Classes): The classes to return, in any order. The file may have more classes.
 
     Returns:
-        ConcurrentRates: In the order of ``classes``.
+        ConcurrentRates: Counts in the order of ``classes``.
 
     Raises:
-        InputError: If the file is missing or damaged, holds something else, or lacks a class.
+        InputError: If the file is missing, damaged, of another format, or lacks a class.
     """
     try:
         with open(path, 'rb') as f:
             data = np.load(f, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ValueError('it is a single array')
-            at = {mid: i for i, mid in enumerate(data['mids'].tolist())}
+                raise ValueError('got a single array')
+            positions = {mid: i for i, mid in enumerate(data['mids'].tolist())}
             count, both = data['count'], data['both']
             options = (float(data['iou_thresh']), bool(data['group_of']), bool(data['expanded']))
-        if both.shape != (len(at),) * 2 or count.shape != (len(at),):
-            raise ValueError(f'its counts are {count.shape} and {both.shape} for {len(at)} mids')
+        n_mid = len(positions)
+        if both.shape != (n_mid, n_mid) or count.shape != (n_mid,):
+            raise ValueError(f'got counts of shapes {count.shape} and {both.shape}, {n_mid} mids')
         if both.dtype.kind != 'i' or count.dtype.kind != 'i':
-            raise ValueError(f'its counts are {count.dtype} and {both.dtype}')
+            raise ValueError(f'got counts of dtypes {count.dtype} and {both.dtype}')
     except OSError as e:
         raise InputError(f'{path}: cannot read concurrent rates: {e.strerror or e}') from e
     except _DAMAGED as e:
         raise InputError(
-            f'{path}: expected the concurrent rates that pfdet.openimages.statistics '
-            f'writes, but {e}'
+            f'{path}: expected concurrent rates written by pfdet.openimages.statistics, but {e}'
         ) from e
-    missing = [mid for mid in classes.mids if mid not in at]
+    missing = [mid for mid in classes.mids if mid not in positions]
     if missing:
         raise InputError(
-            f'{path}: has no rates of {len(missing)} of the {len(classes)} classes, '
+            f'{path}: lacks the rates of {len(missing)} of the {len(classes)} classes, '
             f'such as {missing[0]}; expected the rates of the training index'
         )
-    chosen = [at[mid] for mid in classes.mids]
+    chosen = [positions[mid] for mid in classes.mids]
     return ConcurrentRates(count[chosen], both[np.ix_(chosen, chosen)], *options)
 
 
 def write_pairs_csv(path: str | os.PathLike, pairs: list[ConfusedPair], classes: Classes) -> None:
-    """Write pairs of classes as CSV, one ordered pair a line.
+    """Write pairs of classes as CSV, one ordered pair per line.
 
     Args:
-        path (path): The file; it appears when it is complete.
+        path (path): The file. It appears when it is complete.
         pairs (list of ConfusedPair): From :func:`confused_pairs`.
-        classes (Classes): For their mids and names.
+        classes (Classes): The classes, for their mids and names.
 
     Raises:
         OSError: If the file cannot be written.

@@ -1,9 +1,10 @@
-"""Make MiniOpenImages: ``python -m pfdet.openimages.make_mini --out DIR``.
+"""Generate MiniOpenImages: ``python -m pfdet.openimages.make_mini --out DIR``.
 
-A made world with the annotation troubles of Open Images, in Open Images' own files: drawn
-scenes of some thirty of the 500 challenge classes, their hierarchy, boxes and image-level
-labels. Every phenomenon has a flag. The same seed gives the same bytes, with any number of worker
-processes; other versions of NumPy and OpenCV may round a pixel otherwise.
+MiniOpenImages is a synthetic data set with the annotation gaps and errors of Open Images, in the
+same file formats: drawn scenes of about thirty of the 500 challenge classes, their hierarchy, boxes
+and image-level labels. Each property of the annotations has a flag. The same seed gives the same
+bytes with any number of worker processes. Other versions of NumPy and OpenCV may round pixels
+differently.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
 from pfdet.openimages.mini.knobs import Knobs, flag
 from pfdet.openimages.mini.painting import paint
 from pfdet.openimages.mini.preview import contact_sheet
-from pfdet.openimages.mini.scene import SeenObject, compose
-from pfdet.openimages.mini.world import Plan, deal
+from pfdet.openimages.mini.scene import VisibleObject, compose
+from pfdet.openimages.mini.world import Plan, plan_images
 
 SPLITS = ('train', 'validation')
 BOX_COLUMNS = (
@@ -54,29 +55,40 @@ LABEL_COLUMNS = ('ImageID', 'Source', 'LabelName', 'Confidence')
 
 
 def image_id(knobs: Knobs, split: str, number: int) -> str:
-    """The id of an image: 16 hex digits, as in Open Images."""
+    """Return the id of an image: 16 hexadecimal digits, as in Open Images.
+
+    Args:
+        knobs (Knobs): For the seed.
+        split (str): ``'train'`` or ``'validation'``.
+        number (int): Number of the image in the split.
+    """
     return hashlib.sha256(f'{knobs.seed}/{split}/{number}'.encode()).hexdigest()[:16]
 
 
-def survey(knobs: Knobs, split: str) -> list[list[SeenObject]]:
-    """The truth about every image of a split, without painting any."""
-    return [compose(plan, knobs).seen for plan in deal(knobs, split)]
+def true_objects(knobs: Knobs, split: str) -> list[list[VisibleObject]]:
+    """Return the visible objects in each image of a split, without drawing the images.
+
+    Args:
+        knobs (Knobs): The options.
+        split (str): ``'train'`` or ``'validation'``.
+    """
+    return [compose(plan, knobs).objects for plan in plan_images(knobs, split)]
 
 
 def make_mini(
     out: str | os.PathLike, knobs: Knobs, force: bool = False, workers: int | None = None
 ) -> None:
-    """Make the data set.
+    """Generate the data set.
 
     Args:
-        out (path): The directory to make. It appears when all is in it.
-        knobs (Knobs): What to make.
-        force (bool): Replace an earlier data set of this kind.
-        workers (int): Number of processes; by default one a core.
+        out (path): The directory to create. It appears when it is complete.
+        knobs (Knobs): The options.
+        force (bool): Replace an existing MiniOpenImages.
+        workers (int): Number of processes. By default, one per core.
 
     Raises:
-        InputError: If ``out`` is a file, or a directory that is not empty, and neither may be
-            replaced.
+        InputError: If ``out`` is a file or a directory that must not be replaced, or cannot be
+            written.
     """
     with _directory_when_done(Path(out), force) as unfinished:
         with open(unfinished / 'class-descriptions.csv', 'w', newline='', encoding='utf-8') as f:
@@ -107,19 +119,19 @@ def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> No
     """Write a contact sheet of the first training and validation images, with their boxes.
 
     Args:
-        path (path): The picture to write, ``.png`` or ``.jpg``.
-        knobs (Knobs): What to show.
-        n_image (int): Number of scenes; a third of them are of the validation split.
+        path (path): The image file to write, ``.png`` or ``.jpg``.
+        knobs (Knobs): The options.
+        n_image (int): Number of images. A third of them are from the validation split.
 
     Raises:
-        InputError: If ``path`` is no picture's name, or cannot be written.
+        InputError: If ``path`` has another suffix or cannot be written.
     """
     _check_preview(path)
     pictures, boxes = [], []
     for split in SPLITS:
-        plans = deal(knobs, split)
+        plans = plan_images(knobs, split)
         scenes = [compose(plan, knobs) for plan in plans]
-        rows, _ = annotate([scene.seen for scene in scenes], knobs, split)
+        rows, _ = annotate([scene.objects for scene in scenes], knobs, split)
         shown = n_image * 2 // 3 if split == 'train' else n_image // 3
         for i, scene in enumerate(scenes[:shown]):
             pictures.append(paint(scene, knobs)[0])
@@ -129,7 +141,7 @@ def make_preview(path: str | os.PathLike, knobs: Knobs, n_image: int = 24) -> No
         with replace_when_done(path) as unfinished:
             unfinished.write_bytes(data.tobytes())
     except OSError as e:
-        raise InputError(f'--preview {path}: {e.strerror}; expected a place to write to') from e
+        raise InputError(f'--preview {path}: {e.strerror}; expected a writable path') from e
 
 
 def _check_preview(path: str | os.PathLike) -> None:
@@ -139,41 +151,41 @@ def _check_preview(path: str | os.PathLike) -> None:
 
 def _paint_all(
     directory: Path, knobs: Knobs, split: str, workers: int | None
-) -> list[list[SeenObject]]:
-    plans = deal(knobs, split)
+) -> list[list[VisibleObject]]:
+    plans = plan_images(knobs, split)
     tasks = [
         (plan, knobs, str(directory / f'{image_id(knobs, split, plan.number)}.jpg'))
         for plan in plans
     ]
-    workers = min(workers or _n_core(), -(-len(tasks) // 16))
+    workers = min(workers or _count_cores(), -(-len(tasks) // 16))
     bar = tqdm(total=len(tasks), desc=split, unit='image', disable=None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
-        results: Iterator[list[SeenObject]] = map(_paint_one, tasks)
+        results: Iterator[list[VisibleObject]] = map(_paint_one, tasks)
         if workers > 1:
             # Spawned, not forked: the caller may have threads or MPI.
             pool = stack.enter_context(multiprocessing.get_context('spawn').Pool(workers))
             results = pool.imap(_paint_one, tasks, chunksize=8)
         scenes = []
-        for seen in results:
-            scenes.append(seen)
+        for objects in results:
+            scenes.append(objects)
             bar.update()
     return scenes
 
 
-def _paint_one(task: tuple[Plan, Knobs, str]) -> list[SeenObject]:
+def _paint_one(task: tuple[Plan, Knobs, str]) -> list[VisibleObject]:
     plan, knobs, path = task
     cv2.setNumThreads(1)
     scene = compose(plan, knobs)
     image, quality = paint(scene, knobs)
-    done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
+    ok, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
         raise RuntimeError(f'OpenCV could not encode {path}')
     Path(path).write_bytes(data.tobytes())
-    return scene.seen
+    return scene.objects
 
 
-def _n_core() -> int:
+def _count_cores() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -204,25 +216,23 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[tuple[str, ...
 
 @contextlib.contextmanager
 def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
-    """A directory beside ``out`` that becomes ``out`` at the end of the block."""
+    """Yield a temporary directory that is renamed to ``out`` at the end of the block."""
     if out.exists() and not out.is_dir():
-        raise InputError(f'--out {out}: is a file; expected a directory to make')
+        raise InputError(f'--out {out}: is a file; expected a directory to create')
     if out.is_dir() and any(out.iterdir()):
         if not force:
             raise InputError(
                 f'--out {out}: is not empty; expected a new directory, or --force '
-                'to replace an earlier MiniOpenImages'
+                'to replace an existing MiniOpenImages'
             )
-        # What --force removes must be ours.
+        # --force must not remove other files.
         if not all((out / f'{split}-annotations-bbox.csv').is_file() for split in SPLITS):
-            raise InputError(
-                f'--out {out}: is not an earlier MiniOpenImages; expected a new directory'
-            )
+            raise InputError(f'--out {out}: is not a MiniOpenImages; expected a new directory')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
     except OSError as e:
-        raise InputError(f'--out {out}: {e.strerror}; expected a place to write to') from e
+        raise InputError(f'--out {out}: {e.strerror}; expected a writable path') from e
     try:
         yield unfinished
         umask = os.umask(0)
@@ -238,20 +248,20 @@ def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m pfdet.openimages.make_mini',
-        description='Make MiniOpenImages.',
+        description='Generate MiniOpenImages, a small synthetic data set.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('--out', metavar='DIR', help='the directory to make')
+    parser.add_argument('--out', metavar='DIR', help='the directory to create')
     parser.add_argument(
         '--preview',
         metavar='FILE.png',
-        help='also, or only, write a contact sheet of scenes with their boxes',
+        help='write a contact sheet of images with their boxes; without --out, do nothing else',
     )
-    parser.add_argument('--force', action='store_true', help='replace an earlier MiniOpenImages')
+    parser.add_argument('--force', action='store_true', help='replace an existing MiniOpenImages')
     parser.add_argument(
         '--workers',
         type=int,
-        help='processes (default: one a core); the result is the same with any number',
+        help='processes (default: one per core); the result does not depend on their number',
     )
     hints = typing.get_type_hints(Knobs)
     for field in dataclasses.fields(Knobs):
@@ -268,7 +278,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line program."""
+    """Run the command; see ``--help``.
+
+    Returns:
+        int: The exit status, 0.
+
+    Raises:
+        InputError: If an argument is invalid.
+    """
     args = _parse(arguments)
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Knobs)}
     knobs = Knobs(
@@ -278,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
     )
     if args.out is None and args.preview is None:
-        raise InputError('--out DIR: missing; expected the directory to make')
+        raise InputError('--out DIR: missing; expected the directory to create')
     if args.workers is not None and args.workers < 1:
         raise InputError(f'--workers {args.workers}: expected at least 1')
     if args.preview is not None:

@@ -1,21 +1,23 @@
 """Choose a small train and validation split: ``python -m pfdet.openimages.split``.
 
-Section 5.1 of *Large-Scale Object Detection in the Wild from Imbalanced Multi-Labels*: "115K
-training images and 5K validation images named as mini-train and mini-val. All the images are
-sampled from Open Images challenge 2019 dataset with the ratio of each category unchanged." The
-paper does not say how, nor whether mini-val is from the training or the validation images: here
-it is from the same index, without common images, unless ``--val-index`` names another.
+Section 5.1 of Peng et al. (2020): "115K training images and 5K validation images named as
+mini-train and mini-val. All the images are sampled from Open Images challenge 2019 dataset with the
+ratio of each category unchanged." The paper states neither the sampling method nor whether mini-val
+is from the training or the validation images. Here both parts are from the same index and disjoint,
+unless ``--val-index`` gives an index of the validation images.
 
-An image is in all categories that it has boxes of, as annotated. A class with a share of 5.4 images
-has 5; a class whose share is less than one image has one all the same (``--at-least``), as without
-one it could neither be learnt nor scored. Images without a box are a category of their own.
+An image belongs to every class that it has a box of, as annotated. Images without a box are a class
+of their own. The share of a class is its number of images at an unchanged ratio. With a share of
+5.4, 5 images are chosen. With a share below 1, one image is chosen (``--at-least``), because a
+class without images can be neither learned nor scored.
 
-How: classes from rare to frequent deal out their images that no rarer class has dealt out, as many
-as their share still lacks. Then images are exchanged, two at a time, as long as that makes the sum
-over classes of the squared relative deviation smaller. Nothing is random but the order in which
-like images are taken, which is a hash of their position and ``--seed``.
+The algorithm goes through the classes from rare to frequent and chooses images that have no rarer
+class until the share is reached. Then it exchanges pairs of images as long as this reduces the sum
+over classes of the squared relative deviation. Images are considered in the order of a hash of
+their position and ``--seed``; nothing else is random.
 
-``DIR/train.index``, ``DIR/validation.index`` and ``DIR/split.csv``, a line a class, are written.
+It writes ``DIR/train.index``, ``DIR/validation.index``, and ``DIR/split.csv`` with one line per
+class.
 """
 
 import argparse
@@ -36,31 +38,31 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
 
 TRAIN, VAL = 115_000, 5_000
-# How many of the most promising images are looked at before all are judged anew.
+# Number of best images considered for exchange before the costs of all images are recomputed.
 _POOL = 512
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images chosen for one side of a split, and how well they represent their index.
+    """The images chosen for one part of a split, and their numbers per class.
 
     Attributes:
         images (array): int64 ``(n,)``, ascending positions in the index.
-        source (array): int64 ``(C,)``, images of each class in the index.
-        count (array): int64 ``(C,)``, images of each class among the chosen.
-        share (array): float64 ``(C,)``, what the class would have at an unchanged ratio.
-        wanted (array): float64 ``(C,)``, the share, or the least number asked for if that is more.
+        source (array): int64 ``(C,)``, number of images of each class in the index.
+        count (array): int64 ``(C,)``, number of chosen images of each class.
+        share (array): float64 ``(C,)``, number of images of each class at an unchanged ratio.
+        target (array): float64 ``(C,)``, ``share``, but no less than the minimum per class.
     """
 
     images: np.ndarray
     source: np.ndarray
     count: np.ndarray
     share: np.ndarray
-    wanted: np.ndarray
+    target: np.ndarray
 
     @property
     def deviation(self) -> np.ndarray:
-        """float64 ``(C,)``: ``count / share - 1``; 0 for a class the index has no image of."""
+        """float64 ``(C,)``: ``count / share - 1``, 0 for classes without images in the index."""
         return np.where(self.share > 0, self.count / np.where(self.share > 0, self.share, 1), 1) - 1
 
 
@@ -72,23 +74,24 @@ def choose_split(
     at_least: int = 1,
     seed: int = 0,
 ) -> tuple[Part, Part]:
-    """Choose images so that every class keeps its ratio.
+    """Choose images such that the ratio of each class is unchanged.
 
     Args:
-        index (AnnotationIndex): Where the training images are from.
-        n_train (int): How many to choose for training.
-        n_val (int): How many to choose for validation.
-        val_index (AnnotationIndex): Where the validation images are from; by default ``index``,
-            without those chosen for training.
-        at_least (int): Images of each class in each part, if its index has enough. Of a class
-            with no more than this in an index for both, training has all. 0 for the ratio alone.
-        seed (int): Another seed chooses other images.
+        index (AnnotationIndex): Source of the training images.
+        n_train (int): Number of training images.
+        n_val (int): Number of validation images.
+        val_index (AnnotationIndex): Source of the validation images. By default ``index``, without
+            the training images.
+        at_least (int): Minimum number of images of each class in each part, if its source has
+            enough. If both parts have the same source and it has no more than this of a class, they
+            are all training images. 0 for no minimum.
+        seed (int): Seed of the order in which images are considered.
 
     Returns:
         tuple of Part: Training and validation.
 
     Raises:
-        InputError: If a size is negative or an index has too few images.
+        InputError: If an index has too few images.
     """
     _check_size(index, n_train if val_index else n_train + n_val)
     member = _membership(index)
@@ -102,7 +105,7 @@ def choose_split(
     n_image = len(index)
     total = _column_sums(member)
     free = np.ones(n_image, bool)
-    # The smaller part first: what it leaves is then as near to the ratio as it is itself.
+    # The smaller part is chosen first. Its deviations are small, and so are those of the rest.
     order = ('val', 'train') if n_val <= n_train else ('train', 'val')
     sizes = {'train': n_train, 'val': n_val}
     chosen = {}
@@ -114,10 +117,9 @@ def choose_split(
             if n_image - len(reserved) >= n_val:
                 allowed = free.copy()
                 allowed[reserved] = False
-        places = np.flatnonzero(allowed)
-        picked = places[
-            stratify(member[places], sizes[name], at_least, seed, total * (sizes[name] / n_image))
-        ]
+        candidates = np.flatnonzero(allowed)
+        share = total * (sizes[name] / n_image)
+        picked = candidates[stratify(member[candidates], sizes[name], at_least, seed, share)]
         chosen[name] = np.sort(picked)
         free[picked] = False
     return _part(member, chosen['train'], at_least), _part(member, chosen['val'], at_least)
@@ -126,17 +128,17 @@ def choose_split(
 def _check_size(index: AnnotationIndex, n: int) -> None:
     if n > len(index):
         raise InputError(
-            f'{index.path}: has {len(index):,} images; expected the {n:,} asked for or more'
+            f'{index.path}: has {len(index):,} images; expected at least {n:,}, as requested'
         )
 
 
 def _membership(index: AnnotationIndex) -> sp.csr_array:
-    """float64 ``(N, C + 1)``: 1 where an image has a box of a class; the last column, none."""
+    """float64 ``(N, C + 1)``: 1 if an image has a box of the class; last column: without boxes."""
     offsets, ids = index.image_classes()
     n_class = len(index.classes)
-    of_image = np.diff(offsets)
-    image = np.repeat(np.arange(len(index)), of_image)
-    empty = np.flatnonzero(of_image == 0)
+    n_id = np.diff(offsets)
+    image = np.repeat(np.arange(len(index)), n_id)
+    empty = np.flatnonzero(n_id == 0)
     return sp.coo_array(
         (
             np.ones(len(ids) + len(empty)),
@@ -165,33 +167,32 @@ def _part(member: sp.csr_array, images: np.ndarray, at_least: int) -> Part:
 def stratify(
     member: sp.csr_array, n: int, at_least: int = 0, seed: int = 0, share: np.ndarray | None = None
 ) -> np.ndarray:
-    """Choose rows so that the sum of every column is near its share.
+    """Choose rows such that the sum of each column is close to its share.
 
     Args:
-        member (scipy.sparse.csr_array): float64 ``(N, K)`` of 0 and 1, rows by categories.
-        n (int): How many rows to choose, at most ``N``.
-        at_least (int): A category's share is at least this, or all of its rows.
-        seed (int): For the order in which like rows are taken.
-        share (array): ``(K,)``, the sums to come near to; by default those of all rows by
-            ``n / N``.
+        member (scipy.sparse.csr_array): float64 ``(N, K)``, 0 or 1. Columns are categories.
+        n (int): Number of rows to choose, at most ``N``.
+        at_least (int): Minimum of each share, limited by the sum of the column.
+        seed (int): Seed of the order in which rows are considered.
+        share (array): ``(K,)``, the target sums. By default, the sums of all rows times ``n / N``.
 
     Returns:
-        array: int64 ``(n,)``, ascending.
+        array: int64 ``(n,)``, ascending row numbers.
     """
     n_row = member.shape[0]
     available = _column_sums(member)
     if share is None:
         share = available * (n / max(n_row, 1))
     target = np.maximum(share, np.minimum(at_least, available))
-    order = np.argsort(_hashed(n_row, seed), kind='stable')
+    order = np.argsort(_hash(n_row, seed), kind='stable')
     member = member[order]
-    chosen = _deal(member, available, target)
+    chosen = _fill_targets(member, available, target)
     _refine(member, chosen, target, n)
     return np.sort(order[chosen])
 
 
-def _hashed(n: int, seed: int) -> np.ndarray:
-    """Mix positions and a seed to uint64 (splitmix64): the same with every version of NumPy."""
+def _hash(n: int, seed: int) -> np.ndarray:
+    """Hash positions and a seed to uint64 (splitmix64), equal for all versions of NumPy."""
     mixed = np.arange(n, dtype=np.uint64)
     mixed += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
@@ -199,15 +200,15 @@ def _hashed(n: int, seed: int) -> np.ndarray:
     return mixed
 
 
-def _deal(member: sp.csr_array, available: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Choose by every category, from rare to frequent, what it still lacks; bool ``(N,)``."""
+def _fill_targets(member: sp.csr_array, available: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Fill the target of each category, from rare to frequent. Returns bool ``(N,)``."""
     by_category = member.tocsc()
-    chosen, dealt = np.zeros((2, member.shape[0]), bool)
+    chosen, considered = np.zeros((2, member.shape[0]), bool)
     count = np.zeros(member.shape[1])
     for k in np.argsort(available, kind='stable'):
         rows = by_category.indices[by_category.indptr[k] : by_category.indptr[k + 1]]
-        rows = np.sort(rows[~dealt[rows]])
-        dealt[rows] = True
+        rows = np.sort(rows[~considered[rows]])
+        considered[rows] = True
         taken = rows[: max(0, round(float(target[k] - count[k])))]
         chosen[taken] = True
         count += np.bincount(member[taken].indices, minlength=len(count))
@@ -215,16 +216,16 @@ def _deal(member: sp.csr_array, available: np.ndarray, target: np.ndarray) -> np
 
 
 def _refine(member: sp.csr_array, chosen: np.ndarray, target: np.ndarray, n: int) -> None:
-    """Exchange rows until ``n`` are chosen and no exchange makes the deviation smaller.
+    """Exchange rows until ``n`` are chosen and no exchange reduces the deviation.
 
-    What an exchange adds to the sum over categories of ``weight * deviation ** 2`` is at most what
-    the row put in adds and the row taken out adds, each judged alone.
+    The objective is the sum over categories of ``weight * deviation ** 2``. The cost of an exchange
+    is bounded by the sum of the costs of adding one row and removing the other.
 
     Args:
         member (scipy.sparse.csr_array): float64 ``(N, K)``.
-        chosen (array): bool ``(N,)``; changed.
-        target (array): ``(K,)``.
-        n (int): How many to choose.
+        chosen (array): bool ``(N,)``. Modified.
+        target (array): ``(K,)``, target sums of the chosen rows.
+        n (int): Number of rows to choose.
     """
     weight = 1 / np.maximum(target, 1) ** 2
     off = member.T @ chosen - target
@@ -252,10 +253,10 @@ def _refine(member: sp.csr_array, chosen: np.ndarray, target: np.ndarray, n: int
                     break
                 for side, sign in ((0, 1), (1, -1)):
                     if side in moves:
-                        at = best[side]
-                        used[side][at] = True
-                        chosen[pools[side][at]] = side == 0
-                        row = slice(rows[side].indptr[at], rows[side].indptr[at + 1])
+                        k = best[side]
+                        used[side][k] = True
+                        chosen[pools[side][k]] = side == 0
+                        row = slice(rows[side].indptr[k], rows[side].indptr[k + 1])
                         off[rows[side].indices[row]] += sign
                         n_chosen += sign
                 n_step += 1
@@ -264,60 +265,69 @@ def _refine(member: sp.csr_array, chosen: np.ndarray, target: np.ndarray, n: int
                 return
 
 
-def _moves(costs: list[np.ndarray], best: list[int], lacking: int) -> tuple[int, ...]:
-    """Say whether to put a row in (0), take one out (1), both or neither."""
-    cost = [float(c[at]) if at >= 0 else np.inf for c, at in zip(costs, best)]
-    if lacking:
-        side = 0 if lacking > 0 else 1
+def _moves(costs: list[np.ndarray], best: list[int], n_missing: int) -> tuple[int, ...]:
+    """Return the moves to make: add a row (0), remove a row (1), both or none."""
+    cost = [float(c[k]) if k >= 0 else np.inf for c, k in zip(costs, best)]
+    if n_missing:
+        side = 0 if n_missing > 0 else 1
         return (side,) if np.isfinite(cost[side]) else ()
-    # Rounding must not make two exchanges undo each other for ever.
+    # The tolerance prevents endless exchanges due to rounding.
     return (0, 1) if cost[0] + cost[1] < -1e-12 else ()
 
 
 def _best(cost: np.ndarray, n: int) -> np.ndarray:
-    """Return the positions of the ``n`` lowest, the lowest first, ties by position."""
+    """Return the positions of the ``n`` lowest costs, in ascending order, ties by position."""
     if not n:
         return np.zeros(0, np.int64)
     limit = np.partition(cost, n - 1)[n - 1]
-    places = np.flatnonzero(cost <= limit)
-    return places[np.argsort(cost[places], kind='stable')[:n]]
+    positions = np.flatnonzero(cost <= limit)
+    return positions[np.argsort(cost[positions], kind='stable')[:n]]
 
 
 def describe(name: str, part: Part, classes: Classes) -> list[str]:
-    """Return the lines the command prints about one part."""
-    nearest = int((np.abs(part.count - part.wanted) <= 0.5).sum())
+    """Return the lines that the command prints about one part.
+
+    Args:
+        name (str): Name of the part.
+        part (Part): From :func:`choose_split`.
+        classes (Classes): The classes.
+
+    Returns:
+        list of str: Lines without line ends.
+    """
+    n_nearest = int((np.abs(part.count - part.target) <= 0.5).sum())
     lines = [
-        f'{name}: {len(part.images):,} images; {nearest} of {len(classes)} classes have the '
-        'whole number of images nearest to their share, or the least number asked for'
+        f'{name}: {len(part.images):,} images; {n_nearest} of {len(classes)} classes have the '
+        'number of images nearest to their share, or the minimum'
     ]
     for low, high, what in (
         (10, np.inf, 'of 10 images or more'),
         (1, 10, 'of 1 to 10'),
         (0, 1, 'below 1'),
     ):
-        mine = np.flatnonzero((part.share >= low) & (part.share < high) & (part.source > 0))
-        if len(mine):
-            worst = mine[np.abs(part.deviation[mine]).argmax()]
+        ids = np.flatnonzero((part.share >= low) & (part.share < high) & (part.source > 0))
+        if len(ids):
+            worst = ids[np.abs(part.deviation[ids]).argmax()]
             lines.append(
-                f'  {len(mine)} classes with a share {what}: largest relative deviation '
+                f'  {len(ids)} classes with a share {what}: largest relative deviation '
                 f'{part.deviation[worst]:+.2%} ({classes.names[worst]}: {part.count[worst]:,} '
-                f'for {part.share[worst]:,.2f}), in images '
-                f'{np.abs(part.count - part.share)[mine].max():.2f}'
+                f'for a share of {part.share[worst]:,.2f}), largest deviation '
+                f'{np.abs(part.count - part.share)[ids].max():.2f} images'
             )
-    none = int(((part.count == 0) & (part.source > 0)).sum())
+    n_missing = int(((part.count == 0) & (part.source > 0)).sum())
     return [
         *lines,
-        f'  classes without an image: {none} that the index has, '
-        f'{int((part.source == 0).sum())} that it has not',
+        f'  classes without a chosen image: {n_missing} that have images in the index, '
+        f'{int((part.source == 0).sum())} that have none',
     ]
 
 
 def write_table(path: str | os.PathLike, parts: Mapping[str, Part], classes: Classes) -> None:
-    """Write how each class fares in each part, as CSV.
+    """Write the numbers of images per class and part as CSV.
 
     Args:
-        path (path): The file; it appears when it is complete.
-        parts (mapping): By what to call them in the header.
+        path (path): The file. It appears when it is complete.
+        parts (mapping): From the prefix of the part's columns to the :class:`Part`.
         classes (Classes): The classes.
 
     Raises:
@@ -367,8 +377,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--val-index',
         metavar='INDEX',
-        help='where validation images are from; '
-        'by default, the same index without the training images',
+        help='source of the validation images '
+        '(default: --index without the chosen training images)',
     )
     parser.add_argument(
         '--train', type=int, default=TRAIN, metavar='N', help='training images (%(default)s)'
@@ -380,19 +390,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out',
         required=True,
         metavar='DIR',
-        help='where train.index, validation.index and split.csv go',
+        help='directory for train.index, validation.index and split.csv',
     )
     parser.add_argument(
         '--at-least',
         type=int,
         default=1,
         metavar='N',
-        help='images of a class '
-        'in each part, if there are enough, however small its share '
+        help='minimum number of images of each class in each part, if there are enough '
         '(%(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='another seed, other images (%(default)s)'
+        '--seed', type=int, default=0, help='seed of the choice of images (%(default)s)'
     )
     args = parser.parse_args(argv)
     for name in ('train', 'val', 'at_least', 'seed'):
@@ -405,13 +414,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; ``--help`` says what it takes."""
+    """Run the command; see ``--help``.
+
+    Raises:
+        InputError: If an argument or an input is invalid.
+    """
     args = _parse(argv)
     index = AnnotationIndex.open(args.index)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
     if val_index is not None and val_index.classes != index.classes:
         raise InputError(
-            f'{args.val_index}: its classes are not those of {args.index}; expected '
+            f'{args.val_index}: its classes differ from those of {args.index}; expected '
             'two indexes built with the same class descriptions'
         )
     parts = dict(

@@ -1,22 +1,22 @@
 """Statistics of a split: ``python -m pfdet.openimages.statistics --index INDEX --out DIR``.
 
-What section 3 of *Large-Scale Object Detection in the Wild from Imbalanced Multi-Labels* shows of
-Open Images, of any index: images and boxes per class and the imbalance magnitude (figure 2), the
-concurrent rates and the confused pairs of leaf classes (figure 3a), and how many objects of a
-parent class lack a more special label (figure 3b).
+The command computes, for any index, what Section 3 of Peng et al. (2020) reports of Open Images:
+images and boxes per class and the imbalance magnitude (Figure 2), concurrent rates and confused
+pairs of leaf classes (Figure 3a), and the number of objects of each parent class without a more
+specific label (Figure 3b).
 
 ======================== ==========================================================================
-file in DIR              what
+file in DIR              content
 ======================== ==========================================================================
-statistics.json          the figures below and the options they were made with
-classes.csv              images, boxes, verified classes, per class
+statistics.json          summary of the statistics, and the options of the command
+classes.csv              per class, images, boxes and verified images
 confused_pairs.csv       ordered pairs of leaf classes with a rate of at least the threshold
-parents.csv              per parent class, its objects with and without a leaf label
-concurrent_rates.npz     all rates, for :mod:`pfdet.openimages.concurrent_rates` to read
-images_per_class.svg/png figure 2
-confused_pairs.svg/png   figure 3a
-confusion.svg/png        the same as a matrix
-parents.svg/png          figure 3b
+parents.csv              per parent class, objects with and without a leaf label
+concurrent_rates.npz     all rates, see :mod:`pfdet.openimages.concurrent_rates`
+images_per_class.svg/png Figure 2
+confused_pairs.svg/png   Figure 3a
+confusion.svg/png        the same pairs as a matrix
+parents.svg/png          Figure 3b
 ======================== ==========================================================================
 """
 
@@ -52,15 +52,15 @@ from pfdet.openimages.tables import GROUP_OF
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How much there is of each class; all int64 ``(C,)``.
+    """Counts per class, all int64 ``(C,)``.
 
     Attributes:
         images (array): Images with a box of the class, as annotated.
         images_expanded (array): The same after expansion to all ancestors.
-        boxes (array): Boxes of the class, as annotated; equal boxes of an image are one.
-        boxes_group_of (array): Of these, group-of boxes.
-        positive (array): Images in which the class was verified to be, or is boxed.
-        negative (array): Images in which the class was verified to be absent.
+        boxes (array): Boxes of the class, as annotated. Equal boxes of an image are counted once.
+        boxes_group_of (array): Group-of boxes among these.
+        positive (array): Images in which the class is verified as present or has a box.
+        negative (array): Images in which the class is verified as absent.
     """
 
     images: np.ndarray
@@ -73,15 +73,15 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class ParentCounts:
-    """How special the labels of a parent class's objects are (figure 3b); all int64 ``(C,)``.
+    """Counts of objects without more specific labels (Figure 3b), all int64 ``(C,)``.
 
-    Objects are those of :mod:`pfdet.openimages.concurrent_rates`: groups of boxes.
+    An object is a group of boxes, as in :mod:`pfdet.openimages.concurrent_rates`.
 
     Attributes:
-        objects (array): Objects that are of the class: labelled with it or a descendant of it.
-        without_descendant (array): Of these, objects labelled with the class and no descendant.
-        without_leaf (array): Objects with no label of a leaf below the class. For a class at
-            more than one remove from the leaves, that is more than ``without_descendant``.
+        objects (array): Objects labelled with the class or a descendant of it.
+        without_descendant (array): Objects among these without a label of a descendant.
+        without_leaf (array): Objects among these without a label of a leaf below the class. This
+            is at least ``without_descendant``.
     """
 
     objects: np.ndarray
@@ -91,13 +91,14 @@ class ParentCounts:
 
 @dataclass(frozen=True)
 class Imbalance:
-    """The imbalance magnitude (figure 2).
+    """The imbalance magnitude (Figure 2).
 
     Attributes:
         largest (int): The class with the most images.
-        smallest (int): Of the classes with any image, the one with the fewest.
-        magnitude (float): Images of the largest over images of the smallest; NaN without any.
-        n_empty (int): Classes without an image.
+        smallest (int): The class with the fewest images, among the classes with images.
+        magnitude (float): Number of images of the largest class divided by that of the smallest.
+            NaN without images.
+        n_empty (int): Number of classes without images.
     """
 
     largest: int
@@ -108,7 +109,13 @@ class Imbalance:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Everything that is reported of an index."""
+    """All statistics of an index.
+
+    Attributes:
+        classes (ClassCounts): Counts per class.
+        parents (ParentCounts): Counts of objects without more specific labels.
+        rates (ConcurrentRates): Concurrent rates.
+    """
 
     classes: ClassCounts
     parents: ParentCounts
@@ -116,12 +123,16 @@ class Statistics:
 
 
 def count_classes(index: AnnotationIndex) -> ClassCounts:
-    """Count images, boxes and verified classes per class."""
+    """Count images, boxes and verified images per class.
+
+    Args:
+        index (AnnotationIndex): The annotations.
+    """
     n_class = len(index.classes)
     columns = index.columns
     offsets, ids = index.image_classes()
     n_label = np.diff(columns['label_offsets'])
-    in_group = np.repeat((columns['flags'] & GROUP_OF) != 0, n_label)
+    is_group_of = np.repeat((columns['flags'] & GROUP_OF) != 0, n_label)
 
     def per_class(classes: np.ndarray) -> np.ndarray:
         return np.bincount(classes, minlength=n_class)
@@ -147,62 +158,63 @@ def count_classes(index: AnnotationIndex) -> ClassCounts:
         per_class(ids),
         expanded,
         per_class(columns['label']),
-        per_class(columns['label'][in_group]),
+        per_class(columns['label'][is_group_of]),
         per_class(columns['positive']),
         per_class(columns['negative']),
     )
 
 
 def imbalance(images: np.ndarray) -> Imbalance:
-    """Compare the largest class with the smallest.
+    """Compute the imbalance magnitude.
 
     Args:
-        images (array): Images per class, ``(C,)``.
+        images (array): Integers ``(C,)``, images per class.
     """
-    some = np.flatnonzero(images)
-    if not len(some):
+    nonempty = np.flatnonzero(images)[::-1]
+    if not len(nonempty):
         return Imbalance(0, 0, float('nan'), len(images))
-    # Of equally rare classes the last, which is also the last in the figure.
-    largest, smallest = int(images.argmax()), int(some[::-1][images[some[::-1]].argmin()])
+    # Of equally rare classes the last one, which is also the last one in the plot.
+    largest, smallest = int(images.argmax()), int(nonempty[images[nonempty].argmin()])
     return Imbalance(
-        largest, smallest, float(images[largest] / images[smallest]), len(images) - len(some)
+        largest, smallest, float(images[largest] / images[smallest]), len(images) - len(nonempty)
     )
 
 
 def add_parents(sets: sp.csr_array, hierarchy: Hierarchy, parents: ParentCounts) -> None:
-    """Add a block of objects to the counts of parents.
+    """Add a block of objects to the counts of parents, in place.
 
     Args:
         sets (scipy.sparse.csr_array): From
             :func:`~pfdet.openimages.concurrent_rates.label_sets`.
-        hierarchy (Hierarchy): Over the same classes.
-        parents (ParentCounts): Changed. Leaves are counted like parents; they lack nothing
-            below them, and so everything.
+        hierarchy (Hierarchy): Hierarchy of the same classes.
+        parents (ParentCounts): Modified. The entries of leaf classes have no meaning.
     """
     n_class = hierarchy.n_class
     leaf_below = hierarchy.ancestors & hierarchy.is_leaf[:, None]
 
-    def reached(relation: np.ndarray) -> np.ndarray:
-        found = (sets @ sp.csr_array(relation.astype(np.int32))).tocsr()
-        return np.bincount(found.indices, minlength=n_class)
+    def count_related(relation: np.ndarray) -> np.ndarray:
+        related = (sets @ sp.csr_array(relation.astype(np.int32))).tocsr()
+        return np.bincount(related.indices, minlength=n_class)
 
-    objects = reached(hierarchy.closure)
+    objects = count_related(hierarchy.closure)
     parents.objects[:] += objects
-    parents.without_descendant[:] += objects - reached(hierarchy.ancestors)
-    parents.without_leaf[:] += objects - reached(leaf_below)
+    parents.without_descendant[:] += objects - count_related(hierarchy.ancestors)
+    parents.without_leaf[:] += objects - count_related(leaf_below)
 
 
 def statistics(
     index: AnnotationIndex, iou_thresh: float = 0.9, group_of: bool = False, expanded: bool = False
 ) -> Statistics:
-    """Count everything, reading the boxes once.
+    """Compute all statistics of an index.
 
     Args:
         index (AnnotationIndex): The annotations.
-        iou_thresh (float): See :func:`~pfdet.openimages.concurrent_rates.concurrent_rates`, as
-            for the others.
+        iou_thresh (float): Boxes of an image with at least this IoU are one object.
         group_of (bool): Whether group-of boxes are objects.
-        expanded (bool): Whether concurrent rates are of labels expanded to all ancestors.
+        expanded (bool): Whether labels are expanded to all ancestors for the concurrent rates.
+
+    Raises:
+        ValueError: If ``iou_thresh`` is not in (0, 1].
     """
     n_class = len(index.classes)
     parents = ParentCounts(*(np.zeros(n_class, np.int64) for _ in range(3)))
@@ -216,46 +228,46 @@ def statistics(
 
 
 def summary(
-    found: Statistics, index: AnnotationIndex, pairs: list[ConfusedPair], threshold: float
+    result: Statistics, index: AnnotationIndex, pairs: list[ConfusedPair], threshold: float
 ) -> dict:
-    """Gather what ``statistics.json`` holds.
+    """Return the content of ``statistics.json``.
 
     Args:
-        found (Statistics): The counts.
-        index (AnnotationIndex): What was counted.
-        pairs (list of ConfusedPair): Leaf classes at ``threshold``.
-        threshold (float): The least rate of a pair.
+        result (Statistics): From :func:`statistics`.
+        index (AnnotationIndex): The same index.
+        pairs (list of ConfusedPair): Confused pairs of leaf classes.
+        threshold (float): The minimum rate of these pairs.
 
     Returns:
-        dict: Of numbers, strings and dicts of them.
+        dict: Numbers, strings, and lists and dicts of them.
     """
     leaves = index.hierarchy.is_leaf
     parents = np.flatnonzero(~leaves)
-    objects = int(found.parents.objects[parents].sum())
+    objects = int(result.parents.objects[parents].sum())
 
     def magnitude(images: np.ndarray) -> dict:
-        said = imbalance(images)
+        value = imbalance(images)
         return {
-            'largest': _named(index.classes, said.largest, images),
-            'smallest': _named(index.classes, said.smallest, images),
-            'magnitude': said.magnitude if images.any() else None,
-            'classes_without_image': said.n_empty,
+            'largest': _describe_class(index.classes, value.largest, images),
+            'smallest': _describe_class(index.classes, value.smallest, images),
+            'magnitude': value.magnitude if images.any() else None,
+            'classes_without_image': value.n_empty,
         }
 
     return {
         'index': str(index.path),
         'images': len(index),
         'classes': len(index.classes),
-        'boxes': int(found.classes.boxes.sum()),
+        'boxes': int(result.classes.boxes.sum()),
         'objects_in_index': len(index.columns['bbox']),
         'leaf_classes': int(leaves.sum()),
         'parent_classes': len(parents),
-        'imbalance': magnitude(found.classes.images),
-        'imbalance_expanded': magnitude(found.classes.images_expanded),
+        'imbalance': magnitude(result.classes.images),
+        'imbalance_expanded': magnitude(result.classes.images_expanded),
         'concurrent_rates': {
-            'iou_thresh': found.rates.iou_thresh,
-            'group_of': found.rates.group_of,
-            'expanded': found.rates.expanded,
+            'iou_thresh': result.rates.iou_thresh,
+            'group_of': result.rates.group_of,
+            'expanded': result.rates.expanded,
             'threshold': threshold,
             'ordered_pairs_of_leaves': len(pairs),
             'unordered_pairs_of_leaves': len({frozenset((p.i, p.j)) for p in pairs}),
@@ -273,11 +285,11 @@ def summary(
         },
         'parents': {
             'objects_summed_over_parents': objects,
-            'without_descendant': _ratio(found.parents.without_descendant[parents].sum(), objects),
-            'without_leaf': _ratio(found.parents.without_leaf[parents].sum(), objects),
+            'without_descendant': _ratio(result.parents.without_descendant[parents].sum(), objects),
+            'without_leaf': _ratio(result.parents.without_leaf[parents].sum(), objects),
             'ratio_without_descendant': {
                 index.classes.names[p]: _ratio(
-                    found.parents.without_descendant[p], found.parents.objects[p]
+                    result.parents.without_descendant[p], result.parents.objects[p]
                 )
                 for p in parents
             },
@@ -285,7 +297,7 @@ def summary(
     }
 
 
-def _named(classes: Classes, i: int, images: np.ndarray) -> dict:
+def _describe_class(classes: Classes, i: int, images: np.ndarray) -> dict:
     return {'class': classes.names[i], 'mid': classes.mids[i], 'images': int(images[i])}
 
 
@@ -295,56 +307,56 @@ def _ratio(part: int, whole: int) -> float | None:
 
 def write_statistics(
     out: str | os.PathLike,
-    found: Statistics,
+    result: Statistics,
     index: AnnotationIndex,
     threshold: float = 0.1,
     min_count: int = 1,
     n_pair: int = 55,
     others: Sequence[tuple[str, np.ndarray]] = (),
 ) -> dict:
-    """Write tables and figures to a directory; each file appears when it is complete.
+    """Write tables and plots to a directory. Each file appears when it is complete.
 
     Args:
-        out (path): The directory, made if needed.
-        found (Statistics): The counts.
-        index (AnnotationIndex): What was counted.
-        threshold (float): The least rate of a confused pair.
-        min_count (int): The least number of objects of a confused class.
-        n_pair (int): How many pairs the figures show at most; 55 in the paper.
-        others (sequence of pairs): Of other data sets, the name and images per class, to draw
-            beside this one's, as the paper's figure 2 has COCO.
+        out (path): The directory. It is created if necessary.
+        result (Statistics): From :func:`statistics`.
+        index (AnnotationIndex): The same index.
+        threshold (float): The minimum rate of a confused pair.
+        min_count (int): The minimum number of objects of the first class of a confused pair.
+        n_pair (int): The maximum number of pairs in the plots; 55 in Peng et al. (2020).
+        others (sequence of pairs): Names of other data sets and their images per class, for the
+            plot of images per class. In Figure 2 this is COCO.
 
     Returns:
-        dict: What ``statistics.json`` holds.
+        dict: The content of ``statistics.json``.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    # Matplotlib takes half a second to import, which counting does not need.
+    # Importing Matplotlib takes half a second, and counting does not need it.
     from pfdet.openimages import statistics_plots
 
     out = Path(out)
     classes, leaves = index.classes, index.hierarchy.is_leaf
-    pairs = confused_pairs(found.rates, threshold, leaves, min_count)
-    said = summary(found, index, pairs, threshold)
+    pairs = confused_pairs(result.rates, threshold, leaves, min_count)
+    content = summary(result, index, pairs, threshold)
     _write_table(
         out / 'classes.csv',
         classes,
         np.arange(len(classes)),
         {
             'IsLeaf': leaves.astype(int),
-            'Images': found.classes.images,
-            'ImagesExpanded': found.classes.images_expanded,
-            'Boxes': found.classes.boxes,
-            'GroupOfBoxes': found.classes.boxes_group_of,
-            'Objects': found.rates.count,
-            'VerifiedPositive': found.classes.positive,
-            'VerifiedNegative': found.classes.negative,
+            'Images': result.classes.images,
+            'ImagesExpanded': result.classes.images_expanded,
+            'Boxes': result.classes.boxes,
+            'GroupOfBoxes': result.classes.boxes_group_of,
+            'Objects': result.rates.count,
+            'VerifiedPositive': result.classes.positive,
+            'VerifiedNegative': result.classes.negative,
         },
     )
     parents = np.flatnonzero(~leaves)
-    counts = found.parents
-    some = np.maximum(counts.objects, 1)
+    counts = result.parents
+    n_object = np.maximum(counts.objects, 1)
     _write_table(
         out / 'parents.csv',
         classes,
@@ -353,21 +365,21 @@ def write_statistics(
             'Objects': counts.objects,
             'WithoutDescendant': counts.without_descendant,
             'WithoutLeaf': counts.without_leaf,
-            'RatioWithoutDescendant': np.round(counts.without_descendant / some, 6),
-            'RatioWithoutLeaf': np.round(counts.without_leaf / some, 6),
+            'RatioWithoutDescendant': np.round(counts.without_descendant / n_object, 6),
+            'RatioWithoutLeaf': np.round(counts.without_leaf / n_object, 6),
         },
     )
     write_pairs_csv(out / 'confused_pairs.csv', pairs, classes)
-    write_concurrent_rates(out / 'concurrent_rates.npz', found.rates, classes)
-    drawn = {
+    write_concurrent_rates(out / 'concurrent_rates.npz', result.rates, classes)
+    plots = {
         'images_per_class': lambda: statistics_plots.images_per_class(
-            [(index.path.stem, found.classes.images), *others], classes.names
+            [(index.path.stem, result.classes.images), *others], classes.names
         ),
         'confused_pairs': lambda: statistics_plots.pair_bars(
             pairs[:n_pair], classes.names, threshold
         ),
         'confusion': lambda: statistics_plots.confusion_matrix(
-            found.rates.rates, pairs[:n_pair], classes.names
+            result.rates.rates, pairs[:n_pair], classes.names
         ),
         'parents': lambda: statistics_plots.parent_bars(
             counts.objects[parents],
@@ -376,13 +388,13 @@ def write_statistics(
             [classes.names[p] for p in parents],
         ),
     }
-    for name, draw in tqdm(drawn.items(), desc='figures', disable=None):
+    for name, draw in tqdm(plots.items(), desc='plots', disable=None):
         statistics_plots.save(draw(), out / name)
     with replace_when_done(out / 'statistics.json') as unfinished:
         unfinished.write_text(
-            json.dumps(said, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
+            json.dumps(content, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
         )
-    return said
+    return content
 
 
 def _write_table(
@@ -410,7 +422,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Count images, boxes and label confusions of an annotation index.',
     )
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
-    parser.add_argument('--out', required=True, metavar='DIR', help='where the files go')
+    parser.add_argument('--out', required=True, metavar='DIR', help='directory for the output')
     parser.add_argument(
         '--iou',
         type=float,
@@ -419,40 +431,40 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help='boxes of an image with at least this IoU are one object (%(default)s)',
     )
     parser.add_argument(
-        '--group-of', action='store_true', help='count group-of boxes as objects, too'
+        '--group-of', action='store_true', help='also count group-of boxes as objects'
     )
     parser.add_argument(
         '--expanded',
         action='store_true',
-        help='concurrent rates of labels expanded to all ancestors',
+        help='expand labels to all ancestors for the concurrent rates',
     )
     parser.add_argument(
         '--threshold',
         type=float,
         default=0.1,
         metavar='X',
-        help='least concurrent rate of a confused pair (%(default)s)',
+        help='minimum concurrent rate of a confused pair (%(default)s)',
     )
     parser.add_argument(
         '--min-count',
         type=int,
         default=1,
         metavar='N',
-        help='least number of objects of a class in a confused pair (%(default)s)',
+        help='minimum number of objects of the first class of a confused pair (%(default)s)',
     )
     parser.add_argument(
         '--pairs',
         type=int,
         default=55,
         metavar='N',
-        help='how many confused pairs the figures show (%(default)s)',
+        help='maximum number of confused pairs in the plots (%(default)s)',
     )
     parser.add_argument(
         '--compare',
         nargs='+',
         default=[],
         metavar='INDEX',
-        help='other indexes, such as of COCO, to draw beside in the figure of images per class',
+        help='further indexes, such as of COCO, for the plot of images per class',
     )
     args = parser.parse_args(argv)
     for name, value in (('--iou', args.iou), ('--threshold', args.threshold)):
@@ -465,40 +477,51 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; ``--help`` says what it takes."""
+    """Run the command; see ``--help``.
+
+    Raises:
+        InputError: If an argument or an input is invalid.
+    """
     args = _parse(argv)
     index = AnnotationIndex.open(args.index)
     others = [
         (Path(path).stem, count_classes(AnnotationIndex.open(path)).images) for path in args.compare
     ]
-    found = statistics(index, args.iou, args.group_of, args.expanded)
+    result = statistics(index, args.iou, args.group_of, args.expanded)
     try:
-        said = write_statistics(
-            args.out, found, index, args.threshold, args.min_count, args.pairs, others
+        content = write_statistics(
+            args.out, result, index, args.threshold, args.min_count, args.pairs, others
         )
     except OSError as e:
         raise InputError(f'--out {args.out}: cannot write there: {e.strerror or e}') from e
-    for line in describe(said):
+    for line in describe(content):
         print(line)
-    print(f'{args.out}: statistics.json, tables and figures')
+    print(f'{args.out}: statistics.json, tables and plots')
 
 
-def describe(said: dict) -> list[str]:
-    """Return the lines the command prints; the argument is :func:`summary`'s."""
+def describe(content: dict) -> list[str]:
+    """Return the lines that the command prints.
+
+    Args:
+        content (dict): From :func:`summary`.
+
+    Returns:
+        list of str: Lines without line ends.
+    """
     lines = [
-        f'images: {said["images"]:,}; boxes: {said["boxes"]:,} of '
-        f'{said["leaf_classes"]} leaf and {said["parent_classes"]} parent classes'
+        f'images: {content["images"]:,}; boxes: {content["boxes"]:,} of '
+        f'{content["leaf_classes"]} leaf and {content["parent_classes"]} parent classes'
     ]
     for key, how in (('imbalance', 'as annotated'), ('imbalance_expanded', 'expanded')):
-        it = said[key]
-        if it['magnitude'] is not None:
+        value = content[key]
+        if value['magnitude'] is not None:
             lines.append(
-                f'imbalance magnitude, {how}: {it["magnitude"]:,.0f} '
-                f'({it["largest"]["class"]} {it["largest"]["images"]:,} : '
-                f'{it["smallest"]["class"]} {it["smallest"]["images"]:,} images); '
-                f'classes without an image: {it["classes_without_image"]}'
+                f'imbalance magnitude, {how}: {value["magnitude"]:,.0f} '
+                f'({value["largest"]["class"]} {value["largest"]["images"]:,} : '
+                f'{value["smallest"]["class"]} {value["smallest"]["images"]:,} images); '
+                f'classes without an image: {value["classes_without_image"]}'
             )
-    rates, parents = said['concurrent_rates'], said['parents']
+    rates, parents = content['concurrent_rates'], content['parents']
     lines.append(
         f'pairs of leaf classes with a concurrent rate of {rates["threshold"]:g} or '
         f'more: {rates["ordered_pairs_of_leaves"]} ordered, '
@@ -507,7 +530,7 @@ def describe(said: dict) -> list[str]:
     if parents['without_leaf'] is not None:
         lines.append(
             f'objects of parent classes: {parents["without_descendant"]:.1%} have no '
-            f'more special label, {parents["without_leaf"]:.1%} no leaf label'
+            f'more specific label, {parents["without_leaf"]:.1%} have no leaf label'
         )
     return lines
 

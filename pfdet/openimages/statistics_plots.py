@@ -1,4 +1,4 @@
-"""Figures of a data set's statistics, as SVG and PNG."""
+"""Plots of the statistics of a data set, as in Figures 2 and 3 of Peng et al. (2020)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,15 +41,15 @@ _STYLE = {
     'ytick.major.size': 0,
     'figure.dpi': 100,
 }
-_BAR_HEIGHT = 0.19  # inches a row of a bar chart takes
+_BAR_HEIGHT = 0.19  # inches per row of a bar chart
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as ``path.svg`` and ``path.png``; each appears when it is complete.
+    """Write a figure as ``path.svg`` and ``path.png``. Each file appears when it is complete.
 
     Args:
         figure (matplotlib.figure.Figure): The figure.
-        path (pathlib.Path): Without a suffix.
+        path (pathlib.Path): The path without a suffix.
 
     Raises:
         OSError: If a file cannot be written.
@@ -64,15 +64,15 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def images_per_class(series: Sequence[tuple[str, np.ndarray]], names: Sequence[str]) -> Figure:
-    """Draw the images of every class, most frequent first (figure 2).
+    """Plot the number of images per class in descending order, as in Figure 2.
 
     Args:
-        series (sequence of pairs): A data set's name and its images per class. The first is the
-            one that ``names`` belong to.
-        names (sequence of str): Class names.
+        series (sequence of pairs): Name of a data set, and its numbers of images per class. One
+            pair per curve.
+        names (sequence of str): Class names of the first data set.
 
     Returns:
-        matplotlib.figure.Figure: Number of images, on a logarithmic scale, by rank.
+        matplotlib.figure.Figure: Number of images, on a logarithmic scale, over the rank.
     """
     figure, ax = _figure(9, 4.2)
     with matplotlib.rc_context(_STYLE):
@@ -94,13 +94,13 @@ def images_per_class(series: Sequence[tuple[str, np.ndarray]], names: Sequence[s
             )
             ax.stairs(count, edges, color=colour, fill=True, alpha=0.12)
             if k == 0:
-                _name_ends(ax, count, [names[i] for i in order])
+                _annotate_ends(ax, count, [names[i] for i in order])
         if ax.patches:
             ax.set_yscale('log')
             ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:,.0f}'))
             ax.legend(frameon=False, loc='upper right')
         else:
-            _say(ax, 'no image has a box')
+            _show_text(ax, 'no image has a box')
         ax.set_title('Images per class')
         ax.set_xlabel('classes, most frequent first')
         ax.set_ylabel('images')
@@ -109,12 +109,12 @@ def images_per_class(series: Sequence[tuple[str, np.ndarray]], names: Sequence[s
     return figure
 
 
-def _name_ends(ax: Axes, count: np.ndarray, names: Sequence[str]) -> None:
-    for rank, at, align in ((1, (14, 2), 'left'), (len(count), (-14, 0), 'right')):
+def _annotate_ends(ax: Axes, count: np.ndarray, names: Sequence[str]) -> None:
+    for rank, offset, align in ((1, (14, 2), 'left'), (len(count), (-14, 0), 'right')):
         ax.annotate(
             f'{names[rank - 1]} {count[rank - 1]:,}',
             (rank, count[rank - 1]),
-            at,
+            offset,
             textcoords='offset points',
             ha=align,
             va='center',
@@ -126,29 +126,29 @@ def _name_ends(ax: Axes, count: np.ndarray, names: Sequence[str]) -> None:
 def pair_bars(
     pairs: Sequence[ConfusedPair], names: Sequence[str], threshold: float = 0.0
 ) -> Figure:
-    """Draw the rates of confused pairs (figure 3a).
+    """Plot the concurrent rates of confused pairs, as in Figure 3a.
 
     Args:
-        pairs (sequence of ConfusedPair): The highest rate first. Of two directions of a pair,
-            the second is the mark on the first one's bar.
+        pairs (sequence of ConfusedPair): By descending rate. Both directions of a pair share one
+            bar. The lower rate is a mark on it.
         names (sequence of str): Class names.
-        threshold (float): Drawn as a line.
+        threshold (float): Minimum rate of a pair, drawn as a line.
 
     Returns:
-        matplotlib.figure.Figure: A bar a pair.
+        matplotlib.figure.Figure: One bar per unordered pair.
     """
     shown = list({frozenset((p.i, p.j)): p for p in reversed(pairs)}.values())[::-1]
     figure, ax = _figure(9, 1.1 + _BAR_HEIGHT * max(len(shown), 3))
     with matplotlib.rc_context(_STYLE):
         ax.set_title('Objects of one class labelled as another')
         if not shown:
-            _say(ax, f'no pair of leaf classes has a rate of {threshold:g} or more')
+            _show_text(ax, f'no pair of leaf classes has a rate of {threshold:g} or more')
             return figure
-        at = np.arange(len(shown))
-        ax.barh(at, [p.rate for p in shown], height=0.7, color=_BLUE, label='first as second')
+        rows = np.arange(len(shown))
+        ax.barh(rows, [p.rate for p in shown], height=0.7, color=_BLUE, label='first as second')
         ax.plot(
             [p.reverse for p in shown],
-            at,
+            rows,
             '|',
             color=_ORANGE,
             markersize=8,
@@ -156,7 +156,7 @@ def pair_bars(
             label='second as first',
         )
         ax.axvline(threshold, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        for y, p in zip(at, shown):
+        for y, p in zip(rows, shown):
             ax.annotate(
                 f'{p.rate:.0%}',
                 (max(p.rate, p.reverse), y),
@@ -166,7 +166,7 @@ def pair_bars(
                 fontsize=8,
                 color=_MUTED,
             )
-        _rows(ax, [f'{names[p.i]} as {names[p.j]}' for p in shown])
+        _label_rows(ax, [f'{names[p.i]} as {names[p.j]}' for p in shown])
         ax.set_xlabel('concurrent rate')
         ax.set_xlim(0, 1.06)
         ax.legend(frameon=False, loc='lower right')
@@ -176,12 +176,12 @@ def pair_bars(
 def confusion_matrix(
     rates: np.ndarray, pairs: Sequence[ConfusedPair], names: Sequence[str]
 ) -> Figure:
-    """Draw the concurrent rates among the classes of confused pairs.
+    """Plot the matrix of concurrent rates of the classes in confused pairs.
 
     Args:
         rates (array): ``(C, C)``, :math:`r_{ij}` in row i, column j.
-        pairs (sequence of ConfusedPair): Whose classes to draw; classes that are confused with
-            each other stand together.
+        pairs (sequence of ConfusedPair): Pairs whose classes are shown. Classes that are confused
+            with each other are adjacent.
         names (sequence of str): Class names.
 
     Returns:
@@ -192,7 +192,7 @@ def confusion_matrix(
         figure, ax = _figure(5, 1.6)
         with matplotlib.rc_context(_STYLE):
             ax.set_title('Concurrent rates')
-            _say(ax, 'no confused pair')
+            _show_text(ax, 'no confused pair')
         return figure
     edges = sp.coo_array(
         (
@@ -238,36 +238,36 @@ def parent_bars(
     without_leaf: np.ndarray,
     names: Sequence[str],
 ) -> Figure:
-    """Draw which part of each parent class's objects lacks a more special label (figure 3b).
+    """Plot the share of each parent class's objects without a more specific label (Figure 3b).
 
     Args:
-        objects (array): Objects of each of the ``P`` parents, ``(P,)``; those without any are
-            left out.
-        without_descendant (array): Of these, objects without the label of a descendant.
-        without_leaf (array): Of these, objects without the label of a leaf.
-        names (sequence of str): Of the parents.
+        objects (array): ``(P,)``, number of objects of each parent class. Parents without objects
+            are not shown.
+        without_descendant (array): ``(P,)``, number of these without a label of a descendant.
+        without_leaf (array): ``(P,)``, number of these without a label of a leaf class.
+        names (sequence of str): Names of the ``P`` parents.
 
     Returns:
-        matplotlib.figure.Figure: A bar a parent, those that lack most first.
+        matplotlib.figure.Figure: One bar per parent, by descending share without a leaf label.
     """
     shown = np.flatnonzero(objects)
-    alone, lacking = (part[shown] / objects[shown] for part in (without_descendant, without_leaf))
-    order = np.lexsort((-objects[shown], -alone, -lacking))
-    shown, alone, lacking = shown[order], alone[order], lacking[order]
+    alone, no_leaf = (part[shown] / objects[shown] for part in (without_descendant, without_leaf))
+    order = np.lexsort((-objects[shown], -alone, -no_leaf))
+    shown, alone, no_leaf = shown[order], alone[order], no_leaf[order]
     figure, ax = _figure(9, 1.2 + _BAR_HEIGHT * max(len(shown), 3))
     with matplotlib.rc_context(_STYLE):
         ax.set_title('Labels of the objects of parent classes')
         if not len(shown):
-            _say(ax, 'no object of a parent class')
+            _show_text(ax, 'no object of a parent class')
             return figure
-        at = np.arange(len(shown))
+        rows = np.arange(len(shown))
         for left, width, colour, label in (
-            (0, alone, _ORANGE, 'the parent alone'),
-            (alone, lacking - alone, '#f6c28b', 'a class between, no leaf'),
-            (lacking, 1 - lacking, _LIGHT, 'a leaf'),
+            (0, alone, _ORANGE, 'the parent only'),
+            (alone, no_leaf - alone, '#f6c28b', 'an intermediate class, no leaf'),
+            (no_leaf, 1 - no_leaf, _LIGHT, 'a leaf'),
         ):
-            ax.barh(at, width, left=left, height=0.74, color=colour, label=label)
-        for y, k in zip(at, shown):
+            ax.barh(rows, width, left=left, height=0.74, color=colour, label=label)
+        for y, k in zip(rows, shown):
             ax.annotate(
                 f'{objects[k]:,}',
                 (1, y),
@@ -277,8 +277,8 @@ def parent_bars(
                 fontsize=8,
                 color=_MUTED,
             )
-        _rows(ax, [names[k] for k in shown])
-        ax.set_xlabel('share of the objects (their number on the right)')
+        _label_rows(ax, [names[k] for k in shown])
+        ax.set_xlabel('share of the objects (number of objects on the right)')
         ax.set_xlim(0, 1)
         ax.legend(
             frameon=False, loc='upper center', bbox_to_anchor=(0.5, 0), ncols=3, borderaxespad=3.6
@@ -293,14 +293,14 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
         return figure, figure.subplots()
 
 
-def _rows(ax: Axes, labels: Sequence[str]) -> None:
+def _label_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.set_yticks(range(len(labels)), labels, fontsize=8)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
     ax.grid(axis='y', visible=False)
 
 
-def _say(ax: Axes, text: str) -> None:
+def _show_text(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, ha='center', va='center', transform=ax.transAxes, color=_MUTED)
     ax.set_xticks([])
     ax.set_yticks([])

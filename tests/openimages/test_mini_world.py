@@ -8,7 +8,7 @@ import pytest
 
 from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.cooccurrence import read_pairs
-from pfdet.openimages.make_mini import survey
+from pfdet.openimages.make_mini import true_objects
 from pfdet.openimages.mini.annotation import annotate, naming_shares
 from pfdet.openimages.mini.classes import ancestors, mini_classes
 from pfdet.openimages.mini.knobs import Knobs
@@ -18,10 +18,10 @@ from pfdet.openimages.mini.scene import (
     INSIDE,
     OCCLUDED,
     TRUNCATED,
-    SeenObject,
+    VisibleObject,
     compose,
 )
-from pfdet.openimages.mini.world import CONFUSED, FIGURES, PARTS, counts, deal
+from pfdet.openimages.mini.world import CONFUSED, FIGURES, PARTS, object_counts, plan_images
 
 SPLITS = ('train', 'validation')
 
@@ -29,7 +29,7 @@ SPLITS = ('train', 'validation')
 @pytest.fixture(scope='module')
 def truth():
     """The world at its default size, composed but not painted."""
-    return {split: survey(Knobs(), split) for split in SPLITS}
+    return {split: true_objects(Knobs(), split) for split in SPLITS}
 
 
 @pytest.fixture(scope='module')
@@ -149,13 +149,13 @@ def test_negatives_are_true_and_sparse(truth, written):
 def test_tail_is_at_least_a_hundred_to_one(seed):
     knobs = Knobs(seed=seed)
     images = Counter()
-    for plan in deal(knobs, 'train'):
+    for plan in plan_images(knobs, 'train'):
         names = {name for figure in plan.figures for name in FIGURES[figure].labels}
         images.update(names.union(*(ancestors()[name] for name in names)))
     assert images['Person'] == max(images.values())
     assert images['Person'] / min(images.values()) >= 100
     assert 3 <= min(images.values()) < 10
-    flat = counts(Knobs(tail=0), 'train')
+    flat = object_counts(Knobs(tail=0), 'train')
     assert max(flat.values()) == min(flat.values())
 
 
@@ -269,13 +269,13 @@ def test_group_of_inside_and_flags(truth, written):
 )
 def test_a_phenomenon_can_be_turned_off(name, value, empty):
     knobs = dataclasses.replace(Knobs(images=60, inside=0.0, portraits=0.0), **{name: value})
-    assert not any(one.flags & empty for scene in survey(knobs, 'train') for one in scene)
+    assert not any(one.flags & empty for scene in true_objects(knobs, 'train') for one in scene)
 
 
 def test_portraits_end_at_the_waist_and_at_the_border():
     knobs = Knobs(images=80, truncated=0.0, depictions=0.0, inside=0.0, parts_verified=1.0)
     people = {True: [], False: []}
-    for scene in survey(knobs, 'train'):
+    for scene in true_objects(knobs, 'train'):
         for one in scene:
             if FIGURES[one.figure].subject == 'Person' and not one.flags & OCCLUDED:
                 face = [p.bbox for p in one.parts if p.name == 'Human face']
@@ -292,9 +292,9 @@ def test_boxes_hug_what_is_painted():
     """A lone object's box is the extent of its pixels in the picture without it."""
     knobs = Knobs(images=150, truncated=0.0, depictions=0.0, inside=0.0, group_of=0.0)
     checked = 0
-    for plan in deal(knobs, 'train'):
+    for plan in plan_images(knobs, 'train'):
         scene = compose(plan, knobs)
-        if len(scene.seen) != 1 or plan.figures[0] in ('hand lamp', 'tree') or checked == 12:
+        if len(scene.objects) != 1 or plan.figures[0] in ('hand lamp', 'tree') or checked == 12:
             continue
         solid = [p for p in scene.placed[0].patches if p.solid]
         with_it = paint(scene._replace(placed=[scene.placed[0]._replace(patches=solid)]), knobs)[0]
@@ -309,12 +309,12 @@ def test_boxes_hug_what_is_painted():
                 (ys[-1] + 1) / scene.height,
             ]
         )
-        assert iou(pixels, np.array(scene.seen[0].bbox)) > 0.88, plan
+        assert iou(pixels, np.array(scene.objects[0].bbox)) > 0.88, plan
         checked += 1
     assert checked == 12
 
 
 def test_images_have_an_object_each(truth):
     for split in SPLITS:
-        assert all(isinstance(one, SeenObject) for scene in truth[split] for one in scene)
+        assert all(isinstance(one, VisibleObject) for scene in truth[split] for one in scene)
         assert sum(not scene for scene in truth[split]) <= 0.02 * len(truth[split])

@@ -1,6 +1,6 @@
-"""MiniOpenImages: a made world of drawn scenes with the annotation troubles of Open Images.
+"""MiniOpenImages: synthetic scenes with the annotation gaps and errors of Open Images.
 
-``world`` says which classes there are and deals them to images, ``people``, ``vehicles``,
-``nature`` and ``things`` draw them, ``scene`` puts them together and works out what is visible,
-``painting`` makes the photograph, ``annotation`` writes what human annotators would have.
+``world`` defines the classes and distributes objects over images. ``people``, ``vehicles``,
+``nature`` and ``things`` draw objects as polygons. ``scene`` places them in an image and computes
+what is visible. ``painting`` renders the image. ``annotation`` simulates human annotators.
 """

@@ -1,4 +1,4 @@
-"""What human annotators write about the scenes they are shown."""
+"""Simulate human annotators: boxes and image-level labels with gaps and errors."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,14 +9,21 @@ import numpy as np
 
 from pfdet.openimages.mini.classes import ancestors, mini_classes
 from pfdet.openimages.mini.knobs import Knobs
-from pfdet.openimages.mini.scene import GROUP_OF, SeenObject
+from pfdet.openimages.mini.scene import GROUP_OF, VisibleObject
 from pfdet.openimages.mini.world import CONFUSED, FIGURES, PARTS
 
 Box = tuple[float, float, float, float]
 
 
 class BoxRow(NamedTuple):
-    """A box as written: image number, class name, ``(x_min, y_min, x_max, y_max)``, flags."""
+    """An annotated box.
+
+    Attributes:
+        image (int): Number of the image.
+        name (str): Class name.
+        bbox (tuple of float): ``(x_min, y_min, x_max, y_max)`` in [0, 1].
+        flags (int): Bits of :mod:`pfdet.openimages.box_flags`.
+    """
 
     image: int
     name: str
@@ -25,7 +32,13 @@ class BoxRow(NamedTuple):
 
 
 class LabelRow(NamedTuple):
-    """An image-level label as written: image number, class name, whether it is there."""
+    """An annotated image-level label.
+
+    Attributes:
+        image (int): Number of the image.
+        name (str): Class name.
+        positive (bool): Whether the class is verified as present or as absent.
+    """
 
     image: int
     name: str
@@ -33,79 +46,78 @@ class LabelRow(NamedTuple):
 
 
 def annotate(
-    scenes: Sequence[Sequence[SeenObject]], knobs: Knobs, split: str
+    scenes: Sequence[Sequence[VisibleObject]], knobs: Knobs, split: str
 ) -> tuple[list[BoxRow], list[LabelRow]]:
-    """Annotate a split as Open Images was.
+    """Annotate a split like Open Images.
 
-    Shares are dealt exactly, up to rounding, over the split: planted rates come back.
+    Over the split, the rates of ``knobs`` are exact up to rounding.
 
     Args:
-        scenes (sequence): For each image the objects in it.
-        knobs (Knobs): How annotators go wrong.
-        split (str): ``'train'``, with all the troubles, or ``'validation'``, verified
-            exhaustively: every class is positive or negative in every image, and every part
-            is boxed.
+        scenes (sequence): For each image, its :class:`~pfdet.openimages.mini.scene.VisibleObject`.
+        knobs (Knobs): Rates of gaps and errors.
+        split (str): ``'train'`` has all gaps and errors. ``'validation'`` is verified
+            exhaustively: each class is positive or negative in each image, and all parts are
+            boxed.
 
     Returns:
-        tuple: A list of :class:`BoxRow` and a list of :class:`LabelRow`, by image.
+        tuple: A list of :class:`BoxRow` and a list of :class:`LabelRow`, sorted by image.
     """
-    rng = np.random.default_rng(knobs.stream(split, 3))
+    rng = np.random.default_rng(knobs.rng_seed(split, 3))
     train = split == 'train'
     jitter = knobs.jitter if train else knobs.validation_jitter
     naming = _names_of_confused(rng, scenes, knobs, train)
-    hasty = _dealt(rng, _by_class(scenes), knobs.parent_only if train else 0.0)
+    parent_only = _choose_share(rng, _by_class(scenes), knobs.parent_only if train else 0.0)
     with_parts = _by_subject(scenes)
     prominent = _prominent(with_parts, knobs.parts_verified * knobs.parts_prominent)
-    verified = _dealt(
+    verified = _choose_share(
         rng, with_parts, knobs.parts_verified if train else 1.0, prominent if train else {}
     )
     boxes: list[BoxRow] = []
     labels: list[LabelRow] = []
     for i, scene in enumerate(scenes):
-        mine = []
+        rows = []
         for j, one in enumerate(scene):
             figure = FIGURES[one.figure]
             if one.figure in CONFUSED and not one.flags & GROUP_OF:
                 names: tuple[str, ...] = naming[i, j]
             else:
-                names = (figure.parent,) if (one.figure, i) in hasty else figure.labels
+                names = (figure.parent,) if (one.figure, i) in parent_only else figure.labels
             box = _jittered(rng, one.bbox, jitter)
-            mine.append(BoxRow(i, names[0], box, one.flags))
+            rows.append(BoxRow(i, names[0], box, one.flags))
             for name in names[1:]:
-                # Two labels of one object share a box; two guesses about one have each its own.
-                again = _apart(rng, box) if one.figure in CONFUSED else box
-                mine.append(BoxRow(i, name, again, one.flags))
+                # Two labels of one annotator share a box. Confused names are from two annotators.
+                second = _second_box(rng, box) if one.figure in CONFUSED else box
+                rows.append(BoxRow(i, name, second, one.flags))
             if (figure.subject, i) in verified:
-                mine += [
+                rows += [
                     BoxRow(i, part.name, _jittered(rng, part.bbox, jitter), part.flags)
                     for part in one.parts
                 ]
-        boxes += mine
-        positive = {row.name for row in mine}
-        there = _closure({name for one in scene for name in _true_names(one)})
+        boxes += rows
+        positive = {row.name for row in rows}
+        present = _closure({name for one in scene for name in _true_names(one)})
         if train:
             checked = {
                 part for subject in PARTS if (subject, i) in verified for part in PARTS[subject]
             }
-            negative = (checked - there) | _sampled(rng, _absent(there), knobs.negatives)
+            negative = (checked - present) | _sample(rng, _absent(present), knobs.negatives)
         else:
-            positive, negative = there, _absent(there)
+            positive, negative = present, _absent(present)
         labels += [LabelRow(i, name, True) for name in sorted(positive)]
         labels += [LabelRow(i, name, False) for name in sorted(negative)]
     return boxes, labels
 
 
 def naming_shares(first: float, second: float) -> tuple[float, float, float]:
-    """Shares of objects called only the one, only the other, and both.
+    """Return the shares of objects with the first name only, the second name only, and both.
 
     Args:
-        first (float): Concurrent rate :math:`r_{12}`: of the objects called the one, how many
-            are called the other too.
-        second (float): :math:`r_{21}`, the other way round.
+        first (float): Concurrent rate :math:`r_{12}`, the share of the objects with the first name
+            that also have the second.
+        second (float): Concurrent rate :math:`r_{21}`.
 
     Returns:
-        tuple of float: Three shares that sum to 1. If both rates are 0, half are called the one
-        and half the other.
+        tuple of float: Three shares that sum to 1. If both rates are 0, they are 1/2, 1/2 and 0.
     """
     if not first or not second:
         return 0.5, 0.5, 0.0
@@ -114,7 +126,7 @@ def naming_shares(first: float, second: float) -> tuple[float, float, float]:
 
 
 def _names_of_confused(
-    rng: np.random.Generator, scenes: Sequence[Sequence[SeenObject]], knobs: Knobs, train: bool
+    rng: np.random.Generator, scenes: Sequence[Sequence[VisibleObject]], knobs: Knobs, train: bool
 ) -> dict[tuple[int, int], tuple[str, ...]]:
     naming = {}
     for figure, knob in CONFUSED.items():
@@ -122,26 +134,26 @@ def _names_of_confused(
         objects = [
             (i, j)
             for i, scene in enumerate(scenes)
-            for j, seen in enumerate(scene)
-            if seen.figure == figure
+            for j, visible in enumerate(scene)
+            if visible.figure == figure
         ]
         only_one, only_other, _ = naming_shares(*getattr(knobs, knob))
         n = len(objects)
         if not train and knobs.validation_naming == 'both':
             only_one = only_other = 0.0
         ends = np.round(np.cumsum([only_one, only_other]) * n)
-        for rank, at in enumerate(rng.permutation(n)):
+        for rank, k in enumerate(rng.permutation(n)):
             names: tuple[str, ...] = (one, other) if rng.random() < 0.5 else (other, one)
             if rank < ends[0]:
                 names = (one,)
             elif rank < ends[1]:
                 names = (other,)
-            naming[objects[at]] = names
+            naming[objects[k]] = names
     return naming
 
 
-def _by_class(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, list[int]]:
-    """Images of each figure that has a parent to be called by."""
+def _by_class(scenes: Sequence[Sequence[VisibleObject]]) -> dict[str, list[int]]:
+    """Images of each figure that may be annotated as its parent only."""
     images = defaultdict(list)
     for i, scene in enumerate(scenes):
         for name in sorted({one.figure for one in scene if FIGURES[one.figure].parent}):
@@ -149,8 +161,8 @@ def _by_class(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, list[int]]:
     return images
 
 
-def _by_subject(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, dict[int, float]]:
-    """Images of each subject that has parts, and in each the mean size of these parts."""
+def _by_subject(scenes: Sequence[Sequence[VisibleObject]]) -> dict[str, dict[int, float]]:
+    """Images of each subject with parts, and the mean area of these parts in each image."""
     sizes: dict[str, dict[int, float]] = defaultdict(dict)
     for i, scene in enumerate(scenes):
         for name in sorted({FIGURES[one.figure].subject or '' for one in scene} - {''}):
@@ -165,31 +177,31 @@ def _by_subject(scenes: Sequence[Sequence[SeenObject]]) -> dict[str, dict[int, f
 
 
 def _prominent(images: dict[str, dict[int, float]], rate: float) -> dict[str, list[int]]:
-    """For each key, the share of its images with the largest value."""
+    """For each key, the given share of its images with the largest values."""
     return {
         key: sorted(sorted(sizes, key=sizes.__getitem__, reverse=True)[: round(rate * len(sizes))])
         for key, sizes in images.items()
     }
 
 
-def _dealt(
+def _choose_share(
     rng: np.random.Generator,
     images: Mapping[str, Iterable[int]],
     rate: float,
     first: Mapping[str, list[int]] = MappingProxyType({}),
 ) -> set[tuple[str, int]]:
-    """For each key, a share of its images: those in ``first``, then any."""
-    dealt = set()
-    for key, at in images.items():
-        before = first.get(key, [])
-        others = [i for i in at if i not in set(before)]
-        n = round(rate * len([*at])) - len(before)
-        dealt |= {(key, i) for i in before}
-        dealt |= {(key, others[k]) for k in rng.permutation(len(others))[:n].tolist()}
-    return dealt
+    """For each key, a share of its images: those in ``first``, then random ones."""
+    chosen = set()
+    for key, candidates in images.items():
+        preferred = first.get(key, [])
+        others = [i for i in candidates if i not in set(preferred)]
+        n = round(rate * len([*candidates])) - len(preferred)
+        chosen |= {(key, i) for i in preferred}
+        chosen |= {(key, others[k]) for k in rng.permutation(len(others))[:n].tolist()}
+    return chosen
 
 
-def _true_names(one: SeenObject) -> set[str]:
+def _true_names(one: VisibleObject) -> set[str]:
     return {*FIGURES[one.figure].labels, *(part.name for part in one.parts)}
 
 
@@ -197,32 +209,32 @@ def _closure(names: set[str]) -> set[str]:
     return names.union(*(ancestors()[name] for name in names))
 
 
-def _absent(there: set[str]) -> set[str]:
-    return set(mini_classes()) - there
+def _absent(present: set[str]) -> set[str]:
+    return set(mini_classes()) - present
 
 
-def _sampled(rng: np.random.Generator, absent: set[str], mean: float) -> set[str]:
-    """A few of the absent classes, those an image classifier might have suggested."""
+def _sample(rng: np.random.Generator, absent: set[str], mean: float) -> set[str]:
+    """A few absent classes, as if suggested to annotators by an image classifier."""
     n = min(int(rng.poisson(mean)), len(absent))
     return set(rng.permutation(sorted(absent))[:n].tolist())
 
 
 def _jittered(rng: np.random.Generator, bbox: Box, amount: float) -> Box:
-    """Edges missed by a little, never so far that they meet; one on the border stays there."""
+    """Jitter the edges by less than half the box. Edges on the image border stay there."""
     x0, y0, x1, y1 = bbox
     w, h = x1 - x0, y1 - y0
-    miss = np.clip(rng.standard_normal(4) * amount, -0.3, 0.3) * (w, h, w, h)
+    shift = np.clip(rng.standard_normal(4) * amount, -0.3, 0.3) * (w, h, w, h)
     x0, y0, x1, y1 = (
         edge if edge in (0.0, 1.0) else min(max(edge + d, 0.0), 1.0)
-        for edge, d in zip(bbox, miss.tolist(), strict=True)
+        for edge, d in zip(bbox, shift.tolist(), strict=True)
     )
     return x0, y0, x1, y1
 
 
-def _apart(rng: np.random.Generator, bbox: Box, least: float = 0.004, most: float = 0.02) -> Box:
-    """Another person's box for the same object: IoU at least 0.9, but not the same."""
+def _second_box(rng: np.random.Generator, bbox: Box, low: float = 0.004, high: float = 0.02) -> Box:
+    """Another annotator's box of the same object: not equal, but with an IoU of at least 0.9."""
     x0, y0, x1, y1 = bbox
     side = np.array((x1 - x0, y1 - y0) * 2)
-    move = rng.uniform(least, most, 4) * rng.choice([-1, 1], 4) * side
-    x0, y0, x1, y1 = np.clip(np.array(bbox) + move, 0, 1).tolist()
+    shift = rng.uniform(low, high, 4) * rng.choice([-1, 1], 4) * side
+    x0, y0, x1, y1 = np.clip(np.array(bbox) + shift, 0, 1).tolist()
     return x0, y0, x1, y1

@@ -1,4 +1,4 @@
-"""What is behind the objects: streets, meadows, rooms, tables, beaches. None of it a class."""
+"""Backgrounds without objects: streets, meadows, rooms, tables and beaches."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pfdet.openimages.mini.shapes import (
     vary,
 )
 
-# The colours at the top and at the bottom of the gradient, and what stands before it.
+# Colours at the top and at the bottom of a gradient, and patches in front of it.
 _Backdrop = tuple[Colour, Colour, list[Patch]]
 
 SETTINGS = ('street', 'meadow', 'room', 'table', 'beach')
@@ -23,7 +23,15 @@ SKIES = ((130, 180, 230), (170, 200, 226), (240, 190, 150), (120, 130, 170), (19
 
 
 def gradient(height: int, width: int, top: Colour, bottom: Colour, sideways: float) -> np.ndarray:
-    """An image :math:`(H, W, 3)` float32 going from one colour to another, a little aslant."""
+    """Return a colour gradient from top to bottom, float32 :math:`(H, W, 3)`.
+
+    Args:
+        height (int): Height in pixels.
+        width (int): Width in pixels.
+        top (tuple of float): RGB colour at the top.
+        bottom (tuple of float): RGB colour at the bottom.
+        sideways (float): Slant of the gradient.
+    """
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
     t = np.clip(y + sideways * x, 0, 1)[..., None]
@@ -33,17 +41,17 @@ def gradient(height: int, width: int, top: Colour, bottom: Colour, sideways: flo
 def draw_backdrop(
     rng: np.random.Generator, setting: str, height: int, width: int, horizon: float
 ) -> tuple[np.ndarray, list[Patch]]:
-    """The backdrop of a scene.
+    """Draw the background of a scene.
 
     Args:
-        rng (numpy.random.Generator): Where chance comes from.
+        rng (numpy.random.Generator): The random generator.
         setting (str): One of :data:`SETTINGS`.
-        height (int): Height of the picture in pixels.
-        width (int): Width of the picture in pixels.
-        horizon (float): Where ground meets sky, or floor meets wall, in pixels from the top.
+        height (int): Height of the image in pixels.
+        width (int): Width of the image in pixels.
+        horizon (float): Top of the ground or floor, in pixels from the top of the image.
 
     Returns:
-        tuple: A gradient image :math:`(H, W, 3)`, float32, and patches in pixels over it.
+        tuple: A gradient image, float32 :math:`(H, W, 3)`, and patches in pixels to draw over it.
     """
     draw = {'street': _street, 'meadow': _meadow, 'room': _room, 'table': _table, 'beach': _beach}[
         setting
@@ -54,7 +62,7 @@ def draw_backdrop(
 
 
 def _ground(height: int, width: int, horizon: float, colour: Colour) -> list[Patch]:
-    """The ground in bands that darken towards us."""
+    """Draw the ground as bands that are darker at the bottom."""
     edges = horizon + (height - horizon) * np.array([0, 0.15, 0.4, 0.7, 1.01])
     return [
         Patch(rectangle(-1, y0, width + 1, y1), shade(colour, factor))
@@ -218,7 +226,7 @@ def _clouds(rng: np.random.Generator, width: int, horizon: float) -> list[Patch]
 
 
 def _clutter(rng: np.random.Generator, height: int, width: int) -> list[Patch]:
-    """Strokes and shapes that mean nothing, so that not every edge is an object."""
+    """Draw random strokes and shapes, so that not all edges belong to objects."""
     patches = []
     for _ in range(int(rng.integers(1, 6))):
         x, y, r = rng.uniform(0, width), rng.uniform(0, height), width * rng.uniform(0.02, 0.08)

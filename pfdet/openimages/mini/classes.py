@@ -1,4 +1,4 @@
-"""The classes of the made world: what is drawn, and all that is above it in the hierarchy."""
+"""The classes of MiniOpenImages: those of the drawn objects and parts, and their ancestors."""
 
 import functools
 import importlib.resources
@@ -12,10 +12,10 @@ from pfdet.openimages.mini.world import FIGURES, PARTS
 
 @functools.cache
 def mini_classes() -> dict[str, str]:
-    """Names and Open Images ids of the classes of this world, sorted by id."""
+    """Return the classes of MiniOpenImages, as a dict from names to mids, sorted by mid."""
     known = {name for figure in FIGURES.values() for name in figure.labels}
     known.update(part for parts in PARTS.values() for part in parts)
-    known = known.union(*(_above(name) for name in known))
+    known = known.union(*(_ancestors_of(name) for name in known))
     challenge = challenge_classes()
     return {
         name: mid for mid, name in sorted(zip(challenge.mids, challenge.names)) if name in known
@@ -24,21 +24,21 @@ def mini_classes() -> dict[str, str]:
 
 @functools.cache
 def ancestors() -> dict[str, frozenset[str]]:
-    """For each class name of this world the names above it, through all its parents."""
-    return {name: _above(name) for name in mini_classes()}
+    """Return a dict from class names to the names of all their ancestors."""
+    return {name: _ancestors_of(name) for name in mini_classes()}
 
 
 @functools.cache
-def _above(name: str) -> frozenset[str]:
+def _ancestors_of(name: str) -> frozenset[str]:
     names = challenge_classes().names
     row = challenge_hierarchy().ancestors[names.index(name)]
     return frozenset(names[i] for i in row.nonzero()[0])
 
 
 def mini_hierarchy() -> dict[str, Any]:
-    """The hierarchy in Open Images' JSON form, pruned to the classes of this world.
+    """Return the hierarchy in the JSON format of Open Images, pruned to :func:`mini_classes`.
 
-    The root ``/m/0bl9f`` stays; so do the ``Part`` entries whose class is drawn.
+    The root ``/m/0bl9f`` is kept, as are ``Part`` entries of these classes.
     """
     packaged = importlib.resources.files('pfdet.openimages').joinpath(
         'data/bbox_labels_500_hierarchy.json'

@@ -17,7 +17,7 @@ from pfdet.openimages.mini.shapes import (
 
 
 def draw_apple(rng: np.random.Generator) -> list[Patch]:
-    """Red, sometimes green, with a leaf."""
+    """Draw a red or green apple with a leaf."""
     skin = pick(rng, ((204, 30, 40), (190, 24, 44), (214, 50, 36), (140, 190, 50)), 10)
     return [
         _shadow(0.4),
@@ -51,7 +51,7 @@ def draw_apple(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_orange(rng: np.random.Generator) -> list[Patch]:
-    """A round fruit with a pitted skin."""
+    """Draw an orange with a pitted skin."""
     skin = vary(rng, (248, 146, 20), 10)
     patches = [
         _shadow(0.4),
@@ -73,7 +73,7 @@ def draw_orange(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_banana(rng: np.random.Generator) -> list[Patch]:
-    """One, or two of a hand."""
+    """Draw one banana, or two that are joined."""
     skin = vary(rng, (250, 218, 50), 10)
     patches = [_shadow(0.4, 0.62)]
     for i in range(int(rng.integers(1, 3))):
@@ -117,7 +117,7 @@ def draw_banana(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_pineapple(rng: np.random.Generator) -> list[Patch]:
-    """A barrel of diamonds under a green crown."""
+    """Draw a pineapple with a diamond pattern and a green crown."""
     skin, leaf = vary(rng, (206, 140, 40), 10), vary(rng, (40, 130, 70), 10)
     patches = [_shadow(0.26)]
     for x in np.linspace(-0.26, 0.26, 7):
@@ -143,7 +143,7 @@ def draw_pineapple(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_tree(rng: np.random.Generator) -> list[Patch]:
-    """A trunk and a crown of several round masses."""
+    """Draw a tree with a crown of several round shapes."""
     leaf, bark = (
         pick(rng, ((60, 130, 50), (40, 110, 60), (110, 150, 40)), 12),
         vary(rng, (110, 76, 46), 8),
@@ -175,7 +175,7 @@ def draw_tree(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_sunflower(rng: np.random.Generator) -> list[Patch]:
-    """Yellow rays about a brown disc, on a stem with two leaves."""
+    """Draw a sunflower on a stem with two leaves."""
     ray, stem = vary(rng, (252, 200, 20), 8), vary(rng, (70, 140, 50), 8)
     y, turn = 0.3, rng.uniform(0, 20)
     patches = [Patch(limb((0, y), (rng.uniform(-0.06, 0.06), 0.98), 0.026, 0.03), stem)]
@@ -207,7 +207,7 @@ def draw_sunflower(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_mushroom(rng: np.random.Generator) -> list[Patch]:
-    """A red cap with white spots."""
+    """Draw a mushroom with a red cap and white spots."""
     cap = vary(rng, (216, 30, 36), 8)
     patches = [
         _shadow(0.25),
@@ -246,7 +246,7 @@ def draw_mushroom(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_spotted_cat(rng: np.random.Generator) -> list[Patch]:
-    """A big spotted cat, walking: no telling whether it is a leopard or a cheetah."""
+    """Draw a walking spotted cat that may be a leopard or a cheetah."""
     coat = vary(rng, (228, 172, 84), 10)
     belly, spot = shade(coat, 1.5), (58, 38, 22)
     lift = rng.uniform(-0.08, 0.08)
@@ -326,7 +326,7 @@ def draw_spotted_cat(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_duck(rng: np.random.Generator) -> list[Patch]:
-    """A drake: green head, white collar, grey body, orange bill."""
+    """Draw a drake with a green head, a white collar, a grey body and an orange bill."""
     body = vary(rng, (176, 170, 164), 8)
     head = vary(rng, (20, 120, 80), 8)
     return [

@@ -1,4 +1,4 @@
-"""From a composed scene to a photograph: paint, light, lens, sensor, JPEG."""
+"""Render a composed scene as an image, with lighting, blur, noise and a JPEG quality."""
 
 import cv2
 import numpy as np
@@ -10,23 +10,22 @@ from pfdet.openimages.mini.shapes import Patch
 
 
 def paint(scene: Scene, knobs: Knobs, supersample: int = 2) -> tuple[np.ndarray, int]:
-    """Paint a scene.
+    """Render a scene.
 
     Args:
-        scene (Scene): What to paint.
+        scene (Scene): The scene.
         knobs (Knobs): For the seed.
-        supersample (int): How many times finer than the picture to paint.
+        supersample (int): Factor by which the canvas is larger than the image.
 
     Returns:
-        tuple: A picture :math:`(H, W, 3)`, uint8, BGR as OpenCV writes it, and the JPEG quality
-        its camera has.
+        tuple: An image, uint8 :math:`(H, W, 3)`, BGR as for OpenCV, and its JPEG quality.
     """
     plan = scene.plan
-    rng = np.random.default_rng(knobs.stream(plan.split, 2, plan.number))
+    rng = np.random.default_rng(knobs.rng_seed(plan.split, 2, plan.number))
     backdrop, patches = draw_backdrop(rng, plan.setting, scene.height, scene.width, scene.horizon)
     size = (scene.width * supersample, scene.height * supersample)
     canvas = cv2.resize(np.clip(backdrop, 0, 255).astype(np.uint8), size)
-    if rng.random() < 0.5:  # a lens that blurs what is far
+    if rng.random() < 0.5:  # out-of-focus background
         fill(canvas, patches, supersample)
         canvas = cv2.GaussianBlur(canvas, (0, 0), supersample * rng.uniform(0.6, 2.0))
     else:
@@ -34,17 +33,23 @@ def paint(scene: Scene, knobs: Knobs, supersample: int = 2) -> tuple[np.ndarray,
     for one in scene.placed:
         fill(canvas, one.patches, supersample)
     image = cv2.resize(canvas, (scene.width, scene.height), interpolation=cv2.INTER_AREA)
-    return _photograph(rng, image.astype(np.float32) * _volume(rng, scene)[..., None])
+    return _simulate_camera(rng, image.astype(np.float32) * _shading(rng, scene)[..., None])
 
 
 def fill(canvas: np.ndarray, patches: list[Patch], scale: float) -> None:
-    """Paint patches, in order, onto an RGB canvas ``scale`` times as large."""
+    """Draw patches, in order, on an RGB canvas.
+
+    Args:
+        canvas (array): uint8 :math:`(H, W, 3)`. Modified.
+        patches (list of Patch): The patches.
+        scale (float): Factor from the coordinates of the patches to pixels of the canvas.
+    """
     for patch in patches:
         points = np.round((patch.points * scale - 0.5) * 16).astype(np.int32)
         if patch.alpha >= 1:
             cv2.fillPoly(canvas, [points], patch.colour, cv2.LINE_AA, 4)
             continue
-        # Mix within the patch's own rectangle only.
+        # Blend within the bounding box of the patch only.
         x0, y0 = np.maximum(points.min(axis=0) // 16 - 1, 0)
         x1, y1 = points.max(axis=0) // 16 + 2
         below = canvas[y0:y1, x0:x1]
@@ -56,8 +61,8 @@ def fill(canvas: np.ndarray, patches: list[Patch], scale: float) -> None:
             canvas[y0:y1, x0:x1] = cv2.addWeighted(above, patch.alpha, below, 1 - patch.alpha, 0)
 
 
-def _volume(rng: np.random.Generator, scene: Scene, strength: float = 0.3) -> np.ndarray:
-    """Light from above and one side on every object, as a factor for each pixel."""
+def _shading(rng: np.random.Generator, scene: Scene, strength: float = 0.3) -> np.ndarray:
+    """Factors :math:`(H, W)` for light on each object from above and from one side."""
     light = np.ones((scene.height, scene.width), np.float32)
     side = rng.uniform(-1, 1)
     for i in range(len(scene.placed)):
@@ -74,8 +79,8 @@ def _volume(rng: np.random.Generator, scene: Scene, strength: float = 0.3) -> np
     return cv2.blur(light, (3, 3))
 
 
-def _photograph(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, int]:
-    """Exposure, contrast, colour cast, vignette, focus, noise."""
+def _simulate_camera(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Apply exposure, contrast, a colour cast, a vignette, blur and noise."""
     height, width = image.shape[:2]
     contrast, exposure = rng.uniform(0.75, 1.15), rng.uniform(0.72, 1.18)
     cast = 1 + rng.uniform(-0.09, 0.09, 3).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Men, women, boys and girls, one unit tall (without the hat), facing us or turned away."""
+"""Men, women, boys and girls, one unit tall without the hat, seen from the front or the back."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ FROCKS = ((250, 140, 190), (250, 176, 214), (200, 140, 240))
 
 
 def draw_man(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
-    """Tall, broad, in jacket and long trousers, often bearded."""
+    """Draw a tall and broad man in a jacket and long trousers, often with a beard."""
     skin, hair, suit = pick(rng, SKINS, 8), pick(rng, DARK_HAIR, 8), pick(rng, SUITS, 10)
     trousers = shade(suit, rng.uniform(0.6, 0.85))
     shirt = vary(rng, (236, 238, 240), 12)
@@ -68,7 +68,7 @@ def draw_man(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
 
 
 def draw_woman(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
-    """Slender, long hair, a long dress or a blouse and skirt."""
+    """Draw a slender woman with long hair, in a long dress or a blouse and a skirt."""
     skin, hair = pick(rng, SKINS, 8), pick(rng, DARK_HAIR + FAIR_HAIR, 10)
     gown = pick(rng, GOWNS)
     dress = ('Dress',) if rng.random() < 0.8 else ()
@@ -147,7 +147,7 @@ def draw_woman(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
 
 
 def draw_boy(rng: np.random.Generator, hat_rate: float = 0.35) -> list[Patch]:
-    """A big head, a striped jersey, shorts and bare knees."""
+    """Draw a boy with a big head, in a striped jersey and shorts."""
     skin, hair, jersey = (
         pick(rng, SKINS, 8),
         pick(rng, FAIR_HAIR + DARK_HAIR[:2]),
@@ -219,7 +219,7 @@ def draw_boy(rng: np.random.Generator, hat_rate: float = 0.35) -> list[Patch]:
 
 
 def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
-    """A big head with two bunches of hair, a short flared dress."""
+    """Draw a girl with a big head and two bunches of hair, in a short flared dress."""
     skin, hair = pick(rng, SKINS, 8), pick(rng, FAIR_HAIR + DARK_HAIR[:2])
     frock = pick(rng, FROCKS)
     dress = ('Dress',) if rng.random() < 0.85 else ()
@@ -275,13 +275,21 @@ def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
     return patches
 
 
-def half_length(patches: list[Patch], waist: float = 0.5) -> list[Patch]:
-    """What of a person one unit tall is seen from the waist up."""
+def crop_at_waist(patches: list[Patch], waist: float = 0.5) -> list[Patch]:
+    """Crop a person of one unit height at the waist.
+
+    Args:
+        patches (list of Patch): The person.
+        waist (float): Distance of the waist from the top.
+
+    Returns:
+        list of Patch: The upper part.
+    """
     upper = []
     for patch in patches:
         if patch.points[:, 1].min() < waist:
             points = patch.points.copy()
-            # What is below becomes a line along the waist, which has no area.
+            # Points below the waist are moved up to it.
             points[:, 1] = np.minimum(points[:, 1], waist)
             upper.append(patch._replace(points=points))
     return upper
@@ -324,7 +332,7 @@ def _arms(
 ) -> list[Patch]:
     patches = []
     for side in (-1, 1):
-        # Hanging mostly; sometimes waving.
+        # Arms hang down or wave.
         angle = rng.uniform(8, 35) if rng.random() < 0.75 else rng.uniform(110, 150)
         t = np.radians(angle)
         hand = (side * (shoulder + length * np.sin(t)), top + length * np.cos(t))

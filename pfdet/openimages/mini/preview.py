@@ -1,4 +1,4 @@
-"""A contact sheet: scenes with their boxes and names, as annotated."""
+"""A contact sheet of images with their annotated boxes and class names."""
 
 from collections.abc import Sequence
 
@@ -16,25 +16,25 @@ def contact_sheet(
     columns: int = 6,
     cell: int = 384,
 ) -> np.ndarray:
-    """Lay out pictures in a grid.
+    """Arrange images in a grid and draw their boxes.
 
     Args:
-        images (sequence of numpy.ndarray): Pictures :math:`(H, W, 3)`, uint8, BGR.
-        boxes (sequence): The boxes of each.
-        columns (int): Pictures in a row.
-        cell (int): Side of a square of the grid, in pixels.
+        images (sequence of arrays): Images, uint8 :math:`(H, W, 3)`, BGR.
+        boxes (sequence): For each image, its boxes.
+        columns (int): Images per row.
+        cell (int): Side of a grid cell in pixels.
 
     Returns:
-        numpy.ndarray: The sheet, uint8, BGR.
+        array: The sheet, uint8 :math:`(H', W', 3)`, BGR.
     """
     rows = -(-len(images) // columns)
     sheet = np.full((rows * cell, columns * cell, 3), 28, np.uint8)
-    for k, (image, mine) in enumerate(zip(images, boxes, strict=True)):
+    for k, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
         height, width = image.shape[:2]
         scale = (cell - 8) / max(height, width)
         size = (round(width * scale), round(height * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        _draw_boxes(image, mine)
+        _draw_boxes(image, image_boxes)
         y, x = (
             (k // columns) * cell + (cell - size[1]) // 2,
             (k % columns) * cell + (cell - size[0]) // 2,
@@ -46,7 +46,7 @@ def contact_sheet(
 def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
     height, width = image.shape[:2]
     names = list(mini_classes())
-    taken: dict[tuple[int, int], int] = {}  # names of one box go one above the other
+    last_line: dict[tuple[int, int], int] = {}  # the names of a box are stacked
     for row in boxes:
         hue = np.uint8([[[names.index(row.name) * 67 % 180, 220, 255]]])
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
@@ -56,8 +56,8 @@ def _draw_boxes(image: np.ndarray, boxes: Sequence[BoxRow]) -> None:
         )
         text = row.name + (' (group)' if row.flags & GROUP_OF else '')
         (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.34, 1)
-        place = (x0 // 12, y0 // 12)
-        line = taken[place] = taken.get(place, -1) + 1
+        corner = (x0 // 12, y0 // 12)
+        line = last_line[corner] = last_line.get(corner, -1) + 1
         x = max(0, min(x0, width - w - 2))
         y = y0 - (line + 1) * (h + 5) if y0 > 2 * (h + 5) else y0 + line * (h + 5)
         cv2.rectangle(image, (x, y), (x + w + 2, y + h + 4), colour, -1)

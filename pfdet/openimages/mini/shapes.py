@@ -1,7 +1,7 @@
-"""Flat coloured shapes, from which every figure is made.
+"""Coloured polygons, from which all figures are drawn.
 
-Points are ``(x, y)``, y downwards, as OpenCV draws them. A figure is a list of patches, painted
-in order. Keeping figures as outlines, not pixels, lets boxes be known without drawing.
+Points are ``(x, y)`` with y downwards, as in OpenCV. A figure is a list of patches that are drawn
+in order. Since figures are outlines, their boxes are known without rendering.
 """
 
 import functools
@@ -14,15 +14,15 @@ Colour = tuple[float, float, float]
 
 
 class Patch(NamedTuple):
-    """One filled outline.
+    """A filled polygon.
 
     Attributes:
-        points (numpy.ndarray): :math:`(N, 2)` float64, ``(x, y)``.
+        points (array): float64 :math:`(N, 2)`, ``(x, y)``.
         colour (tuple of float): RGB in :math:`[0, 255]`.
-        parts (tuple of str): The annotated parts this patch belongs to, such as
-            ``'Human face'``, or ``'Wheel:1'`` where an object has several.
-        alpha (float): Opacity.
-        solid (bool): :obj:`False` for what is no piece of the object: shadows, light, frames.
+        parts (tuple of str): The annotated parts that the patch belongs to, such as
+            ``'Human face'``, or ``'Wheel:1'`` if an object has several of a class.
+        alpha (float): Opacity in :math:`[0, 1]`.
+        solid (bool): :obj:`False` for shadows, light and frames, which are not part of the object.
     """
 
     points: np.ndarray
@@ -33,7 +33,7 @@ class Patch(NamedTuple):
 
 
 def polygon(*points: Sequence[float]) -> np.ndarray:
-    """A polygon through ``(x, y)`` points."""
+    """Return ``(x, y)`` points as a float64 array :math:`(N, 2)`."""
     return np.array(points, dtype=np.float64)
 
 
@@ -47,8 +47,19 @@ def ellipse(
     end: float = 360.0,
     n: int = 36,
 ) -> np.ndarray:
-    """An ellipse, or the piece of it between two angles (degrees, clockwise from the right)."""
-    return turned(_arc(start, end, n) * (rx, ry), angle) + (x, y)
+    """Return ``n`` points of an ellipse or an elliptic arc.
+
+    Args:
+        x, y (float): The centre.
+        rx, ry (float): The radii.
+        angle (float): Rotation of the ellipse, in degrees, clockwise.
+        start, end (float): Ends of the arc, in degrees, clockwise from the right.
+        n (int): Number of points.
+
+    Returns:
+        array: float64 :math:`(n, 2)`.
+    """
+    return rotate(_arc(start, end, n) * (rx, ry), angle) + (x, y)
 
 
 @functools.lru_cache(maxsize=256)
@@ -59,7 +70,7 @@ def _arc(start: float, end: float, n: int) -> np.ndarray:
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.0) -> np.ndarray:
-    """An upright rectangle, with round corners of radius ``corner``."""
+    """Return an axis-aligned rectangle with corners of radius ``corner``."""
     if corner <= 0:
         return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     corner = min(corner, (x1 - x0) / 2, (y1 - y0) / 2)
@@ -76,7 +87,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.0) -
 
 
 def limb(p: Sequence[float], q: Sequence[float], r0: float, r1: float) -> np.ndarray:
-    """A round-ended bar from ``p``, of radius ``r0``, to ``q``, of radius ``r1``."""
+    """Return a capsule from ``p``, with radius ``r0``, to ``q``, with radius ``r1``."""
     angle = np.degrees(np.arctan2(q[1] - p[1], q[0] - p[0]))
     first = ellipse(p[0], p[1], r0, r0, 0, angle + 90, angle + 270, 8)
     last = ellipse(q[0], q[1], r1, r1, 0, angle - 90, angle + 90, 8)
@@ -84,7 +95,7 @@ def limb(p: Sequence[float], q: Sequence[float], r0: float, r1: float) -> np.nda
 
 
 def smooth(points: Iterable[Sequence[float]], n: int = 6) -> np.ndarray:
-    """A closed Catmull-Rom curve through ``points``, ``n`` steps between neighbours."""
+    """Return a closed Catmull-Rom curve through ``points``, with ``n`` points per segment."""
     p = np.array(list(points), dtype=np.float64)
     before, after, then = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = (np.arange(n) / n)[None, :, None]
@@ -107,24 +118,24 @@ def blob(
     wobble: float = 0.12,
     n: int = 9,
 ) -> np.ndarray:
-    """A smooth uneven round outline."""
+    """Return a smooth, irregular, round outline."""
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     r = 1 + rng.uniform(-wobble, wobble, n)
     return smooth(np.stack([x + rx * r * np.cos(t), y + ry * r * np.sin(t)], axis=1), 4)
 
 
-def turned(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Points turned clockwise about the origin."""
+def rotate(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Rotate points clockwise about the origin."""
     if not degrees:
         return points
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return points @ np.array([[c, s], [-s, c]])
 
 
-def moved(
+def transform(
     patches: Iterable[Patch], matrix: np.ndarray | None = None, offset: Sequence[float] = (0.0, 0.0)
 ) -> list[Patch]:
-    """Patches under the affine map ``points @ matrix + offset``."""
+    """Apply the affine map ``points @ matrix + offset`` to patches."""
     patches = list(patches)
     points = np.concatenate([patch.points for patch in patches])
     points = (points if matrix is None else points @ matrix) + np.asarray(offset)
@@ -135,13 +146,13 @@ def moved(
 
 
 def extent(patches: Iterable[Patch]) -> np.ndarray:
-    """``(x_min, y_min, x_max, y_max)`` of the solid patches."""
+    """Return the bounding box ``(x_min, y_min, x_max, y_max)`` of the solid patches."""
     points = np.concatenate([patch.points for patch in patches if patch.solid])
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """A colour made darker (``factor`` below 1) or lighter, towards white (above 1)."""
+    """Return a darker colour (``factor`` below 1) or a lighter one (above 1)."""
     c = np.asarray(colour, dtype=np.float64)
     c = c * factor if factor <= 1 else c + (255 - c) * (factor - 1)
     r, g, b = np.clip(c, 0, 255).tolist()
@@ -149,12 +160,12 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def vary(rng: np.random.Generator, colour: Colour, amount: float = 14.0) -> Colour:
-    """A colour a little off: lighter or darker, and each channel by itself."""
+    """Return a random variation of a colour."""
     c = np.asarray(colour) * rng.uniform(0.88, 1.1) + rng.uniform(-amount, amount, 3)
     r, g, b = np.clip(c, 0, 255).tolist()
     return (r, g, b)
 
 
 def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 14.0) -> Colour:
-    """One of several colours, varied."""
+    """Return a random variation of one of several colours."""
     return vary(rng, colours[int(rng.integers(len(colours)))], amount)

@@ -1,4 +1,4 @@
-"""Toys and household things, about one unit in size."""
+"""Toys and household objects, about one unit in size."""
 
 import numpy as np
 
@@ -9,15 +9,15 @@ from pfdet.openimages.mini.shapes import (
     pick,
     polygon,
     rectangle,
+    rotate,
     shade,
     smooth,
-    turned,
     vary,
 )
 
 
 def draw_balloon(rng: np.random.Generator) -> list[Patch]:
-    """A shiny balloon on a string."""
+    """Draw a shiny balloon on a string."""
     rubber = pick(
         rng,
         (
@@ -59,7 +59,7 @@ def draw_balloon(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_teddy_bear(rng: np.random.Generator) -> list[Patch]:
-    """A sitting bear with a bow."""
+    """Draw a sitting teddy bear with a bow."""
     fur = vary(rng, (170, 112, 62), 10)
     light, dark = shade(fur, 1.4), (40, 26, 20)
     bow = pick(rng, ((220, 40, 60), (50, 90, 210)))
@@ -91,7 +91,7 @@ def draw_teddy_bear(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_hand_lamp(rng: np.random.Generator) -> list[Patch]:
-    """A battery lamp held in the hand: a torch to some, a flashlight to others."""
+    """Draw a hand lamp that may be labelled as a torch or as a flashlight."""
     case = pick(rng, ((40, 42, 50), (200, 40, 44), (230, 190, 30), (60, 110, 180)), 8)
     metal = (180, 184, 190)
     patches = []
@@ -120,7 +120,7 @@ def draw_hand_lamp(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_football(rng: np.random.Generator) -> list[Patch]:
-    """White with black pentagons."""
+    """Draw a white football with black pentagons."""
     white, turn = vary(rng, (240, 240, 238), 6), rng.uniform(0, 72)
     black = (28, 28, 32)
     patches = [
@@ -128,7 +128,7 @@ def draw_football(rng: np.random.Generator) -> list[Patch]:
         Patch(ellipse(0, 0.5, 0.48, 0.48), white),
     ]
     pentagon = ellipse(0, 0, 0.16, 0.16, n=5)
-    patches.append(Patch(turned(pentagon, turn) + (0, 0.5), black))
+    patches.append(Patch(rotate(pentagon, turn) + (0, 0.5), black))
     for angle in np.arange(0, 360, 72) + turn:
         t = np.radians(angle)
         spoke = np.array([np.cos(t), np.sin(t)])
@@ -137,7 +137,7 @@ def draw_football(rng: np.random.Generator) -> list[Patch]:
                 limb(spoke * 0.15 + (0, 0.5), spoke * 0.34 + (0, 0.5), 0.012, 0.012), (90, 90, 96)
             )
         )
-        # The outer pentagons are cut by the ball's edge.
+        # The outer pentagons are truncated by the edge of the ball.
         a, b = np.radians(angle - 24), np.radians(angle + 24)
         c, d = np.radians(angle - 15), np.radians(angle + 15)
         patches.append(
@@ -166,7 +166,7 @@ def draw_football(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_umbrella(rng: np.random.Generator) -> list[Patch]:
-    """Open, in panels of two colours, with a crook handle."""
+    """Draw an open umbrella in two colours, with a hooked handle."""
     one = pick(rng, ((220, 50, 60), (40, 110, 200), (130, 60, 160), (30, 150, 130)))
     two = (248, 240, 226)
     patches = [
@@ -186,7 +186,7 @@ def draw_umbrella(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_door(rng: np.random.Generator) -> list[Patch]:
-    """A panelled door in its frame, with a handle on a long plate."""
+    """Draw a panelled door in its frame, with a handle on a long plate."""
     wood = pick(rng, ((150, 92, 50), (60, 110, 90), (170, 44, 44), (60, 80, 130)), 10)
     frame, brass = vary(rng, (232, 226, 212), 8), vary(rng, (226, 184, 70), 10)
     x = 0.14
@@ -210,7 +210,7 @@ def draw_door(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_traffic_light(rng: np.random.Generator) -> list[Patch]:
-    """Three lamps in a dark box with a yellow rim, on a pole."""
+    """Draw a traffic light with a yellow rim, on a pole."""
     lit = int(rng.integers(3))
     box = vary(rng, (40, 48, 44), 6)
     patches = [

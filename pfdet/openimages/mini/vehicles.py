@@ -1,4 +1,4 @@
-"""Cars, buses, trucks and toy cars from the side, one unit long; and a car from within."""
+"""Cars, buses, trucks and toy cars from the side, one unit long, and a car from the inside."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ GLASS = (150, 196, 220)
 
 
 def draw_car(rng: np.random.Generator) -> list[Patch]:
-    """A saloon or a hatchback."""
+    """Draw a saloon or a hatchback."""
     paint = pick(rng, PAINTS)
     tail = 0.5 if rng.random() < 0.5 else 0.43
     roof = rng.uniform(-0.02, 0.02)
@@ -80,7 +80,7 @@ def draw_car(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_toy_car(rng: np.random.Generator) -> list[Patch]:
-    """A chunky car of bright plastic, a key in its back."""
+    """Draw a plastic toy car in bright colours, with a wind-up key."""
     paint, other = (
         colour
         for colour in (
@@ -106,7 +106,7 @@ def draw_toy_car(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_bus(rng: np.random.Generator) -> list[Patch]:
-    """A tall box with a row of windows."""
+    """Draw a bus with a row of windows."""
     paint = pick(rng, ((250, 196, 30), (246, 186, 20), (214, 50, 44)), 10)
     patches = [
         _shadow(0.48, 0.51),
@@ -135,7 +135,7 @@ def draw_bus(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_truck(rng: np.random.Generator) -> list[Patch]:
-    """A cab, and a load: a box or a heap of gravel."""
+    """Draw a truck that carries a box or a heap of gravel."""
     cab = pick(rng, PAINTS[:4] + PAINTS[6:])
     patches = [_shadow(0.48, 0.55), Patch(rectangle(-0.48, 0.4, 0.46, 0.46), (60, 60, 66))]
     if rng.random() < 0.7:
@@ -176,7 +176,7 @@ def draw_truck(rng: np.random.Generator) -> list[Patch]:
 
 
 def draw_cabin(rng: np.random.Generator) -> list[Patch]:
-    """A car as its passenger sees it, over the unit square: pillars, roof and dashboard."""
+    """Draw a car from the inside, over the unit square: pillars, roof and dashboard."""
     dark = vary(rng, (48, 46, 50), 8)
     dial = [(x, 0.87) for x in (0.22, 0.36)]
     patches = [

@@ -1,4 +1,4 @@
-"""What there is in the world, how often, and which images it is dealt to."""
+"""The figures of MiniOpenImages, their frequencies, and their distribution over images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,20 +12,21 @@ from pfdet.openimages.mini.shapes import Patch
 
 
 class Figure(NamedTuple):
-    """A kind of thing that scenes are made of.
+    """A kind of object.
 
     Attributes:
-        labels (tuple of str): The classes it truly has: more than one for a toy car, and for
-            things that nobody can tell apart.
-        draw (callable): Takes a random generator, returns patches of about unit size.
-        weight (float): Objects in 1000 training images.
-        size (tuple of float): Range of its longer side, in short sides of the image.
-        stands (str): ``'ground'``, ``'surface'`` (as ground, or a table), ``'air'``, ``'wall'``.
-        settings (tuple of str): Where it is at home.
-        parent (str or None): What a hasty annotator calls it.
-        subject (str or None): The class by which its parts are verified.
-        heaps (bool): Whether it comes in heaps and bunches.
-        tilt (float): Largest turn, in degrees.
+        labels (tuple of str): Its true classes. A toy car has two, and so have objects of classes
+            that annotators confuse.
+        draw (callable): Takes a random generator and returns patches of about unit size.
+        weight (float): Number of objects per 1000 training images.
+        size (tuple of float): Range of the longer side, relative to the short side of the image.
+        stands (str): Position: ``'ground'``, ``'surface'`` (ground or table), ``'air'`` or
+            ``'wall'``.
+        settings (tuple of str): The settings in which it is placed.
+        parent (str or None): The class of an annotation as its parent only.
+        subject (str or None): The class for which its parts are verified.
+        heaps (bool): Whether it may be drawn as a heap with one group-of box.
+        tilt (float): Maximum rotation in degrees.
     """
 
     labels: tuple[str, ...]
@@ -228,88 +229,98 @@ FIGURES: dict[str, Figure] = {
     ),
     'cabin': Figure(('Car',), vehicles.draw_cabin, 0, (1.0, 1.0), 'wall', (), None, None, tilt=0),
 }
-# The parts and possessions drawn, by the subject of their pairs among the 47.
+# The drawn parts and possessions by subject. The pairs are among PFDet's 47.
 PARTS: dict[str, tuple[str, ...]] = {
     'Person': ('Human face', 'Hat', 'Dress'),
     'Land vehicle': ('Wheel',),
     'Door': ('Door handle',),
 }
-# The figures nobody can tell apart, and the knob that says what annotators do about it.
+# The figures whose two classes annotators confuse, and the option with the concurrent rates.
 CONFUSED = {'hand lamp': 'torch_flashlight', 'spotted cat': 'leopard_cheetah'}
 
 
 class Plan(NamedTuple):
-    """What is to be seen in one image."""
+    """The content of one image.
+
+    Attributes:
+        split (str): ``'train'`` or ``'validation'``.
+        number (int): Number of the image in the split.
+        setting (str): One of :data:`~pfdet.openimages.mini.backdrops.SETTINGS`.
+        figures (tuple of str): Keys of :data:`FIGURES`.
+        heap (int): Position in ``figures`` of the one that is drawn as a heap, or -1.
+        inside (bool): Whether the image is taken from inside a car.
+    """
 
     split: str
     number: int
     setting: str
     figures: tuple[str, ...]
-    heap: int  # which of the figures is a heap of its kind, or -1
+    heap: int
     inside: bool
 
 
-def counts(knobs: Knobs, split: str) -> dict[str, int]:
-    """Objects of each figure in a split: the natural counts bent by the tail, at least one.
+def object_counts(knobs: Knobs, split: str) -> dict[str, int]:
+    """Return the number of objects per figure in a split.
 
-    Splits too small for that hold one each of the most frequent.
+    The natural counts are raised to the power of the tail option and rescaled. The minimum is one
+    object, but very small splits have one object of each of the most frequent figures only.
     """
     tail = knobs.tail if split == 'train' else knobs.validation_tail
     weights = {name: figure.weight for name, figure in FIGURES.items() if figure.weight}
     if 3 * knobs.n_image(split) <= len(weights):
-        common = sorted(weights, key=weights.__getitem__, reverse=True)
-        return dict.fromkeys(common[: 3 * knobs.n_image(split)], 1)
+        by_frequency = sorted(weights, key=weights.__getitem__, reverse=True)
+        return dict.fromkeys(by_frequency[: 3 * knobs.n_image(split)], 1)
     total = sum(weights.values())
-    bent = {name: (weight / total) ** tail for name, weight in weights.items()}
-    scale = total * knobs.n_image(split) / 1000 / sum(bent.values())
-    return {name: max(1, round(share * scale)) for name, share in bent.items()}
+    shares = {name: (weight / total) ** tail for name, weight in weights.items()}
+    scale = total * knobs.n_image(split) / 1000 / sum(shares.values())
+    return {name: max(1, round(share * scale)) for name, share in shares.items()}
 
 
-def deal(knobs: Knobs, split: str) -> list[Plan]:
-    """Deal the objects of a split to its images.
+def plan_images(knobs: Knobs, split: str) -> list[Plan]:
+    """Distribute the objects of a split over its images.
 
-    Counts are dealt exactly, not drawn: a long tail is too thin for luck.
+    Numbers of objects are exact, not random, because the classes of the tail have few objects.
 
     Args:
-        knobs (Knobs): How much of what.
+        knobs (Knobs): The options.
         split (str): ``'train'`` or ``'validation'``.
 
     Returns:
-        list of Plan: One for each image.
+        list of Plan: One per image.
     """
-    rng = np.random.default_rng(knobs.stream(split, 0))
+    rng = np.random.default_rng(knobs.rng_seed(split, 0))
     n_image = knobs.n_image(split)
     setting = rng.choice(len(SETTINGS), n_image, p=(0.3, 0.22, 0.22, 0.14, 0.12))
-    room = rng.choice(np.arange(1, 6), n_image, p=(0.18, 0.34, 0.28, 0.13, 0.07))
-    number = counts(knobs, split)
-    short = sum(number.values()) - int(room.sum())
-    if short > 0:  # everything finds a place
-        room += np.bincount(rng.permutation(short) % n_image, minlength=n_image)
-    # An image gets its first object before any image of its setting gets a second.
+    n_slot = rng.choice(np.arange(1, 6), n_image, p=(0.18, 0.34, 0.28, 0.13, 0.07))
+    n_object = object_counts(knobs, split)
+    n_extra = sum(n_object.values()) - int(n_slot.sum())
+    if n_extra > 0:  # add slots for the remaining objects
+        n_slot += np.bincount(rng.permutation(n_extra) % n_image, minlength=n_image)
+    # All images of a setting get their first object before any of them gets a second.
     free: list[list[int]] = []
     for s in range(len(SETTINGS)):
-        here = np.flatnonzero(setting == s)
-        first, more = rng.permutation(here), np.repeat(here, room[here] - 1)
+        images = np.flatnonzero(setting == s)
+        first, more = rng.permutation(images), np.repeat(images, n_slot[images] - 1)
         free.append([*rng.permutation(more).tolist(), *first.tolist()])
 
-    held: list[list[str]] = [[] for _ in range(n_image)]
-    for name in sorted(number, key=number.__getitem__):  # the rare ones choose first
-        for i in range(number[name]):
+    figures: list[list[str]] = [[] for _ in range(n_image)]
+    for name in sorted(n_object, key=n_object.__getitem__):  # rare figures first
+        for i in range(n_object[name]):
             figure = name
             if name == 'car' and (i + 1) * knobs.toy_cars % 1 < knobs.toy_cars:
                 figure = 'toy car'
-            left = np.array([len(slots) for slots in free])
-            at_home = np.isin(SETTINGS, FIGURES[figure].settings) * left
-            share = at_home if at_home.any() else left
-            place = free[rng.choice(len(free), p=share / share.sum())].pop()
-            held[place].append(figure)
-    heaped = _share_of(
+            n_free = np.array([len(slots) for slots in free])
+            n_suitable = np.isin(SETTINGS, FIGURES[figure].settings) * n_free
+            share = n_suitable if n_suitable.any() else n_free
+            image = free[rng.choice(len(free), p=share / share.sum())].pop()
+            figures[image].append(figure)
+    with_heap = _choose_images(
         rng,
         knobs.group_of,
-        [i for i in range(n_image) if any(FIGURES[name].heaps for name in held[i])],
+        [i for i in range(n_image) if any(FIGURES[name].heaps for name in figures[i])],
         n_image,
     )
-    within = _share_of(
+    inside = _choose_images(
         rng, knobs.inside, np.flatnonzero(setting == SETTINGS.index('street')).tolist(), n_image
     )
     return [
@@ -317,14 +328,16 @@ def deal(knobs: Knobs, split: str) -> list[Plan]:
             split,
             i,
             SETTINGS[setting[i]],
-            tuple(held[i]),
-            [FIGURES[name].heaps for name in held[i]].index(True) if i in heaped else -1,
-            i in within,
+            tuple(figures[i]),
+            [FIGURES[name].heaps for name in figures[i]].index(True) if i in with_heap else -1,
+            i in inside,
         )
         for i in range(n_image)
     ]
 
 
-def _share_of(rng: np.random.Generator, rate: float, able: list[int], n_image: int) -> set[int]:
-    """Images of which something is true: a share of all, as far as there are able ones."""
-    return set(rng.permutation(able)[: round(rate * n_image)].tolist())
+def _choose_images(
+    rng: np.random.Generator, rate: float, candidates: list[int], n_image: int
+) -> set[int]:
+    """Choose ``rate * n_image`` of the candidates, or all if there are fewer."""
+    return set(rng.permutation(candidates)[: round(rate * n_image)].tolist())
