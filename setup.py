@@ -76,7 +76,7 @@ setup(
         ],
         'cuda13': ['cupy-cuda13x[ctk]>=14,<15', 'nvidia-nccl-cu13>=2.27.7,<3'],
         'dev': [
-            'coverage>=7.10',
+            'coverage>=7.16',
             'ensemble-boxes>=1.0.9',
             'hypothesis>=6.62',
             'mypy>=1.5',
