@@ -138,7 +138,7 @@ def detections_writer(
     with replace_when_done(path) as unfinished:
         writer = writer_type(unfinished, classes)
         try:
-            yield writer.write
+            yield lambda d: writer.write(d.image_ids, d.image, d.label, d.score, d.bbox)
             writer.finish()
         finally:
             writer.close()

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,6 @@ import pyarrow.parquet as pq
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
-
-if TYPE_CHECKING:
-    from pfdet.evaluation.detections import Detections
 
 COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
 CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
@@ -275,32 +272,38 @@ class RowWriter(abc.ABC):
         self.empty_ids: list[str] = []
         self.buffered = _SCHEMA.empty_table()
 
-    def write(self, detections: 'Detections') -> None:
+    def write(
+        self,
+        image_ids: Sequence[str],
+        image: np.ndarray,
+        label: np.ndarray,
+        score: np.ndarray,
+        bbox: np.ndarray,
+    ) -> None:
         """Write the detections of images that were not written before.
 
         Args:
-            detections (Detections): All detections of some images.
+            image_ids, image, label, score, bbox: All detections of some images, see
+                :class:`~pfdet.evaluation.detections.Detections`.
 
         Raises:
             ValueError: A score is not finite, or a box is not inside the image.
         """
-        for problem, rows in bad_rows(
-            detections.score, detections.bbox, np.ones(len(detections), bool)
-        ):
+        for problem, rows in bad_rows(score, bbox, np.ones(len(score), bool)):
             raise ValueError(f'detection {rows[0]}: {problem}')
-        empty = np.ones(len(detections.image_ids), bool)
-        empty[detections.image] = False
-        self.empty_ids.extend(detections.image_ids[i] for i in np.flatnonzero(empty).tolist())
-        ids = pa.array(list(detections.image_ids), pa.string())
-        for begin in range(0, len(detections), ROW_GROUP):
+        empty = np.ones(len(image_ids), bool)
+        empty[image] = False
+        self.empty_ids.extend(image_ids[i] for i in np.flatnonzero(empty).tolist())
+        ids = pa.array(list(image_ids), pa.string())
+        for begin in range(0, len(score), ROW_GROUP):
             block = slice(begin, begin + ROW_GROUP)
-            bbox = np.clip(detections.bbox[block], 0, 1).astype(np.float32)
+            clipped = np.clip(bbox[block], 0, 1).astype(np.float32)
             table = pa.table(
                 [
-                    ids.take(pa.array(detections.image[block])),
-                    self.mids.take(pa.array(detections.label[block])),
-                    detections.score[block].astype(np.float32),
-                    *(np.ascontiguousarray(bbox[:, k]) for k in (1, 3, 0, 2)),
+                    ids.take(pa.array(image[block])),
+                    self.mids.take(pa.array(label[block])),
+                    score[block].astype(np.float32),
+                    *(np.ascontiguousarray(clipped[:, k]) for k in (1, 3, 0, 2)),
                 ],
                 schema=_SCHEMA,
             )
