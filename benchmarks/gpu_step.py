@@ -54,17 +54,17 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         index = AnnotationIndex.open(args.index or synthetic_index(Path(folder)))
-        theirs = {}
+        reference = {}
         for n in args.batches:
-            theirs[n] = or_out_of_memory(lambda n=n: torchvision_speed(n, args.steps))
+            reference[n] = or_out_of_memory(lambda n=n: torchvision_speed(n, args.steps))
             release_torch()
-            report('torchvision', n, theirs[n])
+            report('torchvision', n, reference[n])
         for recipe in args.recipes:
             for n in args.batches:
-                ours = or_out_of_memory(
+                result = or_out_of_memory(
                     lambda r=recipe, n=n: our_speed(r, args.set, index, n, args.steps)
                 )
-                report(recipe, n, ours, theirs[n])
+                report(recipe, n, result, reference[n])
     return 0
 
 
@@ -231,7 +231,7 @@ def or_out_of_memory(measure: Callable[[], dict | None]) -> dict | None:
         return {}
 
 
-def report(name: str, n: int, found: dict | None, theirs: dict | None = None) -> None:
+def report(name: str, n: int, found: dict | None, reference: dict | None = None) -> None:
     """Print one line for training and one for inference."""
     if not found:
         print(f'{name}, batch {n}: {"not installed" if found is None else "out of memory"}')
@@ -241,8 +241,8 @@ def report(name: str, n: int, found: dict | None, theirs: dict | None = None) ->
             f'{name}, batch {n}, {what}: {found[what]:.2f} images/s, '
             f'{found[what + "_memory"] / 2**30:.1f} GiB'
         )
-        if theirs:
-            line += f', {found[what] / theirs[what]:.2f} times torchvision'
+        if reference:
+            line += f', {found[what] / reference[what]:.2f} times torchvision'
         print(line)
     if 'share' in found:
         print(

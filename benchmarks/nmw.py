@@ -92,21 +92,21 @@ def run_ensemble_boxes(images: list[list[Model]], as_list: bool) -> Callable:
     return run
 
 
-def compare(ours: list, expected: list) -> float:
+def compare(found: list, expected: list) -> float:
     """Maximum difference of boxes and scores; labels and numbers of boxes must be equal."""
     worst = 0.0
-    for (bbox, score, label), (their_bbox, their_score, their_label) in zip(
-        ours, expected, strict=True
+    for (bbox, score, label), (expected_bbox, expected_score, expected_label) in zip(
+        found, expected, strict=True
     ):
-        their_bbox = their_bbox[:, [1, 0, 3, 2]]
+        expected_bbox = expected_bbox[:, [1, 0, 3, 2]]
         # Two classes with equal scores in an image may come in either order.
-        order, their_order = (
+        order, expected_order = (
             np.lexsort((*b.T, lab, s))
-            for b, lab, s in ((bbox, label, score), (their_bbox, their_label, their_score))
+            for b, lab, s in ((bbox, label, score), (expected_bbox, expected_label, expected_score))
         )
-        np.testing.assert_array_equal(label[order], their_label[their_order])
-        for a, b in ((bbox, their_bbox), (score, their_score)):
-            worst = max(worst, float(np.abs(a[order] - b[their_order]).max(initial=0)))
+        np.testing.assert_array_equal(label[order], expected_label[expected_order])
+        for a, b in ((bbox, expected_bbox), (score, expected_score)):
+            worst = max(worst, float(np.abs(a[order] - b[expected_order]).max(initial=0)))
     return worst
 
 

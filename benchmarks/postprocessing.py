@@ -126,21 +126,23 @@ def main() -> None:
             rng = np.random.default_rng(0)
             rois, offset, score = synthetic_output(rng, args.regions, args.classes, n_box, n_above)
             logit = np.log(score) - np.log1p(-score)
-            (_, our_score, _), seconds = best_seconds(
+            (_, score_kept, _), seconds = best_seconds(
                 lambda r=rois, o=offset, x=logit: run_pfdet(r, o, x), args.repeat
             )
-            (_, _, their_score), their_seconds = best_seconds(run_chainercv(rois, offset, score), 2)
+            (_, _, reference_score), reference_seconds = best_seconds(
+                run_chainercv(rois, offset, score), 2
+            )
             # Both suppress the same boxes, so the highest scores are equal.
-            best = np.sort(their_score)[::-1][:MAX_PER_IMAGE]
-            differ = np.abs(best - our_score).max()
-            ratio = their_seconds / seconds
+            best = np.sort(reference_score)[::-1][:MAX_PER_IMAGE]
+            differ = np.abs(best - score_kept).max()
+            ratio = reference_seconds / seconds
             met = 1e3 * seconds <= LIMIT_MS and ratio >= MIN_RATIO and differ <= 1e-5
             all_met &= met
             print(
                 f'{name:10} {"per class" if n_box > 1 else "one box":14}'
-                f'{(score >= SCORE_THRESH).sum():7} scores, {len(their_score):6} suppressed: '
+                f'{(score >= SCORE_THRESH).sum():7} scores, {len(reference_score):6} suppressed: '
                 f'{1e3 * seconds:6.2f} ms (limit {LIMIT_MS}), ChainerCV '
-                f'{1e3 * their_seconds:6.0f} ms, {ratio:4.0f} times as long'
+                f'{1e3 * reference_seconds:6.0f} ms, {ratio:4.0f} times as long'
                 f'{"" if met else "  MISSED"}; scores differ by {differ:.1e}',
                 flush=True,
             )

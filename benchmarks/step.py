@@ -63,12 +63,12 @@ def main() -> int:
                 f'  {name:10}'
                 + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items() if k != 'share')
             )
-        ours = results['pfdet']
-        ratios = {'share': ours['share']}
+        times = results['pfdet']
+        ratios = {'share': times['share']}
         if 'chainercv' in results:
-            ratios['chainercv'] = ours['step'] / results['chainercv']['step']
+            ratios['chainercv'] = times['step'] / results['chainercv']['step']
         if results.get('torch'):
-            ratios['torch'] = ours['features'] / results['torch']['features']
+            ratios['torch'] = times['features'] / results['torch']['features']
         for name, ratio in ratios.items():
             goal = GOALS[name].get(backbone)
             what = {

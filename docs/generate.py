@@ -143,14 +143,17 @@ def commands_page(root: Path) -> str:
 
 
 def _help(root: Path, name: str) -> str:
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, '-m', 'pfdet', name, '--help'],
         cwd=root,
         env={**os.environ, 'COLUMNS': '96'},
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
-    ).stdout
+    )
+    if done.returncode:
+        raise RuntimeError(f'pfdet {name} --help failed: {done.stderr}')
+    return done.stdout
 
 
 def api_pages() -> dict[str, str]:
