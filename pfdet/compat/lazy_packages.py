@@ -2,9 +2,9 @@
 
 Their ``__init__`` files import all submodules: ``import chainer`` and ``import chainercv`` load
 SciPy's file formats, pytest, matplotlib, and data sets and networks that training does not use.
-Each rank has its own copy, which matters with hundreds of ranks on a node: these imports are most of
-a rank's cost before the network is built. With this fix, a package imports a name on first use.
-``from chainer import functions as F``, ``F.relu``, ``from chainercv.links import Conv2DBNActiv``
+Each rank has its own copy, so with hundreds of ranks on a node these imports are most of a rank's
+cost before the network is built. With this fix, a package imports a name on first use. ``from
+chainer import functions as F``, ``F.relu``, ``from chainercv.links import Conv2DBNActiv``
 and ``dir()`` work as before.
 """
 
