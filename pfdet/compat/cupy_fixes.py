@@ -25,7 +25,7 @@ def _sonames() -> str:
 
 @fix('chainer.backends.cuda', since='CuPy 9, whose wheels import without a GPU', needed=has_cupy)
 def require_gpu(source: str) -> str:
-    """Enable CUDA only if there is a GPU; open CUDA libraries from PyPI; shorten a warning.
+    """Enable CUDA only if there is a GPU; open CUDA libraries from PyPI; correct a warning.
 
     CuPy's wheels import on any machine, and Chainer concludes that there is a GPU. It would select
     a communicator over NCCL, and the first array would fail. CuPy 13 does not find libraries
