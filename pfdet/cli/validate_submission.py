@@ -46,7 +46,7 @@ def main() -> None:
     counts = validate_submission(args.submission, classes, image_ids)
     size = args.submission.stat().st_size / 1e6
     print(
-        f'{args.submission}: sound; {counts["images"]} images, {counts["empty"]} of them without '
+        f'{args.submission}: valid; {counts["images"]} images, {counts["empty"]} of them without '
         f'detections, {counts["detections"]} detections, at most {counts["most"]} in an image, '
         f'{size:.1f} MB'
     )

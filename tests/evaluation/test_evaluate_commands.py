@@ -140,7 +140,7 @@ def test_a_submission_is_validated_and_scored(split):
     for images in split / 'ids.txt', out:
         valid = _run('validate_submission.py', out, '--classes', classes, '--images', images)
         assert valid.returncode == 0, valid.stderr
-        assert 'sound; 3 images, 0 of them without detections, 4 detections, at most 2' in (
+        assert 'valid; 3 images, 0 of them without detections, 4 detections, at most 2' in (
             valid.stdout
         )
     scored = _run('score.py', *_score_arguments(split, detections=out))
