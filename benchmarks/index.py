@@ -66,7 +66,7 @@ def pass_over_files(root: str, n_file: int) -> dict[str, float]:
     import cv2
     import numpy as np
 
-    from pfdet.openimages.build_index import find_image_files
+    from pfdet.openimages.image_files import find_image_files
 
     rng = np.random.default_rng(0)
     data = cv2.imencode('.jpg', rng.integers(0, 256, (48, 64, 3), np.uint8))[1].tobytes()

@@ -170,7 +170,7 @@ def training_images(index: AnnotationIndex) -> dict[str, int]:
         dict: From MID to number of images, expanded over the hierarchy of the index.
     """
     # Imported here because SciPy, which counting needs, is slow to import.
-    from pfdet.openimages.statistics import count_classes
+    from pfdet.openimages.class_counts import count_classes
 
     return dict(zip(index.classes.mids, count_classes(index).images_expanded.tolist(), strict=True))
 

@@ -47,8 +47,8 @@ class Instances:
 def read_instances(path: str | os.PathLike) -> Instances:
     """Read a COCO annotation file.
 
-    Of images, ``id``, ``file_name``, ``width`` and ``height`` are needed; of annotations,
-    ``image_id``, ``category_id`` and ``bbox``; of categories, ``id`` and ``name``.
+    Images must have ``id``, ``file_name``, ``width`` and ``height``; annotations ``image_id``,
+    ``category_id`` and ``bbox``; categories ``id`` and ``name``.
 
     Args:
         path (path): Such as ``instances_val2017.json``.

@@ -14,8 +14,8 @@ class CorruptImages:
 
     Args:
         max_share (float): Maximum share of corrupt images, in [0, 1].
-        min_count (int): Up to one less than this number, corrupt images are tolerated whatever
-            their share is, since the share of a few images is not significant.
+        min_count (int): Minimum number of corrupt images for an error. Fewer are always tolerated,
+            because their share is not significant.
         n_first (int): Maximum length of ``first``.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A small made split in Open Images' files, and a plain slow reader of them to compare with."""
+"""A small synthetic split in the files of Open Images, and a slow reference reader of them."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def write_csv(path: Path, header, rows) -> Path:
 
 
 def write_split(root: Path, seed: int = 0, n_image: int = 25, n_box: int = 160) -> dict:
-    """Write a random split with every trouble; return build_index's arguments."""
+    """Write a random split with all kinds of unusual rows. Returns build_index's arguments."""
     rng = np.random.default_rng(seed)
     images = root / 'images'
     images.mkdir(parents=True)
@@ -85,7 +85,7 @@ def write_split(root: Path, seed: int = 0, n_image: int = 25, n_box: int = 160) 
                 *rng.choice(['-1', '0', '0', '1'], 5),
             ]
         )
-    for i in rng.choice(n_box, n_box // 3):  # the same box again, often of another class
+    for i in rng.choice(n_box, n_box // 3):  # repeated boxes, often of another class
         boxes.append([*boxes[i][:2], rng.choice(mids), *boxes[i][3:8], *rng.choice(['0', '1'], 5)])
     labels = [
         [rng.choice(ids), 'verification', rng.choice(mids), rng.choice(['0', '1', '0.7'])]
@@ -159,8 +159,11 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
     return split, counts
 
 
-def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
-    """Damage a file: one to three edits, of bytes, runs or lines; some by bytes that tell much."""
+def mutate(rng: np.random.Generator, data: bytes, special: bytes) -> bytes:
+    """Damage a file by one to three edits of bytes, runs or lines.
+
+    Some edits write one of the bytes ``special``, which have a meaning in the format.
+    """
     data = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         at = int(rng.integers(len(data) + 1))
@@ -169,9 +172,9 @@ def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
         if kind == 0:
             data[at : at + 1] = bytes([rng.integers(256)])
         elif kind == 1:
-            data[at : at + 1] = bytes([rng.choice(list(telling))])
+            data[at : at + 1] = bytes([rng.choice(list(special))])
         elif kind == 2:
-            data[at:at] = bytes([rng.choice(list(telling))])
+            data[at:at] = bytes([rng.choice(list(special))])
         elif kind == 3:
             del data[at : at + length]
         elif kind == 4:
@@ -192,7 +195,7 @@ def mutate(rng: np.random.Generator, data: bytes, telling: bytes) -> bytes:
 
 
 @pytest.fixture(scope='session')
-def made() -> SimpleNamespace:
+def helpers() -> SimpleNamespace:
     """The functions of this file."""
     return SimpleNamespace(
         write_csv=write_csv, write_split=write_split, read_slowly=read_slowly, mutate=mutate
@@ -201,5 +204,5 @@ def made() -> SimpleNamespace:
 
 @pytest.fixture
 def split(tmp_path) -> dict:
-    """``build_index``'s arguments for a made split in ``tmp_path / 'split'``."""
+    """``build_index``'s arguments for a synthetic split in ``tmp_path / 'split'``."""
     return write_split(tmp_path / 'split')

@@ -6,7 +6,7 @@ from pfdet.openimages.arrow_arrays import from_numbers, from_strings, numbers, s
 
 
 @pytest.mark.parametrize('dtype', [np.int8, np.int32, np.float32])
-def test_numbers_there_and_back(dtype):
+def test_numbers_round_trip(dtype):
     values = np.arange(-3, 9).astype(dtype)
     column = from_numbers(values[::2])
     assert column.to_pylist() == values[::2].tolist()
@@ -16,7 +16,7 @@ def test_numbers_there_and_back(dtype):
 
 @pytest.mark.parametrize('kind', [pa.string(), pa.large_string()])
 @pytest.mark.parametrize('strings', [[], [''], ['', '\u00fcb', 'c', '']])
-def test_strings_there_and_back(strings, kind):
+def test_strings_round_trip(strings, kind):
     column = from_strings(strings)
     assert column.type == pa.large_string() and column.to_pylist() == strings
     for part in (column.cast(kind), column.cast(kind)[1:], column.cast(kind)[1:2]):

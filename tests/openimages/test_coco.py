@@ -1,4 +1,4 @@
-"""COCO's annotations as an index: the classes decided, every annotation there, bad JSON refused."""
+"""COCO annotations as an index: class mapping, all annotations kept, malformed JSON refused."""
 
 import copy
 import csv
@@ -14,7 +14,8 @@ import pytest
 
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes, challenge_classes
-from pfdet.openimages.coco import build_coco_index, decide, main, read_mapping
+from pfdet.openimages.coco import build_coco_index, main
+from pfdet.openimages.coco_mapping import decide, read_mapping
 from pfdet.openimages.hierarchy import challenge_hierarchy, flat_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.tables import GROUP_OF
@@ -37,7 +38,7 @@ def class_id(name):
 
 
 def instances():
-    """Four images in a mixed order, one of them without annotations."""
+    """Four unsorted images, one of them without annotations."""
     return {
         'info': {'year': 2017},
         'licenses': [],
@@ -103,7 +104,7 @@ def test_decisions_on_the_80_classes():
     decisions = {d.coco: d for d in decide(list(read_mapping()), classes)}
     assert len(decisions) == 80
     chosen = {name: names[d.class_id] if d.class_id >= 0 else None for name, d in decisions.items()}
-    # A class of the same name is not always the one: COCO's mouse is a computer's.
+    # A class of the same name may be wrong: COCO's mouse is a computer mouse.
     assert chosen['mouse'] == 'Computer mouse'
     assert chosen['dog'] == 'Dog' and chosen['person'] == 'Person' and chosen['clock'] == 'Clock'
     assert chosen['tv'] == 'Television' and chosen['cell phone'] == 'Mobile phone'
@@ -135,7 +136,7 @@ def test_decisions_on_the_80_classes():
     ]
 
 
-def test_every_annotation_is_there(built, images):
+def test_all_annotations_are_in_the_index(built, images):
     index, report = built
     assert index.classes == challenge_classes()
     np.testing.assert_array_equal(index.hierarchy.ancestors, challenge_hierarchy().ancestors)
@@ -198,20 +199,20 @@ def test_verified_classes(built):
         )
     }
     expected = [
-        ({'Computer mouse', 'Teddy bear'}, {'Bear'}),  # a teddy bear is a Bear
+        ({'Computer mouse', 'Teddy bear'}, {'Bear'}),  # Teddy bear is a kind of Bear
         (set(), set()),
         ({'Person'}, set()),
         ({'Dog', 'Truck'}, {'Car'}),
-    ]  # the truck may be a van, which is a Car
+    ]  # the truck may be a van, and Van is a kind of Car
     for i, (positive, unknown) in enumerate(expected):
         one = index.annotation(i)
         assert set(np.flatnonzero(one.positive)) == {class_id(name) for name in positive}
         assert set(np.flatnonzero(one.negative)) == every - {
             class_id(name) for name in positive | unknown
         }
-        # Nothing that is present, expanded, is verified absent.
-        there = one.positive.astype(int) @ index.hierarchy.closure
-        assert not (there.astype(bool) & one.negative).any()
+        # No expanded positive class is negative.
+        present = one.positive.astype(int) @ index.hierarchy.closure
+        assert not (present.astype(bool) & one.negative).any()
 
 
 def test_without_negatives(tmp_path, images):
@@ -249,11 +250,11 @@ def test_another_label_space(tmp_path, images):
         )
 
 
-def without(data, section, at, key):
+def remove(data, section, at, key):
     del data[section][at][key]
 
 
-def put(data, section, at, key, value):
+def set_value(data, section, at, key, value):
     data[section][at][key] = value
 
 
@@ -262,42 +263,66 @@ def put(data, section, at, key, value):
     [
         *[(lambda d, s=s: d.pop(s), s) for s in ('images', 'annotations', 'categories')],
         *[
-            (lambda d, k=k: without(d, 'images', 2, k), rf"images\[2\] has no '{k}'")
+            (lambda d, k=k: remove(d, 'images', 2, k), rf"images\[2\] has no '{k}'")
             for k in ('id', 'file_name', 'width', 'height')
         ],
         *[
-            (lambda d, k=k: without(d, 'annotations', 3, k), rf"annotations\[3\] has no '{k}'")
+            (lambda d, k=k: remove(d, 'annotations', 3, k), rf"annotations\[3\] has no '{k}'")
             for k in ('image_id', 'category_id', 'bbox')
         ],
-        (lambda d: without(d, 'categories', 1, 'name'), r"categories\[1\] has no 'name'"),
+        (lambda d: remove(d, 'categories', 1, 'name'), r"categories\[1\] has no 'name'"),
         (
-            lambda d: put(d, 'annotations', 2, 'category_id', 999),
+            lambda d: set_value(d, 'annotations', 2, 'category_id', 999),
             r'annotations\[2\].*category_id 999',
         ),
-        (lambda d: put(d, 'annotations', 2, 'category_id', [1]), r'annotations\[2\].*category_id'),
-        (lambda d: put(d, 'annotations', 2, 'image_id', 31), r'annotations\[2\].*image_id 31'),
-        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3]), r'annotations\[1\].*4 numbers'),
         (
-            lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, None]),
+            lambda d: set_value(d, 'annotations', 2, 'category_id', [1]),
+            r'annotations\[2\].*category_id',
+        ),
+        (
+            lambda d: set_value(d, 'annotations', 2, 'image_id', 31),
+            r'annotations\[2\].*image_id 31',
+        ),
+        (
+            lambda d: set_value(d, 'annotations', 1, 'bbox', [1, 2, 3]),
             r'annotations\[1\].*4 numbers',
         ),
-        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, float('nan')]), r'annotations\[1\]'),
-        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 'x']), r'annotations\[1\]'),
-        (lambda d: put(d, 'annotations', 1, 'bbox', [1, 2, 3, 10**400]), r'annotations\[1\]'),
-        (lambda d: put(d, 'annotations', 1, 'bbox', {'x': 1}), r'annotations\[1\]'),
-        (lambda d: put(d, 'annotations', 4, 'iscrowd', 'no'), r'annotations\[4\] has iscrowd'),
-        (lambda d: put(d, 'images', 1, 'width', 0), r'images\[1\].*pixels'),
-        (lambda d: put(d, 'images', 1, 'width', 'wide'), r'images\[1\] has width'),
-        (lambda d: put(d, 'images', 1, 'id', 30), r'images\[1\] has the id 30 of images\[0\]'),
-        (lambda d: put(d, 'images', 1, 'id', None), r'images\[1\] has id null'),
         (
-            lambda d: put(d, 'images', 1, 'file_name', '000030.png'),
+            lambda d: set_value(d, 'annotations', 1, 'bbox', [1, 2, 3, None]),
+            r'annotations\[1\].*4 numbers',
+        ),
+        (
+            lambda d: set_value(d, 'annotations', 1, 'bbox', [1, 2, 3, float('nan')]),
+            r'annotations\[1\]',
+        ),
+        (lambda d: set_value(d, 'annotations', 1, 'bbox', [1, 2, 3, 'x']), r'annotations\[1\]'),
+        (lambda d: set_value(d, 'annotations', 1, 'bbox', [1, 2, 3, 10**400]), r'annotations\[1\]'),
+        (lambda d: set_value(d, 'annotations', 1, 'bbox', {'x': 1}), r'annotations\[1\]'),
+        (
+            lambda d: set_value(d, 'annotations', 4, 'iscrowd', 'no'),
+            r'annotations\[4\] has iscrowd',
+        ),
+        (lambda d: set_value(d, 'images', 1, 'width', 0), r'images\[1\].*pixels'),
+        (lambda d: set_value(d, 'images', 1, 'width', 'wide'), r'images\[1\] has width'),
+        (
+            lambda d: set_value(d, 'images', 1, 'id', 30),
+            r'images\[1\] has the id 30 of images\[0\]',
+        ),
+        (lambda d: set_value(d, 'images', 1, 'id', None), r'images\[1\] has id null'),
+        (
+            lambda d: set_value(d, 'images', 1, 'file_name', '000030.png'),
             r'images\[1\] has the file_name',
         ),
-        (lambda d: put(d, 'images', 1, 'file_name', '\ud800.jpg'), r'images\[1\] has file_name'),
-        (lambda d: put(d, 'images', 1, 'file_name', ''), r'images\[1\] has file_name'),
-        (lambda d: put(d, 'categories', 1, 'id', 1), r'categories\[1\] has the id 1'),
-        (lambda d: put(d, 'categories', 1, 'name', 'person'), r'categories\[1\] has the name'),
+        (
+            lambda d: set_value(d, 'images', 1, 'file_name', '\ud800.jpg'),
+            r'images\[1\] has file_name',
+        ),
+        (lambda d: set_value(d, 'images', 1, 'file_name', ''), r'images\[1\] has file_name'),
+        (lambda d: set_value(d, 'categories', 1, 'id', 1), r'categories\[1\] has the id 1'),
+        (
+            lambda d: set_value(d, 'categories', 1, 'name', 'person'),
+            r'categories\[1\] has the name',
+        ),
         (lambda d: d.update(images=[]), 'no images'),
         (lambda d: d.update(images={}), 'images'),
         (lambda d: d['annotations'].append(7), r'annotations\[7\] is 7'),
@@ -306,7 +331,7 @@ def put(data, section, at, key, value):
         (lambda d: [c.update(name=c['name'] + '?') for c in d['categories']], 'no annotation of a'),
     ],
 )
-def test_bad_content_is_one_line(change, named, tmp_path, images):
+def test_malformed_content_gives_one_line(change, named, tmp_path, images):
     data = instances()
     change(data)
     path = write(tmp_path / 'bad.json', data)
@@ -329,7 +354,7 @@ def test_bad_content_is_one_line(change, named, tmp_path, images):
         'null',
     ],
 )
-def test_bad_json_is_one_line(text, tmp_path, images):
+def test_malformed_json_gives_one_line(text, tmp_path, images):
     path = write(tmp_path / 'bad.json', text)
     with pytest.raises(InputError, match='bad.json'):
         build_coco_index(path, images, tmp_path / 'coco.index')
@@ -340,23 +365,23 @@ def test_bad_json_is_one_line(text, tmp_path, images):
         build_coco_index(tmp_path / 'none.json', images, tmp_path / 'coco.index')
 
 
-def test_mutated_files_are_refused_or_sound(tmp_path, images):
-    """Values replaced anywhere, and bytes: never another exception, never a wrong index."""
-    choose = random.Random(0)
+def test_mutated_files_are_refused_or_valid(tmp_path, images):
+    """Replace random values or bytes: only InputError is raised, and no index is malformed."""
+    generator = random.Random(0)
     values = [None, True, -1, 0, 1.5, 10**30, 'x', '', [], {}, [1], {'id': 1}, float('inf')]
     refused = 0
     for n in range(300):
         data = instances()
         if n % 3:
-            for _ in range(choose.randrange(1, 3)):
-                rows = data[choose.choice(('images', 'annotations', 'categories'))]
-                row = choose.choice(rows)
-                row[choose.choice(list(row))] = copy.deepcopy(choose.choice(values))
+            for _ in range(generator.randrange(1, 3)):
+                rows = data[generator.choice(('images', 'annotations', 'categories'))]
+                row = generator.choice(rows)
+                row[generator.choice(list(row))] = copy.deepcopy(generator.choice(values))
             text = json.dumps(data).encode()
         else:
             text = bytearray(json.dumps(data).encode())
-            for _ in range(choose.randrange(1, 4)):
-                text[choose.randrange(len(text))] = choose.randrange(256)
+            for _ in range(generator.randrange(1, 4)):
+                text[generator.randrange(len(text))] = generator.randrange(256)
         path = tmp_path / 'mutated.json'
         path.write_bytes(text)
         out = tmp_path / f'{n}.index'

@@ -1,4 +1,4 @@
-"""Concurrent rates against a plain slow double loop, and the rates planted in MiniOpenImages."""
+"""Concurrent rates compared with a slow double loop, and with the rates of MiniOpenImages."""
 
 import itertools
 import random
@@ -25,7 +25,7 @@ from pfdet.openimages.make_mini import make_mini
 from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.tables import GROUP_OF
 
-# Class 2 is a kind of 1, and 1 of 0.
+# Class 2 is a kind of class 1, and class 1 is a kind of class 0.
 CHAIN = Hierarchy(np.array([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool))
 A, B, C, D = range(4)
 
@@ -71,7 +71,7 @@ def iou(a, b):
 
 
 def slow_rates(index, iou_thresh=0.9, group_of=False, expanded=False):
-    """Count object by object, and pair by pair."""
+    """Reference implementation: count per object and pair of labels."""
     n_class = len(index.classes)
     count = np.zeros(n_class, int)
     both = np.zeros((n_class, n_class), int)
@@ -104,14 +104,14 @@ def shifted(bbox, by):
 
 
 @pytest.fixture
-def by_hand(tmp_path):
+def hand_made(tmp_path):
     box, far = [0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 0.75]
     return index_of(
         tmp_path / 'hand.index',
         [
             [(box, [A, D], 0), (far, [A], 0)],
-            # Shifted by 0.02 of 0.5, two boxes have an IoU of 0.48 / 0.52 = 0.92; by 0.04, 0.85:
-            # the first and the last are one object by way of the second.
+            # Boxes of side 0.5 that are shifted by 0.02 have an IoU of 0.48 / 0.52 = 0.92; shifted
+            # by 0.04, 0.85. The first and the last box are one object via the second.
             [(box, [A], 0), (shifted(box, 0.02), [B], 0), (shifted(box, 0.04), [A], 0)],
             [(box, [A], 0), (shifted(box, 0.04), [D], 0)],
             [],
@@ -121,9 +121,9 @@ def by_hand(tmp_path):
     )
 
 
-def test_by_hand(by_hand):
-    found = concurrent_rates(by_hand)
-    # A: twice in the first image, once each in the next two.
+def test_hand_made_index(hand_made):
+    found = concurrent_rates(hand_made)
+    # Class A: two objects in the first image, one each in the next two.
     np.testing.assert_array_equal(found.count, [4, 2, 1, 2])
     expected = np.zeros((4, 4))
     expected[A, D], expected[D, A] = 1 / 4, 1 / 2
@@ -132,22 +132,22 @@ def test_by_hand(by_hand):
     assert found.rates.dtype == np.float32 and found.count.dtype == np.int64
 
 
-def test_by_hand_with_options(by_hand):
-    equal = concurrent_rates(by_hand, iou_thresh=1)
+def test_hand_made_index_with_options(hand_made):
+    equal = concurrent_rates(hand_made, iou_thresh=1)
     np.testing.assert_array_equal(equal.count, [5, 2, 1, 2])
     assert equal.both[A, B] == 0 and equal.both[A, D] == 1
-    groups = concurrent_rates(by_hand, group_of=True)
+    groups = concurrent_rates(hand_made, group_of=True)
     np.testing.assert_array_equal(groups.count, [5, 2, 1, 3])
     assert groups.both[A, D] == 2 and groups.both[B, D] == 1
-    expanded = concurrent_rates(by_hand, expanded=True)
+    expanded = concurrent_rates(hand_made, expanded=True)
     np.testing.assert_array_equal(expanded.count, [6, 3, 1, 2])
     assert expanded.rates[C, A] == expanded.rates[C, B] == 1
     with pytest.raises(ValueError, match='IoU threshold 0'):
-        concurrent_rates(by_hand, iou_thresh=0)
+        concurrent_rates(hand_made, iou_thresh=0)
 
 
 def random_index(path, seed, n_image=60):
-    """Crowded images of boxes near each other, of like areas, and some repeated a little apart."""
+    """Images of many boxes with similar positions and areas, some of them near-duplicates."""
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(n_image):
@@ -171,7 +171,7 @@ def random_index(path, seed, n_image=60):
     'options',
     [{}, {'group_of': True}, {'expanded': True}, {'iou_thresh': 1.0}, {'iou_thresh': 0.5}],
 )
-def test_equals_the_slow_double_loop(tmp_path, seed, options):
+def test_equals_slow_double_loop(tmp_path, seed, options):
     index = random_index(tmp_path / 'random.index', seed)
     count, both = slow_rates(index, **options)
     found = concurrent_rates(index, **options)
@@ -181,7 +181,7 @@ def test_equals_the_slow_double_loop(tmp_path, seed, options):
     np.testing.assert_array_equal(found.rates, (both / np.maximum(count, 1)[:, None]).astype('f4'))
 
 
-def test_blocks_make_no_difference(tmp_path):
+def test_result_does_not_depend_on_block_size(tmp_path):
     index = random_index(tmp_path / 'random.index', 7)
     whole = concurrent_rates(index)
     for block in (1, 10, 100):
@@ -193,14 +193,14 @@ def test_blocks_make_no_difference(tmp_path):
         )
 
 
-def test_an_index_without_objects(tmp_path):
+def test_index_without_objects(tmp_path):
     for images in ([[], []], [[([0, 0, 1, 1], [A], GROUP_OF)]]):
         found = concurrent_rates(index_of(tmp_path / 'empty.index', images))
         assert not found.count.any() and not found.rates.any()
         assert found.rates.shape == (4, 4)
 
 
-def test_groups_are_components():
+def test_groups_are_connected_components():
     rng = np.random.default_rng(0)
     at = rng.uniform(0, 0.05, (200, 2))
     bbox = np.concatenate([at, at + rng.uniform(0.4, 0.5, (200, 2))], axis=1)
@@ -234,43 +234,43 @@ def test_with_hierarchy():
     assert with_hierarchy(np.zeros((500, 500), np.float32), challenge_hierarchy()).sum() > 2 * 443
 
 
-def test_confused_pairs(by_hand):
-    rates = concurrent_rates(by_hand)
+def test_confused_pairs(hand_made):
+    rates = concurrent_rates(hand_made)
     pairs = confused_pairs(rates)
     assert [(p.i, p.j) for p in pairs] == [(B, A), (D, A), (A, B), (A, D)]
     assert pairs[0] == (B, A, 0.5, 0.25, 1, 2)
     assert [(p.i, p.j) for p in confused_pairs(rates, 0.3)] == [(B, A), (D, A)]
-    leaves = by_hand.hierarchy.is_leaf
+    leaves = hand_made.hierarchy.is_leaf
     assert confused_pairs(rates, among=leaves) == []
     assert [(p.i, p.j) for p in confused_pairs(rates, min_count=3)] == [(A, B), (A, D)]
 
 
-def test_files(by_hand, tmp_path):
-    rates = concurrent_rates(by_hand)
+def test_files(hand_made, tmp_path):
+    rates = concurrent_rates(hand_made)
     path = tmp_path / 'rates.npz'
-    write_concurrent_rates(path, rates, by_hand.classes)
-    back = read_concurrent_rates(path, by_hand.classes)
+    write_concurrent_rates(path, rates, hand_made.classes)
+    back = read_concurrent_rates(path, hand_made.classes)
     np.testing.assert_array_equal(back.rates, rates.rates)
     assert (back.iou_thresh, back.group_of, back.expanded) == (0.9, False, False)
     some = Classes(('/m/3', '/m/0'), ('class 3', 'class 0'))
     np.testing.assert_array_equal(
         read_concurrent_rates(path, some).rates, rates.rates[np.ix_([3, 0], [3, 0])]
     )
-    write_pairs_csv(tmp_path / 'pairs.csv', confused_pairs(rates), by_hand.classes)
+    write_pairs_csv(tmp_path / 'pairs.csv', confused_pairs(rates), hand_made.classes)
     lines = (tmp_path / 'pairs.csv').read_text().splitlines()
     assert lines[0].startswith('LabelName,DisplayName,AsLabelName')
     assert lines[1] == '/m/1,class 1,/m/0,class 0,0.500000,0.250000,1,2'
     assert not list(tmp_path.glob('.*'))
 
 
-def test_bad_files_are_refused(by_hand, tmp_path):
+def test_bad_files_are_refused(hand_made, tmp_path):
     path = tmp_path / 'rates.npz'
-    write_concurrent_rates(path, concurrent_rates(by_hand), by_hand.classes)
+    write_concurrent_rates(path, concurrent_rates(hand_made), hand_made.classes)
     whole = path.read_bytes()
     with pytest.raises(InputError, match='such as /m/z'):
         read_concurrent_rates(path, Classes(('/m/z',), ('z',)))
     with pytest.raises(InputError, match='missing.npz: cannot read'):
-        read_concurrent_rates(tmp_path / 'missing.npz', by_hand.classes)
+        read_concurrent_rates(tmp_path / 'missing.npz', hand_made.classes)
     np.savez(tmp_path / 'other.npz', x=np.arange(3))
     np.save(tmp_path / 'single.npy', np.arange(3))
     np.savez(
@@ -286,22 +286,22 @@ def test_bad_files_are_refused(by_hand, tmp_path):
         (tmp_path / f'{name}.npz').write_bytes(data)
     for name in ('other.npz', 'single.npy', 'shapes.npz', 'empty.npz', 'text.npz', 'half.npz'):
         with pytest.raises(InputError, match=name):
-            read_concurrent_rates(tmp_path / name, by_hand.classes)
+            read_concurrent_rates(tmp_path / name, hand_made.classes)
 
 
-def test_mutated_files_are_refused_or_the_same(by_hand, tmp_path):
+def test_mutated_files_are_refused_or_equal(hand_made, tmp_path):
     path = tmp_path / 'rates.npz'
-    rates = concurrent_rates(by_hand)
-    write_concurrent_rates(path, rates, by_hand.classes)
+    rates = concurrent_rates(hand_made)
+    write_concurrent_rates(path, rates, hand_made.classes)
     whole = path.read_bytes()
-    choose = random.Random(0)
+    generator = random.Random(0)
     refused = 0
     for _ in range(300):
         data = bytearray(whole)
-        data[choose.randrange(len(data))] = choose.randrange(256)
+        data[generator.randrange(len(data))] = generator.randrange(256)
         path.write_bytes(data)
         try:
-            found = read_concurrent_rates(path, by_hand.classes)
+            found = read_concurrent_rates(path, hand_made.classes)
         except InputError as e:
             refused += 'rates.npz' in str(e)
         else:
@@ -324,7 +324,7 @@ def test_mutated_files_are_refused_or_the_same(by_hand, tmp_path):
         ),
     ],
 )
-def test_planted_rates_come_back(tmp_path, knobs):
+def test_rates_of_mini_open_images_are_recovered(tmp_path, knobs):
     data = tmp_path / 'mini'
     make_mini(data, knobs, workers=1)
     build_index(
@@ -338,16 +338,16 @@ def test_planted_rates_come_back(tmp_path, knobs):
     index = AnnotationIndex.open(tmp_path / 'train.index')
     found = concurrent_rates(index)
     names = index.classes.names
-    for one, other, planted in (
+    for one, other, expected in (
         ('Torch', 'Flashlight', knobs.torch_flashlight),
         ('Leopard', 'Cheetah', knobs.leopard_cheetah),
     ):
         i, j = names.index(one), names.index(other)
-        assert found.rates[i, j] == pytest.approx(planted[0], abs=0.03)
-        assert found.rates[j, i] == pytest.approx(planted[1], abs=0.03)
-        # With equal coordinates only, two people's boxes of one object are two objects.
+        assert found.rates[i, j] == pytest.approx(expected[0], abs=0.03)
+        assert found.rates[j, i] == pytest.approx(expected[1], abs=0.03)
+        # At an IoU threshold of 1, the boxes of two annotators are two objects.
         assert concurrent_rates(index, iou_thresh=1).rates[i, j] == 0
-    # These are all the confused leaves planted; toy cars are one more, and Car is no leaf.
+    # These are all confused leaf classes. Toy cars are confused, too, but Car is not a leaf.
     confused = {frozenset(('Torch', 'Flashlight')), frozenset(('Leopard', 'Cheetah'))}
     for among, extra in ((index.hierarchy.is_leaf, set()), (None, {frozenset(('Car', 'Toy'))})):
         pairs = confused_pairs(found, among=among, min_count=10)

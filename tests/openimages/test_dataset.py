@@ -22,7 +22,7 @@ def dataset(split):
 
 
 def smooth(height, width):
-    """An image that JPEG keeps within a few grey values; asymmetric, its channels differ."""
+    """An asymmetric image with different channels that JPEG changes by a few grey values only."""
     y, x = np.mgrid[:height, :width]
     return np.stack(
         [y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)], axis=2
@@ -44,7 +44,7 @@ def test_examples(dataset):
         assert img.shape == (3, height, width) and img.dtype == np.float32
         with PIL.Image.open(index.image_path(i)) as opened:
             expected = np.asarray(opened.convert('RGB'), np.float32).transpose(2, 0, 1)
-        # Two decoders may differ in how they bring colour to full resolution.
+        # Decoders differ in chroma upsampling.
         assert np.abs(img - expected).mean() < 10
         annotation = index.annotation(i)
         assert bbox.dtype == np.float32
@@ -90,7 +90,7 @@ def test_image_of_another_size_is_refused(dataset):
         dataset.get_image(4)
 
 
-def test_size_of_images_that_came_later(split):
+def test_size_of_images_added_after_the_build(split):
     stored = {path: path.read_bytes() for path in split['images'].iterdir()}
     for path in stored:
         path.unlink()
@@ -133,9 +133,9 @@ def test_two_processes(dataset):
 
 
 @pytest.fixture(scope='module')
-def photographs(tmp_path_factory, made):
-    """A data set of images large enough to be decoded in reduced size, of several kinds."""
-    split = made.write_split(tmp_path_factory.mktemp('large'))
+def photographs(tmp_path_factory, helpers):
+    """A data set of large images of several kinds, which can be decoded at a reduced size."""
+    split = helpers.write_split(tmp_path_factory.mktemp('large'))
     rng = np.random.default_rng(0)
     paths = sorted(split['images'].iterdir())
     for k, path in enumerate(paths):
@@ -144,7 +144,7 @@ def photographs(tmp_path_factory, made):
         img = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
         mode = ('RGB', 'L', 'CMYK', 'RGB')[k % 4]
         path.write_bytes(encoded(np.asarray(img), mode=mode, quality=90, progressive=k % 3 == 0))
-    # Some that are no JPEG, whatever their name says.
+    # A PNG with the suffix of a JPEG.
     paths[0].write_bytes(encoded(np.asarray(img), 'PNG'))
     build_index(**split)
     return OpenImagesDataset(AnnotationIndex.open(split['out']))
@@ -154,8 +154,8 @@ def photographs(tmp_path_factory, made):
     'min_size, max_size',
     [(1, 1), (25, 1000), (40, 44), (75, 1000), (150, 160), (260, 1000), (500, 700)],
 )
-def test_resized_is_resized(photographs, min_size, max_size):
-    """Decoding in reduced size changes neither the shape nor, much, the pixels."""
+def test_get_resized_equals_resize(photographs, min_size, max_size):
+    """Decoding at a reduced size keeps the shape and hardly changes the pixels."""
     for i in range(len(photographs)):
         img = photographs.get_resized(i, min_size, max_size)
         whole = photographs.get_image(i)
@@ -169,11 +169,11 @@ def test_resized_is_resized(photographs, min_size, max_size):
         if min(expected.shape[:2]) * 2 > min(whole.shape[:2]):
             np.testing.assert_array_equal(img, expected)
         elif min_size > 10:
-            # They differ in how they average; the images are busier than photographs.
+            # Averaging differs, and the images have more detail than photographs.
             assert np.abs(img.astype(int) - expected).mean() < 10
 
 
-def test_resized_decodes_no_more_than_it_must(photographs, monkeypatch):
+def test_get_resized_decodes_at_reduced_size(photographs, monkeypatch):
     decoded = []
     monkeypatch.setattr(
         dataset_module,
@@ -187,7 +187,7 @@ def test_resized_decodes_no_more_than_it_must(photographs, monkeypatch):
     assert all(min(img.shape[:2]) >= 40 for img, size in decoded[1:])
 
 
-def test_resized_of_another_size_is_refused(dataset):
+def test_get_resized_refuses_another_size(dataset):
     path = dataset.index.image_path(4)
     height, width = dataset.index.image_size(4)
     path.write_bytes(encoded(smooth(height * 8, width * 8)))
@@ -195,8 +195,8 @@ def test_resized_of_another_size_is_refused(dataset):
         dataset.get_resized(4, 4, 100)
 
 
-def test_resize_shrinks_by_areas():
-    """Thin things stay: a line is averaged, not stepped over."""
+def test_resize_averages_areas():
+    """Thin structures are averaged, not skipped."""
     img = np.zeros((64, 64, 3), np.uint8)
     img[:, 13] = 255
     for size in (16, 16), (64, 16), (63, 16):

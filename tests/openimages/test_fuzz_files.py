@@ -1,4 +1,4 @@
-"""Damaged class files, hierarchies, indexes and images: refused by one line, or read rightly."""
+"""Damaged class files, hierarchies, indexes, images: refused in one line or read correctly."""
 
 import csv
 import io
@@ -24,8 +24,8 @@ SETTINGS = settings(max_examples=200, derandomize=True, deadline=None, database=
 LETTERS = Classes(tuple('abcdef'), tuple('ABCDEF'))
 
 
-def refusal_of(function, *args):
-    """Return what a function returned, or the InputError it raised, if that is one line."""
+def result_or_refusal(function, *args):
+    """Return the result of a function, or its InputError after checking that it is one line."""
     try:
         return function(*args)
     except InputError as e:
@@ -33,7 +33,7 @@ def refusal_of(function, *args):
         return e
 
 
-def test_mutated_classes(made, tmp_path):
+def test_mutated_classes(helpers, tmp_path):
     path = tmp_path / 'classes.csv'
     whole = b''.join(
         b'/m/%x,%s\n' % (i * i, b'"Name, in %d"' % i if i % 3 else b'Name %d' % i)
@@ -42,9 +42,9 @@ def test_mutated_classes(made, tmp_path):
     rng = np.random.default_rng(0)
     n_read = 0
     for _ in range(300):
-        data = made.mutate(rng, whole, b',"\n\r/m \xff\xc3\x00')
+        data = helpers.mutate(rng, whole, b',"\n\r/m \xff\xc3\x00')
         path.write_bytes(data)
-        classes = refusal_of(read_classes, path)
+        classes = result_or_refusal(read_classes, path)
         if not isinstance(classes, InputError):
             rows = [
                 row for row in csv.reader(io.StringIO(data.decode('utf-8-sig'), newline='')) if row
@@ -55,7 +55,7 @@ def test_mutated_classes(made, tmp_path):
 
 
 def plain_ancestors(root):
-    """Pairs (class, ancestor) by plain recursion over the paths through the tree."""
+    """Pairs (class, ancestor) by recursion over all paths of the tree."""
     children = {}
 
     def gather(node):
@@ -83,7 +83,7 @@ def plain_ancestors(root):
 
 def agree_or_refuse(path, text):
     path.write_bytes(text)
-    hierarchy = refusal_of(read_hierarchy, path, LETTERS)
+    hierarchy = result_or_refusal(read_hierarchy, path, LETTERS)
     if isinstance(hierarchy, InputError):
         return False
     found = {(LETTERS.mids[i], LETTERS.mids[j]) for i, j in np.argwhere(hierarchy.ancestors)}
@@ -91,7 +91,7 @@ def agree_or_refuse(path, text):
     return True
 
 
-def test_mutated_hierarchies(made, tmp_path):
+def test_mutated_hierarchies(helpers, tmp_path):
     tree = {
         'LabelName': 'root',
         'Subcategory': [
@@ -111,9 +111,10 @@ def test_mutated_hierarchies(made, tmp_path):
     whole = json.dumps(tree, indent=1).encode()
     rng = np.random.default_rng(0)
     path = tmp_path / 'h.json'
-    # Few damaged files are still JSON; those of the next test all are.
+    # Few damaged files are valid JSON. All files of the next test are.
     accepted = [
-        agree_or_refuse(path, made.mutate(rng, whole, b'{}[]":,abcdefx0\xff')) for _ in range(300)
+        agree_or_refuse(path, helpers.mutate(rng, whole, b'{}[]":,abcdefx0\xff'))
+        for _ in range(300)
     ]
     assert 3 < sum(accepted) < 270
 
@@ -145,10 +146,10 @@ def test_any_tree(tmp_path_factory, tree):
     agree_or_refuse(tmp_path_factory.getbasetemp() / 'any.json', json.dumps(tree).encode())
 
 
-def test_numbers_of_too_many_digits(tmp_path):
+def test_numbers_with_too_many_digits(tmp_path):
     path = tmp_path / 'h.json'
     path.write_text('{"LabelName": ' + '1' * 10_000 + '}')
-    assert isinstance(refusal_of(read_hierarchy, path, LETTERS), InputError)
+    assert isinstance(result_or_refusal(read_hierarchy, path, LETTERS), InputError)
 
 
 def contents(path):
@@ -169,24 +170,24 @@ def contents(path):
     )
 
 
-def test_mutated_indexes(made, tmp_path):
-    split = made.write_split(tmp_path / 'split', n_image=6, n_box=12)
+def test_mutated_indexes(helpers, tmp_path):
+    split = helpers.write_split(tmp_path / 'split', n_image=6, n_box=12)
     build_index(**split)
     whole = split['out'].read_bytes()
-    right = contents(split['out'])
+    expected = contents(split['out'])
     rng = np.random.default_rng(0)
-    n_right = 0
+    n_unchanged = 0
     for _ in range(300):
-        split['out'].write_bytes(made.mutate(rng, whole, b'\x00\xff"{},[]0123456789'))
-        found = refusal_of(contents, split['out'])
+        split['out'].write_bytes(helpers.mutate(rng, whole, b'\x00\xff"{},[]0123456789'))
+        found = result_or_refusal(contents, split['out'])
         if not isinstance(found, InputError):
-            assert found == right  # what was changed lies between the columns
-            n_right += 1
-    assert n_right < 100
+            assert found == expected  # the changed bytes are between the columns
+            n_unchanged += 1
+    assert n_unchanged < 100
 
 
 def forged(whole, change):
-    """An index with a changed header, whose checksum is right."""
+    """An index with a changed header and a correct checksum."""
     length = struct.unpack_from('<I', whole, 12)[0]
     header = json.loads(whole[32 : 32 + length])
     text = json.dumps(change(header)).encode()
@@ -232,12 +233,12 @@ def test_forged_headers(forgeable, data):
         return header
 
     path.write_bytes(forged(whole, change))
-    refusal_of(AnnotationIndex.open, path)
+    result_or_refusal(AnnotationIndex.open, path)
 
 
 @pytest.fixture(scope='module')
-def forgeable(made, tmp_path_factory):
-    split = made.write_split(tmp_path_factory.mktemp('forged') / 'split', n_image=6, n_box=12)
+def forgeable(helpers, tmp_path_factory):
+    split = helpers.write_split(tmp_path_factory.mktemp('forged') / 'split', n_image=6, n_box=12)
     build_index(**split)
     whole = split['out'].read_bytes()
     assert forged(whole, lambda header: header) == whole
@@ -258,20 +259,20 @@ def encodings():
 @pytest.mark.parametrize(
     'suffix, whole', list(encodings()), ids=['RGB', 'grey', 'CMYK', 'PNG', 'PNG 16']
 )
-def test_mutated_images(made, tmp_path, suffix, whole):
+def test_mutated_images(helpers, tmp_path, suffix, whole):
     path = tmp_path / f'image{suffix}'
     path.write_bytes(whole)
     assert read_image(path).shape == (3, 40, 50) and image_size(path) == (40, 50)
     rng = np.random.default_rng(0)
     n_refused = 0
     for k in range(60):
-        # The head holds the size; the rest is mostly what was compressed.
+        # The header contains the size. The rest is mostly compressed data.
         cut = len(whole) if k % 2 else 30
         path.write_bytes(
-            made.mutate(rng, whole[:cut], b'\xff\xd8\xd9\xda\xc0\xc4\x00') + whole[cut:]
+            helpers.mutate(rng, whole[:cut], b'\xff\xd8\xd9\xda\xc0\xc4\x00') + whole[cut:]
         )
-        size = refusal_of(image_size, path)
-        img = refusal_of(read_image, path)
+        size = result_or_refusal(image_size, path)
+        img = result_or_refusal(read_image, path)
         if isinstance(img, InputError):
             n_refused += 1
             continue

@@ -1,4 +1,4 @@
-"""Damaged tables are refused by one line, or give what the csv module reads in the same bytes."""
+"""Damaged tables are refused in one line, or give the rows that the csv module reads."""
 
 import csv
 import functools
@@ -33,15 +33,15 @@ COLUMNS = (
     'IsDepiction',
     'IsInside',
 )
-TELLING = b',"\n\r\t\x00 -+.e0123456789\xff\xef\xbb\xbf/mabci'
+SPECIAL = b',"\n\r\t\x00 -+.e0123456789\xff\xef\xbb\xbf/mabci'
 SETTINGS = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 
 
 def plain_rows(data):
-    """The rows of a table as the csv module reads them, strictly as to the number of fields."""
+    """The rows of a table, read by the csv module with a check of the number of fields."""
     if data[:2] == b'\x1f\x8b':
         data = gzip.decompress(data)
-    # The csv module of Python 3.10 refuses a NUL also in columns that nobody reads.
+    # The csv module of Python 3.10 refuses NUL in any column.
     text = data.decode('utf-8-sig', 'surrogateescape').replace('\0', '\1')
     header, *rows = csv.reader(io.StringIO(text, newline=''))
     rows = [row for row in rows if row]
@@ -50,7 +50,7 @@ def plain_rows(data):
 
 
 def plain_boxes(data):
-    """The usable boxes of a table, sorted, the ids in it, and the counts."""
+    """The sorted usable boxes of a table, its image ids, and the counts."""
     found, ids = [], set()
     counts = dict(rows=0, boxes=0, clipped=0, unknown_class=0, degenerate=0)
     for row in plain_rows(data):
@@ -117,7 +117,7 @@ def fast_labels(path):
 
 
 def agree_or_refuse(fast, plain, path, data):
-    """Return whether the bytes were accepted; fail if wrongly so, or refused in other words."""
+    """Return whether the bytes are accepted. Fail on a wrong result or a malformed message."""
     path.write_bytes(data)
     try:
         found = fast(path)
@@ -161,7 +161,7 @@ def block_size(request, monkeypatch):
 @pytest.mark.parametrize(
     'fast, plain', [(fast_boxes, plain_boxes), (fast_labels, plain_labels)], ids=['boxes', 'labels']
 )
-def test_mutated(made, tmp_path, fast, plain, block_size):
+def test_mutated(helpers, tmp_path, fast, plain, block_size):
     rng = np.random.default_rng(0)
     sources = [
         written(quoting, end)
@@ -172,20 +172,20 @@ def test_mutated(made, tmp_path, fast, plain, block_size):
     assert all(agree_or_refuse(fast, plain, tmp_path / 't.csv', source) for source in sources)
     accepted = [
         agree_or_refuse(
-            fast, plain, tmp_path / 't.csv', made.mutate(rng, sources[k % len(sources)], TELLING)
+            fast, plain, tmp_path / 't.csv', helpers.mutate(rng, sources[k % len(sources)], SPECIAL)
         )
         for k in range(250)
     ]
     assert 25 < sum(accepted) < 225
 
 
-def test_mutated_gzip(made, tmp_path):
+def test_mutated_gzip(helpers, tmp_path):
     rng = np.random.default_rng(1)
     path = tmp_path / 't.csv.gz'
     whole = gzip.compress(written(), mtime=0)
     assert agree_or_refuse(fast_boxes, plain_boxes, path, whole)
     accepted = [
-        agree_or_refuse(fast_boxes, plain_boxes, path, made.mutate(rng, whole, TELLING))
+        agree_or_refuse(fast_boxes, plain_boxes, path, helpers.mutate(rng, whole, SPECIAL))
         for _ in range(60)
     ]
     assert not all(accepted)
@@ -248,7 +248,7 @@ tables_of_text = st.lists(
 )
 def test_any_text_in_any_field(tmp_path_factory, rows, always, end, head):
     path = tmp_path_factory.getbasetemp() / 'any.csv'
-    # Not by csv.writer, which cannot write a NUL before Python 3.11.
+    # csv.writer cannot write NUL before Python 3.11.
     lines = [
         ','.join(
             '"' + field.replace('"', '""') + '"' if always or set(field) & set('",\r\n') else field
@@ -285,7 +285,7 @@ def test_any_bytes(tmp_path_factory, data):
         ('i,"xclick,/m/a,1,0,1,0,1,0,0,0,0,0', 3),
     ],
 )
-def test_a_stray_quote_swallows_no_row(tmp_path, block_size, row, line):
+def test_stray_quote_hides_no_row(tmp_path, block_size, row, line):
     path = tmp_path / 't.csv'
     good = 'i,xclick,/m/a,1,0,1,0,1,0,0,0,0,0'
     path.write_text('\n'.join([','.join(COLUMNS), good, row, good, good]) + '\n')
@@ -294,15 +294,17 @@ def test_a_stray_quote_swallows_no_row(tmp_path, block_size, row, line):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_index_of_mutated_tables(made, tmp_path, seed):
-    """The whole way: the index holds what a slow reader finds, or is not made."""
-    split = made.write_split(tmp_path / 'split', seed, n_image=8, n_box=20)
+def test_index_of_mutated_tables(helpers, tmp_path, seed):
+    """End to end: the index equals the result of the slow reader, or is not written."""
+    split = helpers.write_split(tmp_path / 'split', seed, n_image=8, n_box=20)
     whole = {name: split[name].read_bytes() for name in ('boxes', 'labels')}
     rng = np.random.default_rng(seed)
     n_built = 0
     for k in range(40):
         for name, data in whole.items():
-            split[name].write_bytes(made.mutate(rng, data, TELLING) if rng.random() < 0.6 else data)
+            split[name].write_bytes(
+                helpers.mutate(rng, data, SPECIAL) if rng.random() < 0.6 else data
+            )
         split['out'] = tmp_path / f'{k}.index'
         try:
             build_index(**split, keep_missing=True)
@@ -311,7 +313,7 @@ def test_index_of_mutated_tables(made, tmp_path, seed):
             continue
         n_built += 1
         index = AnnotationIndex.open(split['out'])
-        slow, _ = made.read_slowly(split['boxes'], split['labels'])
+        slow, _ = helpers.read_slowly(split['boxes'], split['labels'])
         assert [index.image_id(i) for i in range(len(index))] == sorted(slow)
         for i, image_id in enumerate(sorted(slow)):
             a = index.annotation(i)

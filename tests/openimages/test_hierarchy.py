@@ -27,16 +27,16 @@ def pairs(hierarchy, classes=LETTERS):
 
 
 def node(name, *below, part=()):
-    made = {'LabelName': name}
+    tree = {'LabelName': name}
     if below:
-        made['Subcategory'] = list(below)
+        tree['Subcategory'] = list(below)
     if part:
-        made['Part'] = list(part)
-    return made
+        tree['Part'] = list(part)
+    return tree
 
 
-def test_challenge_hierarchy_against_a_plain_recursion():
-    # For every pair: is there a chain of Subcategory entries from one to the other?
+def test_challenge_hierarchy_equals_plain_recursion():
+    # Reference: pairs that are connected by a chain of Subcategory entries.
     text = (
         importlib.resources.files('pfdet.openimages')
         .joinpath('data/bbox_labels_500_hierarchy.json')
@@ -77,7 +77,7 @@ def test_challenge_hierarchy_against_a_plain_recursion():
 
 
 def test_expansion_follows_every_path_of_the_file():
-    # No graph: whatever stands above a class on any path from the root is an ancestor.
+    # Reference without a graph: all nodes above a class on any path from the root.
     text = (
         importlib.resources.files('pfdet.openimages')
         .joinpath('data/bbox_labels_500_hierarchy.json')
@@ -131,7 +131,7 @@ def test_matrices_agree():
         hierarchy.ancestors[0, 1] = True
 
 
-def test_parts_are_no_kinds(tmp_path):
+def test_parts_inherit_no_ancestors(tmp_path):
     tree = node('root', node('a', node('b'), part=[node('c', node('d')), node('e')]))
     hierarchy = read_hierarchy(written(tmp_path / 'h.json', tree), LETTERS)
     assert pairs(hierarchy) == {('b', 'a'), ('d', 'c')}
@@ -139,21 +139,21 @@ def test_parts_are_no_kinds(tmp_path):
     assert hierarchy.depth.tolist() == [1, 2, 1, 2, 1, 1]
 
 
-def test_unknown_nodes_are_passed_through(tmp_path):
+def test_unknown_nodes_are_intermediate(tmp_path):
     tree = node('root', node('a', node('unknown', node('b', node('other', node('c'))))))
     hierarchy = read_hierarchy(written(tmp_path / 'h.json', tree), LETTERS)
     assert pairs(hierarchy) == {('b', 'a'), ('c', 'a'), ('c', 'b')}
 
 
-def test_ancestors_of_all_places(tmp_path):
-    # c's children are listed at one place only, and are below both of c's parents.
+def test_class_that_occurs_twice(tmp_path):
+    # The child of c is listed once, and is a descendant of both parents of c.
     tree = node('root', node('a', node('c')), node('b', node('c', node('d'))))
     hierarchy = read_hierarchy(written(tmp_path / 'h.json', tree), LETTERS)
     assert pairs(hierarchy) == {('c', 'a'), ('c', 'b'), ('d', 'a'), ('d', 'b'), ('d', 'c')}
     assert hierarchy.depth.tolist() == [1, 1, 2, 3, 1, 1]
 
 
-def test_random_graphs_against_matrix_powers():
+def test_random_graphs_equal_matrix_powers():
     rng = np.random.default_rng(0)
     names = np.array(list('abcdefuvw'))  # u, v, w are unknown
     for _ in range(30):
@@ -175,7 +175,7 @@ def test_flat():
     np.testing.assert_array_equal(hierarchy.closure, np.eye(3, dtype=bool))
 
 
-def test_wrong_matrices():
+def test_invalid_matrices():
     with pytest.raises(ValueError):
         Hierarchy(np.zeros((2, 3), bool))
     with pytest.raises(ValueError):

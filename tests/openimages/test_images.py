@@ -1,4 +1,4 @@
-"""Every kind of image file, whole and damaged, against Pillow."""
+"""All kinds of image files, complete and damaged, compared with Pillow."""
 
 import io
 import warnings
@@ -20,7 +20,7 @@ from pfdet.openimages.images import (
 
 
 def smooth(height, width):
-    """An image that JPEG keeps within a few grey values; asymmetric, its channels differ."""
+    """An asymmetric image with different channels that JPEG changes by a few grey values only."""
     y, x = np.mgrid[:height, :width]
     return np.stack(
         [y * 255 / height, x * 255 / width, (x + y) * 60 / (height + width)], axis=2
@@ -35,7 +35,7 @@ def encoded(img, form='JPEG', mode=None, **options):
 
 
 def adobe(jpeg, transform=None):
-    """Change how Adobe's segment says colours are coded, or drop the segment."""
+    """Change the colour transform in Adobe's segment, or drop the segment."""
     at = jpeg.index(b'\xff\xee')
     assert jpeg[at + 4 : at + 9] == b'Adobe'
     end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], 'big')
@@ -91,25 +91,25 @@ FILES = {
 }
 
 
-def as_pillow_has_it(data):
+def read_by_pillow(data):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         with PIL.Image.open(io.BytesIO(data)) as img:
             if img.mode.startswith('I'):
-                # Pillow clips these, or scales them, depending on its version.
+                # Versions of Pillow clip or scale these.
                 grey = (np.asarray(img).astype(np.uint32) >> 8).astype(np.uint8)
                 return np.repeat(grey[:, :, None], 3, axis=2)
             return np.asarray(img.convert('RGB'))
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_as_pillow_reads_it(tmp_path, name):
+def test_equals_pillow(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(FILES[name])
-    expected = as_pillow_has_it(FILES[name])
+    expected = read_by_pillow(FILES[name])
     img = read_image_uint8(path)
     assert img.shape == expected.shape and img.dtype == np.uint8 and img.flags.c_contiguous
-    # Decoders differ in how they bring colour to full resolution, by rounding, and in CMYK's black.
+    # Decoders differ in chroma upsampling, rounding, and the black of CMYK.
     assert np.abs(img.astype(int) - expected).max() <= (4 if name.endswith('jpg') else 0)
     assert image_size(path) == img.shape[:2]
     chw = read_image(path)
@@ -137,7 +137,7 @@ def test_reduced(tmp_path, name):
             np.testing.assert_array_equal(img, whole)
             continue
         assert img.shape == (round(45 / factor), round(61 / factor), 3)
-        # whole blocks; at the border libjpeg averages also what lies beyond
+        # Complete blocks only: at the border, libjpeg also averages pixels outside of the image.
         h, w = 45 // factor, 61 // factor
         mean = whole[: h * factor, : w * factor].reshape(h, factor, w, factor, 3).mean(axis=(1, 3))
         assert np.abs(img[:h, :w] - mean).max() <= 13
@@ -145,8 +145,8 @@ def test_reduced(tmp_path, name):
 
 @pytest.mark.parametrize('size', [(683, 1024), (768, 1023), (301, 447), (97, 803)])
 @pytest.mark.parametrize('share', [0.5, 0.31, 0.22, 0.124, 0.05])
-def test_everything_stays_in_its_place(tmp_path, size, share):
-    """Ramps are where they are without reduction, within a quarter of a pixel."""
+def test_reduction_shifts_no_content(tmp_path, size, share):
+    """Reduced decoding shifts ramps by at most a quarter of a pixel."""
     y, x = (np.linspace(10, 245, n) for n in size)
     img = np.stack(np.broadcast_arrays(y[:, None], x, np.float64(99)), axis=2).astype(np.uint8)
     path = tmp_path / 'ramp.jpg'
@@ -157,7 +157,7 @@ def test_everything_stays_in_its_place(tmp_path, size, share):
     assert reduced.shape == whole.shape
     for axis, channel in (0, 0), (1, 1):
         slope = 235 / least[axis]
-        # a border pixel of a reduced image averages what is not there
+        # Border pixels of a reduced image average pixels outside of the image.
         inner = (reduced.astype(int) - whole)[1:-1, 1:-1, channel].mean(axis=1 - axis)
         assert np.abs(inner).max(initial=0) <= slope / 4 + 1
 
@@ -184,7 +184,7 @@ def test_exif_orientation_is_ignored(tmp_path, orientation):
         )
 
 
-def test_size_behind_a_long_head(tmp_path):
+def test_size_after_a_long_header(tmp_path):
     path = tmp_path / 'img.jpg'
     data = encoded(smooth(20, 31))
     segment = b'\xff\xe2' + (40000).to_bytes(2, 'big') + b'\xff\xc0' * 19999
@@ -204,20 +204,20 @@ def test_size_behind_a_long_head(tmp_path):
     ids=['jpeg', 'progressive', 'png', 'cmyk', 'thumbnail'],
 )
 def test_truncated_images(tmp_path, data):
-    path = tmp_path / 'cut.jpg'
-    # The last chunk of a PNG holds no pixels: without it nothing is missing.
+    path = tmp_path / 'truncated.jpg'
+    # The last chunk of a PNG contains no pixels, so it may be missing.
     last = len(data) - (24 if data.startswith(b'\x89PNG') else 1)
     for end in [0, 1, 2, 10, *np.linspace(20, last, 25).astype(int)]:
         path.write_bytes(data[:end])
         for least in None, (8, 10):
-            with pytest.raises(InputError, match='cut.jpg') as e:
+            with pytest.raises(InputError, match='truncated.jpg') as e:
                 read_reduced(path, least)
             assert '\n' not in str(e.value)
     path.write_bytes(data)
     read_image(path)
 
 
-def test_what_is_no_image(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     for content in (b'', b'ImageID,LabelName\n', b'\xff\xd8\xff\xd9', b'\x89PNG' + b'\0' * 40):
         path = tmp_path / 'text.jpg'
         path.write_bytes(content)
@@ -230,8 +230,8 @@ def test_what_is_no_image(tmp_path):
                 read(missing)
 
 
-def test_no_memory_for_a_damaged_head(tmp_path, monkeypatch):
-    """A head that claims gigabytes is refused before they are asked for."""
+def test_no_memory_for_a_damaged_header(tmp_path, monkeypatch):
+    """A header with a huge size is refused before memory is allocated."""
     data = bytearray(FILES['rgb.jpg'])
     at = data.index(b'\xff\xc0')
     data[at + 5 : at + 9] = b'\xff\xf0\xff\xf0'
@@ -243,23 +243,23 @@ def test_no_memory_for_a_damaged_head(tmp_path, monkeypatch):
             read(path)
 
 
-def mutated(data, rng):
-    """Damage as disks, networks and bad programs do it."""
+def damage(data, rng):
+    """Damage a file like a faulty disk, network or program."""
     data = bytearray(data)
     kind = rng.integers(5)
     if kind == 0:  # bits
         for at in rng.integers(0, len(data), 3):
             data[at] ^= 1 << rng.integers(8)
-    elif kind == 1:  # bytes, of which most in the head
+    elif kind == 1:  # bytes, mostly in the header
         for at in rng.integers(0, min(len(data), 300), 3):
             data[at] = rng.integers(256)
-    elif kind == 2:  # a lost piece
+    elif kind == 2:  # a missing piece
         first, last = sorted(rng.integers(0, len(data), 2))
         del data[first : min(last, first + 200)]
-    elif kind == 3:  # a piece from elsewhere in the file
+    elif kind == 3:  # an inserted piece from elsewhere in the file
         first, at = rng.integers(0, len(data), 2)
         data[at:at] = data[first : first + 64]
-    else:  # a hole, or an end that was never written
+    else:  # zeros, or a truncated file
         first = rng.integers(len(data))
         data[first:] = b'\0' * (len(data) - first) if rng.random() < 0.5 else b''
     return bytes(data)
@@ -267,12 +267,12 @@ def mutated(data, rng):
 
 @pytest.mark.parametrize('name', FILES)
 def test_damaged_files(tmp_path, capfd, name):
-    """Over all kinds 870 of them: a refusal that names the file, or an image of the size told."""
+    """870 files of all kinds: a message that names the file, or an image of the reported size."""
     rng = np.random.default_rng(sum(name.encode()))
     path = tmp_path / 'damaged.jpg'
     n_read = 0
     for _ in range(30):
-        path.write_bytes(mutated(FILES[name], rng))
+        path.write_bytes(damage(FILES[name], rng))
         results = []
         for read in (image_size, read_image, lambda p: read_reduced(p, (5, 7))[1]):
             try:
@@ -286,4 +286,4 @@ def test_damaged_files(tmp_path, capfd, name):
         if results:
             assert results[0] == image_size(path)
     assert n_read < 30
-    capfd.readouterr()  # libjpeg and libpng speak for themselves
+    capfd.readouterr()  # drop warnings of libjpeg and libpng

@@ -20,7 +20,7 @@ ROOT = Path(pfdet.__file__).parents[1]
 
 
 def as_dict(index, i):
-    """The annotation of an image in the form of the slow reader."""
+    """The annotation of an image in the format of the slow reader."""
     a = index.annotation(i)
     objects = {
         tuple(map(float, bbox)): [set(np.flatnonzero(label)), int(flags)]
@@ -35,9 +35,9 @@ def as_dict(index, i):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_against_a_slow_reader(made, tmp_path, seed):
-    split = made.write_split(tmp_path, seed)
-    slow, slow_counts = made.read_slowly(split['boxes'], split['labels'])
+def test_equals_slow_reader(helpers, tmp_path, seed):
+    split = helpers.write_split(tmp_path, seed)
+    slow, slow_counts = helpers.read_slowly(split['boxes'], split['labels'])
     report = build_index(**split)
     index = AnnotationIndex.open(split['out'])
     index.verify()
@@ -66,7 +66,7 @@ def test_against_a_slow_reader(made, tmp_path, seed):
         )
 
 
-def test_annotation_dtypes_and_own_memory(split):
+def test_annotations_are_copies_of_the_documented_dtypes(split):
     build_index(**split)
     index = AnnotationIndex.open(split['out'])
     for i in range(len(index)):
@@ -75,7 +75,7 @@ def test_annotation_dtypes_and_own_memory(split):
         assert a.flags.shape == (len(a.bbox),) and a.positive.shape == a.negative.shape == (5,)
         assert [x.dtype for x in a] == [np.float32, bool, np.uint8, bool, bool]
         for x in a:
-            x[...] = 0  # the caller's, not the file's
+            x[...] = 0  # copies can be modified
     index.verify()
     with pytest.raises(ValueError):
         index.columns['bbox'][0] = 0
@@ -95,14 +95,14 @@ def test_positions(split):
             index.find(image_id)
 
 
-def test_hierarchy_and_classes_come_back(split):
+def test_hierarchy_and_classes_are_stored(split):
     build_index(**split)
     index = AnnotationIndex.open(split['out'])
     assert index.classes.names == ('Animal', 'Bird', 'Cat, domestic', 'Duck', 'Egg')
     assert np.argwhere(index.hierarchy.ancestors).tolist() == [[1, 0], [2, 0], [3, 0], [3, 1]]
 
 
-def test_order_of_rows_has_no_influence(split, tmp_path):
+def test_result_does_not_depend_on_row_order(split, tmp_path):
     build_index(**split)
     first = split['out'].read_bytes()
     rng = np.random.default_rng(1)
@@ -117,7 +117,7 @@ def test_order_of_rows_has_no_influence(split, tmp_path):
     assert split['out'].read_bytes() == first
 
 
-def test_images_that_are_not_there(split):
+def test_missing_and_unreadable_images(split):
     slow_ids = sorted(p.stem for p in split['images'].iterdir())
     gone, empty, upper, png = slow_ids[2:6]
     jpg = {image_id: split['images'] / f'{image_id}.jpg' for image_id in slow_ids}
@@ -141,27 +141,27 @@ def test_images_that_are_not_there(split):
     assert build_index(**split, keep_missing=True).counts['images'] == len(index) + 2
     kept = AnnotationIndex.open(split['out'])
     assert kept.image_size(kept.find(gone)) == kept.image_size(kept.find(empty)) == (0, 0)
-    for image_id in ids:  # leaving images out has moved no annotation
+    for image_id in ids:  # skipped images do not change the annotations of others
         assert as_dict(kept, kept.find(image_id)) == as_dict(index, index.find(image_id))
 
 
-def test_bad_input_leaves_the_old_index(split, tmp_path):
+def test_failed_build_keeps_the_old_index(split, tmp_path):
     build_index(**split)
     before = split['out'].read_bytes()
     (tmp_path / 'none').mkdir()
     flat = tmp_path / 'flat.csv'
     flat.write_text('ImageID,LabelName,XMin,XMax,YMin,YMax\ni,/m/a,0.5,0.5,0,1\n')
-    wrong = tmp_path / 'wrong.csv'
-    wrong.write_text('/m/x,X\n')
-    for name, value, said in (
+    other = tmp_path / 'other.csv'
+    other.write_text('/m/x,X\n')
+    for name, value, message in (
         ('images', tmp_path / 'none', 'none of the .* images in the tables was found'),
         ('images', tmp_path / 'nowhere', 'none of the .* images in the tables was found'),
         ('boxes', flat, 'no usable box'),
         ('boxes', split['labels'], 'no column XMin'),
-        ('classes', wrong, 'contains none of the 1 classes'),
+        ('classes', other, 'contains none of the 1 classes'),
         ('hierarchy', split['boxes'], 'line 1'),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             build_index(**{**split, name: value})
     with pytest.raises(InputError, match='boxes.csv.x.index: cannot be written'):
         build_index(**{**split, 'out': split['boxes'] / 'x.index'})
@@ -176,7 +176,7 @@ def test_bad_input_leaves_the_old_index(split, tmp_path):
     }
 
 
-def test_no_images_needed_if_asked(split, tmp_path):
+def test_keep_missing_needs_no_images(split, tmp_path):
     split['images'] = tmp_path / 'nowhere'
     report = build_index(**split, keep_missing=True)
     assert (
@@ -186,7 +186,7 @@ def test_no_images_needed_if_asked(split, tmp_path):
     )
 
 
-def test_truncated_anywhere(split):
+def test_truncated_files(split):
     build_index(**split)
     whole = split['out'].read_bytes()
     ends = {*range(0, 80), *range(80, len(whole), 97), len(whole) - 1}
@@ -249,7 +249,7 @@ def test_foreign_files(split, tmp_path):
             AnnotationIndex.open(missing)
 
 
-def test_moving(split, tmp_path):
+def test_moved_files(split, tmp_path):
     build_index(**split)
     here = split['out'].parent
     alone = tmp_path / 'elsewhere' / 'split.index'
@@ -273,7 +273,7 @@ def test_pickle_reopens(split):
     assert as_dict(copy, 3) == as_dict(index, 3) and copy.image_path(0) == index.image_path(0)
 
 
-def test_an_open_index_survives_its_replacement(split):
+def test_open_index_survives_replacement(split):
     build_index(**split)
     index = AnnotationIndex.open(split['out'])
     before = [as_dict(index, i) for i in range(len(index))]
@@ -283,7 +283,7 @@ def test_an_open_index_survives_its_replacement(split):
     assert AnnotationIndex.open(split['out']).counts['objects'] == 1
 
 
-def test_opening_needs_numpy_alone(split):
+def test_opening_needs_numpy_only(split):
     build_index(**split)
     program = (
         'import sys\nfrom pfdet.openimages.index import AnnotationIndex\n'
@@ -312,8 +312,8 @@ def imports_pandas(program, *args):
     return done.stdout.splitlines()[-1] == 'True'
 
 
-def test_building_leaves_pandas_alone(split):
-    # pyarrow imports it on the first conversion by its own means, for longer than a build takes.
+def test_building_does_not_import_pandas(split):
+    # pyarrow's own conversions import pandas, which takes longer than a build.
     if imports_pandas(
         'import pyarrow as pa\n'
         'a = pa.Array.from_buffers(pa.int8(), 1, [None, pa.py_buffer(b"1")])\n'

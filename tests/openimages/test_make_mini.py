@@ -1,4 +1,4 @@
-"""The command that makes MiniOpenImages: its files, and that nothing is left half-made."""
+"""The command that generates MiniOpenImages: its files, and no incomplete output on failure."""
 
 import csv
 import json
@@ -22,8 +22,8 @@ SPLITS = ('train', 'validation')
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory):
-    out = tmp_path_factory.mktemp('made') / 'mini'
+def mini(tmp_path_factory):
+    out = tmp_path_factory.mktemp('mini_open_images') / 'mini'
     make_mini(out, Knobs(images=40), workers=1)
     return out
 
@@ -39,19 +39,19 @@ def same_files(a, b):
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
 
 
-def test_same_seed_same_bytes_with_any_number_of_workers(made, tmp_path):
+def test_same_seed_same_bytes_with_any_number_of_workers(mini, tmp_path):
     make_mini(tmp_path / 'again', Knobs(images=40), workers=2)
-    assert same_files(made, tmp_path / 'again')
+    assert same_files(mini, tmp_path / 'again')
 
 
-def test_another_seed_is_another_world(made, tmp_path):
+def test_seeds_share_no_image(mini, tmp_path):
     make_mini(tmp_path / 'other', Knobs(images=3, validation_images=1, seed=1), workers=1)
-    mine = {p.name for p in (tmp_path / 'other/train').iterdir()}
-    assert not mine & {p.name for p in (made / 'train').iterdir()}
+    names = {p.name for p in (tmp_path / 'other/train').iterdir()}
+    assert not names & {p.name for p in (mini / 'train').iterdir()}
 
 
-def test_files_are_those_of_open_images(made):
-    assert sorted(p.name for p in made.iterdir()) == sorted(
+def test_files_have_the_format_of_open_images(mini):
+    assert sorted(p.name for p in mini.iterdir()) == sorted(
         [
             'train',
             'validation',
@@ -65,14 +65,14 @@ def test_files_are_those_of_open_images(made):
         ]
     )
     for split, n in (('train', 40), ('validation', 10)):
-        lines = (made / f'{split}-annotations-bbox.csv').read_text().splitlines()
+        lines = (mini / f'{split}-annotations-bbox.csv').read_text().splitlines()
         assert lines[0] == (
             'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,'
             'IsTruncated,IsGroupOf,IsDepiction,IsInside'
         )
-        labels = (made / f'{split}-annotations-human-imagelabels.csv').read_text().splitlines()
+        labels = (mini / f'{split}-annotations-human-imagelabels.csv').read_text().splitlines()
         assert labels[0] == 'ImageID,Source,LabelName,Confidence'
-        images = list((made / split).iterdir())
+        images = list((mini / split).iterdir())
         assert len(images) == n
         assert all(
             len(p.stem) == 16 and int(p.stem, 16) >= 0 and p.suffix == '.jpg' for p in images
@@ -81,25 +81,25 @@ def test_files_are_those_of_open_images(made):
             height, width, _ = cv2.imread(str(path)).shape
             assert max(height, width) == 256 and min(height, width) >= 170
         stems = {p.stem for p in images}
-        known = set(read_classes(made / 'class-descriptions.csv').mids)
-        for row in rows_of(made / f'{split}-annotations-bbox.csv'):
+        known = set(read_classes(mini / 'class-descriptions.csv').mids)
+        for row in rows_of(mini / f'{split}-annotations-bbox.csv'):
             assert row['ImageID'] in stems and row['LabelName'] in known
             assert 0 <= float(row['XMin']) < float(row['XMax']) <= 1
             assert 0 <= float(row['YMin']) < float(row['YMax']) <= 1
             assert row['Confidence'] == '1' and row['IsGroupOf'] in '01'
 
 
-def test_classes_and_hierarchy_are_the_real_ones_restricted(made):
-    classes, challenge = read_classes(made / 'class-descriptions.csv'), challenge_classes()
+def test_classes_and_hierarchy_are_subsets_of_the_challenge(mini):
+    classes, challenge = read_classes(mini / 'class-descriptions.csv'), challenge_classes()
     full = [challenge.id_of(mid) for mid in classes.mids]
     assert [challenge.names[i] for i in full] == list(classes.names)
     assert 20 <= len(classes) <= 45
-    hierarchy = read_hierarchy(made / 'hierarchy.json', classes)
+    hierarchy = read_hierarchy(mini / 'hierarchy.json', classes)
     real = challenge_hierarchy().ancestors
     np.testing.assert_array_equal(hierarchy.ancestors, real[np.ix_(full, full)])
-    # Nothing above a class of this world is left out of it.
+    # All ancestors of the classes are included.
     assert real[full].any(axis=0).sum() == real[np.ix_(full, full)].any(axis=0).sum()
-    tree = json.loads((made / 'hierarchy.json').read_text())
+    tree = json.loads((mini / 'hierarchy.json').read_text())
     assert tree['LabelName'] == '/m/0bl9f'
     person = next(
         n
@@ -133,7 +133,7 @@ def test_bad_arguments_are_named(arguments, named, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_out_is_named_when_missing_or_taken(tmp_path):
+def test_missing_or_existing_out_is_named(tmp_path):
     with pytest.raises(InputError, match='--out'):
         main([])
     file = tmp_path / 'file'
@@ -150,9 +150,9 @@ def test_out_is_named_when_missing_or_taken(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'full', 'thesis.txt']
 
 
-def test_force_replaces_an_earlier_one(tmp_path, capsys):
+def test_force_replaces_an_existing_data_set(tmp_path, capsys):
     out = tmp_path / 'mini'
-    out.mkdir()  # an empty directory is as good as none
+    out.mkdir()  # an empty directory may be replaced
     arguments = ['--out', str(out), '--images', '2', '--workers', '1']
     main(arguments)
     with pytest.raises(InputError, match='not empty'):
@@ -165,7 +165,7 @@ def test_force_replaces_an_earlier_one(tmp_path, capsys):
     assert '2 training' in capsys.readouterr().out
 
 
-def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
+def test_failure_leaves_no_files(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError('out of paint')
 
@@ -175,7 +175,7 @@ def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_preview_is_a_picture(tmp_path):
+def test_preview_is_an_image(tmp_path):
     main(['--preview', str(tmp_path / 'sheet.png'), '--images', '20'])
     sheet = cv2.imread(str(tmp_path / 'sheet.png'))
     assert sheet is not None and sheet.std() > 20

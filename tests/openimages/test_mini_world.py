@@ -1,4 +1,4 @@
-"""The world of MiniOpenImages: every planted trouble is there, and as much of it as asked."""
+"""The scenes and annotations of MiniOpenImages have the gaps and errors of the options."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -28,7 +28,7 @@ SPLITS = ('train', 'validation')
 
 @pytest.fixture(scope='module')
 def truth():
-    """The world at its default size, composed but not painted."""
+    """The true objects at the default size."""
     return {split: true_objects(Knobs(), split) for split in SPLITS}
 
 
@@ -43,7 +43,7 @@ def iou(a, b):
     return both / (np.prod(np.subtract(a[2:], a[:2])) + np.prod(np.subtract(b[2:], b[:2])) - both)
 
 
-def test_every_part_makes_one_of_the_real_pairs():
+def test_parts_are_among_the_47_pairs():
     names = challenge_classes().names
     real = {(names[x], names[y]) for x, y in zip(*read_pairs(challenge_classes()))}
     assert {(x, y) for x, parts in PARTS.items() for y in parts} <= real
@@ -68,7 +68,7 @@ def test_validation_is_verified_exhaustively(truth, written):
     assert all(found[name] == parts[name] for names in PARTS.values() for name in names)
 
 
-def test_every_class_has_enough_in_validation(written):
+def test_all_classes_have_validation_objects(written):
     objects = Counter()
     for row in written['validation'][0]:
         if not row.flags & GROUP_OF:
@@ -91,18 +91,18 @@ def test_parts_are_boxed_only_where_verified(truth, written):
         boxed = {row.image for row in boxes if row.name in parts}
         assert boxed <= verified
         assert abs(len(boxed & images) / len(images) - 0.3) < 0.07
-    # Without verification there are parts to be seen, and no word about them.
-    silent = [
+    # Images with visible but unverified parts.
+    unverified = [
         i
         for i, scene in enumerate(truth['train'])
         if any(p.name == 'Human face' for one in scene for p in one.parts)
         and not any(row.image == i and row.name == 'Human face' for row in labels)
     ]
-    assert len(silent) > 200
+    assert len(unverified) > 200
 
 
 @pytest.mark.parametrize('share', [0.5, 1.0])
-def test_parts_may_be_verified_where_they_are_large(share, truth, written):
+def test_prominent_parts_are_verified_first(share, truth, written):
     knobs = Knobs(parts_prominent=share)
     _, labels = annotate(truth['train'], knobs, 'train')
     faces = PARTS['Person'][0]
@@ -121,32 +121,32 @@ def test_parts_may_be_verified_where_they_are_large(share, truth, written):
             )
     verified = {row.image for row in labels if row.name == faces} & size.keys()
     n = round(0.3 * len(size))
-    # Negatives at random can also be of images with people that show no face.
+    # Random negatives may be of images with people without a visible face.
     assert n <= len(verified) <= n + 15
     largest = set(sorted(size, key=size.get)[-n:])
     expected = share + (1 - share) * 0.3 * (1 - share) / (1 - 0.3 * share)
     assert abs(len(largest & verified) / n - expected) < 0.06
-    # Validation is verified as ever.
+    # The validation split is unchanged.
     assert annotate(truth['validation'], knobs, 'validation') == written['validation']
 
 
-def test_negatives_are_true_and_sparse(truth, written):
+def test_negatives_are_correct_and_sparse(truth, written):
     _, labels = written['train']
     n = 0
     for row in labels:
         if not row.positive:
             n += 1
-            there = {
+            present = {
                 name
                 for one in truth['train'][row.image]
                 for name in (*FIGURES[one.figure].labels, *(p.name for p in one.parts))
             }
-            assert row.name not in there.union(*(ancestors()[name] for name in there))
+            assert row.name not in present.union(*(ancestors()[name] for name in present))
     assert 2.7 < n / 1000 < 4.2
 
 
 @pytest.mark.parametrize('seed', [0, 1])
-def test_tail_is_at_least_a_hundred_to_one(seed):
+def test_imbalance_is_at_least_100(seed):
     knobs = Knobs(seed=seed)
     images = Counter()
     for plan in plan_images(knobs, 'train'):
@@ -162,7 +162,7 @@ def test_tail_is_at_least_a_hundred_to_one(seed):
 @pytest.mark.parametrize(
     'rates', [{}, {'torch_flashlight': (0.2, 0.8), 'leopard_cheetah': (0.0, 0.0)}]
 )
-def test_planted_concurrent_rates_come_back(truth, rates):
+def test_concurrent_rates_are_those_of_the_options(truth, rates):
     knobs = Knobs(**rates)
     boxes, _ = annotate(truth['train'], knobs, 'train')
     by_image = defaultdict(list)
@@ -172,18 +172,18 @@ def test_planted_concurrent_rates_come_back(truth, rates):
         one, other = FIGURES[figure].labels
         both, single = 0, Counter()
         for rows in by_image.values():
-            mine = [r for r in rows if r.name in (one, other) and not r.flags & GROUP_OF]
-            for a in mine:
-                twins = [b for b in mine if b.name != a.name and iou(a.bbox, b.bbox) >= 0.9]
-                assert all(b.bbox != a.bbox for b in twins)
+            named = [r for r in rows if r.name in (one, other) and not r.flags & GROUP_OF]
+            for a in named:
+                matches = [b for b in named if b.name != a.name and iou(a.bbox, b.bbox) >= 0.9]
+                assert all(b.bbox != a.bbox for b in matches)
                 single[a.name] += 1
-                both += bool(twins) and a.name == one
+                both += bool(matches) and a.name == one
         expected = getattr(knobs, knob)
         assert both / single[one] == pytest.approx(expected[0], abs=0.03)
         assert both / single[other] == pytest.approx(expected[1], abs=0.03)
 
 
-def test_naming_shares_have_the_rates_asked_for():
+def test_naming_shares_have_the_given_rates():
     one, other, both = naming_shares(0.65, 0.5)
     assert one + other + both == pytest.approx(1)
     assert both / (one + both) == pytest.approx(0.65)
@@ -212,7 +212,7 @@ def test_parent_only_labels(truth):
     assert not any(row.name == 'Fruit' for row in boxes)
 
 
-def test_a_toy_car_is_a_car_and_a_toy_by_one_box(truth, written):
+def test_toy_cars_are_labelled_car_and_toy_with_one_box(truth, written):
     boxes, _ = written['train']
     toys = sum(one.figure == 'toy car' for scene in truth['train'] for one in scene)
     cars = sum(one.figure in ('car', 'toy car') for scene in truth['train'] for one in scene)
@@ -221,7 +221,7 @@ def test_a_toy_car_is_a_car_and_a_toy_by_one_box(truth, written):
     assert sum(row.name == 'Toy' and (row.image, row.bbox) in car_boxes for row in boxes) == toys
 
 
-def test_boxes_are_inside_and_not_degenerate(truth):
+def test_boxes_are_inside_the_image_and_not_degenerate(truth):
     for knobs, split in ((Knobs(), 'train'), (Knobs(jitter=1.0), 'train'), (Knobs(), 'validation')):
         boxes, _ = annotate(truth[split], knobs, split)
         bbox = np.array([row.bbox for row in boxes])
@@ -229,33 +229,33 @@ def test_boxes_are_inside_and_not_degenerate(truth):
         assert (bbox[:, 2:] - bbox[:, :2]).min() > 0.005
 
 
-def test_jitter_is_of_the_size_asked_for(truth):
+def test_jitter_has_the_given_standard_deviation(truth):
     exact, _ = annotate(truth['train'], Knobs(jitter=0.0), 'train')
     off, _ = annotate(truth['train'], Knobs(jitter=0.02), 'train')
-    # Boxes of one name per object stay in step; the second of a pair is drawn apart anyway.
+    # Only objects with one name: the second box of a confused object is always shifted.
     pairs = [
         (np.array(a.bbox), np.array(b.bbox))
         for a, b in zip(exact, off)
         if a.name == b.name == 'Tree'
     ]
     exact_box, off_box = (np.array(side) for side in zip(*pairs))
-    miss = (off_box - exact_box)[:, 1] / (exact_box[:, 3] - exact_box[:, 1])
-    assert 0.015 < miss[miss != 0].std() < 0.025
+    shift = (off_box - exact_box)[:, 1] / (exact_box[:, 3] - exact_box[:, 1])
+    assert 0.015 < shift[shift != 0].std() < 0.025
 
 
 def test_group_of_inside_and_flags(truth, written):
-    seen: Counter = Counter()
+    n_flag: Counter = Counter()
     for scene in truth['train']:
         for one in scene:
             assert not (one.flags & GROUP_OF and not FIGURES[one.figure].heaps)
             assert bool(one.flags & INSIDE) == (one.figure == 'cabin')
             if one.flags & INSIDE:
                 assert one.bbox == (0, 0, 1, 1)
-            seen.update(bit for bit in range(5) if one.flags >> bit & 1)
-    assert 45 <= seen[2] <= 50  # 5 % of 1000 images, less what is hidden
-    assert 4 <= seen[4] <= 5  # 0.5 %
-    assert 0.02 < seen[3] / sum(map(len, truth['train'])) < 0.04  # depictions, 3 %
-    assert seen[0] > 300 and seen[1] > 150
+            n_flag.update(bit for bit in range(5) if one.flags >> bit & 1)
+    assert 45 <= n_flag[2] <= 50  # 5 % of 1000 images, without hidden ones
+    assert 4 <= n_flag[4] <= 5  # 0.5 %
+    assert 0.02 < n_flag[3] / sum(map(len, truth['train'])) < 0.04  # depictions, 3 %
+    assert n_flag[0] > 300 and n_flag[1] > 150
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_group_of_inside_and_flags(truth, written):
         ('truncated', 0.0, 2),
     ],
 )
-def test_a_phenomenon_can_be_turned_off(name, value, empty):
+def test_options_can_be_turned_off(name, value, empty):
     knobs = dataclasses.replace(Knobs(images=60, inside=0.0, portraits=0.0), **{name: value})
     assert not any(one.flags & empty for scene in true_objects(knobs, 'train') for one in scene)
 
@@ -288,8 +288,8 @@ def test_portraits_end_at_the_waist_and_at_the_border():
     assert half > 1.6 * whole
 
 
-def test_boxes_hug_what_is_painted():
-    """A lone object's box is the extent of its pixels in the picture without it."""
+def test_boxes_are_tight():
+    """The box of a single object is the extent of the pixels that it changes in the image."""
     knobs = Knobs(images=150, truncated=0.0, depictions=0.0, inside=0.0, group_of=0.0)
     checked = 0
     for plan in plan_images(knobs, 'train'):
@@ -314,7 +314,7 @@ def test_boxes_hug_what_is_painted():
     assert checked == 12
 
 
-def test_images_have_an_object_each(truth):
+def test_images_have_objects(truth):
     for split in SPLITS:
         assert all(isinstance(one, VisibleObject) for scene in truth[split] for one in scene)
         assert sum(not scene for scene in truth[split]) <= 0.02 * len(truth[split])

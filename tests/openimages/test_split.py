@@ -1,4 +1,4 @@
-"""The mini split keeps every class's ratio, whatever the sizes; a subset is the same images."""
+"""Splits of any sizes keep the ratio of each class. A subset has the same images."""
 
 import csv
 import os
@@ -25,14 +25,14 @@ def offsets_of(lengths):
 
 
 def long_tailed(path, n_image=3000, seed=0, mids='/m/{}'):
-    """Write an index of images with up to six classes of a long tail, which come together."""
+    """Write an index of images with up to six classes from a long tail, which co-occur."""
     rng = np.random.default_rng(seed)
-    chance = 1 / np.arange(1, N_CLASS + 1) ** 1.7
+    frequency = 1 / np.arange(1, N_CLASS + 1) ** 1.7
     label = []
     for _ in range(n_image):
         theme = rng.integers(5)
-        mine = chance * np.where(np.arange(N_CLASS) % 5 == theme, 4, 1)
-        label.append(rng.choice(N_CLASS, rng.integers(0, 7), p=mine / mine.sum()))
+        weight = frequency * np.where(np.arange(N_CLASS) % 5 == theme, 4, 1)
+        label.append(rng.choice(N_CLASS, rng.integers(0, 7), p=weight / weight.sum()))
     n_box = [len(one) for one in label]
     total = sum(n_box)
     at = rng.uniform(0, 0.5, (total, 2))
@@ -73,12 +73,12 @@ def index(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def present(index):
-    """bool (N, C), found image by image."""
+    """bool ``(N, C)``, the classes of each image."""
     return np.array([index.annotation(i).label.any(axis=0) for i in range(len(index))])
 
 
 def deviation(present, images):
-    """The relative deviation of every class that the images should have at least five of."""
+    """The relative deviation of all classes with a share of at least five images."""
     share = present.sum(axis=0) * (len(images) / len(present))
     known = share >= 5
     return np.abs(present[images].sum(axis=0)[known] / share[known] - 1)
@@ -96,27 +96,27 @@ def test_ratios_are_kept(index, present, n_train, n_val):
         np.testing.assert_array_equal(part.count, present[part.images].sum(axis=0))
         np.testing.assert_array_equal(part.source, present.sum(axis=0))
         np.testing.assert_allclose(part.share, present.sum(axis=0) * n / len(index))
-        # Nothing is nearer to the share than the nearest whole number; almost all are there.
+        # Almost all counts are the integers nearest to the shares.
         off = np.abs(part.count - part.share)
         assert (off <= 0.5).mean() >= 0.9 and off.max() <= 3
         expected = np.where(part.share > 0, part.count / np.maximum(part.share, 1e-9) - 1, 0)
         np.testing.assert_allclose(part.deviation, expected)
 
 
-def test_is_far_better_than_chance(index, present):
+def test_is_far_better_than_random(index, present):
     rng = np.random.default_rng(0)
     parts = choose_split(index, 600, 200, at_least=0)
     for part in parts:
         n = len(part.images)
-        by_chance = [deviation(present, rng.permutation(len(index))[:n]) for _ in range(20)]
-        assert deviation(present, part.images).max() < min(one.max() for one in by_chance) / 3
-        assert deviation(present, part.images).mean() < min(one.mean() for one in by_chance) / 4
+        baseline = [deviation(present, rng.permutation(len(index))[:n]) for _ in range(20)]
+        assert deviation(present, part.images).max() < min(one.max() for one in baseline) / 3
+        assert deviation(present, part.images).mean() < min(one.mean() for one in baseline) / 4
     empty = ~present.any(axis=1)
-    for part in parts:  # images without a box keep their ratio, too
+    for part in parts:  # the ratio of images without a box is kept, too
         assert abs(empty[part.images].sum() - empty.mean() * len(part.images)) <= 1
 
 
-def test_rare_classes_are_in_both_parts_if_they_can_be(tmp_path):
+def test_rare_classes_are_in_both_parts_if_possible(tmp_path):
     index = long_tailed(tmp_path / 'few.index', n_image=400, seed=3)
     total = np.bincount(index.image_classes()[1], minlength=N_CLASS)
     assert (total == 1).any() and (total == 2).any()
@@ -127,7 +127,7 @@ def test_rare_classes_are_in_both_parts_if_they_can_be(tmp_path):
     assert (without[1].count == 0).sum() > (val.count == 0).sum()
 
 
-def test_is_deterministic_and_seeded(index):
+def test_seed_determines_the_split(index):
     one, again, other = (choose_split(index, 500, 100, seed=seed) for seed in (0, 0, 1))
     for k in range(2):
         np.testing.assert_array_equal(one[k].images, again[k].images)
@@ -135,7 +135,7 @@ def test_is_deterministic_and_seeded(index):
         assert len(common) < 0.6 * len(one[k].images)
 
 
-def test_from_two_indexes(index, tmp_path):
+def test_split_from_two_indexes(index, tmp_path):
     other = long_tailed(tmp_path / 'val.index', 700, seed=5)
     train, val = choose_split(index, len(index), 100, other, at_least=0)
     np.testing.assert_array_equal(train.images, np.arange(len(index)))
@@ -145,7 +145,7 @@ def test_from_two_indexes(index, tmp_path):
     assert (np.abs(val.count - total / 7) <= 0.5).mean() > 0.9
 
 
-def test_subset_is_the_same_images(index, tmp_path):
+def test_subset_has_the_same_images(index, tmp_path):
     images = np.random.default_rng(0).permutation(len(index))[:200]
     size = subset(index, images, tmp_path / 'below' / 'some.index')
     some = AnnotationIndex.open(tmp_path / 'below' / 'some.index')

@@ -1,4 +1,4 @@
-"""Statistics of an index against plain loops over its images; the files and figures written."""
+"""Statistics of an index compared with plain loops over its images; the tables and plots."""
 
 import csv
 import json
@@ -13,9 +13,10 @@ import pytest
 
 from pfdet.errors import InputError
 from pfdet.openimages.build_index import build_index
+from pfdet.openimages.class_counts import count_classes, imbalance
 from pfdet.openimages.concurrent_rates import concurrent_rates, read_concurrent_rates
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.statistics import count_classes, imbalance, main, statistics
+from pfdet.openimages.statistics import main, statistics
 from pfdet.openimages.tables import GROUP_OF
 
 FILES = {
@@ -78,7 +79,7 @@ def test_counts_of_parents_equal_plain_loops(index, group_of):
                     objects[p] += 1
                     no_descendant[p] += not labels & below[p]
                     no_leaf[p] += not labels & below[p] & leaves
-    # With equal boxes only, the objects are the index's.
+    # At an IoU threshold of 1, the objects are those of the index.
     found = statistics(index, iou_thresh=1, group_of=group_of).parents
     np.testing.assert_array_equal(found.objects, objects)
     np.testing.assert_array_equal(found.without_descendant, no_descendant)
@@ -87,7 +88,7 @@ def test_counts_of_parents_equal_plain_loops(index, group_of):
     assert no_leaf[animal] > no_descendant[animal] > 0
 
 
-def test_rates_are_those_of_concurrent_rates(index):
+def test_rates_equal_concurrent_rates(index):
     for options in ({}, {'iou_thresh': 0.5, 'group_of': True, 'expanded': True}):
         np.testing.assert_array_equal(
             statistics(index, **options).rates.both, concurrent_rates(index, **options).both
@@ -95,13 +96,18 @@ def test_rates_are_those_of_concurrent_rates(index):
 
 
 def test_imbalance():
-    said = imbalance(np.array([3, 0, 30, 2, 2]))
-    assert (said.largest, said.smallest, said.magnitude, said.n_empty) == (2, 4, 15.0, 1)
+    found = imbalance(np.array([3, 0, 30, 2, 2]))
+    assert (found.largest, found.smallest, found.magnitude, found.n_empty) == (
+        2,
+        4,
+        15.0,
+        1,
+    )
     none = imbalance(np.zeros(3, int))
     assert np.isnan(none.magnitude) and none.n_empty == 3
 
 
-def test_command_writes_tables_and_figures(index, tmp_path, capsys):
+def test_command_writes_tables_and_plots(index, tmp_path, capsys):
     out = tmp_path / 'new' / 'statistics'
     arguments = [
         '--index',
@@ -118,14 +124,14 @@ def test_command_writes_tables_and_figures(index, tmp_path, capsys):
     printed = capsys.readouterr()
     assert 'imbalance magnitude, as annotated' in printed.out and not printed.err
     found = statistics(index, 0.5)
-    said = json.loads((out / 'statistics.json').read_text())
-    assert said['images'] == len(index) and said['leaf_classes'] == 3
-    assert said['imbalance']['magnitude'] == pytest.approx(
+    summary = json.loads((out / 'statistics.json').read_text())
+    assert summary['images'] == len(index) and summary['leaf_classes'] == 3
+    assert summary['imbalance']['magnitude'] == pytest.approx(
         found.classes.images.max() / found.classes.images.min()
     )
     leaves = index.hierarchy.is_leaf
     confused = (found.rates.rates >= 0.1) & leaves[:, None] & leaves
-    assert said['concurrent_rates']['ordered_pairs_of_leaves'] == confused.sum() > 0
+    assert summary['concurrent_rates']['ordered_pairs_of_leaves'] == confused.sum() > 0
     assert len(rows_of(out / 'confused_pairs.csv')) == confused.sum()
     rates = read_concurrent_rates(out / 'concurrent_rates.npz', index.classes)
     np.testing.assert_array_equal(rates.rates, found.rates.rates)
@@ -138,7 +144,7 @@ def test_command_writes_tables_and_figures(index, tmp_path, capsys):
     assert [row['DisplayName'] for row in parents] == ['Animal', 'Bird']
     for row in parents:
         assert float(row['RatioWithoutDescendant']) == pytest.approx(
-            said['parents']['ratio_without_descendant'][row['DisplayName']], abs=1e-6
+            summary['parents']['ratio_without_descendant'][row['DisplayName']], abs=1e-6
         )
     for path in out.glob('*.png'):
         assert cv2.imread(str(path)).std() > 5
@@ -150,17 +156,17 @@ def test_command_writes_tables_and_figures(index, tmp_path, capsys):
     assert {name for name in FILES if before[name] != after[name]} <= {'concurrent_rates.npz'}
 
 
-def test_nothing_to_show(split, tmp_path):
-    """An index with one box, of no parent class, and no confused pair."""
+def test_empty_plots(split, tmp_path):
+    """An index with one box of a leaf class and no confused pair."""
     split['boxes'].write_text(
         'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\nA_B,/m/e,0,1,0,1,1\n'
     )
     build_index(**split)
     main(['--index', str(split['out']), '--out', str(tmp_path / 'out')])
     assert {p.name for p in (tmp_path / 'out').iterdir()} == FILES
-    said = json.loads((tmp_path / 'out/statistics.json').read_text())
-    assert said['parents']['without_leaf'] is None
-    assert said['imbalance']['classes_without_image'] == 4
+    summary = json.loads((tmp_path / 'out/statistics.json').read_text())
+    assert summary['parents']['without_leaf'] is None
+    assert summary['imbalance']['classes_without_image'] == 4
     assert 'no object of a parent class' in (tmp_path / 'out/parents.svg').read_text()
     assert not rows_of(tmp_path / 'out/confused_pairs.csv')
 
@@ -184,10 +190,10 @@ def test_bad_arguments_are_named(index, arguments, named, tmp_path):
 
 
 def test_out_that_cannot_be_written_is_named(index, tmp_path):
-    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'file').write_text('text')
     with pytest.raises(InputError, match='file.classes.csv: cannot be written'):
         main(['--index', str(index.path), '--out', str(tmp_path / 'file')])
-    assert (tmp_path / 'file').read_text() == 'mine'
+    assert (tmp_path / 'file').read_text() == 'text'
 
 
 def test_as_a_program(tmp_path):

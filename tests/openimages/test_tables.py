@@ -43,10 +43,10 @@ def rows_of(table):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_boxes_against_a_slow_reader(made, tmp_path, seed):
-    split = made.write_split(tmp_path, seed)
+def test_boxes_equal_slow_reader(helpers, tmp_path, seed):
+    split = helpers.write_split(tmp_path, seed)
     table = read_boxes(split['boxes'], SPACE)
-    slow, counts = made.read_slowly(split['boxes'], split['labels'])
+    slow, counts = helpers.read_slowly(split['boxes'], split['labels'])
     expected = [(image_id, *row) for image_id, image in slow.items() for row in image['rows']]
     assert sorted(rows_of(table)) == sorted(expected)
     n_row = split['boxes'].read_bytes().count(b'\n') - 1
@@ -71,10 +71,10 @@ def test_boxes_against_a_slow_reader(made, tmp_path, seed):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_labels_against_a_slow_reader(made, tmp_path, seed):
-    split = made.write_split(tmp_path, seed)
+def test_labels_equal_slow_reader(helpers, tmp_path, seed):
+    split = helpers.write_split(tmp_path, seed)
     table = read_image_labels(split['labels'], SPACE)
-    _, counts = made.read_slowly(split['boxes'], split['labels'])
+    _, counts = helpers.read_slowly(split['boxes'], split['labels'])
     expected = [
         (r[0], SPACE.ids[r[2]], r[3] == '1')
         for r in (line.split(',') for line in split['labels'].read_text().splitlines()[1:])
@@ -97,7 +97,7 @@ def test_several_files_gzip_and_small_blocks(split, tmp_path):
     lines = split['boxes'].read_bytes().splitlines(keepends=True)
     whole = read_boxes(split['boxes'], SPACE)
     parts = []
-    # A gzip file is told by its content; one of several members is a gzip file.
+    # Gzip is detected from the content. A gzip file may have several members.
     for k, part in enumerate((lines[1:60], lines[60:61], lines[61:])):
         parts.append(tmp_path / f'part{k}.csv')
         content = gzip.compress(lines[0]) + gzip.compress(b''.join(part))
@@ -113,8 +113,8 @@ def test_several_files_gzip_and_small_blocks(split, tmp_path):
     ]
 
 
-def test_columns_go_by_name(made, tmp_path):
-    path = made.write_csv(
+def test_columns_are_identified_by_name(helpers, tmp_path):
+    path = helpers.write_csv(
         tmp_path / 'b.csv',
         ['IsInside', 'Later', 'YMax', 'XMax', 'LabelName', 'YMin', 'XMin', 'IsGroupOf', 'ImageID'],
         [
@@ -154,7 +154,7 @@ CLICKS = ','.join(f'XClick{k}{axis}' for axis in 'XY' for k in range(1, 5))
             ],
             [GROUP_OF, 0],
         ),
-        # V6 and V7, train: where the annotators clicked, or -1.
+        # V6 and V7, train: positions of the annotators' clicks, or -1.
         (
             f'{BASE},{FLAGS},{CLICKS}',
             [
@@ -202,8 +202,8 @@ def test_dialects(tmp_path):
     assert len(read_boxes(path, SPACE).image) == 2
 
 
-def test_labels_without_confidence_are_positive(made, tmp_path):
-    path = made.write_csv(
+def test_labels_without_confidence_are_positive(helpers, tmp_path):
+    path = helpers.write_csv(
         tmp_path / 'l.csv', ['LabelName', 'ImageID'], [['/m/a', 'i'], ['/m/b', 'i']]
     )
     assert read_image_labels(path, SPACE).positive.tolist() == [True, True]
@@ -216,7 +216,7 @@ def changed(at, value):
 
 
 @pytest.mark.parametrize(
-    'row, said',
+    'row, message',
     [
         ('i1,xclick,/m/a', 'expected 13 fields as in the header, got 3'),
         (GOOD + ',1', 'expected 13 fields as in the header, got 14'),
@@ -242,7 +242,7 @@ def changed(at, value):
     ],
 )
 @pytest.mark.parametrize('n_before', [0, 3, 3000])
-def test_malformed_row_is_named(tmp_path, row, said, n_before):
+def test_malformed_row_is_named(tmp_path, row, message, n_before):
     path = tmp_path / 'boxes.csv'
     lines = [HEADER, *[GOOD] * n_before, '', row, *[GOOD] * 4, 'bad', '']
     path.write_bytes('\n'.join(lines).encode('utf-8', 'surrogateescape'))
@@ -264,7 +264,7 @@ def test_malformed_row_is_named(tmp_path, row, said, n_before):
             )
         )
     assert f'boxes.csv, line {n_before + 3}: ' in str(e.value)
-    assert said in str(e.value) and '\n' not in str(e.value)
+    assert message in str(e.value) and '\n' not in str(e.value)
     with pytest.raises(InputError) as again:
         read_boxes(path, SPACE)
     assert str(again.value) == str(e.value)
@@ -272,7 +272,7 @@ def test_malformed_row_is_named(tmp_path, row, said, n_before):
 
 @pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
 @pytest.mark.parametrize('block_size', [1, 7, 100, 1 << 20])
-def test_lines_are_counted_whatever_ends_them(tmp_path, end, block_size):
+def test_line_numbers_with_all_line_ends(tmp_path, end, block_size):
     path = tmp_path / 'labels.csv'
     lines = ['ImageID,LabelName', 'i,/m/a', '', '', 'j,/m/b', '\ufeffk,/m/c', '', 'l,']
     path.write_bytes(end.join(lines).encode())
@@ -292,8 +292,8 @@ def test_lines_are_counted_whatever_ends_them(tmp_path, end, block_size):
 
 
 @pytest.mark.parametrize('value', ['2', '-0.5', 'yes', '', 'nan'])
-def test_malformed_confidence(made, tmp_path, value):
-    path = made.write_csv(
+def test_malformed_confidence(helpers, tmp_path, value):
+    path = helpers.write_csv(
         tmp_path / 'l.csv',
         ['ImageID', 'LabelName', 'Confidence'],
         [['i', '/m/a', '1'], ['i', '/m/b', value]],
@@ -303,7 +303,7 @@ def test_malformed_confidence(made, tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    'content, said',
+    'content, message',
     [
         ('', 'line 1: no column ImageID'),
         ('\n', 'line 1: no column'),
@@ -316,15 +316,15 @@ def test_malformed_confidence(made, tmp_path, value):
         ('"' + HEADER, 'line 1'),
     ],
 )
-def test_malformed_file(tmp_path, content, said):
+def test_malformed_file(tmp_path, content, message):
     path = tmp_path / 'boxes.csv'
     path.write_text(content)
     with pytest.raises(InputError, match='boxes.csv') as e:
         read_boxes(path, SPACE)
-    assert said in str(e.value) and '\n' not in str(e.value)
+    assert message in str(e.value) and '\n' not in str(e.value)
 
 
-def test_an_empty_file_among_others_is_refused(tmp_path):
+def test_empty_file_among_others_is_refused(tmp_path):
     good, empty = tmp_path / 'good.csv', tmp_path / 'empty.csv'
     good.write_text(f'{HEADER}\n{GOOD}\n')
     empty.write_text(f'{HEADER}\n')

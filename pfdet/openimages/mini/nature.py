@@ -1,4 +1,7 @@
-"""Fruit, plants and animals, about one unit in size."""
+"""Fruit, plants and animals, about one unit in size.
+
+Each function takes a random generator and returns patches.
+"""
 
 import numpy as np
 

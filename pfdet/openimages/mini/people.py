@@ -1,12 +1,20 @@
-"""Men, women, boys and girls, one unit tall without the hat, seen from the front or the back."""
+"""Men, women, boys and girls, one unit tall without the hat, seen from the front or the back.
+
+Each ``draw_*`` function takes a random generator and the probability of a hat, and returns patches.
+"""
 
 import numpy as np
 
+from pfdet.openimages.mini.body_parts import (
+    draw_arms,
+    draw_brimmed_hat,
+    draw_ground_shadow,
+    draw_head,
+    draw_legs,
+)
 from pfdet.openimages.mini.shapes import (
-    Colour,
     Patch,
     ellipse,
-    limb,
     pick,
     polygon,
     rectangle,
@@ -30,9 +38,9 @@ def draw_man(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
     trousers = shade(suit, rng.uniform(0.6, 0.85))
     shirt = vary(rng, (236, 238, 240), 12)
     tie = pick(rng, ((190, 40, 40), (40, 80, 170), (220, 170, 40)))
-    patches = [_ground_shadow(0.2)]
-    patches += _legs(rng, 0.06, 0.56, 0.95, 0.055, 0.042, trousers, (40, 30, 26), 0.052)
-    patches += _arms(rng, 0.135, 0.25, 0.3, 0.04, suit, skin)
+    patches = [draw_ground_shadow(0.2)]
+    patches += draw_legs(rng, 0.06, 0.56, 0.95, 0.055, 0.042, trousers, (40, 30, 26), 0.052)
+    patches += draw_arms(rng, 0.135, 0.25, 0.3, 0.04, suit, skin)
     patches += [
         Patch(
             smooth(
@@ -60,10 +68,10 @@ def draw_man(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
     ]
     away = rng.random() < 0.1
     beard = hair if rng.random() < 0.65 else None
-    patches += _head(rng, 0.1, 0.078, 0.1, skin, hair, away=away, beard=beard)
+    patches += draw_head(rng, 0.1, 0.078, 0.1, skin, hair, away=away, beard=beard)
     if rng.random() < hat_rate:
         felt = pick(rng, ((60, 44, 36), (44, 44, 50), (120, 90, 60)))
-        patches += _brimmed_hat(0.052, 0.14, 0.085, 0.11, felt, (170, 40, 40))
+        patches += draw_brimmed_hat(0.052, 0.14, 0.085, 0.11, felt, (170, 40, 40))
     return patches
 
 
@@ -72,8 +80,8 @@ def draw_woman(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
     skin, hair = pick(rng, SKINS, 8), pick(rng, DARK_HAIR + FAIR_HAIR, 10)
     gown = pick(rng, GOWNS)
     dress = ('Dress',) if rng.random() < 0.8 else ()
-    patches = [_ground_shadow(0.18)]
-    patches += _legs(rng, 0.045, 0.7, 0.96, 0.032, 0.024, skin, shade(gown, 0.6), 0.04)
+    patches = [draw_ground_shadow(0.18)]
+    patches += draw_legs(rng, 0.045, 0.7, 0.96, 0.032, 0.024, skin, shade(gown, 0.6), 0.04)
     flow = rng.uniform(-0.02, 0.02)
     patches.append(
         Patch(
@@ -93,7 +101,7 @@ def draw_woman(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
             hair,
         )
     )
-    patches += _arms(rng, 0.1, 0.25, 0.29, 0.028, skin, skin)
+    patches += draw_arms(rng, 0.1, 0.25, 0.29, 0.028, skin, skin)
     upper = gown if dress else vary(rng, (240, 236, 226), 10)
     hem = rng.uniform(0.78, 0.86)
     patches += [
@@ -140,9 +148,9 @@ def draw_woman(rng: np.random.Generator, hat_rate: float = 0.3) -> list[Patch]:
             for x in (-0.07, 0.0, 0.07)
         ]
     away = rng.random() < 0.1
-    patches += _head(rng, 0.105, 0.074, 0.095, skin, hair, away=away, lips=(200, 40, 60))
+    patches += draw_head(rng, 0.105, 0.074, 0.095, skin, hair, away=away, lips=(200, 40, 60))
     if rng.random() < hat_rate:
-        patches += _brimmed_hat(0.055, 0.17, 0.05, 0.1, vary(rng, (240, 214, 140)), gown)
+        patches += draw_brimmed_hat(0.055, 0.17, 0.05, 0.1, vary(rng, (240, 214, 140)), gown)
     return patches
 
 
@@ -154,8 +162,8 @@ def draw_boy(rng: np.random.Generator, hat_rate: float = 0.35) -> list[Patch]:
         pick(rng, JERSEYS),
     )
     shorts = pick(rng, ((50, 84, 150), (120, 96, 60), (60, 60, 66)))
-    patches = [_ground_shadow(0.22)]
-    patches += _legs(
+    patches = [draw_ground_shadow(0.22)]
+    patches += draw_legs(
         rng,
         0.07,
         0.62,
@@ -180,7 +188,7 @@ def draw_boy(rng: np.random.Generator, hat_rate: float = 0.35) -> list[Patch]:
             shorts,
         )
     ]
-    patches += _arms(rng, 0.135, 0.36, 0.24, 0.04, jersey, skin)
+    patches += draw_arms(rng, 0.135, 0.36, 0.24, 0.04, jersey, skin)
     body = smooth(
         [
             (-0.06, 0.31),
@@ -199,7 +207,7 @@ def draw_boy(rng: np.random.Generator, hat_rate: float = 0.35) -> list[Patch]:
         Patch(rectangle(-0.132, y, 0.132, y + 0.04), (246, 246, 240)) for y in (0.39, 0.47, 0.55)
     ]
     away = rng.random() < 0.1
-    patches += _head(rng, 0.155, 0.135, 0.155, skin, hair, away=away, tuft=True)
+    patches += draw_head(rng, 0.155, 0.135, 0.155, skin, hair, away=away, tuft=True)
     if rng.random() < hat_rate:
         cap = pick(rng, ((210, 40, 40), (40, 70, 180), (30, 130, 60)))
         patches += [
@@ -223,8 +231,8 @@ def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
     skin, hair = pick(rng, SKINS, 8), pick(rng, FAIR_HAIR + DARK_HAIR[:2])
     frock = pick(rng, FROCKS)
     dress = ('Dress',) if rng.random() < 0.85 else ()
-    patches = [_ground_shadow(0.2)]
-    patches += _legs(rng, 0.06, 0.68, 0.95, 0.034, 0.03, skin, (236, 70, 120), 0.052)
+    patches = [draw_ground_shadow(0.2)]
+    patches += draw_legs(rng, 0.06, 0.68, 0.95, 0.034, 0.03, skin, (236, 70, 120), 0.052)
     for side in (-1, 1):
         patches += [
             Patch(
@@ -241,7 +249,7 @@ def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
             ),
             Patch(ellipse(side * 0.15, 0.11, 0.035, 0.03), (240, 60, 90)),
         ]
-    patches += _arms(rng, 0.105, 0.37, 0.22, 0.033, skin, skin)
+    patches += draw_arms(rng, 0.105, 0.37, 0.22, 0.033, skin, skin)
     patches += [
         Patch(
             smooth(
@@ -269,188 +277,9 @@ def draw_girl(rng: np.random.Generator, hat_rate: float = 0.25) -> list[Patch]:
     if not dress:
         patches.append(Patch(rectangle(-0.1, 0.33, 0.1, 0.52, 0.03), (120, 200, 230)))
     away = rng.random() < 0.1
-    patches += _head(rng, 0.155, 0.135, 0.155, skin, hair, away=away, lips=(220, 70, 90))
+    patches += draw_head(rng, 0.155, 0.135, 0.155, skin, hair, away=away, lips=(220, 70, 90))
     if rng.random() < hat_rate:
-        patches += _brimmed_hat(0.085, 0.23, 0.07, 0.15, vary(rng, (250, 226, 150)), (230, 70, 120))
-    return patches
-
-
-def crop_at_waist(patches: list[Patch], waist: float = 0.5) -> list[Patch]:
-    """Crop a person of one unit height at the waist.
-
-    Args:
-        patches (list of Patch): The person.
-        waist (float): Distance of the waist from the top.
-
-    Returns:
-        list of Patch: The upper part.
-    """
-    upper = []
-    for patch in patches:
-        if patch.points[:, 1].min() < waist:
-            points = patch.points.copy()
-            # Points below the waist are moved up to it.
-            points[:, 1] = np.minimum(points[:, 1], waist)
-            upper.append(patch._replace(points=points))
-    return upper
-
-
-def _ground_shadow(width: float) -> Patch:
-    return Patch(ellipse(0.02, 0.99, width, 0.025), (20, 20, 30), alpha=0.35, solid=False)
-
-
-def _legs(
-    rng: np.random.Generator,
-    spread: float,
-    hip: float,
-    foot: float,
-    r0: float,
-    r1: float,
-    colour: Colour,
-    shoe: Colour,
-    shoe_length: float,
-) -> list[Patch]:
-    stride = rng.uniform(-0.02, 0.05)
-    patches = []
-    for side in (-1, 1):
-        x = side * (spread + stride)
-        patches += [
-            Patch(limb((side * spread * 0.9, hip), (x, foot), r0, r1), colour),
-            Patch(ellipse(x + side * 0.015, foot + 0.022, shoe_length, 0.026), shoe),
-        ]
-    return patches
-
-
-def _arms(
-    rng: np.random.Generator,
-    shoulder: float,
-    top: float,
-    length: float,
-    r: float,
-    sleeve: Colour,
-    skin: Colour,
-) -> list[Patch]:
-    patches = []
-    for side in (-1, 1):
-        # Arms hang down or wave.
-        angle = rng.uniform(8, 35) if rng.random() < 0.75 else rng.uniform(110, 150)
-        t = np.radians(angle)
-        hand = (side * (shoulder + length * np.sin(t)), top + length * np.cos(t))
-        patches += [
-            Patch(ellipse(hand[0], hand[1], r * 1.15, r * 1.15, n=16), skin),
-            Patch(
-                limb((side * shoulder, top), (hand[0] * 0.96, hand[1] * 0.98), r, r * 0.9),
-                shade(sleeve, 0.9),
-            ),
-        ]
-    return patches
-
-
-def _head(
-    rng: np.random.Generator,
-    y: float,
-    rx: float,
-    ry: float,
-    skin: Colour,
-    hair: Colour,
-    away: bool,
-    beard: Colour | None = None,
-    lips: Colour = (170, 70, 60),
-    tuft: bool = False,
-) -> list[Patch]:
-    neck = Patch(rectangle(-rx * 0.38, y + ry * 0.6, rx * 0.38, y + ry * 1.25), shade(skin, 0.85))
-    crown = Patch(ellipse(0, y - ry * 0.06, rx * 1.1, ry * 0.98), hair)
-    if away:
-        return [neck, crown, Patch(ellipse(0, y + ry * 0.1, rx * 1.02, ry * 0.95), hair)]
-    face = ('Human face',)
-    patches = [neck, crown]
-    patches += [
-        Patch(ellipse(side * rx * 0.98, y + ry * 0.1, rx * 0.16, ry * 0.2, n=14), shade(skin, 0.9))
-        for side in (-1, 1)
-    ]
-    if beard:
-        patches.append(Patch(ellipse(0, y + ry * 0.38, rx * 0.97, ry * 0.72), beard, face))
-    top = Patch(
-        ellipse(0, y + ry * (-0.04 if beard else 0.06), rx * 0.94, ry * (0.72 if beard else 0.9)),
-        skin,
-        face,
-    )
-    patches.append(top)
-    eye = vary(rng, (50, 60, 70), 20)
-    look = rng.uniform(-0.06, 0.06) * rx
-    for side in (-1, 1):
-        x = side * rx * 0.4
-        patches += [
-            Patch(ellipse(x, y - ry * 0.02, rx * 0.2, ry * 0.16, n=16), (255, 255, 255), face),
-            Patch(ellipse(x + look, y - ry * 0.01, rx * 0.11, ry * 0.11, n=14), eye, face),
-            Patch(ellipse(x, y - ry * 0.27, rx * 0.24, ry * 0.06, n=14), shade(hair, 0.8), face),
-            Patch(
-                ellipse(x * 1.35, y + ry * 0.32, rx * 0.18, ry * 0.12, n=14),
-                (240, 120, 110),
-                face,
-                alpha=0.45,
-            ),
-        ]
-    patches += [
-        Patch(ellipse(0, y + ry * 0.2, rx * 0.12, ry * 0.13, n=14), shade(skin, 0.85), face),
-        Patch(ellipse(0, y + ry * 0.46, rx * 0.36, ry * 0.2, 0, 10, 170, 14), lips, face),
-    ]
-    fringe = [
-        (-rx * 1.02, y - ry * 0.15),
-        (-rx * 0.95, y - ry * 0.7),
-        (0, y - ry * 1.03),
-        (rx * 0.95, y - ry * 0.7),
-        (rx * 1.02, y - ry * 0.15),
-        (rx * 0.5, y - ry * 0.5),
-        (-rx * 0.3, y - ry * 0.55),
-    ]
-    patches.append(Patch(smooth(fringe), hair))
-    if tuft:
-        patches.append(
-            Patch(
-                smooth(
-                    [
-                        (-rx * 0.3, y - ry * 0.9),
-                        (0.0, y - ry * 1.25),
-                        (rx * 0.35, y - ry * 1.1),
-                        (rx * 0.3, y - ry * 0.85),
-                    ]
-                ),
-                hair,
-            )
+        patches += draw_brimmed_hat(
+            0.085, 0.23, 0.07, 0.15, vary(rng, (250, 226, 150)), (230, 70, 120)
         )
     return patches
-
-
-def _brimmed_hat(
-    y: float, brim: float, height: float, crown: float, colour: Colour, band: Colour
-) -> list[Patch]:
-    hat = ('Hat',)
-    return [
-        Patch(ellipse(0, y, brim, brim * 0.16), shade(colour, 0.85), hat),
-        Patch(
-            smooth(
-                [
-                    (-crown * 0.85, y),
-                    (-crown * 0.8, y - height),
-                    (0, y - height * 1.2),
-                    (crown * 0.8, y - height),
-                    (crown * 0.85, y),
-                    (0, y + 0.02),
-                ]
-            ),
-            colour,
-            hat,
-        ),
-        Patch(
-            polygon(
-                (-crown * 0.84, y - 0.028),
-                (crown * 0.84, y - 0.028),
-                (crown * 0.86, y + 0.004),
-                (0, y + 0.018),
-                (-crown * 0.86, y + 0.004),
-            ),
-            band,
-            hat,
-        ),
-    ]

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from pfdet.boxes.iou import area, matched_intersection
+from pfdet.openimages.mini.body_parts import crop_at_waist
 from pfdet.openimages.mini.knobs import Knobs
-from pfdet.openimages.mini.people import crop_at_waist
 from pfdet.openimages.mini.shapes import Patch, extent, rectangle, rotate, transform, vary
 from pfdet.openimages.mini.world import FIGURES, Plan
 
@@ -185,13 +185,13 @@ def _place(
     After ``tries`` random places, the one with the smallest overlap is taken.
     """
     height, width, horizon = frame
-    stands = FIGURES[name].stands
+    position = FIGURES[name].position
     if flags & DEPICTION:
-        stands = 'air'
+        position = 'air'
     elif flags & TRUNCATED:
-        stands = 'border'
+        position = 'border'
     others = np.array([one.around for one in placed]).reshape(-1, 4)
-    cut = rng.random() < knobs.truncated and not flags
+    truncate = rng.random() < knobs.truncated and not flags
     x0, y0, x1, y1 = extent(patches)
     scale = min(1.0, 0.97 * width / (x1 - x0), 0.97 * height / (y1 - y0))
     box, best, lowest = np.zeros(4), np.zeros(4), np.inf
@@ -200,10 +200,10 @@ def _place(
             scale *= 0.9
         w, h = (x1 - x0) * scale, (y1 - y0) * scale
         left = rng.uniform(0.01 * width, max(0.01 * width, 0.99 * width - w))
-        bottom = _bottom(rng, stands, h, height, horizon)
-        if cut:
+        bottom = _bottom(rng, position, h, height, horizon)
+        if truncate:
             share = rng.uniform(0.12, 0.4)
-            side = rng.integers(4 if stands == 'air' else 3)
+            side = rng.integers(4 if position == 'air' else 3)
             left = (-share * w, width - (1 - share) * w, left, left)[side]
             bottom = (bottom, bottom, height + share * h, (1 - share) * h)[side]
         box = np.array([left, bottom - h, left + w, bottom])
@@ -214,19 +214,21 @@ def _place(
             break
     scale = (best[2] - best[0]) / (x1 - x0)
     patches = transform(patches, np.eye(2) * scale, best[:2] - (x0 * scale, y0 * scale))
-    depth = {'wall': -1.0, 'air': rng.uniform(0, height)}.get(stands, float(best[3]))
+    depth = {'wall': -1.0, 'air': rng.uniform(0, height)}.get(position, float(best[3]))
     if flags & DEPICTION:
         patches, depth = _picture_frame(rng, patches) + patches, -2.0
     return Placed(name, patches, flags, depth, best)
 
 
-def _bottom(rng: np.random.Generator, stands: str, h: float, height: int, horizon: float) -> float:
+def _bottom(
+    rng: np.random.Generator, position: str, h: float, height: int, horizon: float
+) -> float:
     lowest = 0.985 * height
-    if stands == 'air':
+    if position == 'air':
         return rng.uniform(h + 0.01 * height, max(h + 0.01 * height, lowest))
-    if stands == 'border':
+    if position == 'border':
         return height
-    if stands == 'wall':
+    if position == 'wall':
         return min(lowest, max(h, horizon + 0.01 * height))
     return rng.uniform(min(lowest, max(h, horizon + 0.2 * (height - horizon))), lowest)
 

@@ -70,7 +70,7 @@ def _arc(start: float, end: float, n: int) -> np.ndarray:
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, corner: float = 0.0) -> np.ndarray:
-    """Return an axis-aligned rectangle with corners of radius ``corner``."""
+    """Return the rectangle from ``(x0, y0)`` to ``(x1, y1)`` with corners of radius ``corner``."""
     if corner <= 0:
         return polygon((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     corner = min(corner, (x1 - x0) / 2, (y1 - y0) / 2)
@@ -118,14 +118,25 @@ def blob(
     wobble: float = 0.12,
     n: int = 9,
 ) -> np.ndarray:
-    """Return a smooth, irregular, round outline."""
+    """Return a smooth, irregular, round outline.
+
+    Args:
+        rng (numpy.random.Generator): The random generator.
+        x, y (float): The centre.
+        rx, ry (float): The mean radii.
+        wobble (float): Maximum relative deviation of the radii.
+        n (int): Number of random radii.
+
+    Returns:
+        array: float64 :math:`(4 n, 2)`.
+    """
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     r = 1 + rng.uniform(-wobble, wobble, n)
     return smooth(np.stack([x + rx * r * np.cos(t), y + ry * r * np.sin(t)], axis=1), 4)
 
 
 def rotate(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Rotate points clockwise about the origin."""
+    """Rotate points :math:`(N, 2)` clockwise about the origin by an angle in degrees."""
     if not degrees:
         return points
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -160,12 +171,12 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def vary(rng: np.random.Generator, colour: Colour, amount: float = 14.0) -> Colour:
-    """Return a random variation of a colour."""
+    """Return a random variation of a colour, by up to ``amount`` per channel and in brightness."""
     c = np.asarray(colour) * rng.uniform(0.88, 1.1) + rng.uniform(-amount, amount, 3)
     r, g, b = np.clip(c, 0, 255).tolist()
     return (r, g, b)
 
 
 def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 14.0) -> Colour:
-    """Return a random variation of one of several colours."""
+    """Return a random variation of one of several colours, see :func:`vary`."""
     return vary(rng, colours[int(rng.integers(len(colours)))], amount)

@@ -1,4 +1,7 @@
-"""Toys and household objects, about one unit in size."""
+"""Toys and household objects, about one unit in size.
+
+Each function takes a random generator and returns patches.
+"""
 
 import numpy as np
 

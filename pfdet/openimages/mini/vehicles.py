@@ -1,4 +1,7 @@
-"""Cars, buses, trucks and toy cars from the side, one unit long, and a car from the inside."""
+"""Cars, buses, trucks and toy cars from the side, one unit long, and a car from the inside.
+
+Each function takes a random generator and returns patches.
+"""
 
 import numpy as np
 

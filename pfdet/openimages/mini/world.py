@@ -20,10 +20,10 @@ class Figure(NamedTuple):
         draw (callable): Takes a random generator and returns patches of about unit size.
         weight (float): Number of objects per 1000 training images.
         size (tuple of float): Range of the longer side, relative to the short side of the image.
-        stands (str): Position: ``'ground'``, ``'surface'`` (ground or table), ``'air'`` or
-            ``'wall'``.
+        position (str): ``'ground'``, ``'surface'`` (ground or table), ``'air'`` or ``'wall'``.
         settings (tuple of str): The settings in which it is placed.
-        parent (str or None): The class of an annotation as its parent only.
+        parent (str or None): The class of its boxes in images where it is annotated as its parent
+            only.
         subject (str or None): The class for which its parts are verified.
         heaps (bool): Whether it may be drawn as a heap with one group-of box.
         tilt (float): Maximum rotation in degrees.
@@ -33,7 +33,7 @@ class Figure(NamedTuple):
     draw: Callable[[np.random.Generator], list[Patch]]
     weight: float
     size: tuple[float, float]
-    stands: str
+    position: str
     settings: tuple[str, ...]
     parent: str | None = None
     subject: str | None = None
@@ -264,6 +264,10 @@ def object_counts(knobs: Knobs, split: str) -> dict[str, int]:
 
     The natural counts are raised to the power of the tail option and rescaled. The minimum is one
     object, but very small splits have one object of each of the most frequent figures only.
+
+    Args:
+        knobs (Knobs): The options.
+        split (str): ``'train'`` or ``'validation'``.
     """
     tail = knobs.tail if split == 'train' else knobs.validation_tail
     weights = {name: figure.weight for name, figure in FIGURES.items() if figure.weight}
