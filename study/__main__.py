@@ -52,7 +52,7 @@ def main() -> None:
         print(f'{n} runs taken from {args.given}', flush=True)
     try:
         if not args.report:
-            run_plan(rows, indexes, args.jobs, args.only)
+            execute_plan(rows, indexes, args.jobs, args.only)
     finally:
         # After an interruption too, from what was done until then.
         from study.report import write_report
@@ -111,7 +111,7 @@ def page_file(report: Path, name: str) -> Path:
     return report.with_suffix('') / name
 
 
-def run_plan(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence[str] = ()) -> None:
+def execute_plan(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence[str] = ()) -> None:
     """Run everything in the plan that is not done yet.
 
     Args:

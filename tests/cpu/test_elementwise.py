@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from pfdet.cpu import elementwise
-from pfdet.cpu import threads as cpu_threads
+from pfdet.cpu import threads as threads_module
 
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request, monkeypatch):
-    monkeypatch.setattr(cpu_threads, 'n_thread', lambda: request.param)
+    monkeypatch.setattr(threads_module, 'n_thread', lambda: request.param)
     monkeypatch.setattr(elementwise, 'n_thread', lambda: request.param)
     monkeypatch.setattr(elementwise, 'LEAST_BYTES', 1)
     return request.param
