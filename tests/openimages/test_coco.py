@@ -259,7 +259,7 @@ def set_value(data, section, at, key, value):
 
 
 @pytest.mark.parametrize(
-    'change, named',
+    'change, message',
     [
         *[(lambda d, s=s: d.pop(s), s) for s in ('images', 'annotations', 'categories')],
         *[
@@ -331,11 +331,11 @@ def set_value(data, section, at, key, value):
         (lambda d: [c.update(name=c['name'] + '?') for c in d['categories']], 'no annotation of a'),
     ],
 )
-def test_malformed_content_gives_one_line(change, named, tmp_path, images):
+def test_malformed_content_gives_one_line(change, message, tmp_path, images):
     data = instances()
     change(data)
     path = write(tmp_path / 'bad.json', data)
-    with pytest.raises(InputError, match=named) as e:
+    with pytest.raises(InputError, match=message) as e:
         build_coco_index(path, images, tmp_path / 'coco.index')
     assert str(path) in str(e.value) and '\n' not in str(e.value)
     assert not (tmp_path / 'coco.index').exists()
@@ -421,7 +421,7 @@ def test_command(tmp_path, images, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments, named',
+    'arguments, message',
     [
         ([], '--annotations: missing'),
         (['--images', 'x'], '--annotations'),
@@ -430,8 +430,8 @@ def test_command(tmp_path, images, capsys):
         (['--table', '--classes', 'x'], '--hierarchy'),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
-    with pytest.raises(InputError, match=named):
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
         main(arguments)
 
 

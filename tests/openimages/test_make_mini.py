@@ -110,7 +110,7 @@ def test_classes_and_hierarchy_are_subsets_of_the_challenge(mini):
 
 
 @pytest.mark.parametrize(
-    'arguments, named',
+    'arguments, message',
     [
         (['--images', '0'], '--images 0'),
         (['--images', '-3'], '--images -3'),
@@ -127,8 +127,8 @@ def test_classes_and_hierarchy_are_subsets_of_the_challenge(mini):
         (['--tail', 'nan'], '--tail nan'),
     ],
 )
-def test_bad_arguments_are_named(arguments, named, tmp_path):
-    with pytest.raises(InputError, match=named):
+def test_bad_arguments_are_named(arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
         main(['--out', str(tmp_path / 'out'), *arguments])
     assert not list(tmp_path.iterdir())
 

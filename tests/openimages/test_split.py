@@ -202,7 +202,7 @@ def test_command(index, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments, named',
+    'arguments, message',
     [
         (
             ['--train', '2901', '--val', '100'],
@@ -216,8 +216,8 @@ def test_command(index, tmp_path, capsys):
         (['--val-index', 'nowhere.index'], 'nowhere.index'),
     ],
 )
-def test_bad_arguments_are_named(index, arguments, named, tmp_path):
-    with pytest.raises(InputError, match=named):
+def test_bad_arguments_are_named(index, arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
         main(['--index', str(index.path), '--out', str(tmp_path / 'out'), *arguments])
     assert not (tmp_path / 'out').exists()
 

@@ -172,7 +172,7 @@ def test_empty_plots(split, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'arguments, named',
+    'arguments, message',
     [
         (['--iou', '0'], '--iou 0'),
         (['--iou', '1.1'], '--iou 1.1'),
@@ -183,8 +183,8 @@ def test_empty_plots(split, tmp_path):
         (['--compare', 'nowhere.index'], 'nowhere.index'),
     ],
 )
-def test_bad_arguments_are_named(index, arguments, named, tmp_path):
-    with pytest.raises(InputError, match=named):
+def test_bad_arguments_are_named(index, arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
         main(['--index', str(index.path), '--out', str(tmp_path / 'out'), *arguments])
     assert not (tmp_path / 'out').exists()
 
