@@ -3,6 +3,7 @@
 Usage: ``python -m pfdet.compat``
 """
 
+import argparse
 import importlib.metadata
 import sys
 
@@ -78,6 +79,7 @@ def _backend() -> str:
 
 def main() -> None:
     """Run the command."""
+    argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0]).parse_args()
     print(report())
 
 
