@@ -182,7 +182,8 @@ class PackedCommunicator(NaiveCommunicator):
         mean *= 1 / self.size
         self.mpi_comm.Allgather(mean.astype(np.float16).view(np.uint16), sent.view(np.uint16))
         for view, a in zip(_views(sent, arrays), arrays, strict=True):
-            np.multiply(view, a.dtype.type(2.0**-exponent), out=a)
+            # Without dtype, NumPy 1 multiplies in float16, where the factor underflows to 0.
+            np.multiply(view, a.dtype.type(2.0**-exponent), out=a, dtype=a.dtype)
 
     def _buffer(self, name: str, size: int, dtype: np.dtype) -> np.ndarray:
         buffer = self._buffers.get(name)
