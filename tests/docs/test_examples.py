@@ -1,0 +1,66 @@
+"""The examples of the documentation run as they stand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfdet.openimages.index import AnnotationIndex
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / 'docs' / 'examples'
+SMALL = ['--set', 'min_size=(64, 64)', 'test_size=64', 'batch_size=2', 'n_roi=16', 'epochs=0.2']
+
+
+def run(example: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / example, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    'example, recipe, settings',
+    [
+        ('loss.py', 'mini', ['loss=brier']),
+        ('backbone.py', 'mini', ['backbone=plain']),
+        ('recipe.py', 'my-recipe', []),
+    ],
+)
+def test_an_extension_trains(example, recipe, settings, small_world, tmp_path):
+    train = ['--recipe', recipe, '--train-index', small_world / 'train.index', '--out', tmp_path]
+    printed = run(example, *train, '--iterations', 1, *SMALL, *settings)
+    assert 'trained 1 iterations of 2 images' in printed
+    with np.load(tmp_path / 'model.npz') as weights:
+        assert all(np.isfinite(weights[name]).all() for name in weights.files)
+
+
+def test_target_rule(small_world):
+    assert 'loss' in run('target_rule.py', small_world / 'train.index')
+
+
+def test_sampler(small_world):
+    lines = run('sampler.py', small_world / 'train.index').splitlines()
+    assert [int(line.split()[0]) for line in lines] == [1, 3, 5, 7]
+
+
+def test_predict(small_world, tmp_path):
+    train = ['--recipe', 'my-recipe', '--train-index', small_world / 'train.index']
+    run('recipe.py', *train, '--out', tmp_path, '--iterations', 0, *SMALL, 'score_thresh=0.0')
+    index = AnnotationIndex.open(small_world / 'validation.index')
+    lines = run('predict.py', index.path, tmp_path).splitlines()
+    assert lines and {line.split()[0] for line in lines} <= {index.image_id(i) for i in range(4)}
+
+
+def test_every_example_is_tested_and_shown():
+    source = Path(__file__).read_text()
+    pages = ''.join(page.read_text() for page in (ROOT / 'docs').glob('*.md'))
+    for example in EXAMPLES.glob('*.py'):
+        assert f"'{example.name}'" in source and f'examples/{example.name}' in pages
