@@ -14,22 +14,8 @@ import pyarrow.csv
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.openimages.classes import challenge_classes
+from pfdet.openimages.make_mini import BOX_COLUMNS
 
-BOX_COLUMNS = (
-    'ImageID',
-    'Source',
-    'LabelName',
-    'Confidence',
-    'XMin',
-    'XMax',
-    'YMin',
-    'YMax',
-    'IsOccluded',
-    'IsTruncated',
-    'IsGroupOf',
-    'IsDepiction',
-    'IsInside',
-)
 # How often each flag is set, roughly as in Open Images V4.
 FLAG_RATES = {
     'IsOccluded': 0.66,
