@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from pfdet.openimages.build_index import build_index
 from pfdet.openimages.make_mini import make_mini
 from pfdet.openimages.mini.knobs import Knobs
+from pfdet.subprocesses import mpiexec as find_mpiexec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,7 +71,7 @@ def _run_ranks(
     n_rank: int, program: str | Path, *args: object, timeout: float = 600, check: bool = True
 ) -> subprocess.CompletedProcess:
     source = [str(program)] if isinstance(program, Path) else ['-c', textwrap.dedent(program)]
-    command = [_find_mpiexec(), '-n', str(n_rank), sys.executable, *source, *map(str, args)]
+    command = [find_mpiexec(), '-n', str(n_rank), sys.executable, *source, *map(str, args)]
     path = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
     environment = dict(
         os.environ,
@@ -98,15 +98,6 @@ def _run_ranks(
     if check and process.returncode != 0:
         pytest.fail(f'{n_rank} ranks ended with status {process.returncode}\n{stdout}\n{stderr}')
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def _find_mpiexec() -> str:
-    # Prefer the mpiexec installed with the interpreter: it fits the MPI library that mpi4py loads.
-    local = Path(sys.executable).with_name('mpiexec')
-    path = str(local) if local.exists() else shutil.which('mpiexec')
-    if path is None:
-        pytest.fail('found no mpiexec, neither next to the interpreter nor on PATH')
-    return path
 
 
 def _terminate(process: subprocess.Popen) -> tuple[str, str]:

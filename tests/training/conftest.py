@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pfdet.subprocesses import mpiexec as find_mpiexec
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
@@ -59,12 +60,10 @@ def launch(tmp_path):
             limit = tmp_path / f'limit-{len(runs)}'
             limit.write_text(str(hold))
             program = ['-c', HELD, str(limit), *program]
-        local = Path(sys.executable).with_name('mpiexec')
-        mpiexec = str(local) if local.exists() else shutil.which('mpiexec')
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
         runs.append(
             LaunchedRun(
-                [mpiexec, '-n', str(n_rank), sys.executable, *program, *map(str, args)],
+                [find_mpiexec(), '-n', str(n_rank), sys.executable, *program, *map(str, args)],
                 dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1'),
                 ROOT,
             )
