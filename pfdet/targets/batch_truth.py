@@ -24,6 +24,8 @@ class BatchTruth(NamedTuple):
         expanded (bool array): The label sets with all ancestors, :math:`(N, G, C)`.
         verified (bool array): Whether annotators verified the class as present or absent,
             :math:`(N, C)`. Positive labels also verify ancestors, negative labels descendants.
+        absent (bool array): Whether annotators verified the class, or an ancestor of it, as absent,
+            :math:`(N, C)`.
     """
 
     bbox: Array
@@ -32,6 +34,7 @@ class BatchTruth(NamedTuple):
     label: Array
     expanded: Array
     verified: Array
+    absent: Array
 
 
 def collate(
@@ -70,6 +73,7 @@ def collate(
         np.zeros((N, G, C), bool),
         np.zeros((N, G, C), bool),
         np.zeros((N, C), bool),
+        np.zeros((N, C), bool),
     )
     for n, b in enumerate(bbox):
         R = len(b)
@@ -83,8 +87,8 @@ def collate(
         )
     closure = hierarchy.closure
     truth.expanded[:] = related(truth.label, closure)
-    truth.verified[:] = related(np.stack(positive), closure)
-    truth.verified[:] |= related(np.stack(negative), closure.T)
+    truth.absent[:] = related(np.stack(negative), closure.T)
+    truth.verified[:] = related(np.stack(positive), closure) | truth.absent
     return truth
 
 

@@ -53,12 +53,19 @@ def positives(sample: RoiSample, truth: BatchTruth, expand_ancestors: bool = Tru
     return xp.where(sample.used[:, :, None], t, np.int8(-1))
 
 
-def ignore_descendants(t: Array, sample: RoiSample, truth: BatchTruth, descendants: Array) -> Array:
+def ignore_descendants(
+    t: Array,
+    sample: RoiSample,
+    truth: BatchTruth,
+    descendants: Array,
+    also_absent: bool = False,
+) -> Array:
     """Ignore the descendants of a ground truth class that is not a leaf (PFDet, section 2.1).
 
     An object annotated only as Fruit may be an apple. An object annotated as both Fruit and Apple
     is known to be an apple, so only the descendants of its most specific labels are ignored. For
-    objects of one label this is the paper's rule.
+    objects of one label this is the paper's rule. It is no apple if annotators verified that there
+    is none in the image, so Apple then stays negative.
 
     Args:
         t (int8 array): Target matrix :math:`(N, S, C)`.
@@ -66,13 +73,14 @@ def ignore_descendants(t: Array, sample: RoiSample, truth: BatchTruth, descendan
         truth (BatchTruth): Ground truth of the batch.
         descendants (bool array): ``descendants[i, j]`` is true if ``j`` descends from ``i``,
             :math:`(C, C)`.
+        also_absent (bool): Whether to ignore also descendants that were verified as absent. The
+            paper does not mention them.
 
     Returns:
         int8 array: Target matrix :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
-    specific = truth.label & ~related(truth.label, descendants.T)
-    maybe = related(specific, descendants)
+    maybe = _possible_descendants(truth.label, truth, descendants, also_absent)
     rows = xp.arange(len(t))[:, None]
     uncertain = maybe.any(axis=2)[rows, sample.matched] & sample.foreground
     image, region = _selected(uncertain)
@@ -83,23 +91,40 @@ def ignore_descendants(t: Array, sample: RoiSample, truth: BatchTruth, descendan
     return t
 
 
-def ignore_group_of(t: Array, sample: RoiSample, truth: BatchTruth, share: float = 0.5) -> Array:
+def ignore_group_of(
+    t: Array,
+    sample: RoiSample,
+    truth: BatchTruth,
+    share: float = 0.5,
+    descendants: Array | None = None,
+    also_absent: bool = False,
+) -> Array:
     """Ignore the classes of a group-of box for regions inside it.
 
     The objects of a group have no boxes of their own, so such a region may be one of them. Neither
     paper mentions this case. The challenge's metric treats detections in the same way.
+
+    An object in a group annotated only as Person may be a man, as a single object may be. With
+    ``descendants``, the descendants of the group's most specific labels are ignored too, as in
+    :func:`ignore_descendants`.
 
     Args:
         t (int8 array): Target matrix :math:`(N, S, C)`.
         sample (RoiSample): Regions of interest.
         truth (BatchTruth): Ground truth of the batch.
         share (float): Smallest fraction of a region's area inside the box.
+        descendants (bool array): ``descendants[i, j]`` is true if ``j`` descends from ``i``,
+            :math:`(C, C)`. By default no descendants are ignored.
+        also_absent (bool): Whether to ignore also descendants that were verified as absent.
 
     Returns:
         int8 array: Target matrix :math:`(N, S, C)`.
     """
     xp = cuda.get_array_module(t)
     label = truth.expanded & truth.group_of[:, :, None]
+    if descendants is not None:
+        group = truth.label & truth.group_of[:, :, None]
+        label |= _possible_descendants(group, truth, descendants, also_absent)
     if xp is not np:
         return _ignore_within(t, slice(None), sample, truth, label, share)
     columns = np.flatnonzero(label.any(axis=(0, 1)))
@@ -187,6 +212,25 @@ def keep_one_label(
     t = t.copy()
     t[image, region] = xp.where((row > 0) & ~kept, np.int8(others), row)
     return t
+
+
+def _possible_descendants(
+    label: Array, truth: BatchTruth, descendants: Array, also_absent: bool
+) -> Array:
+    """Find the more specific classes that an object may have.
+
+    Args:
+        label (bool array): Label sets of the objects, :math:`(N, G, C)`.
+        truth (BatchTruth): Ground truth of the batch.
+        descendants (bool array): See :func:`ignore_descendants`.
+        also_absent (bool): Whether classes that were verified as absent are possible.
+
+    Returns:
+        bool array: The descendants of the most specific labels, :math:`(N, G, C)`.
+    """
+    specific = label & ~related(label, descendants.T)
+    possible = related(specific, descendants)
+    return possible if also_absent else possible & ~truth.absent[:, None]
 
 
 def _selected(mask: Array) -> tuple[Array, ...]:

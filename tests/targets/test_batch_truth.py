@@ -36,6 +36,7 @@ def test_collate():
     assert not truth.label[1].any() and not truth.expanded[1].any()
     # A class verified as present verifies its ancestors, one verified as absent its descendants.
     np.testing.assert_array_equal(truth.verified, [[1, 1, 0, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(truth.absent, [[0, 0, 0, 1], [1, 1, 1, 0]])
 
 
 def test_join_labels():
@@ -92,3 +93,4 @@ def test_only_objects_of_some_classes():
     np.testing.assert_array_equal(subset.expanded[0], [[1, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
     np.testing.assert_array_equal(subset.label[0], [[0, 1, 0, 0], [0] * 4, [0, 0, 0, 1]])
     np.testing.assert_array_equal(subset.verified, truth.verified)
+    np.testing.assert_array_equal(subset.absent, truth.absent)

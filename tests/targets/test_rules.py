@@ -111,6 +111,64 @@ def test_classes_of_a_group_are_ignored_within_it():
         assert named(t, -1) == ({'Apple'} | ancestors('Apple') if within else set())
 
 
+def test_descendants_of_a_group_are_ignored_as_those_of_a_single_object():
+    below_person = {'Man', 'Woman', 'Boy', 'Girl'}
+    for labels, expected in (
+        (['Person'], {'Person'} | below_person),
+        (['Person', 'Man'], {'Person', 'Man'}),
+        (['Man'], {'Person', 'Man'}),
+    ):
+        truth = make_batch([([([0, 0, 10, 10], labels, GROUP_OF)], [], [])])
+        for bbox, within in (([0, 0, 5, 5], True), ([0, 0, 10, 21], False)):
+            region = one_region(bbox, 0, False)
+            t = rules.positives(region, truth)
+            after = rules.ignore_group_of(t, region, truth, descendants=HIERARCHY.descendants)
+            assert named(after, -1) == (expected if within else set())
+            # The rule takes descendants only if they are given.
+            after = rules.ignore_group_of(t, region, truth)
+            assert named(after, -1) == (expected & {*labels, 'Person'} if within else set())
+        # The descendants of single objects are those of another rule.
+        truth = make_batch([([([0, 0, 10, 10], labels, 0)], [], [])])
+        after = rules.ignore_group_of(t, region, truth, descendants=HIERARCHY.descendants)
+        np.testing.assert_array_equal(after, t)
+
+
+@pytest.mark.parametrize('group_of', [False, True])
+@pytest.mark.parametrize(
+    'label, positive, negative, absent',
+    [
+        ('Fruit', [], [], set()),
+        ('Fruit', [], ['Apple'], {'Apple'}),
+        ('Fruit', ['Fruit'], ['Apple', 'Lemon'], {'Apple', 'Lemon'}),
+        # A class is absent with its descendants.
+        ('Animal', [], ['Bear'], {'Bear', 'Brown bear', 'Polar bear', 'Teddy bear'}),
+        # Absent classes elsewhere in the hierarchy, or present ones, change nothing.
+        ('Fruit', ['Apple', 'Person'], ['Dog', 'Vehicle'], set()),
+    ],
+)
+def test_absent_descendants_stay_negative(group_of, label, positive, negative, absent):
+    below = {CLASSES.names[i] for i in np.flatnonzero(HIERARCHY.descendants[ID[label]])}
+    assert below >= absent
+    flags = GROUP_OF if group_of else 0
+    # The second image has the same object, but nothing was verified as absent in it.
+    objects = [([0, 0, 10, 10], [label], flags)]
+    for also_absent, kept in (False, absent), (True, set()):
+        for images, ignored in (
+            ([(objects, positive, negative), (objects, [], [])], below - kept),
+            ([(objects, [], []), (objects, positive, negative)], below),
+        ):
+            truth = make_batch(images)
+            one = one_region([0, 0, 10, 10], 0, not group_of)
+            regions = RoiSample(*(None if a is None else np.repeat(a, 2, axis=0) for a in one))
+            t = rules.positives(regions, truth)
+            rule = rules.ignore_group_of if group_of else rules.ignore_descendants
+            after = rule(
+                t, regions, truth, descendants=HIERARCHY.descendants, also_absent=also_absent
+            )
+            own = {label} | ancestors(label) if group_of else set()
+            assert named(after, -1) == ignored | own
+
+
 def test_parts_are_ignored_in_their_subject_unless_verified():
     person = ([0, 0, 100, 50], ['Woman'], 0)
     for negative, also, bbox, expected in (
@@ -128,7 +186,7 @@ def test_parts_are_ignored_in_their_subject_unless_verified():
         assert 'Wheel' in named(t, 0)
 
 
-def literal(region, objects, positive, negative, pairs, also_verified=False):
+def literal(region, objects, positive, negative, pairs, also_verified=False, also_absent=False):
     """Literal implementation of PFDet's section 2 for one region, with sets of names.
 
     benchmarks/losses.py times this function.
@@ -144,23 +202,28 @@ def literal(region, objects, positive, negative, pairs, also_verified=False):
     def is_a(name, other):
         return name == other or other in ancestors(name)
 
+    def ignore_below(names):
+        for name in names:
+            if any(name in ancestors(other) for other in names):
+                continue
+            for down in CLASSES.names:
+                absent = any(is_a(down, other) for other in negative)
+                if name in ancestors(down) and t[down] == 0 and (also_absent or not absent):
+                    t[down] = -1
+
     if foreground:
         own = objects[matched][1]
         for name in own:
             for up in {name} | ancestors(name):
                 t[up] = 1
-        for name in own:
-            if any(name in ancestors(other) for other in own):
-                continue
-            for down in CLASSES.names:
-                if name in ancestors(down) and t[down] == 0:
-                    t[down] = -1
+        ignore_below(own)
     for box, names, flags in objects:
         if flags & GROUP_OF and share(box) >= 0.5:
             for name in names:
                 for up in {name} | ancestors(name):
                     if t[up] == 0:
                         t[up] = -1
+            ignore_below(names)
     for subject, part in pairs:
         verified = any(is_a(name, part) for name in positive) or any(
             is_a(part, name) for name in negative
@@ -192,12 +255,14 @@ def random_image(rng, pool, n_region):
         matched = int(rng.integers(len(objects))) if objects else 0
         bbox = objects[matched][0] if objects and rng.random() < 0.3 else box()
         regions.append((bbox, matched, bool(objects and rng.random() < 0.5)))
-    return objects, pick(rng.integers(0, 4)), pick(rng.integers(0, 4)), regions
+    return objects, pick(rng.integers(0, 4)), pick(rng.integers(0, 10)), regions
 
 
-@pytest.mark.parametrize('also_verified', [False, True])
-def test_all_rules_equal_the_literal_implementation(also_verified):
-    """1,000 random images in batches of 8, with the real classes, hierarchy and pairs."""
+@pytest.mark.parametrize(
+    'also_verified, also_absent', [(False, False), (True, False), (False, True)]
+)
+def test_all_rules_equal_the_literal_implementation(also_verified, also_absent):
+    """Random images in batches of 8, with the real classes, hierarchy and pairs."""
     rng = np.random.default_rng(int(also_verified))
     names = [(CLASSES.names[s], CLASSES.names[p]) for s, p in zip(*PAIRS, strict=True)]
     pool = sorted({n for pair in names for n in pair}) + [
@@ -216,6 +281,7 @@ def test_all_rules_equal_the_literal_implementation(also_verified):
         'Footwear',
     ]
     seen = dict.fromkeys((-1, 0, 1), 0)
+    n_absent = 0
     n_region = 4
     for _ in range(125):
         images = [random_image(rng, pool, n_region) for _ in range(8)]
@@ -226,13 +292,19 @@ def test_all_rules_equal_the_literal_implementation(also_verified):
         used = rng.random(foreground.shape) < 0.95
         sample = RoiSample(bbox.astype(np.float32), matched, foreground, used)
         t = rules.positives(sample, truth)
-        t = rules.ignore_descendants(t, sample, truth, HIERARCHY.descendants)
-        t = rules.ignore_group_of(t, sample, truth)
+        below = {'descendants': HIERARCHY.descendants, 'also_absent': also_absent}
+        other = {'descendants': HIERARCHY.descendants, 'also_absent': not also_absent}
+        for rule in rules.ignore_descendants, rules.ignore_group_of:
+            n_absent += (rule(t, sample, truth, **below) != rule(t, sample, truth, **other)).sum()
+            t = rule(t, sample, truth, **below)
         t = rules.ignore_cooccurring(t, sample, truth, PAIRS, also_verified=also_verified)
         assert t.dtype == np.int8
         expected = np.array(
             [
-                [list(literal(region, *image, names, also_verified).values()) for region in regions]
+                [
+                    list(literal(region, *image, names, also_verified, also_absent).values())
+                    for region in regions
+                ]
                 for *image, regions in images
             ],
             np.int8,
@@ -241,7 +313,7 @@ def test_all_rules_equal_the_literal_implementation(also_verified):
         np.testing.assert_array_equal(t, expected)
         for value in seen:
             seen[value] += (t[used] == value).sum()
-    assert min(seen.values()) > 3000
+    assert min(seen.values()) > 3000 and n_absent > 100, (seen, n_absent)
 
 
 def test_padding_regions_are_ignored():
