@@ -108,7 +108,7 @@ def target_matrix(sample: RoiSample, truth: BatchTruth) -> np.ndarray:
     """The target matrix after all rules of PFDet."""
     t = rules.positives(sample, truth)
     t = rules.ignore_descendants(t, sample, truth, HIERARCHY.descendants)
-    t = rules.ignore_group_of(t, sample, truth)
+    t = rules.ignore_group_of(t, sample, truth, descendants=HIERARCHY.descendants)
     return rules.ignore_cooccurring(t, sample, truth, PAIRS)
 
 

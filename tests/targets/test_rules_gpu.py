@@ -1,5 +1,7 @@
 """The label rules on CuPy arrays equal those on NumPy arrays."""
 
+import itertools
+
 import numpy as np
 import pytest
 from chainer.backends import cuda
@@ -43,14 +45,23 @@ def test_rules_on_the_gpu():
     )
 
     def all_rules(sample, truth):
+        below = hierarchy.descendants
         t = [rules.positives(sample, truth)]
-        t.append(rules.ignore_descendants(t[-1], sample, truth, hierarchy.descendants))
-        t.append(rules.ignore_group_of(t[-1], sample, truth))
+        t.append(rules.ignore_group_of(t[0], sample, truth))
+        for also_absent in True, False:
+            t.append(rules.ignore_descendants(t[0], sample, truth, below, also_absent))
+            t.append(
+                rules.ignore_group_of(
+                    t[-1], sample, truth, descendants=below, also_absent=also_absent
+                )
+            )
         t.append(rules.ignore_cooccurring(t[-1], sample, truth, pairs))
         t.append(rules.keep_one_label(t[-1], sample, truth, hierarchy.depth))
         return t
 
     on_gpu = all_rules(*(type(a)(*map(cuda.to_gpu, a)) for a in (sample, truth)))
-    for ours, theirs in zip(on_gpu, all_rules(sample, truth), strict=True):
+    on_cpu = all_rules(sample, truth)
+    assert all((a != b).any() for a, b in itertools.pairwise(on_cpu))
+    for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert ours.dtype == np.int8
         np.testing.assert_array_equal(cuda.to_cpu(ours), theirs)
