@@ -14,6 +14,10 @@ COCO is annotated exhaustively in its 80 classes. So every chosen class is verif
 positive where it is annotated and negative elsewhere. It is not negative if an annotated COCO class
 has a candidate that is a kind of it: COCO's teddy bear becomes a class that is a Bear in Open
 Images, and COCO's truck may be a van, which is a Car there.
+
+The index names these classes (:attr:`~pfdet.openimages.index.AnnotationIndex.annotated`). Of most
+of their ancestors COCO has only a part: its knives are the only weapons. An expert of COCO does not
+answer for those (:func:`pfdet.training.experts.completely_annotated`).
 """
 
 import argparse
@@ -125,7 +129,16 @@ def build_coco_index(
         'missing': missing,
     }
     try:
-        size = write_index(out, columns, classes, hierarchy, images, instances.suffixes, counts)
+        size = write_index(
+            out,
+            columns,
+            classes,
+            hierarchy,
+            images,
+            instances.suffixes,
+            counts,
+            np.unique(class_of[class_of >= 0]),
+        )
     except OSError as e:
         raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
     n_annotation = Counter(instances.category.tolist())

@@ -86,6 +86,9 @@ class AnnotationIndex:
         images (pathlib.Path): The directory of the image files.
         classes (Classes): The label space, of ``C`` classes.
         hierarchy (Hierarchy): The hierarchy of ``classes``.
+        annotated (array): Ids of the classes that the data set annotates, ascending. Other classes
+            have no labels of their own. All classes, unless another data set was compiled with the
+            classes of Open Images.
         columns (mapping): Read-only arrays by name, as listed in the module's docstring.
         counts (mapping): Counts of the build, see
             :class:`~pfdet.openimages.build_index.BuildReport`.
@@ -101,6 +104,8 @@ class AnnotationIndex:
         self.path = path
         self.images = images if images is not None else find_root(header['images'], path)
         self.classes = Classes(tuple(header['mids']), tuple(header['names']))
+        annotated = header.get('annotated', range(len(self.classes)))
+        self.annotated = np.array(annotated, np.int64)
         self.columns = columns
         self.counts = header['counts']
         self._images = images
@@ -295,6 +300,7 @@ def write_index(
     images: str | os.PathLike,
     suffixes: list[str],
     counts: Mapping[str, int],
+    annotated: np.ndarray | None = None,
 ) -> int:
     """Write an index. The file appears when it is complete.
 
@@ -306,6 +312,7 @@ def write_index(
         images (path): The directory of the image files.
         suffixes (list of str): File suffixes that ``image_suffix`` refers to, such as ``'.jpg'``.
         counts (mapping): Stored as :attr:`AnnotationIndex.counts`.
+        annotated (array): See :attr:`AnnotationIndex.annotated`. By default all classes.
 
     Returns:
         int: The size of the file in bytes.
@@ -321,4 +328,6 @@ def write_index(
         'suffixes': suffixes,
         'counts': dict(counts),
     }
+    if annotated is not None:
+        header['annotated'] = np.asarray(annotated).tolist()
     return write_columns(path, _KIND, columns, header)

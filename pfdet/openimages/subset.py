@@ -48,8 +48,16 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
         'positive': len(columns['positive']),
         'negative': len(columns['negative']),
     }
+    some_classes = len(index.annotated) < len(index.classes)
     return write_index(
-        out, columns, index.classes, index.hierarchy, index.images, _suffixes(index), counts
+        out,
+        columns,
+        index.classes,
+        index.hierarchy,
+        index.images,
+        _suffixes(index),
+        counts,
+        index.annotated if some_classes else None,
     )
 
 

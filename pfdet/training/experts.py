@@ -3,6 +3,10 @@
 PFDet, section 2.3: "Each expert model is fine-tuned on a very small subset of the full category
 space, which we find to perform well for rare classes." Table 4 orders the classes by frequency,
 rarest first. An expert of "class10" covers ten consecutive classes in that order.
+
+Section 3: "we used MS COCO to train expert models for classes that are in the intersection of the
+label spaces of OID and MS COCO." COCO has knives, which are weapons in Open Images, but no other
+weapons. An expert of COCO does not answer for such an ancestor, see :func:`completely_annotated`.
 """
 
 import dataclasses
@@ -14,6 +18,7 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.iterators.balanced import class_images
+from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
 
@@ -38,7 +43,9 @@ def plan_experts(
     """Distribute the classes of a training set over experts, rarest first.
 
     An image belongs to a class if it has a box of the class or of one of its descendants, because
-    training expands the labels. Classes without images are skipped.
+    training expands the labels. Classes without images are skipped, and so are ancestors that the
+    data set annotates only in part, see :func:`completely_annotated`. An expert's loss and its
+    output have only the expert's classes.
 
     Args:
         index (AnnotationIndex): The training set.
@@ -52,12 +59,13 @@ def plan_experts(
     images_by_class = class_images(index, expand=True)
     count = images_by_class.count
     order = np.argsort(count, kind='stable')
-    order = order[count[order] > 0]
+    complete = completely_annotated(index.annotated, index.hierarchy)
+    order = order[(count > 0)[order] & complete[order]]
     last = len(order) if last is None else last
     if not 1 <= first <= last <= len(order):
         raise InputError(
             f'classes {first} to {last}, rarest first: expected ranks from 1 to '
-            f'{len(order)}, the classes with images in {index.path}'
+            f'{len(order)}, the completely annotated classes with images in {index.path}'
         )
     size = size or last - first + 1
     digits = len(str(len(order)))
@@ -71,6 +79,28 @@ def plan_experts(
         )
         plan.append(Expert(f'classes-{start + 1:0{digits}}-{stop:0{digits}}', classes, images))
     return plan
+
+
+def completely_annotated(annotated: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
+    """Find the classes of which a data set annotates all objects, as far as its classes tell.
+
+    These are the classes that it annotates, and the ancestors all of whose leaves it annotates: as
+    such, or as a class between the leaf and the ancestor. The unlabeled objects of other ancestors
+    would be false negatives.
+
+    Args:
+        annotated (int array): Ids of the classes that the data set annotates.
+        hierarchy (Hierarchy): The hierarchy of all :math:`C` classes.
+
+    Returns:
+        bool array: :math:`(C,)`.
+    """
+    is_annotated = np.zeros(hierarchy.n_class, bool)
+    is_annotated[annotated] = True
+    leaves = hierarchy.descendants & hierarchy.is_leaf
+    below = (hierarchy.descendants & is_annotated).astype(np.float32)
+    covered = below @ hierarchy.closure.T.astype(np.float32) > 0
+    return is_annotated | ~hierarchy.is_leaf & ~(leaves & ~covered).any(axis=1)
 
 
 def fine_tuning_recipe(recipe: Recipe, full: Recipe) -> Recipe:
