@@ -25,7 +25,8 @@ from pfdet.openimages.mini.knobs import Knobs
 from pfdet.openimages.mini.scene import compose
 from pfdet.openimages.mini.world import plan_images
 from pfdet.openimages.resizing import resized_size
-from pfdet.recipes.recipe import Recipe, at_size
+from pfdet.recipes.mini import at_size
+from pfdet.recipes.recipe import Recipe
 
 # Width, height and share. The rest has random ratios from 1:2 to 2:1, like cropped images.
 MIX = (

@@ -34,22 +34,21 @@ def main() -> None:
 
     model = model_directory.read(args.model, args.set, args.rates)
     settings = model_directory.predict_settings(model.recipe)
-    if args.suppression == 'none':
-        settings = dataclasses.replace(
-            settings, max_per_image=_BOXES_AN_OBJECT * settings.max_per_image
-        )
     given = {
         'sizes': tuple(args.sizes or ()),
         'max_size': args.max_size,
         'flip': args.flip,
         'score_thresh': args.score_thresh,
         'suppression': args.suppression,
-        'nmw_thresh': args.nmw_thresh,
+        'suppression_iou': args.suppression_iou,
         'max_per_image': args.max_per_image,
     }
-    settings = dataclasses.replace(
-        settings, **{name: value for name, value in given.items() if value not in (None, ())}
-    )
+    given = {name: value for name, value in given.items() if value not in (None, ())}
+    settings = dataclasses.replace(settings, **given)
+    if settings.suppression == 'none' and args.max_per_image is None:
+        settings = dataclasses.replace(
+            settings, max_per_image=_BOXES_AN_OBJECT * model.recipe.max_per_image
+        )
     index = AnnotationIndex.open(args.index)
     comm, device = communicator()
     if device >= 0:
@@ -99,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         nargs='+',
         metavar='PIXELS',
-        help="shorter edge's lengths (default: the recipe's, one)",
+        help="shorter edge's lengths (default: the recipe's)",
     )
     add(
         '--max-size',
@@ -107,7 +106,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar='PIXELS',
         help="limit of the longer edge, at all sizes (default: the recipe's)",
     )
-    add('--flip', action='store_true', help='also predict the horizontally flipped images')
+    add(
+        '--flip',
+        action=argparse.BooleanOptionalAction,
+        help="also predict the horizontally flipped images (default: the recipe's)",
+    )
     add(
         '--score-thresh',
         type=float,
@@ -123,8 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         '--suppression',
         choices=('nmw', 'nms', 'none'),
-        default='nmw',
-        help='non-maximum weighted, non-maximum suppression, or none (default: %(default)s)',
+        help="non-maximum weighted, non-maximum suppression, or none (default: the recipe's)",
     )
     add(
         '--no-suppression',
@@ -134,10 +136,11 @@ def parse_arguments() -> argparse.Namespace:
         help='the same as --suppression none',
     )
     add(
+        '--suppression-iou',
         '--nmw-thresh',
         type=float,
         metavar='IOU',
-        help="IoU from which boxes count as one object, for NMW and NMS (default: the recipe's)",
+        help="IoU from which boxes of a class count as one object (default: the recipe's)",
     )
     add(
         '--set',
@@ -174,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     for name, low, high in (
         ('max_corrupt_share', 0, 1),
         ('score_thresh', 0, 1),
-        ('nmw_thresh', 0, 1),
+        ('suppression_iou', 0, 1),
         ('max_per_image', 1, None),
         ('max_size', 1, None),
     ):

@@ -26,14 +26,18 @@ def flip_bbox(bbox: np.ndarray) -> np.ndarray:
 
 
 def augmented_outputs(
-    detector: Any, imgs: Sequence[Sequence[np.ndarray]], flip: bool, score_thresh: float = 0.0
+    detector: Any,
+    imgs: Sequence[Sequence[np.ndarray | None]],
+    flip: bool,
+    score_thresh: float = 0.0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Run a detector on several sizes of each image and concatenate the outputs.
 
     Args:
         detector (FasterRCNN): The network.
         imgs (sequence of sequences of arrays): For each image its resized versions, RGB,
-            :math:`(3, H, W)`, in [0, 255].
+            :math:`(3, H, W)`, in [0, 255]. :obj:`None` for a version that equals an earlier one of
+            the image, so that no output counts twice.
         flip (bool): Also run the detector on the horizontally flipped images.
         score_thresh (float): Outputs below this score are not needed and may be wrong.
 
@@ -45,15 +49,18 @@ def augmented_outputs(
     bboxes: list[list[np.ndarray]] = [[] for _ in imgs]
     scores: list[list[np.ndarray]] = [[] for _ in imgs]
     for same_size in zip(*imgs, strict=True):
-        outputs = detector.predict(list(same_size), score_thresh)
-        for (bbox, score), image_bbox, image_score in zip(outputs, bboxes, scores, strict=True):
-            image_bbox.append(bbox)
-            image_score.append(score)
+        present = [k for k, img in enumerate(same_size) if img is not None]
+        batch = [img for img in same_size if img is not None]
+        if not batch:
+            continue
+        for k, (bbox, score) in zip(present, detector.predict(batch, score_thresh), strict=True):
+            bboxes[k].append(bbox)
+            scores[k].append(score)
         if flip:
-            outputs = detector.predict([img[:, :, ::-1] for img in same_size], score_thresh)
-            for (bbox, score), image_bbox, image_score in zip(outputs, bboxes, scores, strict=True):
-                image_bbox.append(flip_bbox(bbox))
-                image_score.append(score)
+            flipped = detector.predict([img[:, :, ::-1] for img in batch], score_thresh)
+            for k, (bbox, score) in zip(present, flipped, strict=True):
+                bboxes[k].append(flip_bbox(bbox))
+                scores[k].append(score)
     return [
         (np.concatenate(image_bbox), np.concatenate(image_score))
         for image_bbox, image_score in zip(bboxes, scores, strict=True)

@@ -8,7 +8,7 @@ def select(
     bbox: Array,
     score: Array,
     score_thresh: float,
-    nmw_thresh: float,
+    suppression_iou: float,
     max_per_image: int | None,
 ) -> tuple[Array, Array, Array]:
     """Select the detections of one image.
@@ -22,7 +22,7 @@ def select(
             :math:`(K, C, 4)`.
         score (array): Scores :math:`(K, C)`.
         score_thresh (float): Smallest score.
-        nmw_thresh (float): IoU threshold of non-maximum weighted.
+        suppression_iou (float): IoU threshold of non-maximum weighted.
         max_per_image (int): Largest number of detections; :obj:`None` for no limit.
 
     Returns:
@@ -40,7 +40,7 @@ def select(
         bbox.reshape(-1, 4).take(box, axis=0),
         score.reshape(-1).take(chosen),
         label,
-        nmw_thresh,
+        suppression_iou,
     )
     kept = slice(max_per_image)
     return merged_bbox[kept], merged_score[kept], merged_label[kept]

@@ -28,11 +28,12 @@ class PredictSettings:
     Attributes:
         sizes (tuple of int): Lengths of the shorter edge in pixels. The outputs of all sizes are
             concatenated, and suppression runs once on them (PFDet, sections 2.4 and 3).
-        max_size (int): Limit of the longer edge in pixels.
+        max_size (int): Limit of the longer edge in pixels. Sizes that become equal by it are used
+            once.
         flip (bool): Also run the detector on the horizontally flipped image, at each size.
         score_thresh (float): Smallest score.
         suppression (str): ``'nmw'``, ``'nms'``, or ``'none'`` to keep all boxes for an ensemble.
-        nmw_thresh (float): IoU threshold of the suppression.
+        suppression_iou (float): IoU threshold of the suppression.
         max_per_image (int): Largest number of detections per image; :obj:`None` for no limit.
         batch_size (int): Largest number of images per batch. A batch has only images of the same
             padded shape, so the detections of an image do not depend on the rest of the batch, up
@@ -44,7 +45,7 @@ class PredictSettings:
     flip: bool = False
     score_thresh: float = 0.01
     suppression: str = 'nmw'
-    nmw_thresh: float = 0.5
+    suppression_iou: float = 0.5
     max_per_image: int | None = 300
     batch_size: int = 4
 
@@ -174,14 +175,11 @@ def detect(
         InputError: An image cannot be read, or too many of them cannot.
     """
 
-    def load(batch: np.ndarray) -> dict[int, list[np.ndarray]]:
+    def load(batch: np.ndarray) -> dict[int, list[np.ndarray | None]]:
         imgs = {}
         for i in map(int, batch):
             try:
-                imgs[i] = [
-                    dataset.get_resized(i, size, settings.max_size).transpose(2, 0, 1)
-                    for size in settings.sizes
-                ]
+                imgs[i] = _resized_versions(dataset, i, settings)
             except InputError as e:
                 if corrupt is None:
                     raise
@@ -210,17 +208,30 @@ def detect(
             }
 
 
+def _resized_versions(
+    dataset: OpenImagesDataset, i: int, settings: PredictSettings
+) -> list[np.ndarray | None]:
+    """An image at each size; :obj:`None` where ``max_size`` makes it equal to an earlier one."""
+    versions: list[np.ndarray | None] = []
+    shapes = set()
+    for size in settings.sizes:
+        img = dataset.get_resized(i, size, settings.max_size).transpose(2, 0, 1)
+        versions.append(None if img.shape in shapes else img)
+        shapes.add(img.shape)
+    return versions
+
+
 def _select(bbox: np.ndarray, score: np.ndarray, settings: PredictSettings) -> ImageDetections:
     if settings.suppression == 'nmw':
         return select(
-            bbox, score, settings.score_thresh, settings.nmw_thresh, settings.max_per_image
+            bbox, score, settings.score_thresh, settings.suppression_iou, settings.max_per_image
         )
     row, column = np.nonzero(score >= settings.score_thresh)
     bbox = bbox[row, column if bbox.shape[1] > 1 else 0]
     score = score[row, column]
     label = column.astype(np.int32)
     if settings.suppression == 'nms':
-        bbox, score, label = non_maximum_suppression(bbox, score, label, settings.nmw_thresh)
+        bbox, score, label = non_maximum_suppression(bbox, score, label, settings.suppression_iou)
     order = np.argsort(-score, kind='stable')[: settings.max_per_image]
     return bbox[order], score[order], label[order]
 

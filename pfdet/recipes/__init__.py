@@ -2,7 +2,9 @@
 
 from pfdet.errors import InputError
 from pfdet.recipes import peng_2020, pfdet_2018
-from pfdet.recipes.recipe import Recipe, at_size, from_dict, override, to_dict
+from pfdet.recipes.mini import at_size
+from pfdet.recipes.recipe import Recipe
+from pfdet.recipes.settings import from_dict, override, to_dict
 
 __all__ = [
     'DEFAULT',

@@ -3,6 +3,9 @@
 Section 5.2: ResNet-50 with FPN "following the setting mentioned in Detectron", shorter edge 800 and
 longer edge up to 1333, 7 epochs with a tenth of the learning rate from epochs 4 and 6, a rate of
 0.00125 per sample (0.01 for eight), weight decay 0.0001, batch normalization over all ranks.
+From Detectron: one box per class, half of the RPN's anchors positive at most, a warm-up of 500
+iterations from a third of the rate, non-maximum suppression at an IoU of 0.5, scores from 0.05, 100
+detections per image.
 Objects are groups of boxes with an IoU of 0.9, which share their labels.
 
 Choices of these recipes where the paper is silent:
@@ -25,6 +28,14 @@ from pfdet.recipes.recipe import Recipe, Table
 RESNET50 = Recipe(
     backbone='resnet50',
     loss='softmax',
+    class_agnostic=False,
+    rpn_positive_share=0.5,
+    warmup_iterations=500,
+    warmup_start=1 / 3,
+    suppression='nms',
+    suppression_iou=0.5,
+    score_thresh=0.05,
+    max_per_image=100,
     ignore_descendants=False,
     expand_scores=True,
     join_iou=0.9,
@@ -165,7 +176,12 @@ TABLE4 = (
 
 # Table 5, the way to the submission
 _BASELINE = _row(
-    5, RESNEXT152, 'baseline', 'Baseline (ResNeXt-152), multi-scale', min_size=(640, 1056)
+    5,
+    RESNEXT152,
+    'baseline',
+    'Baseline (ResNeXt-152), multi-scale',
+    min_size=(640, 1056),
+    max_size=1760,
 )
 _STEP1 = _row(5, _BASELINE, 'class-aware', '+ Class-aware Sampling', sampler='class_aware')
 _STEP2 = _row(

@@ -5,7 +5,8 @@ Each row is the previous one plus the change it names.
 
 from dataclasses import replace
 
-from pfdet.recipes.recipe import Recipe, Table, at_size
+from pfdet.recipes.mini import at_size
+from pfdet.recipes.recipe import Recipe, Table
 
 BASELINE = Recipe(
     name='table1-baseline',
@@ -18,7 +19,9 @@ def _row(previous: Recipe, name: str, about: str, **fields) -> Recipe:
     return replace(previous, name=f'table1-{name}', about=f'PFDet Table 1: {about}', **fields)
 
 
-MULTISCALE = _row(BASELINE, 'multiscale', '+ multi-scale training', min_size=(640, 1056))
+MULTISCALE = _row(
+    BASELINE, 'multiscale', '+ multi-scale training', min_size=(640, 1056), max_size=1760
+)
 PSP = _row(MULTISCALE, 'psp', '+ PSP and add BN to head', psp=True, head_bn=True)
 COSINE = _row(PSP, 'cosine', '+ Cosine Annealing', schedule='cosine')
 SCALE = _row(COSINE, 'scale', '+ Add FPN scale', fpn_scale=5)

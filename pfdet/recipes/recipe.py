@@ -1,18 +1,28 @@
 """The fields of a recipe: every choice that distinguishes one row of a table from another."""
 
-import ast
 import dataclasses
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from pfdet.errors import InputError
+from pfdet.recipes import known
+from pfdet.recipes.domains import (
+    ANY,
+    Domain,
+    integer,
+    number,
+    one_of,
+    sequence,
+    text,
+    word,
+)
 
 
 def _field(
     default: Any,
-    group: str,
+    domain: Domain,
     about: str,
+    group: str,
     *,
     trains: bool = True,
     at_test: bool = False,
@@ -22,8 +32,9 @@ def _field(
 
     Args:
         default: Its value in the baseline of PFDet's Table 1. Its type is the field's type.
-        group (str): Heading in ``--show``.
+        domain (Domain): The values that it may have.
         about (str): What it is.
+        group (str): Heading in ``--show``.
         trains (bool): Whether training depends on it.
         at_test (bool): Whether it may be changed for a trained network, by ``predict.py --set``.
         on_resume (bool): Whether it may be changed when a run is resumed. Any other field decides
@@ -33,18 +44,14 @@ def _field(
     return dataclasses.field(
         default=default,
         metadata={
-            'group': group,
+            'domain': domain,
             'about': about,
+            'group': group,
             'trains': trains,
             'at_test': at_test,
             'on_resume': on_resume,
         },
     )
-
-
-def _test_field(default: Any, about: str) -> Any:
-    """A field that only prediction uses."""
-    return _field(default, 'prediction', about, trains=False, at_test=True, on_resume=True)
 
 
 _name = partial(_field, group='name', trains=False, on_resume=True)
@@ -55,6 +62,13 @@ _labels = partial(_field, group='labels')
 _images = partial(_field, group='images')
 _schedule = partial(_field, group='schedule')
 _expert = partial(_field, group='experts')
+# Only prediction uses these.
+_test = partial(_field, group='prediction', trains=False, at_test=True, on_resume=True)
+
+_SHARE = number(0, 1)
+_POSITIVE_SHARE = number(0, 1, above=True)
+_EDGE = integer(16, 10_000)
+_COUNT = integer(1, 100_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,139 +77,286 @@ class Recipe:
 
     The defaults are those of the baseline of PFDet's Table 1 at full size. Each row of a table is
     the row before it, or the one it is compared with, plus the change that it names.
+
+    Raises:
+        InputError: A value is not in the domain of its field, or two values contradict each other.
     """
 
-    name: str = _name('table1-baseline', about='how to ask for it')
-    about: str = _name('', about="what it is, in the table's words")
+    name: str = _name('table1-baseline', word(100), 'how to ask for it')
+    about: str = _name('', text(1000), "what it is, in the table's words")
     size: str = _name(
         'full',
-        about="'full', the paper's, or 'mini', for two CPU cores",
+        one_of('full', 'mini'),
+        "'full', the paper's, or 'mini', for two CPU cores",
         trains=True,
         on_resume=False,
     )
-    backbone: str = _network('se_resnext101', about='a key of pfdet.links.backbones.BACKBONES')
-    fpn_channel: int = _network(256, about='channels of the feature pyramid')
-    fpn_scale: int = _network(4, about='feature maps of the top-down path, 4 or 5')
-    fpn_bn: bool = _network(True, about='batch normalization in the feature pyramid')
-    psp: bool = _network(False, about='pyramid pooling on C5')
-    head_bn: bool = _network(False, about='batch normalization in the head')
+    backbone: str = _network(
+        'se_resnext101', one_of(*known.BACKBONES), 'a key of pfdet.links.backbones.BACKBONES'
+    )
+    fpn_channel: int = _network(256, integer(4, 4096, 4), 'channels of the feature pyramid')
+    fpn_scale: int = _network(4, one_of(4, 5), 'feature maps of the top-down path, 4 or 5')
+    fpn_bn: bool = _network(True, ANY, 'batch normalization in the feature pyramid')
+    psp: bool = _network(False, ANY, 'pyramid pooling on C5')
+    head_bn: bool = _network(False, ANY, 'batch normalization in the head')
     context: bool = _network(
-        False, about='the head also pools features from a box of twice the area'
+        False, ANY, 'the head also pools features from a box of twice the area'
     )
-    class_agnostic: bool = _network(True, about='one box for all classes, or one per class')
-    head_unit: int = _network(1024, about="units of the head's fully connected layers")
-    canonical_size: int = _network(224, about='side in pixels of a box pooled from the third level')
-    dtype: str = _network(
-        'float32', about="'float32', or 'float64' to compare runs beyond rounding"
+    class_agnostic: bool = _network(True, ANY, 'one box for all classes, or one per class')
+    head_conv: int = _network(
+        0, integer(0, 16), '3x3 convolutions in the head before its fully connected layers'
     )
-    anchor_size: int = _proposals(32, about='side in pixels of an anchor on the first level')
-    anchor_ratios: tuple[float, ...] = _proposals((0.5, 1.0, 2.0), about='height over width')
-    n_anchor: int = _proposals(256, about='anchors per image that the RPN learns from')
-    n_roi: int = _proposals(512, about='regions per image that the head learns from')
-    train_proposals: tuple[int, int] = _proposals(
-        (2000, 2000), about='proposals per level before NMS and per image after it, in training'
+    head_fc: int = _network(2, integer(1, 4), "the head's fully connected layers")
+    head_unit: int = _network(1024, integer(1, 65_536), 'units of each of them')
+    canonical_size: int = _network(
+        224, integer(1, 10_000), 'side in pixels of a box pooled from the third level'
     )
-    test_proposals: tuple[int, int] = _test_field(
-        (1000, 1000), 'proposals per level before NMS and per image after it'
+    roi_size: int = _network(7, integer(1, 64), 'bins of RoIAlign by height and by width')
+    roi_sampling: int = _network(2, integer(1, 16), 'samples per bin by height and by width')
+    prior: float = _network(
+        0.01,
+        number(0, 1, above=True, below=True),
+        'sigmoid score of every class before training; not used with a background class',
     )
-    loss: str = _loss('sigmoid', about='a key of pfdet.functions.losses.LOSSES')
-    score: str = _test_field(
+    frozen_bn: str = _network(
         '',
+        one_of('', 'backbone', 'all'),
+        "batch normalization that keeps its statistics, scale and shift: 'backbone', 'all', or "
+        'empty for none',
+    )
+    frozen_stages: int = _network(
+        0,
+        integer(0, 5),
+        'stages of the backbone that are not trained: 1 for the stem, 2 for the stem and the '
+        'first residual stage, and so on',
+    )
+    dtype: str = _network(
+        'float32',
+        one_of('float32', 'float64'),
+        "'float32', or 'float64' to compare runs beyond rounding",
+    )
+    anchor_size: int = _proposals(
+        32, integer(1, 10_000), 'side in pixels of an anchor on the first level'
+    )
+    anchor_ratios: tuple[float, ...] = _proposals(
+        (0.5, 1.0, 2.0), sequence(number(0.01, 100), 1, 20), 'height over width'
+    )
+    anchor_border: int = _proposals(
+        -1,
+        integer(-1, 10_000),
+        'pixels by which an anchor that the RPN learns from may cross the border of the image; '
+        '-1 for no limit, as in Detectron2 and MMDetection',
+    )
+    n_anchor: int = _proposals(256, _COUNT, 'anchors per image that the RPN learns from')
+    rpn_positive_iou: float = _proposals(
+        0.7, _POSITIVE_SHARE, 'IoU with an object from which an anchor is positive'
+    )
+    rpn_negative_iou: float = _proposals(
+        0.3, _SHARE, 'IoU with all objects below which an anchor is negative'
+    )
+    rpn_positive_share: float = _proposals(
+        0.25, _POSITIVE_SHARE, 'largest share of positives among the anchors'
+    )
+    rpn_nms: float = _proposals(
+        0.7, _POSITIVE_SHARE, 'IoU from which a proposal is suppressed', at_test=True
+    )
+    n_roi: int = _proposals(512, _COUNT, 'regions per image that the head learns from')
+    roi_foreground_iou: float = _proposals(
+        0.5, _POSITIVE_SHARE, 'IoU from which a region is assigned to an object'
+    )
+    roi_foreground_share: float = _proposals(
+        0.25, _POSITIVE_SHARE, 'largest share of regions with an object'
+    )
+    train_proposals: tuple[int, int] = _proposals(
+        (2000, 2000),
+        sequence(_COUNT, 2, 2),
+        'proposals per level before NMS and per image after it, in training',
+    )
+    test_proposals: tuple[int, int] = _test(
+        (1000, 1000),
+        sequence(_COUNT, 2, 2),
+        'proposals per level before NMS and per image after it',
+    )
+    loss: str = _loss('sigmoid', one_of(*known.LOSSES), 'a key of pfdet.functions.losses.LOSSES')
+    score: str = _test(
+        '',
+        one_of('', *known.SCORES),
         'a key of pfdet.functions.losses.SCORES; empty for sigmoid or softmax, as the loss is',
     )
     normalize: str = _loss(
         '',
-        about='what the loss is divided by (pfdet.functions.closed_form.divisor); empty for what '
+        one_of('', *known.NORMALIZATIONS),
+        'what the loss is divided by (pfdet.functions.closed_form.divisor); empty for what '
         'goes with the loss',
     )
-    focal_alpha: float = _loss(0.25, about='alpha of the focal loss')
-    focal_gamma: float = _loss(2.0, about='gamma of the focal loss')
+    focal_alpha: float = _loss(
+        0.25, number(0, 1, above=True, below=True), 'alpha of the focal loss'
+    )
+    focal_gamma: float = _loss(2.0, number(0, 100), 'gamma of the focal loss')
     hierarchy_rate: float = _loss(
         1.0,
-        about='concurrent rate of a class and its ancestor: 1 for the effect that Peng et al. '
+        _SHARE,
+        'concurrent rate of a class and its ancestor: 1 for the effect that Peng et al. '
         'describe, 0 for their letter',
         at_test=True,
     )
     effective_beta: float = _loss(
-        0.0, about='beta of class weights by the effective number of objects; 0 for no weights'
+        0.0,
+        number(0, 1, below=True),
+        'beta of class weights by the effective number of objects; 0 for no weights',
     )
     join_iou: float = _labels(
         1.0,
-        about='boxes of an image with this IoU are one object and share their labels, as Peng et '
+        _POSITIVE_SHARE,
+        'boxes of an image with this IoU are one object and share their labels, as Peng et '
         'al. count objects; 1 for equal boxes only',
     )
     expand_ancestors: bool = _labels(
-        True, about="an object is also positive for its classes' ancestors"
+        True, ANY, "an object is also positive for its classes' ancestors"
     )
     ignore_descendants: bool = _labels(
-        True, about="ignore the descendants of an object's class that is no leaf"
+        True, ANY, "ignore the descendants of an object's class that is no leaf"
+    )
+    ignore_absent: bool = _labels(
+        False, ANY, 'ignore descendants also where they were verified as absent'
     )
     ignore_group_of: bool = _labels(
-        True, about='ignore the classes of a group-of box in regions inside it'
+        True, ANY, 'ignore the classes of a group-of box in regions inside it'
     )
     cooccurrence: bool = _labels(
-        False, about='ignore parts and possessions inside their subjects (co-occurrence loss)'
+        False, ANY, 'ignore parts and possessions inside their subjects (co-occurrence loss)'
     )
     cooccurrence_pairs: str = _labels(
-        '', about="CSV file of the pairs; empty for the 47 of PFDet's Table 3"
+        '', text(4096), "CSV file of the pairs; empty for the 47 of PFDet's Table 3"
     )
     inside_share: float = _labels(
-        0.5, about='a region is inside its subject with at least this share of its area'
+        0.5,
+        _POSITIVE_SHARE,
+        'a region is inside its subject with at least this share of its area',
     )
     ignore_verified: bool = _labels(
-        False, about='ignore parts and possessions also where they were verified as absent'
+        False, ANY, 'ignore parts and possessions also where they were verified as absent'
     )
-    expand_scores: bool = _test_field(
+    expand_scores: bool = _test(
         False,
+        ANY,
         "a class gets the highest of its own and its descendants' scores, for losses that do not "
         'teach ancestors',
     )
-    init: str = _schedule(
-        'imagenet',
-        about="what the paper starts from: 'imagenet', a backbone trained on it; 'scratch'; or the "
-        'recipe whose weights it fine-tunes. --init gives the weights',
-        on_resume=True,
+    sampler: str = _images(
+        'sequential',
+        one_of(*known.SAMPLERS),
+        "'sequential', 'class_aware' or 'soft_balance'",
     )
-    sampler: str = _images('sequential', about="'sequential', 'class_aware' or 'soft_balance'")
     soft_balance_lambda: float = _images(
         0.7,
-        about='of soft_balance: 0 draws classes in proportion to their images, 1 all equally often',
+        number(0, 10),
+        'of soft_balance: 0 draws classes in proportion to their images, 1 all equally often',
     )
     aspect_chunk: int = _images(
         512,
-        about='images of similar aspect ratio in a row; 1 for no grouping. Neither paper mentions '
+        integer(1, 1_000_000),
+        'images of similar aspect ratio in a row; 1 for no grouping. Neither paper mentions '
         "it; Detectron groups a rank's images so",
     )
     min_size: tuple[int, int] = _images(
-        (800, 800), about="range of the shorter edge's length in training"
+        (800, 800),
+        sequence(_EDGE, 2, 2, rising=True),
+        "range of the shorter edge's length in training",
     )
-    max_size: int = _images(1333, about='limit of the longer edge', at_test=True)
-    flip: bool = _images(True, about='flip half of the training images')
+    max_size: int = _images(1333, _EDGE, 'limit of the longer edge', at_test=True)
+    flip: bool = _images(True, ANY, 'flip half of the training images')
+    color_jitter: float = _images(
+        0.0,
+        number(0, 1),
+        'strength of random changes of brightness, contrast, saturation and hue',
+    )
+    crop: float = _images(
+        1.0, _POSITIVE_SHARE, 'smallest share of the image that a random crop keeps; 1 for none'
+    )
+    rotation: float = _images(0.0, number(0, 180), 'largest angle in degrees of a random rotation')
     batch_size: int = _images(
-        1, about='images per rank and iteration', at_test=True, on_resume=True
+        1, integer(1, 1024), 'images per rank and iteration', at_test=True, on_resume=True
     )
-    epochs: float = _schedule(12.0, about='passes over the training set', on_resume=True)
-    schedule: str = _schedule('step', about="'step' or 'cosine'")
+    init: str = _schedule(
+        'imagenet',
+        word(100),
+        "what the paper starts from: 'imagenet', a backbone trained on it; 'scratch'; or the "
+        'recipe whose weights it fine-tunes. --init gives the weights',
+        on_resume=True,
+    )
+    epochs: float = _schedule(
+        12.0, number(0, 10_000, above=True), 'passes over the training set', on_resume=True
+    )
+    schedule: str = _schedule('step', one_of(*known.SCHEDULES), "'step' or 'cosine'")
     steps: tuple[float, ...] = _schedule(
-        (8 / 12, 11 / 12), about='of the step schedule, as shares of the run'
+        (8 / 12, 11 / 12),
+        sequence(_SHARE, 0, 20, rising=True),
+        'of the step schedule, as shares of the run',
     )
     base_lr: float = _schedule(
-        0.01, about='learning rate at a global batch of lr_batch_size; scaled linearly'
+        0.01,
+        number(0, 100, above=True),
+        'learning rate at a global batch of lr_batch_size; scaled linearly',
     )
-    lr_batch_size: int = _schedule(8, about='see base_lr')
-    warmup_epochs: float = _schedule(0.5, about='epochs over which the rate grows linearly')
-    momentum: float = _schedule(0.9, about='of SGD with corrected momentum')
-    weight_decay: float = _schedule(1e-4, about='of SGD; none on batch normalization and biases')
-    expert_size: int = _expert(0, about='classes of an expert model; 0 for a model of all classes')
+    lr_batch_size: int = _schedule(8, integer(1, 1_000_000), 'see base_lr')
+    warmup_epochs: float = _schedule(
+        0.5, number(0, 10_000), 'epochs over which the rate grows linearly'
+    )
+    warmup_iterations: int = _schedule(
+        0,
+        integer(0, 10_000_000),
+        'iterations over which it does, in place of warmup_epochs; 0 for these',
+    )
+    warmup_start: float = _schedule(0.1, _SHARE, 'share of the rate that the warm-up starts from')
+    momentum: float = _schedule(0.9, number(0, 1, below=True), 'of SGD with corrected momentum')
+    weight_decay: float = _schedule(
+        1e-4, number(0, 1, below=True), 'of SGD; none on batch normalization and biases'
+    )
+    expert_size: int = _expert(
+        0, integer(0, 100_000), 'classes of an expert model; 0 for a model of all classes'
+    )
     expert_head: str = _expert(
         'masked',
-        about="how an expert treats other classes: 'masked', its loss omits them but rules and "
+        one_of('masked', 'cut'),
+        "how an expert treats other classes: 'masked', its loss omits them but rules and "
         "boxes know them; 'cut', they are background",
     )
-    test_size: int = _test_field(800, "the shorter edge's length")
-    score_thresh: float = _test_field(0.01, 'lowest score of a detection')
-    nmw_thresh: float = _test_field(0.5, 'IoU from which detections of a class are merged')
-    max_per_image: int = _test_field(300, 'detections of an image that are kept, best first')
+    test_sizes: tuple[int, ...] = _test(
+        (800,), sequence(_EDGE, 1, 50), 'lengths of the shorter edge; their outputs are joined'
+    )
+    test_flip: bool = _test(False, ANY, 'also predict the horizontally flipped images')
+    score_thresh: float = _test(0.01, number(0, 1, below=True), 'lowest score of a detection')
+    suppression: str = _test(
+        'nmw',
+        one_of('nmw', 'nms', 'none'),
+        "'nmw', non-maximum weighted, 'nms', non-maximum suppression, or 'none'",
+    )
+    suppression_iou: float = _test(
+        0.5, _POSITIVE_SHARE, 'IoU from which boxes of a class count as one object'
+    )
+    max_per_image: int = _test(300, _COUNT, 'detections of an image that are kept, best first')
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, domain = getattr(self, field.name), field.metadata['domain']
+            if not domain.accepts(value):
+                raise InputError(
+                    f'recipe {self.name!r}: {field.name}={value!r}: expected {domain.expected}'
+                )
+        for field, value, limit, expected in (
+            ('min_size', max(self.min_size), self.max_size, 'max_size'),
+            ('rpn_negative_iou', self.rpn_negative_iou, self.rpn_positive_iou, 'rpn_positive_iou'),
+        ):
+            if value > limit:
+                raise InputError(
+                    f'recipe {self.name!r}: {field}={getattr(self, field)!r}: '
+                    f'expected at most {expected}={limit!r}'
+                )
+        if self.score and (self.score == 'sigmoid') != (self.loss in known.WITHOUT_BACKGROUND):
+            raise InputError(
+                f'recipe {self.name!r}: score={self.score!r}: does not go with loss={self.loss!r}'
+            )
 
 
 def _attributes() -> str:
@@ -203,10 +364,10 @@ def _attributes() -> str:
         f'        {f.name} ({type(f.default).__name__}): {f.metadata["about"]}.'
         for f in dataclasses.fields(Recipe)
     ]
-    return '\n'.join(['', '    Attributes:', *lines, ''])
+    return '\n'.join(['    Attributes:', *lines, '', '    Raises:'])
 
 
-Recipe.__doc__ = (Recipe.__doc__ or '').rstrip() + '\n' + _attributes()
+Recipe.__doc__ = (Recipe.__doc__ or '').replace('    Raises:', _attributes())
 
 
 def fields_that(**flags: bool) -> tuple[str, ...]:
@@ -231,123 +392,8 @@ def described_fields(recipe: Recipe) -> dict[str, list[tuple[str, Any, str]]]:
     return groups
 
 
-# Names that fields had in recipe.json of version 0.1's development.
-_FORMER_NAMES = {'scale': 'size'}
-
-
 class Table(NamedTuple):
     """A table of a paper: its title and the recipes of its rows."""
 
     title: str
     rows: tuple[Recipe, ...]
-
-
-# What mini size replaces: numbers, never switches.
-_MINI = {
-    'size': 'mini',
-    'backbone': 'mini_se_resnext',
-    'fpn_channel': 32,
-    'head_unit': 256,
-    'canonical_size': 56,
-    'anchor_size': 16,
-    'n_anchor': 128,
-    'n_roi': 128,
-    'train_proposals': (300, 300),
-    'test_proposals': (300, 300),
-    'max_size': 256,
-    'aspect_chunk': 8,
-    'batch_size': 4,
-    'test_size': 160,
-    'max_per_image': 100,
-}
-_MINI_EDGE = 160 / 800
-# Small networks tolerate a higher learning rate, and with so few iterations they need it.
-_MINI_LR = 4
-
-
-def at_size(recipe: Recipe, size: str) -> Recipe:
-    """The same switches at another size.
-
-    Args:
-        recipe (Recipe): At full size.
-        size (str): ``'full'`` or ``'mini'``.
-
-    Returns:
-        Recipe: With the edge lengths in training in the same proportion to that in prediction.
-
-    Raises:
-        ValueError: ``size`` is neither.
-    """
-    if size == recipe.size:
-        return recipe
-    if size != 'mini':
-        raise ValueError(f'size must be full or mini, not {size!r}')
-    low, high = recipe.min_size
-    return dataclasses.replace(
-        recipe,
-        **_MINI,
-        min_size=(round(low * _MINI_EDGE), round(high * _MINI_EDGE)),
-        base_lr=recipe.base_lr * _MINI_LR,
-    )
-
-
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The fields, ready for JSON."""
-    return dataclasses.asdict(recipe)
-
-
-def from_dict(fields: Mapping[str, Any], where: str) -> Recipe:
-    """The inverse of :func:`to_dict`.
-
-    Args:
-        fields (mapping): By name; missing fields get their default.
-        where (str): Where the fields were read, for messages.
-
-    Raises:
-        InputError: A field is unknown, or a value has the wrong type.
-    """
-    known = {f.name: f for f in dataclasses.fields(Recipe)}
-    values = {}
-    for key, value in fields.items():
-        key = _FORMER_NAMES.get(key, key)
-        if key not in known:
-            raise InputError(
-                f'{where}: unknown recipe field {key!r}; expected one of ' + ', '.join(known)
-            )
-        values[key] = _checked(key, value, known[key].default, where)
-    return Recipe(**values)
-
-
-def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Apply ``KEY=VALUE`` settings from a command line.
-
-    Args:
-        recipe (Recipe): What to change.
-        settings (sequence of str): Values are Python literals; text may be without quotes.
-
-    Raises:
-        InputError: A setting has no ``=``, a key is unknown, or a value has the wrong type.
-    """
-    fields = {}
-    for setting in settings:
-        key, equals, text = setting.partition('=')
-        if not equals:
-            raise InputError(f'--set {setting}: expected KEY=VALUE')
-        try:
-            fields[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            fields[key] = text
-    return from_dict({**to_dict(recipe), **fields}, '--set')
-
-
-def _checked(key: str, value: Any, default: Any, where: str) -> Any:
-    """A value converted to the type of the field's default."""
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
-        return tuple(_checked(key, v, default[0], where) for v in value)
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(default):
-        raise InputError(
-            f'{where}: {key}={value!r}: expected {type(default).__name__}, such as {default!r}'
-        )
-    return value

@@ -18,6 +18,9 @@ from pfdet.boxes.iou import pairwise_ioa, pairwise_iou
 from pfdet.links.rpn import Proposals
 from pfdet.targets.batch_truth import BatchTruth
 
+# Pairs of an anchor and an object whose IoU is computed at a time, some 16 MB a temporary array.
+_PAIRS_AT_ONCE = 1 << 22
+
 
 class AnchorTargets(NamedTuple):
     """Training targets of the region proposal network for the sampled anchors of a batch.
@@ -46,26 +49,32 @@ class RoiSample(NamedTuple):
         foreground (bool array): Whether the region is assigned to that object, :math:`(N, S)`.
         used (bool array): Whether the region contributes to the loss, :math:`(N, S)`. An image
             with too few regions is padded with repeated ones, which do not.
+        positions (sequence of int): The images' positions in the global order, :math:`(N,)`, on
+            which random choices of target rules depend.
     """
 
     bbox: Array
     matched: Array
     foreground: Array
     used: Array
+    positions: Sequence[int] | None = None
 
 
-def priorities(seed: int, positions: Sequence[int], n: int) -> np.ndarray:
+def priorities(seed: int, positions: Sequence[int], n: int, stream: int = 0) -> np.ndarray:
     """Draw random priorities for images.
 
     Args:
         seed (int): Random seed.
         positions (sequence of int): The images' positions in the global order.
         n (int): Priorities per image.
+        stream (int): The priorities of different streams are independent.
 
     Returns:
         float32 array: Values in [0, 1), :math:`(N, n)`.
     """
-    return np.stack([np.random.default_rng((seed, p)).random(n, np.float32) for p in positions])
+    key = (stream,) if stream else ()
+    sequences = [np.random.SeedSequence((seed, int(p)), spawn_key=key) for p in positions]
+    return np.stack([np.random.default_rng(s).random(n, np.float32) for s in sequences])
 
 
 def sample_anchors(
@@ -77,12 +86,19 @@ def sample_anchors(
     positive_share: float = 0.25,
     positive_iou: float = 0.7,
     negative_iou: float = 0.3,
+    border: int = -1,
+    n_pair: int = _PAIRS_AT_ONCE,
 ) -> AnchorTargets:
     """Match anchors to objects and sample from them (Ren et al., Faster R-CNN, section 3.1.2).
 
     An anchor is positive if its IoU with an object is at least ``positive_iou``, or if no other
-    anchor has a higher IoU with the object. Anchors that cross the image border are never sampled.
-    Anchors of which at least half is inside a group-of box are never negatives.
+    anchor has a higher IoU with the object. Anchors of which at least half is inside a group-of box
+    are never negatives. Memory does not grow with the number of objects.
+
+    Faster R-CNN and ChainerCV sample no anchor that crosses the border of the image. In a feature
+    pyramid, the anchors of the coarsest levels are larger than the image, so these levels would
+    never be trained, and still propose regions. By default, anchors whose centre is in the image
+    are sampled, as in MMDetection; the padding of a batch has no samples.
 
     Args:
         anchors (array): Anchors :math:`(A, 4)` in pixels.
@@ -93,35 +109,25 @@ def sample_anchors(
         positive_share (float): Largest fraction of positives among them.
         positive_iou, negative_iou (float): IoU from which an anchor is positive, and below which
             it is negative.
+        border (int): Pixels by which a sampled anchor may cross the border of the image; -1 for no
+            limit.
+        n_pair (int): Pairs of an anchor and an object whose IoU is computed at a time.
 
     Returns:
         AnchorTargets: Samples of all images, in the order of the images.
     """
     xp = cuda.get_array_module(anchors)
-    sizes = xp.asarray(sizes, dtype=anchors.dtype)[:, None]
-    within = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= sizes)).all(axis=2)
-    objects = truth.valid & ~truth.group_of
-    iou = xp.where(objects[:, None], pairwise_iou(anchors[None], truth.bbox), 0)
-    crowd = (
-        xp.where(
-            (truth.valid & truth.group_of)[:, None], pairwise_ioa(anchors[None], truth.bbox), 0
-        ).max(axis=2)
-        >= 0.5
-    )
-
-    best_iou = iou.max(axis=2)
-    reachable = xp.where(within[:, :, None], iou, 0)
-    best_of_object = reachable.max(axis=1, keepdims=True)
-    is_best = ((reachable == best_of_object) & (best_of_object > 0)).any(axis=2)
-    positive = within & ((best_iou >= positive_iou) | is_best)
-    negative = within & ~positive & ~crowd & (best_iou < negative_iou)
+    within = anchors_in_images(anchors, xp.asarray(sizes, dtype=anchors.dtype), border)
+    match = _match_anchors(anchors, truth, within, n_pair)
+    positive = within & ((match.iou >= positive_iou) | match.best)
+    negative = within & ~positive & ~match.crowd & (match.iou < negative_iou)
 
     chosen_positive = _first(positive, priority, int(n_sample * positive_share))
     n_negative = n_sample - chosen_positive.sum(axis=1)
     chosen = chosen_positive | _first(negative, priority, n_negative[:, None])
     image, anchor = xp.nonzero(chosen)
     positive = chosen_positive[image, anchor]
-    matched = truth.bbox[image, iou.argmax(axis=2)[image, anchor]]
+    matched = truth.bbox[image, match.object[image, anchor]]
     base = anchors[anchor]
     # The offsets of negatives are not used, but they must be finite.
     offset = coding.encode(xp.where(positive[:, None], matched, base), base)
@@ -130,6 +136,73 @@ def sample_anchors(
     return AnchorTargets(
         image, anchor, positive, offset.astype(dtype, copy=False), weight[image].astype(dtype)
     )
+
+
+def anchors_in_images(anchors: Array, sizes: Array, border: int = -1) -> Array:
+    """The anchors that the RPN may learn from.
+
+    Args:
+        anchors (array): Anchors :math:`(A, 4)` in pixels.
+        sizes (array): Heights and widths of the images before padding, :math:`(N, 2)`.
+        border (int): Pixels by which an anchor may cross the border; with -1, the centre must be in
+            the image.
+
+    Returns:
+        bool array: :math:`(N, A)`.
+    """
+    sizes = sizes[:, None]
+    if border < 0:
+        centre = (anchors[:, :2] + anchors[:, 2:]) / 2
+        return ((centre >= 0) & (centre < sizes)).all(axis=2)
+    return ((anchors[:, :2] >= -border) & (anchors[:, 2:] <= sizes + border)).all(axis=2)
+
+
+class _Match(NamedTuple):
+    """Anchors matched to objects.
+
+    Attributes:
+        iou (array): IoU of each anchor with its object, :math:`(N, A)`; 0 without objects.
+        object (int array): The object with the highest IoU, :math:`(N, A)`.
+        best (bool array): Whether no other sampled anchor has a higher IoU with some object.
+        crowd (bool array): Whether at least half of the anchor is inside a group-of box.
+    """
+
+    iou: Array
+    object: Array
+    best: Array
+    crowd: Array
+
+
+def _match_anchors(anchors: Array, truth: BatchTruth, within: Array, n_pair: int) -> _Match:
+    """Match anchors to the objects, some objects at a time."""
+    xp = cuda.get_array_module(anchors)
+    shape = within.shape
+    match = _Match(
+        xp.zeros(shape, truth.bbox.dtype),
+        xp.zeros(shape, np.int64),
+        xp.zeros(shape, bool),
+        xp.zeros(shape, bool),
+    )
+    objects = truth.valid & ~truth.group_of
+    groups = truth.valid & truth.group_of
+    step = max(1, n_pair // max(1, shape[0] * shape[1]))
+    for start in range(0, truth.valid.shape[1], step):
+        part = slice(start, start + step)
+        bbox = truth.bbox[:, part]
+        iou = pairwise_iou(anchors[None], bbox)
+        iou *= objects[:, None, part]
+        # The first of equal ones wins, as with argmax over all objects.
+        highest = iou.max(axis=2)
+        higher = highest > match.iou
+        match.object[...] = xp.where(higher, iou.argmax(axis=2) + start, match.object)
+        xp.maximum(match.iou, highest, out=match.iou)
+        iou *= within[:, :, None]
+        best = iou.max(axis=1, keepdims=True)
+        match.best[...] |= ((iou == best) & (best > 0)).any(axis=2)
+        if xp is not np or groups[:, part].any():
+            inside = pairwise_ioa(anchors[None], bbox) * groups[:, None, part]
+            match.crowd[...] |= (inside >= 0.5).any(axis=2)
+    return match
 
 
 def sample_rois(

@@ -28,7 +28,7 @@ from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
-from pfdet.targets import rules
+from pfdet.targets import rules, sampling
 from pfdet.training.train_chain import TrainChain
 
 SAMPLERS = ('sequential', 'class_aware', 'soft_balance')
@@ -105,6 +105,7 @@ def _detector(
         recipe.anchor_ratios,
         recipe.anchor_size,
         recipe.fpn_channel,
+        recipe.rpn_nms,
         train_limits=recipe.train_proposals,
         test_limits=recipe.test_proposals,
     )
@@ -119,6 +120,9 @@ def _detector(
         recipe.context,
         recipe.class_agnostic,
         recipe.canonical_size,
+        recipe.roi_size,
+        recipe.roi_sampling,
+        recipe.prior,
     )
     return FasterRCNN(extractor, rpn, head)
 
@@ -184,8 +188,20 @@ def train_chain(
         _loss(recipe, rates, weight),
         tuple(target_rules),
         seed,
-        recipe.n_anchor,
-        recipe.n_roi,
+        partial(
+            sampling.sample_anchors,
+            n_sample=recipe.n_anchor,
+            positive_share=recipe.rpn_positive_share,
+            positive_iou=recipe.rpn_positive_iou,
+            negative_iou=recipe.rpn_negative_iou,
+            border=recipe.anchor_border,
+        ),
+        partial(
+            sampling.sample_rois,
+            n_sample=recipe.n_roi,
+            foreground_share=recipe.roi_foreground_share,
+            foreground_iou=recipe.roi_foreground_iou,
+        ),
         expand_ancestors=recipe.expand_ancestors,
         pick=pick,
         only_picked=pick is not None and recipe.expert_head == 'cut',

@@ -14,7 +14,8 @@ from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, fields_that, from_dict, override, to_dict
+from pfdet.recipes.recipe import Recipe, fields_that
+from pfdet.recipes.settings import from_dict, override, to_dict
 from pfdet.training import build
 from pfdet.training.experts import select_head_classes
 
@@ -153,11 +154,11 @@ def override_for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Args:
         recipe (Recipe): The recipe of the training.
-        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
+        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.settings.override`.
 
     Raises:
         InputError: A field may not change after training, or
-            :func:`~pfdet.recipes.recipe.override` rejects a setting.
+            :func:`~pfdet.recipes.settings.override` rejects a setting.
     """
     for setting in settings:
         key = setting.partition('=')[0]
@@ -174,10 +175,12 @@ def predict_settings(recipe: Recipe) -> 'PredictSettings':
     from pfdet.inference.predict import PredictSettings
 
     return PredictSettings(
-        (recipe.test_size,),
+        recipe.test_sizes,
         recipe.max_size,
-        score_thresh=recipe.score_thresh,
-        nmw_thresh=recipe.nmw_thresh,
+        recipe.test_flip,
+        recipe.score_thresh,
+        recipe.suppression,
+        recipe.suppression_iou,
         max_per_image=recipe.max_per_image,
         batch_size=recipe.batch_size,
     )

@@ -9,7 +9,8 @@ from typing import Any
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, fields_that, to_dict
+from pfdet.recipes.recipe import Recipe, fields_that
+from pfdet.recipes.settings import to_dict
 from pfdet.training import checkpoints
 
 # Recipe fields that may change when a run is resumed: name and description; batch size and length,

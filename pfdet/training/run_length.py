@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from pfdet.recipes.recipe import Recipe
+
 
 class RunLength:
     """The length of a run, measured in images.
@@ -32,6 +34,10 @@ class RunLength:
         self.global_batch = global_batch
         self.iterations = iterations
         self.n_iteration = math.ceil(epochs * self.n_epoch_iteration)
+
+    def warmup(self, recipe: Recipe) -> int:
+        """The iterations of a recipe's warm-up."""
+        return recipe.warmup_iterations or round(recipe.warmup_epochs * self.n_epoch_iteration)
 
     def schedule_iteration(self, trainer) -> float:
         """The trainer's position in iterations of the current global batch size."""

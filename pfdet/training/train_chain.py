@@ -28,9 +28,9 @@ class TrainChain(chainer.Chain):
             :math:`(R, C)`.
         target_rules (sequence of callables): Applied to the target matrix one after the other.
         seed (int): Seed of the sampling of anchors and regions.
-        n_anchor (int): Number of anchors sampled per image.
-        n_roi (int): Number of regions sampled per image.
-        foreground_share (float): Maximum fraction of foreground regions.
+        sample_anchors (callable): :func:`pfdet.targets.sampling.sample_anchors` with the settings
+            of the RPN.
+        sample_rois (callable): :func:`pfdet.targets.sampling.sample_rois` with those of the head.
         expand_ancestors (bool): See :func:`pfdet.targets.rules.positives`.
         pick (int array): Ids of the detector's classes :math:`(K,)`, if it has only some of the
             label space. The rules use all labels, the loss only those of these classes.
@@ -44,9 +44,8 @@ class TrainChain(chainer.Chain):
         loss: Callable,
         target_rules: tuple[TargetRule, ...] = (),
         seed: int = 0,
-        n_anchor: int = 256,
-        n_roi: int = 512,
-        foreground_share: float = 0.25,
+        sample_anchors: Callable[..., sampling.AnchorTargets] = sampling.sample_anchors,
+        sample_rois: Callable[..., sampling.RoiSample] = sampling.sample_rois,
         expand_ancestors: bool = True,
         pick: np.ndarray | None = None,
         only_picked: bool = False,
@@ -57,9 +56,8 @@ class TrainChain(chainer.Chain):
         self.loss = loss
         self.target_rules = target_rules
         self.seed = seed
-        self.n_anchor = n_anchor
-        self.n_roi = n_roi
-        self.foreground_share = foreground_share
+        self.sample_anchors = sample_anchors
+        self.sample_rois = sample_rois
         self.expand_ancestors = expand_ancestors
         self.pick = pick
         self.only_picked = only_picked
@@ -89,13 +87,11 @@ class TrainChain(chainer.Chain):
             sampling.priorities(self.seed, batch.positions, len(anchors) + truth.valid.shape[1])
         )
 
-        sampled = sampling.sample_anchors(
-            anchors, truth, sizes, priority[:, : len(anchors)], self.n_anchor
-        )
+        sampled = self.sample_anchors(anchors, truth, sizes, priority[:, : len(anchors)])
         rpn_loc_loss, rpn_conf_loss = rpn_loss(locs, confs, sampled)
 
         proposals = detector.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
-        rois = sampling.sample_rois(proposals, truth, priority, self.n_roi, self.foreground_share)
+        rois = self.sample_rois(proposals, truth, priority)._replace(positions=batch.positions)
         t = rules.positives(rois, truth, self.expand_ancestors)
         for rule in self.target_rules:
             t = rule(t, rois, truth)

@@ -32,7 +32,8 @@ def set_learning_rate(recipe: Recipe, length: RunLength) -> SetLearningRate:
         lr=linear_scaling(recipe.base_lr, recipe.lr_batch_size, length.global_batch),
         schedule=recipe.schedule,
         steps=recipe.steps,
-        n_warmup=round(recipe.warmup_epochs * length.n_epoch_iteration),
+        n_warmup=length.warmup(recipe),
+        warmup_start=recipe.warmup_start,
     )
     return SetLearningRate(rate, length.schedule_iteration)
 

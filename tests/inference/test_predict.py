@@ -122,7 +122,7 @@ def test_outputs_are_concatenated_and_suppressed_once(drawn):
                 rng.random((6, 3), np.float32),
             )
 
-    settings = PredictSettings((64, 96), 200, True, 0.4, nmw_thresh=0.4, max_per_image=7)
+    settings = PredictSettings((64, 96), 200, True, 0.4, suppression_iou=0.4, max_per_image=7)
     found = predict(NoisyDetector(), dataset, [5, 3], settings)
     assert list(found.image_ids) == ['005', '003']
     for k, i in enumerate((5, 3)):

@@ -66,11 +66,11 @@ def test_trained_with_softmax_tested_with_concurrent_softmax(small_world, model,
     assert (without_hierarchy[index.hierarchy.ancestors] == 0).all()
     for setting, rates, message in (
         ('score=concurrent_softmax', None, 'rates.npy: missing.* --rates INDEX'),
-        ('score=sigmoid', None, 'score=sigmoid: does not go with loss=softmax'),
+        ('score=sigmoid', None, "score='sigmoid': does not go with loss='softmax'"),
         (
             'backbone=resnet50',
             None,
-            'backbone=resnet50: cannot be changed after training; .*nmw_thresh',
+            'backbone=resnet50: cannot be changed after training; .*suppression_iou',
         ),
         ('nonsense=1', None, "unknown recipe field 'nonsense'"),
         ('score=concurrent_softmax', PREDICT, 'predict.py'),

@@ -26,7 +26,7 @@ def differing(a, b):
 def test_each_row_of_table1_is_the_previous_one_plus_the_change_it_names(scale):
     rows = [recipes.at_size(r, scale) for r in TABLE1]
     assert [differing(previous, row) for previous, row in zip(rows, rows[1:])] == [
-        {'min_size'},
+        {'min_size', 'max_size'},
         {'psp', 'head_bn'},
         {'schedule'},
         {'fpn_scale'},
@@ -153,7 +153,7 @@ def test_what_a_recipe_starts_from_is_a_recipe():
 
 
 def test_score_must_fit_the_loss():
-    with pytest.raises(InputError, match='score=sigmoid: does not go with loss=softmax'):
+    with pytest.raises(InputError, match="score='sigmoid': does not go with loss='softmax'"):
         build.detector(recipes.override(recipes.find('mini'), ['loss=softmax', 'score=sigmoid']), 3)
 
 
@@ -208,7 +208,7 @@ def test_every_field_is_described():
 def test_fields_that_may_change():
     """A field that only prediction uses may change in testing and on resuming."""
     only_test = set(fields_that(trains=False, at_test=True))
-    assert {'score', 'test_size', 'nmw_thresh'} <= only_test
+    assert {'score', 'test_sizes', 'suppression_iou'} <= only_test
     assert only_test <= set(fields_that(on_resume=True)) & set(fields_that(at_test=True))
     for name in 'backbone', 'loss', 'sampler', 'base_lr':
         assert name not in {*fields_that(at_test=True), *fields_that(on_resume=True)}

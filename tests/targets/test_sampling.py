@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -50,14 +52,32 @@ def test_priorities_depend_on_seed_and_position_only():
     assert (a[0] != a[1]).any() and (a[0] != priorities(2, [5], 20)[0]).any()
 
 
-def test_sample_anchors():
+def allowed(anchor, size, border):
+    """Whether the RPN may learn from an anchor, literally."""
+    if border < 0:
+        return all(0 <= (anchor[k] + anchor[k + 2]) / 2 < size[k] for k in range(2))
+    return (anchor[:2] >= -border).all() and (anchor[2:] <= size + border).all()
+
+
+@pytest.mark.parametrize('border', [-1, 0, 7])
+@pytest.mark.parametrize('n_pair', [1, 1 << 22])
+def test_sample_anchors(border, n_pair):
     rng = np.random.default_rng(0)
     anchors = random_boxes(rng, 600)
     bboxes = [random_boxes(rng, 4, 60), random_boxes(rng, 2, 60), np.zeros((0, 4), np.float32)]
     flags = [np.array([0, 0, GROUP_OF, 0], np.uint8), np.zeros(2, np.uint8), np.zeros(0, np.uint8)]
     truth = make_truth(bboxes, flags)
     sizes = np.array([[90, 100], [100, 80], [100, 100]], np.float32)
-    sampled = sample_anchors(anchors, truth, sizes, priorities(0, [0, 1, 2], 600), 40, 0.25)
+    sampled = sample_anchors(
+        anchors,
+        truth,
+        sizes,
+        priorities(0, [0, 1, 2], 600),
+        40,
+        0.25,
+        border=border,
+        n_pair=n_pair,
+    )
     for n in range(3):
         of_image = sampled.image == n
         assert of_image.sum() == 40 and sampled.positive[of_image].sum() <= 10
@@ -66,11 +86,7 @@ def test_sample_anchors():
     best = {
         n: [
             max(
-                (
-                    plain_iou(a, b)
-                    for a in anchors
-                    if (a[:2] >= 0).all() and (a[2:] <= sizes[n]).all()
-                ),
+                (plain_iou(a, b) for a in anchors if allowed(a, sizes[n], border)),
                 default=0,
             )
             for b in bboxes[n]
@@ -81,7 +97,7 @@ def test_sample_anchors():
         sampled.image, sampled.anchor, sampled.positive, sampled.offset, strict=True
     ):
         anchor = anchors[a]
-        assert (anchor[:2] >= 0).all() and (anchor[2:] <= sizes[n]).all()
+        assert allowed(anchor, sizes[n], border)
         objects = [k for k in range(len(bboxes[n])) if not flags[n][k]]
         ious = [plain_iou(anchor, bboxes[n][k]) for k in objects]
         is_positive = bool(ious) and (
@@ -99,6 +115,21 @@ def test_sample_anchors():
             assert max(ious, default=0) < 0.3
             for k in set(range(len(bboxes[n]))) - set(objects):
                 assert pairwise_ioa(anchor[None], bboxes[n][k][None])[0, 0] < 0.5
+
+
+def test_memory_does_not_grow_with_the_number_of_objects():
+    rng = np.random.default_rng(0)
+    anchors = random_boxes(rng, 20_000, 800)
+    peaks = []
+    for n in 10, 1000:
+        truth = make_truth([random_boxes(rng, n, 800)])
+        key = priorities(0, [0], len(anchors))
+        tracemalloc.start()
+        sample_anchors(anchors, truth, np.array([[800, 800]], np.float32), key, n_pair=200_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Ten objects take 200,000 pairs too. All pairs of a thousand would be 80 MB an array.
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def make_proposals(bbox, valid):

@@ -42,7 +42,7 @@ def test_ranks_batch_size_and_length_may_change(run):
         run(n_rank=5),
         run(batch_size=3),
         run(epochs=3.0),
-        run(nmw_thresh=0.3),
+        run(suppression_iou=0.3),
         run(name='other', about='words'),
     ):
         resume.check_same_run(before, now, PATH)

@@ -97,7 +97,7 @@ def plan(
 
 def learning_rate_points(recipe: Recipe, length: RunLength) -> list[tuple[float, int, float]]:
     """Epoch, iteration and learning rate at the characteristic points of a schedule."""
-    n_warmup = round(recipe.warmup_epochs * length.n_epoch_iteration)
+    n_warmup = length.warmup(recipe)
     last = length.n_iteration - 1
     if recipe.schedule == 'step':
         points = [math.ceil(share * length.n_iteration) for share in recipe.steps]
@@ -110,7 +110,15 @@ def learning_rate_points(recipe: Recipe, length: RunLength) -> list[tuple[float,
         (
             i / length.n_epoch_iteration,
             i,
-            learning_rate(i, length.n_iteration, lr, recipe.schedule, recipe.steps, n_warmup),
+            learning_rate(
+                i,
+                length.n_iteration,
+                lr,
+                recipe.schedule,
+                recipe.steps,
+                n_warmup,
+                recipe.warmup_start,
+            ),
         )
         for i in iterations
     ]

@@ -41,7 +41,7 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
             f'{recipe.base_lr:g} x {planned.global_batch:,} / '
             f'{recipe.lr_batch_size} = '
             f'{recipe.base_lr * planned.global_batch / recipe.lr_batch_size:g}, '
-            f'warm-up of {recipe.warmup_epochs:g} epochs, {recipe.schedule}',
+            f'warm-up of {_warmup(recipe)}, {recipe.schedule}',
         ),
     ]
     lines += [
@@ -75,6 +75,12 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
         )
     )
     return lines
+
+
+def _warmup(recipe: Recipe) -> str:
+    if recipe.warmup_iterations:
+        return f'{recipe.warmup_iterations:,} iterations'
+    return f'{recipe.warmup_epochs:g} epochs'
 
 
 def _grouping(chunk: int, global_batch: int) -> str:

@@ -25,7 +25,8 @@ from pfdet.links.multi_node_batch_normalization import (
 )
 from pfdet.links.se_resnext import MiniSEResNeXt
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe, at_size
+from pfdet.recipes.mini import at_size
+from pfdet.recipes.recipe import Recipe
 from pfdet.training import build
 from pfdet.training.dry_run.plan import plan
 from pfdet.training.dry_run.process_stats import available_memory, memory, seconds_since_start

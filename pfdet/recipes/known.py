@@ -1,0 +1,29 @@
+"""The names that fields of a recipe can have.
+
+The registries of backbones, losses and scores are in packages that import Chainer. A command that
+only lists or checks recipes must not wait for that, so the names are repeated here. A test compares
+them with the registries.
+"""
+
+BACKBONES = (
+    'resnet50',
+    'resnet101',
+    'resnext101',
+    'resnext152',
+    'se_resnext50',
+    'se_resnext101',
+    'senet154',
+    'efficientnet_b7',
+    'mini_se_resnext',
+    # Names of public checkpoints
+    'resnext101_32x4d',
+    'resnext152_32x8d',
+    'se_resnext50_32x4d',
+    'se_resnext101_32x4d',
+)
+LOSSES = 'sigmoid', 'focal', 'softmax', 'multi_label_softmax', 'dist_ce', 'concurrent_softmax'
+WITHOUT_BACKGROUND = 'sigmoid', 'focal'
+SCORES = 'sigmoid', 'softmax', 'concurrent_softmax'
+NORMALIZATIONS = 'roi', 'used', 'positive', 'element'
+SAMPLERS = 'sequential', 'class_aware', 'soft_balance'
+SCHEDULES = 'step', 'cosine'
