@@ -59,7 +59,8 @@ TABLE3 = (
 )
 
 # Experts, fine-tuned from a full model. The paper gives neither length nor learning rate: here they
-# are eight epochs of the expert's own images at a tenth of the full model's rate.
+# are eight epochs of the images that an expert has on average, and a tenth of the full model's
+# rate.
 EXPERTS = tuple(
     replace(
         SENET,
@@ -75,7 +76,8 @@ EXPERTS = tuple(
 COCO = replace(
     EXPERTS[0],
     name='expert-coco',
-    expert_size=0,
+    # One expert, since Open Images has 601 boxable classes.
+    expert_size=601,
     about='PFDet Table 2: one expert of all classes of a second data set, such as COCO',
 )
 
