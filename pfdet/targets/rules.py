@@ -17,7 +17,10 @@ from chainer.backends import cuda
 from pfdet.boxes.arrays import Array
 from pfdet.boxes.iou import pairwise_ioa
 from pfdet.targets.batch_truth import BatchTruth, related
-from pfdet.targets.sampling import RoiSample
+from pfdet.targets.sampling import RoiSample, priorities
+
+# Stream of the random numbers that break ties between labels. The regions are drawn from stream 0.
+_TIES = 1
 
 
 class CooccurrencePairs(NamedTuple):
@@ -174,7 +177,12 @@ def ignore_cooccurring(
 
 
 def keep_one_label(
-    t: Array, sample: RoiSample, truth: BatchTruth, priority: Array, others: int = 0
+    t: Array,
+    sample: RoiSample,
+    truth: BatchTruth,
+    priority: Array,
+    others: int = 0,
+    seed: int | None = None,
 ) -> Array:
     """Keep one positive class of each region, for single-label losses.
 
@@ -182,36 +190,60 @@ def keep_one_label(
     label during training ignoring other ground-truth labels" (Peng et al. (2020), section 4.1).
     The paper does not say which label.
 
+    With a seed, ties are broken by a random number per seed, position of the image in the global
+    order, and class. So an object that is both a Torch and a Flashlight teaches either class in
+    about half of its epochs. The choice is the same for all objects of an image, on any number of
+    ranks, and after resuming.
+
     Args:
         t (int8 array): Target matrix :math:`(N, S, C)`.
-        sample (RoiSample): Regions of interest.
+        sample (RoiSample): Regions of interest, with ``positions`` if there is a seed.
         truth (BatchTruth): Ground truth of the batch. Not used.
         priority (array): Priority of each class, :math:`(C,)`. The positive class of the highest
-            priority is kept; ties go to the lowest class id. A hierarchy's ``depth`` keeps the
-            most specific class, the negated number of training images the rarest.
+            priority is kept. A hierarchy's ``depth`` keeps the most specific class, the negated
+            number of training images the rarest.
         others (int): New value of the other positive classes: 0, negative, or -1, ignored.
+        seed (int): Seed of the choice between classes of equal priority. By default, the lowest
+            class id is kept.
 
     Returns:
         int8 array: Target matrix :math:`(N, S, C)`.
 
     Raises:
-        ValueError: ``others`` is neither 0 nor -1.
+        ValueError: ``others`` is neither 0 nor -1, or there is a seed, but no positions.
     """
     if others not in (0, -1):
         raise ValueError(f'others must be 0 or -1, not {others}')
     xp = cuda.get_array_module(t)
-    # Ranks are distinct and start at 1, so that 0 can stand for classes that are not positive.
-    order = np.argsort(-np.asarray(cuda.to_cpu(priority), np.float64), kind='stable')
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), 0, -1)
+    rank = xp.asarray(_class_ranks(sample, priority, seed))
     # All other regions have no positive class.
     image, region = _selected(sample.foreground & sample.used)
     row = t[image, region]
-    ranked = (row > 0) * xp.asarray(rank)
+    ranked = (row > 0) * (rank[0] if seed is None else rank[image])
     kept = (ranked > 0) & (ranked == ranked.max(axis=1, keepdims=True))
     t = t.copy()
     t[image, region] = xp.where((row > 0) & ~kept, np.int8(others), row)
     return t
+
+
+def _class_ranks(sample: RoiSample, priority: Array, seed: int | None) -> np.ndarray:
+    """Rank the classes by priority; with a seed, equal ones at random.
+
+    Returns:
+        int32 array: Ranks :math:`(N, C)` or, without a seed, :math:`(1, C)`. They are distinct and
+        start at 1, so that 0 can stand for classes that are not positive.
+    """
+    priority = np.asarray(cuda.to_cpu(priority), np.float64)
+    if seed is None:
+        tie = -np.arange(len(priority))[None]
+    elif sample.positions is None:
+        raise ValueError('random ties need the positions of the images')
+    else:
+        tie = priorities(seed, sample.positions, len(priority), _TIES)
+    order = np.lexsort((tie, np.broadcast_to(priority, tie.shape)), axis=1)
+    rank = np.empty(order.shape, np.int32)
+    np.put_along_axis(rank, order, np.arange(1, len(priority) + 1, dtype=np.int32)[None], axis=1)
+    return rank
 
 
 def _possible_descendants(

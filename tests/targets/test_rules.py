@@ -354,35 +354,3 @@ def test_without_pairs_nothing_is_ignored():
     none = rules.CooccurrencePairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
     t = rules.positives(region, truth)
     np.testing.assert_array_equal(rules.ignore_cooccurring(t, region, truth, none), t)
-
-
-@pytest.mark.parametrize('others', [0, -1])
-def test_one_label_is_kept(others):
-    truth = make_batch([([([0, 0, 10, 10], ['Apple', 'Toy', 'Fruit'], 0)], [], [])])
-    region = one_region([0, 0, 10, 10], 0, True)
-    t = rules.positives(region, truth)
-    labels = {'Apple', 'Toy'} | ancestors('Apple') | ancestors('Toy')
-    assert named(t, 1) == labels
-    after = rules.keep_one_label(t, region, truth, HIERARCHY.depth, others)
-    assert named(after, 1) == {'Apple'}
-    expected = t.copy()
-    expected[0, 0, [ID[n] for n in labels - {'Apple'}]] = others
-    np.testing.assert_array_equal(after, expected)
-    # Ties go to the lowest class id.
-    after = rules.keep_one_label(t, region, truth, np.zeros(len(CLASSES)), others)
-    assert named(after, 1) == {min(labels, key=ID.get)}
-    priority = np.zeros(len(CLASSES))
-    priority[ID['Apple']] = -5
-    priority[ID['Toy']] = 2.5
-    after = rules.keep_one_label(t, region, truth, priority, others)
-    assert named(after, 1) == {'Toy'}
-    background = one_region([0, 0, 10, 10], 0, False)
-    t = rules.positives(background, truth)
-    np.testing.assert_array_equal(
-        rules.keep_one_label(t, background, truth, HIERARCHY.depth, others), t
-    )
-
-
-def test_one_label_with_an_invalid_value():
-    with pytest.raises(ValueError, match='others'):
-        rules.keep_one_label(None, None, None, HIERARCHY.depth, 1)

@@ -45,6 +45,7 @@ def test_rules_on_the_gpu():
     )
 
     def all_rules(sample, truth):
+        sample = sample._replace(positions=range(len(counts)))
         below = hierarchy.descendants
         t = [rules.positives(sample, truth)]
         t.append(rules.ignore_group_of(t[0], sample, truth))
@@ -57,6 +58,7 @@ def test_rules_on_the_gpu():
             )
         t.append(rules.ignore_cooccurring(t[-1], sample, truth, pairs))
         t.append(rules.keep_one_label(t[-1], sample, truth, hierarchy.depth))
+        t.append(rules.keep_one_label(t[-2], sample, truth, hierarchy.depth, seed=3))
         return t
 
     on_gpu = all_rules(*(type(a)(*map(cuda.to_gpu, a)) for a in (sample, truth)))
