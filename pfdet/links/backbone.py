@@ -11,6 +11,8 @@ import numpy as np
 from chainer import initializers
 from chainercv.links import Conv2DBNActiv, PickableSequentialChain
 
+from pfdet.boxes.arrays import Array
+
 # The layers that output the feature maps C2 to C5, of strides 4, 8, 16 and 32.
 FEATURES = ('res2', 'res3', 'res4', 'res5')
 # The layers of the classifier, which a detector does not use.
@@ -87,7 +89,49 @@ class Backbone(PickableSequentialChain):
         pick (tuple of str): Names of the layers whose outputs are returned.
         out_channels (tuple of int): Channels :math:`C_2, ..., C_5` of the feature maps.
         conventions (Conventions): Preprocessing conventions of the weights.
+        n_frozen_stage (int): Number of frozen parts, set by
+            :func:`pfdet.links.freezing.freeze_stages`.
     """
+
+    n_frozen_stage = 0
+
+    @property
+    def frozen_layers(self) -> tuple[str, ...]:
+        """Names of the frozen layers: the stem first, then the residual stages in order."""
+        if self.n_frozen_stage == 0:
+            return ()
+        stem = tuple(self.layer_names[: self.layer_names.index(FEATURES[0])])
+        return stem + FEATURES[: self.n_frozen_stage - 1]
+
+    def forward(
+        self, x: chainer.Variable | Array
+    ) -> chainer.Variable | tuple[chainer.Variable, ...]:
+        """Compute the feature maps of preprocessed images.
+
+        Frozen layers are computed without a graph, so nothing is kept for a backward pass.
+
+        Args:
+            x (variable or array): Images :math:`(N, 3, H, W)`.
+
+        Returns:
+            tuple of variables: The outputs of the layers in :attr:`pick`; one variable if it is
+            one name.
+        """
+        frozen = self.frozen_layers
+        names = (self.pick,) if isinstance(self.pick, str) else self.pick or self.layer_names[-1:]
+        last = max(map(self.layer_names.index, names))
+        outputs = {}
+        for name in self.layer_names[: last + 1]:
+            if name in frozen:
+                with chainer.no_backprop_mode():
+                    # As an array, the output is a constant to the next layer.
+                    x = chainer.as_variable(chainer.as_array(self[name](x)))
+            else:
+                x = self[name](x)
+            if name in names:
+                outputs[name] = x
+        picked = tuple(outputs[name] for name in names)
+        return picked if isinstance(self.pick, tuple) else picked[0]
 
     def use(self, conventions: Conventions) -> None:
         """Adopt the conventions of other weights.

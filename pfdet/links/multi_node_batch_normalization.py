@@ -7,6 +7,7 @@ import chainer
 import chainer.links as L
 
 from pfdet.errors import InputError
+from pfdet.links.replacement import replace_links
 
 
 def group_of_ranks(comm: Any, size: int = 0) -> Any:
@@ -41,7 +42,8 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm: Any) -> None:
 
     PFDet shares batch statistics across nodes (section 2.1; MegDet, section 3.2). The network is
     modified in place. Parameters and running statistics are copied, so weights can be loaded
-    before.
+    before. Frozen batch normalization (:mod:`pfdet.links.freezing`) has no batch statistics, so it
+    stays.
 
     Args:
         link (chainer.Link): The network.
@@ -51,28 +53,22 @@ def use_multi_node_batch_normalization(link: chainer.Link, comm: Any) -> None:
     """
     from chainermn.links import MultiNodeBatchNormalization
 
-    for chain in [chain for chain in link.links() if isinstance(chain, chainer.Chain)]:
-        for child in list(chain.children()):
-            if type(child) is not L.BatchNormalization:
-                continue
-            with warnings.catch_warnings():
-                # ChainerMN warns that this link is experimental.
-                warnings.simplefilter('ignore', FutureWarning)
-                new = MultiNodeBatchNormalization(
-                    child.avg_mean.shape,
-                    comm,
-                    decay=child.decay,
-                    eps=child.eps,
-                    dtype=child.avg_mean.dtype,
-                    use_gamma=hasattr(child, 'gamma'),
-                    use_beta=hasattr(child, 'beta'),
-                )
-            new.copyparams(child)
-            # A sequential chain runs its layers in the order of registration, which must stay.
-            order = list(getattr(chain, 'layer_names', ()))
-            name = str(child.name)
-            delattr(chain, name)
-            with chain.init_scope():
-                setattr(chain, name, new)
-            if order:
-                chain.layer_names = order
+    def multi_node(child: chainer.Link) -> chainer.Link | None:
+        if type(child) is not L.BatchNormalization:
+            return None
+        with warnings.catch_warnings():
+            # ChainerMN warns that this link is experimental.
+            warnings.simplefilter('ignore', FutureWarning)
+            new = MultiNodeBatchNormalization(
+                child.avg_mean.shape,
+                comm,
+                decay=child.decay,
+                eps=child.eps,
+                dtype=child.avg_mean.dtype,
+                use_gamma=child.gamma is not None,
+                use_beta=child.beta is not None,
+            )
+        new.copyparams(child)
+        return new
+
+    replace_links(link, multi_node)

@@ -4,6 +4,7 @@ import chainer
 from chainer.optimizer_hooks import WeightDecay
 
 from pfdet.errors import InputError
+from pfdet.links.freezing import frozen_links
 
 
 def multi_node_optimizer(
@@ -22,7 +23,8 @@ def multi_node_optimizer(
     first update, also after resuming, and that update is lost. Here they are broadcast before.
 
     Args:
-        link (chainer.Link): The link to train, with all parameters initialized.
+        link (chainer.Link): The link to train, with all parameters initialized. Frozen parts
+            (:mod:`pfdet.links.freezing`) are not updated.
         comm (ChainerMN communicator): The ranks.
         momentum (float): Coefficient of the velocity.
         weight_decay (float): Weight decay. It is not applied to biases and batch normalization
@@ -52,6 +54,8 @@ def multi_node_optimizer(
             f'--double-buffering: {e} It needs GPUs and --communicator pure_nccl'
         ) from e
     optimizer.setup(link)
+    for frozen in frozen_links(link):
+        frozen.disable_update()
     for param in link.params():
         if param.ndim > 1 and weight_decay:
             param.update_rule.add_hook(WeightDecay(weight_decay))

@@ -4,6 +4,8 @@ import chainer
 import numpy as np
 from chainer import training
 
+from pfdet.links.freezing import FrozenBatchNormalization
+
 
 class AverageRunningStatistics(training.Extension):
     """Average the running means and variances over the groups of ranks after every update.
@@ -30,7 +32,9 @@ class AverageRunningStatistics(training.Extension):
         self.comm = comm
         # Selected by attribute: groups of one rank use Chainer's own batch normalization.
         self._links = [
-            child for _, child in sorted(link.namedlinks()) if hasattr(child, 'avg_mean')
+            child
+            for _, child in sorted(link.namedlinks())
+            if hasattr(child, 'avg_mean') and not isinstance(child, FrozenBatchNormalization)
         ]
 
     # A function, unlike a trigger object, adds no state to the snapshot.
