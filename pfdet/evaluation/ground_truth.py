@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pfdet.openimages.annotation_files import ReadOptions, read_annotations
+from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths
 from pfdet.openimages.hierarchy import Hierarchy, flat_hierarchy
-from pfdet.openimages.tables import GROUP_OF, read_boxes, read_image_labels, union_of_ids
 
 if TYPE_CHECKING:
     from pfdet.openimages.index import AnnotationIndex
@@ -40,7 +41,11 @@ class GroundTruth:
 
 
 def read_ground_truth(
-    boxes: Paths, labels: Paths, classes: Classes, hierarchy: Hierarchy | None = None
+    boxes: Paths,
+    labels: Paths | None,
+    classes: Classes,
+    hierarchy: Hierarchy | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> GroundTruth:
     """Read the ground truth of a split from its annotation files.
 
@@ -64,20 +69,18 @@ def read_ground_truth(
     Raises:
         InputError: A file cannot be used; see :func:`~pfdet.openimages.tables.read_boxes`.
     """
-    box_table = read_boxes(boxes, classes)
-    label_table = read_image_labels(labels, classes)
-    image_ids, (box_image, label_image) = union_of_ids([box_table, label_table])
+    tables = read_annotations(boxes, labels, classes, hierarchy, options)
     if hierarchy is None:
         hierarchy = flat_hierarchy(len(classes))
     return _expand(
-        image_ids,
-        box_image[box_table.image],
-        box_table.label,
-        box_table.bbox,
-        box_table.flags & GROUP_OF != 0,
-        label_image[label_table.image],
-        label_table.label,
-        label_table.positive,
+        tables.ids.to_pylist(),
+        tables.boxes.image,
+        tables.boxes.label,
+        tables.boxes.bbox,
+        tables.boxes.flags & GROUP_OF != 0,
+        tables.labels.image,
+        tables.labels.label,
+        tables.labels.positive,
         hierarchy,
     )
 

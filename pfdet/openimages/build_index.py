@@ -10,27 +10,20 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pfdet.errors import InputError, run_command
-from pfdet.openimages.arrow_arrays import from_numbers, from_strings, string_buffers
+from pfdet.openimages.annotation_columns import annotation_columns, id_columns
+from pfdet.openimages.annotation_files import ReadOptions, read_annotations
+from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import read_classes
-from pfdet.openimages.csv_columns import Paths, as_paths
+from pfdet.openimages.csv_columns import Paths
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.image_files import SUFFIXES, ImageFiles, find_image_files
-from pfdet.openimages.index import distinct, write_index
-from pfdet.openimages.tables import (
-    BoxTable,
-    ImageLabelTable,
-    arrow_union_of_ids,
-    describe_unknown,
-    read_boxes,
-    read_image_labels,
-)
+from pfdet.openimages.index import write_index
+from pfdet.openimages.tables import describe_unknown
 
 
 @dataclass
@@ -63,6 +56,7 @@ def build_index(
     out: str | os.PathLike,
     keep_missing: bool = False,
     n_thread: int = 8,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
 ) -> BuildReport:
     """Compile annotation files to an index file.
 
@@ -93,25 +87,23 @@ def build_index(
             f'{classes}: {len(label_space)} classes; expected at most {np.iinfo(np.int16).max}'
         )
     tree = read_hierarchy(hierarchy, label_space)
-    box_table = read_boxes(boxes, label_space)
-    label_table = read_image_labels(labels, label_space)
-    if not len(box_table.image):
-        raise InputError(
-            f'{", ".join(map(str, as_paths(boxes)))}: no usable box; expected '
-            'XMin < XMax and YMin < YMax in [0, 1]'
-        )
-    ids, (box_positions, label_positions) = arrow_union_of_ids([box_table, label_table])
-    image_ids = ids.to_pylist()
-    files = find_image_files(images, image_ids, n_thread)
+    tables = read_annotations(
+        boxes,
+        labels,
+        label_space,
+        tree,
+        options,
+        lambda image_ids: find_image_files(images, image_ids, n_thread),
+    )
+    ids, files = tables.ids, tables.files
+    box_table, label_table = tables.boxes, tables.labels
     found = files.size[:, 0] > 0
     if not found.any() and not keep_missing:
         raise InputError(
-            f'{images}: none of the {len(image_ids)} images in the tables was found; '
-            f'expected files such as {image_ids[0]}.jpg'
+            f'{images}: none of the {len(ids)} images in the tables was found; '
+            f'expected files such as {ids[0].as_py()}.jpg'
         )
     kept = np.ones_like(found) if keep_missing else found
-    box_table.image = box_positions[box_table.image]
-    label_table.image = label_positions[label_table.image]
     columns, contradictory = annotation_columns(box_table, label_table, kept, len(label_space))
     if not kept.all():
         ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
@@ -138,142 +130,6 @@ def build_index(
     for mid, n in label_table.unknown.items():
         unknown[mid] = unknown.get(mid, 0) + n
     return BuildReport(counts, unknown, files, size)
-
-
-def annotation_columns(
-    boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray, n_class: int
-) -> tuple[dict[str, np.ndarray], int]:
-    """Group the rows of the tables by image and object.
-
-    Boxes of an image with equal float32 coordinates become one object. It has the labels of all of
-    them and the union of their flags. The result does not depend on the order of the rows.
-
-    Args:
-        boxes (BoxTable): Boxes. ``image`` refers to all ``N`` images of the split.
-        labels (ImageLabelTable): Image-level labels. ``image`` refers to the same images.
-        kept (array): bool ``(N,)``. Rows of other images are skipped.
-        n_class (int): The number of classes.
-
-    Returns:
-        tuple: The columns of objects, labels and verified classes, as listed in
-        :mod:`pfdet.openimages.index`, and the number of contradictions: pairs of an image and a
-        class that is verified both as present and as absent there.
-    """
-    n_image = int(kept.sum())
-    number = np.cumsum(kept, dtype=np.int32) - 1
-    with ThreadPoolExecutor(2) as pool:
-        objects = pool.submit(_object_columns, boxes, kept, number, n_image)
-        verified, contradictory = _verified_columns(boxes, labels, kept, number, n_image, n_class)
-        return {**objects.result(), **verified}, contradictory
-
-
-def _verified_columns(
-    boxes: BoxTable,
-    labels: ImageLabelTable,
-    kept: np.ndarray,
-    number: np.ndarray,
-    n_image: int,
-    n_class: int,
-) -> tuple[dict[str, np.ndarray], int]:
-    # A pair of image and class is encoded as one integer.
-    columns = {}
-    boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
-    boxed = boxed[kept[boxes.image]]
-    verified = number[labels.image].astype(np.int64) * n_class + labels.label
-    of_kept = kept[labels.image]
-    positive = distinct(np.concatenate([boxed, verified[of_kept & labels.positive]]))
-    negative = distinct(verified[of_kept & ~labels.positive])
-    # Both are sorted, so a binary search is faster than numpy.isin, which sorts them again.
-    position = np.searchsorted(positive, negative)
-    clash = position < len(positive)
-    clash[clash] = positive[position[clash]] == negative[clash]
-    for name, key in (('positive', positive), ('negative', negative[~clash])):
-        columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
-        columns[name] = (key % n_class).astype(np.int16)
-    return columns, int(clash.sum())
-
-
-def _object_columns(
-    boxes: BoxTable, kept: np.ndarray, number: np.ndarray, n_image: int
-) -> dict[str, np.ndarray]:
-    order, new_object, new_label = _group_boxes(boxes)
-    if not kept.all():
-        # Images are kept or dropped as a whole, so the first rows of objects and labels remain
-        # first rows.
-        keep = kept[boxes.image[order]]
-        order, new_object, new_label = order[keep], new_object[keep], new_label[keep]
-    first = np.flatnonzero(new_object)
-    n_label = np.bincount(
-        (np.cumsum(new_object, dtype=np.int32) - 1)[new_label], minlength=len(first)
-    )
-    flags = (
-        np.bitwise_or.reduceat(boxes.flags[order], first) if len(first) else np.zeros(0, np.uint8)
-    )
-    rows = order[first]
-    image = number[boxes.image[rows]]
-    return {
-        'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
-        'bbox': boxes.bbox.take(rows, axis=0),
-        'flags': flags,
-        'label_offsets': _offsets(n_label),
-        'label': boxes.label[order[new_label]].astype(np.int16),
-    }
-
-
-def _group_boxes(boxes: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort the rows by image, coordinates from ``y_min`` to ``x_max``, and label.
-
-    Returns:
-        tuple: The order, and in that order, which rows are the first of an object and which are
-        the first of a label.
-    """
-    # Coordinates are not negative, so their bit patterns sort like the numbers. Image and y_min
-    # decide the order of most rows. Each further key sorts only the rows that are still tied, so
-    # the later sorts are small.
-    bits = np.ascontiguousarray(boxes.bbox).view(np.uint32)
-    key = boxes.image.astype(np.uint64) << 32 | bits[:, 0]
-    order = np.argsort(key, kind='stable')
-    new = _changes(key[order])
-    for column in (bits[:, 1], bits[:, 2], bits[:, 3], boxes.label):
-        if column is boxes.label:
-            new_object = new.copy()
-        tied = np.flatnonzero(~(new & np.append(new[1:], True)))
-        rows = order[tied]
-        key = np.cumsum(new[tied], dtype=np.uint64) << 32 | column[rows].astype(np.uint64)
-        by_key = np.argsort(key, kind='stable')
-        order[tied] = rows[by_key]
-        new[tied] = _changes(key[by_key])
-    return order, new_object, new
-
-
-def _changes(sorted_values: np.ndarray) -> np.ndarray:
-    changes = np.ones(len(sorted_values), bool)
-    np.not_equal(sorted_values[1:], sorted_values[:-1], out=changes[1:])
-    return changes
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return _narrow(offsets)
-
-
-def _narrow(offsets: np.ndarray) -> np.ndarray:
-    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
-
-
-def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
-    """Return the columns of the image ids.
-
-    Args:
-        image_ids (sequence of str or pyarrow.Array): ``(N,)``, sorted.
-
-    Returns:
-        dict: ``id_offsets``, int32 or int64 ``(N + 1,)``, and ``id_bytes``, uint8.
-    """
-    strings = image_ids if isinstance(image_ids, pa.Array) else from_strings(image_ids)
-    offsets, text = string_buffers(strings)
-    return {'id_offsets': _narrow(offsets), 'id_bytes': text}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Fast reading of CSV columns, with error messages that name the malformed line.
 
-A file is split into blocks of whole lines, which pyarrow parses in parallel. If parsing fails or a
-value is out of range, a slow second pass in Python over that block finds the line.
+A file is split into blocks of whole lines, which pyarrow parses in parallel. If a value is not in
+the usual form, the block is parsed again as text. If that fails as well, a slow pass in Python over
+the block finds the line.
 """
 
 import codecs
@@ -15,63 +16,46 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from tqdm import tqdm
 
 from pfdet.errors import InputError
-from pfdet.openimages.arrow_arrays import numbers, string_buffers
+from pfdet.openimages.csv_values import (
+    KINDS,
+    Kind,
+    MalformedError,
+    check_numbers,
+    from_text,
+    normalized,
+    text_kind,
+)
+from pfdet.openimages.text_files import (
+    Header,
+    open_utf8,
+    read_first_line,
+    split_header,
+    text_lines,
+)
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 Result = TypeVar('Result')
 
-# ASCII digits, as in pyarrow; \d would match the digits of all scripts.
-_NUMBER = re.compile(r'-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?')
-_TEXT = re.compile(r'[^\x00-\x1f\x7f\ud800-\udfff]+')
-# For repeated values: the distinct values, and one code per row.
-_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-# A field that is quoted as a whole, within one line.
-_QUOTED = re.compile(rb'(?<![^,\r\n])"[^"\r\n]*(?:""[^"\r\n]*)*"(?![^,\r\n])')
-_FIELD = re.compile(r'(?:^|(?<=,))(?:("(?:[^"]|"")*")|([^,]*))(?:,|$)')
 _LINE_ENDS = b'\r\n'
 _LONGEST_LINE = 1 << 26
-
-
-@dataclass(frozen=True)
-class _Kind:
-    type: pa.DataType
-    pattern: re.Pattern
-    expected: str
-    low: float = -np.inf
-    high: float = np.inf
-
-
-_KINDS = {
-    'id': _Kind(_DICTIONARY, _TEXT, 'an image id'),
-    'class': _Kind(_DICTIONARY, _TEXT, 'a class id such as /m/014j1m'),
-    'coordinate': _Kind(
-        pa.float32(),
-        _NUMBER,
-        'a number',
-        -float(np.finfo(np.float32).max),
-        float(np.finfo(np.float32).max),
-    ),
-    'flag': _Kind(pa.int8(), re.compile('-?[0-9]+'), '0, 1 or -1', -1, 1),
-    'confidence': _Kind(pa.float32(), _NUMBER, 'a number from 0 to 1', 0, 1),
-}
-
-
-class _MalformedError(Exception):
-    """A block is malformed. The second pass finds the line."""
+_REWRITTEN = b'rewritten'
 
 
 def as_paths(paths: Paths) -> list[str | os.PathLike]:
     """Return one path or several paths as a list."""
     return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+
+
+def n_rewritten(batch: pa.RecordBatch) -> int:
+    """Return how many values of a batch were not in normal form, such as flags ``1.0``."""
+    return int((batch.schema.metadata or {}).get(_REWRITTEN, 0))
 
 
 def map_batches(
@@ -84,17 +68,19 @@ def map_batches(
 ) -> Iterator[Result]:
     """Read columns of CSV files and apply a function to each batch of rows, in parallel.
 
-    Only a whole field may be quoted, and it must not contain a line end. Stray quotes are an error,
-    because they would hide all rows up to the next quote.
+    Fields are separated by commas, semicolons or tabs. Only a whole field may be quoted, and it
+    must not contain a line end. Stray quotes are an error, because they would hide all rows up to
+    the next quote. See :func:`~pfdet.openimages.text_files.open_utf8` for encodings.
 
     Args:
         function (callable): Takes a :class:`pyarrow.RecordBatch` with the columns that the file
-            has. There are no nulls, and every value is in the range of its kind. Ids and classes
-            are dictionary-encoded. The function is called in threads.
+            has. There are no nulls, and every value is in the range of its kind. Ids, classes and
+            texts are dictionary-encoded; the values of a dictionary may be repeated. See also
+            :func:`n_rewritten`. The function is called in threads.
         paths (path or sequence of paths): CSV files with a header, plain or gzip. Gzip is detected
             from the content. Empty lines and other columns are ignored.
-        required (mapping): From column name to kind: ``'id'``, ``'class'``, ``'coordinate'``,
-            ``'flag'`` or ``'confidence'``.
+        required (mapping): From column name to kind: one of
+            :data:`~pfdet.openimages.csv_values.KINDS`.
         optional (mapping): The same for columns that may be absent.
         block_size (int): Block size in bytes.
         n_thread (int): Parsing threads. By default, the number of cores, but at most 8.
@@ -111,9 +97,9 @@ def map_batches(
         for path in as_paths(paths):
             header = _read_header(path, required, optional)
             kinds = {
-                name: _KINDS[kind]
+                name: KINDS[kind]
                 for name, kind in {**required, **optional}.items()
-                if name in header
+                if name in header.names
             }
             work = functools.partial(_process_block, function, path, header, kinds)
             n_row = 0
@@ -129,7 +115,7 @@ def _map_in_order(
     pool: ThreadPoolExecutor, work: Callable, items: Iterable, n_ahead: int
 ) -> Iterator:
     # Executor.map would read the whole file ahead.
-    waiting = deque()
+    waiting: deque = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -145,8 +131,8 @@ def _map_in_order(
 def _process_block(
     function: Callable[[pa.RecordBatch], Result],
     path: str | os.PathLike,
-    header: list[str],
-    kinds: Mapping[str, _Kind],
+    header: Header,
+    kinds: Mapping[str, Kind],
     block: tuple[int, bytes],
 ) -> tuple[int, Result | None]:
     start, data = block
@@ -157,7 +143,7 @@ def _process_block(
         return 0, None
     try:
         batch = _parse(header, kinds, data)
-    except (_MalformedError, pa.ArrowException, UnicodeDecodeError) as e:
+    except (MalformedError, pa.ArrowException, UnicodeDecodeError) as e:
         number = 2 if start == 0 else _line_number(path, start)
         raise _first_malformed_line(path, header, kinds, data, number, str(e)) from e
     return batch.num_rows, function(batch)
@@ -166,52 +152,54 @@ def _process_block(
 def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, bytes]]:
     """Split a file into blocks of whole lines; yield the start and the bytes of each block."""
     start = 0
+    with (
+        open_utf8(path) as (raw, file),
+        tqdm(
+            total=os.fstat(raw.fileno()).st_size,
+            desc=os.path.basename(path),
+            unit='B',
+            unit_scale=True,
+            disable=None,
+        ) as bar,
+    ):
+        rest = b''
+        while chunk := _read(path, file, block_size, start):
+            bar.update(raw.tell() - bar.n)
+            # A carriage return at the end of the chunk may be the first half of a line end.
+            end = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
+            if not end:
+                rest += chunk
+                if len(rest) > _LONGEST_LINE:
+                    raise InputError(
+                        f'{path}, line {_line_number(path, start)}: the line is longer than '
+                        f'{_LONGEST_LINE} bytes; expected a CSV file'
+                    )
+                continue
+            block, rest = rest + chunk[:end], chunk[end:]
+            yield start, block
+            start += len(block)
+        if rest:
+            yield start, rest
+
+
+def _read(path: str | os.PathLike, file: io.BufferedIOBase, size: int, start: int) -> bytes:
     try:
-        with (
-            open(path, 'rb') as raw,
-            _open_bytes(path, raw) as file,
-            tqdm(
-                total=os.fstat(raw.fileno()).st_size,
-                desc=os.path.basename(path),
-                unit='B',
-                unit_scale=True,
-                disable=None,
-            ) as bar,
-        ):
-            rest = b''
-            while chunk := file.read(block_size):
-                bar.update(raw.tell() - bar.n)
-                # A carriage return at the end of the chunk may be the first half of a line end.
-                end = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
-                if not end:
-                    rest += chunk
-                    if len(rest) > _LONGEST_LINE:
-                        raise InputError(
-                            f'{path}, line {_line_number(path, start)}: the line is longer than '
-                            f'{_LONGEST_LINE} bytes; expected a CSV file'
-                        )
-                    continue
-                block, rest = rest + chunk[:end], chunk[end:]
-                yield start, block
-                start += len(block)
-            if rest:
-                yield start, rest
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        return file.read(size)
+    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as e:
+        what = 'text' if isinstance(e, UnicodeDecodeError) else 'gzip file'
         raise InputError(
-            f'{path}: damaged gzip file after line '
-            f'{_line_number(path, start)}: {e}; expected a complete file'
+            f'{path}: damaged {what} after line {_line_number(path, start)}: {e}; expected a '
+            'complete file'
         ) from e
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the table: {e.strerror or e}') from e
 
 
 def _line_number(path: str | os.PathLike, start: int) -> int:
-    """Return the number of the line that begins at byte ``start`` of the decompressed file.
+    """Return the number of the line that begins at byte ``start`` of the text in UTF-8.
 
     Lines are counted only for an error message: counting takes a tenth of the reading time.
     """
     number, position, after_return = 1, 0, False
-    with open(path, 'rb') as raw, _open_bytes(path, raw) as file:
+    with open_utf8(path) as (_, file):
         while position < start:
             data = file.read(min(1 << 20, start - position))
             position += len(data)
@@ -221,24 +209,58 @@ def _line_number(path: str | os.PathLike, start: int) -> int:
     return number
 
 
-def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.RecordBatch:
+def _parse(header: Header, kinds: Mapping[str, Kind], data: bytes) -> pa.RecordBatch:
     if data.startswith(codecs.BOM_UTF8):
         # After the header it is part of a value, but pyarrow would remove it from any block.
         data = b'\n' + data
-    quoted = b'"' in data
-    if quoted and b'"' in _QUOTED.sub(b'', data):
-        raise _MalformedError('it has a stray quote')
+    is_quoted = b'"' in data
+    if is_quoted and b'"' in _quoted_field(header.delimiter).sub(b'', data):
+        raise MalformedError('it has a stray quote')
+    try:
+        # pyarrow takes 0x1 for an integer.
+        if b'0x' in data or b'0X' in data:
+            raise MalformedError('it has hexadecimal numbers')
+        columns = _convert(header, kinds, data, is_quoted)
+        for column, kind in zip(columns, kinds.values()):
+            if kind.is_number:
+                check_numbers(column, kind)
+        n_changed = 0
+    except (MalformedError, pa.ArrowInvalid):
+        columns, n_changed = _parse_as_text(header, kinds, data, is_quoted)
+    for k, kind in enumerate(kinds.values()):
+        if not kind.is_number:
+            columns[k], n = normalized(columns[k], kind)
+            n_changed += n
+    batch = pa.record_batch(columns, list(kinds))
+    return batch.replace_schema_metadata({_REWRITTEN: str(n_changed)}) if n_changed else batch
+
+
+def _parse_as_text(
+    header: Header, kinds: Mapping[str, Kind], data: bytes, is_quoted: bool
+) -> tuple[list[pa.Array], int]:
+    as_text = {name: text_kind(kind) for name, kind in kinds.items()}
+    columns, n_changed = _convert(header, as_text, data, is_quoted), 0
+    for k, kind in enumerate(kinds.values()):
+        if kind.is_number:
+            columns[k], n = from_text(columns[k], kind, header.delimiter != ',')
+            n_changed += n
+    return columns, n_changed
+
+
+def _convert(
+    header: Header, kinds: Mapping[str, Kind], data: bytes, is_quoted: bool
+) -> list[pa.Array]:
     # Columns are addressed by position, since the names of ignored columns may be repeated.
-    positions = {str(header.index(name)): kind for name, kind in kinds.items()}
+    positions = {str(header.names.index(name)): kind for name, kind in kinds.items()}
     # read_csv would start a new thread at each call.
     with pa.csv.open_csv(
         pa.BufferReader(data),
         pa.csv.ReadOptions(
             use_threads=False,
             block_size=len(data) + 64,
-            column_names=[str(i) for i in range(len(header))],
+            column_names=[str(i) for i in range(len(header.names))],
         ),
-        pa.csv.ParseOptions(quote_char='"' if quoted else False),
+        pa.csv.ParseOptions(delimiter=header.delimiter, quote_char='"' if is_quoted else False),
         pa.csv.ConvertOptions(
             column_types={position: kind.type for position, kind in positions.items()},
             include_columns=list(positions),
@@ -247,103 +269,80 @@ def _parse(header: list[str], kinds: Mapping[str, _Kind], data: bytes) -> pa.Rec
         ),
     ) as reader:
         batches = [batch for batch in reader if batch.num_rows]
-    columns = [pa.concat_arrays([batch.column(k) for batch in batches]) for k in range(len(kinds))]
-    for column, (name, kind) in zip(columns, kinds.items()):
-        if not _is_valid(column, kind):
-            raise _MalformedError(f'{name} is malformed')
-    return pa.record_batch(columns, list(kinds))
-
-
-def _is_valid(column: pa.Array, kind: _Kind) -> bool:
-    if column.null_count:
-        return False
-    if pa.types.is_dictionary(column.type):
-        offsets, text = string_buffers(column.dictionary)
-        control = (text < 0x20) | (text == 0x7F)
-        return not control.any() and bool((offsets[1:] > offsets[:-1]).all())
-    values = numbers(column)
-    # Comparisons with NaN are false, so NaN is not valid.
-    return bool(((values >= kind.low) & (values <= kind.high)).all())
-
-
-def _is_gzip(path: str | os.PathLike) -> bool:
-    with open(path, 'rb') as f:
-        return f.read(2) == b'\x1f\x8b'
-
-
-def _open_bytes(path: str | os.PathLike, raw: BinaryIO) -> BinaryIO:
-    return gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw
-
-
-def _text_lines(file: BinaryIO, encoding: str = 'utf-8') -> io.TextIOWrapper:
-    # Invalid UTF-8 in ignored columns is accepted.
-    return io.TextIOWrapper(file, encoding, errors='surrogateescape', newline='')
+    return [pa.concat_arrays([batch.column(k) for batch in batches]) for k in range(len(kinds))]
 
 
 def _read_header(
     path: str | os.PathLike, required: Mapping[str, str], optional: Mapping[str, str]
-) -> list[str]:
+) -> Header:
     expected = f'expected a header with the columns {",".join(required)}'
+    line = read_first_line(path)
     try:
-        with open(path, 'rb') as raw, _text_lines(_open_bytes(path, raw), 'utf-8-sig') as f:
-            line = f.readline(1 << 16)
-            header = next(csv.reader([line], strict=True), [])
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise InputError(f'{path}: damaged gzip file ({e}); {expected}') from e
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the table: {e.strerror or e}; {expected}') from e
+        header = split_header(line, list(required))
     except csv.Error as e:
         raise InputError(f'{path}, line 1: {e}; {expected}') from e
-    missing = [name for name in required if name not in header]
+    missing = [name for name in required if name not in header.names]
     if missing:
         found = f'got {line.rstrip()[:120]!r}' if line.strip() else 'the line is empty'
         raise InputError(f'{path}, line 1: no column {", ".join(missing)}; {expected}; {found}')
     for name in [*required, *optional]:
-        if header.count(name) > 1:
+        if header.names.count(name) > 1:
             raise InputError(f'{path}, line 1: column {name} occurs twice; {expected}, each once')
     return header
 
 
+@functools.cache
+def _quoted_field(delimiter: str) -> re.Pattern[bytes]:
+    """Match a field that is quoted as a whole, within one line."""
+    other = f'[^{delimiter}\\r\\n]'
+    return re.compile(f'(?<!{other})"[^"\\r\\n]*(?:""[^"\\r\\n]*)*"(?!{other})'.encode())
+
+
+@functools.cache
+def _field(delimiter: str) -> re.Pattern[str]:
+    return re.compile(
+        f'(?:^|(?<={delimiter}))(?:("(?:[^"]|"")*")|([^{delimiter}]*))(?:{delimiter}|$)'
+    )
+
+
 def _first_malformed_line(
     path: str | os.PathLike,
-    header: list[str],
-    kinds: Mapping[str, _Kind],
+    header: Header,
+    kinds: Mapping[str, Kind],
     data: bytes,
     number: int,
     reason: str,
 ) -> InputError:
     """Return the error for the first malformed row of a block that begins with line ``number``."""
     first = number
-    columns = [(header.index(name), name, kind) for name, kind in kinds.items()]
-    for number, line in enumerate(_text_lines(io.BytesIO(data)), first):
+    n_column = len(header.names)
+    columns = [(header.names.index(name), name, kind) for name, kind in kinds.items()]
+    for number, line in enumerate(text_lines(io.BytesIO(data)), first):
         text = line.rstrip('\r\n')
         if not text:
             continue
         where = f'{path}, line {number}'
-        if b'"' in _QUOTED.sub(b'', text.encode('utf-8', 'surrogateescape')):
+        encoded = text.encode('utf-8', 'surrogateescape')
+        if b'"' in _quoted_field(header.delimiter).sub(b'', encoded):
             return InputError(
-                f'{where}: a stray quote; expected {len(header)} fields in one '
+                f'{where}: a stray quote; expected {n_column} fields in one '
                 'line, each either quoted as a whole or unquoted'
             )
         # The csv module rejects NUL in any column before Python 3.11.
         row = [
             quoted[1:-1].replace('""', '"') if quoted else plain
-            for quoted, plain in _FIELD.findall(text)
+            for quoted, plain in _field(header.delimiter).findall(text)
         ]
-        if len(row) != len(header):
+        if len(row) != n_column:
             return InputError(
-                f'{where}: expected {len(header)} fields as in the header, got {len(row)}'
+                f'{where}: expected {n_column} fields as in the header, got {len(row)}'
             )
         for position, name, kind in columns:
-            value = row[position].strip(' \t') if kind.low > -np.inf else row[position]
-            if not kind.pattern.fullmatch(value) or not (
-                kind.low == -np.inf or kind.low <= float(value) <= kind.high
-            ):
-                return InputError(
-                    f'{where}: expected {name} to be {kind.expected}, got {value[:60]!r}'
-                )
+            value = row[position]
+            if expected := kind.problem(value, header.delimiter != ','):
+                return InputError(f'{where}: expected {name} to be {expected}, got {value[:60]!r}')
     return InputError(
         f'{path}, in the block that begins with line {first}: '
-        f'expected CSV with {len(header)} columns, but '
+        f'expected CSV with {n_column} columns, but '
         f'{" ".join(reason.split())[:200]}'
     )

@@ -115,7 +115,14 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
     class_ids = {mid: i for i, (mid, _) in enumerate(CLASSES)}
     split: dict = {}
     counts = dict(
-        boxes=0, clipped=0, degenerate=0, box_unknown=0, labels=0, label_unknown=0, unverified=0
+        boxes=0,
+        clipped=0,
+        degenerate=0,
+        box_unknown=0,
+        labels=0,
+        label_unknown=0,
+        machine=0,
+        unverified=0,
     )
 
     def entry(image_id):
@@ -125,7 +132,8 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
 
     with open(boxes, newline='') as f:
         for row in csv.DictReader(f):
-            image = entry(row['ImageID'])
+            image = entry(row['ImageID'].strip(' \t'))
+            row['LabelName'] = row['LabelName'].strip(' \t')
             if row['LabelName'] not in class_ids:
                 counts['box_unknown'] += 1
                 continue
@@ -143,11 +151,15 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
             merged[0].add(label)
             merged[1] |= flags
             image['positive'].add(label)
+    human = ('', 'verification', 'crowdsource-verification', 'human', 'xclick', 'freeform')
     with open(labels, newline='') as f:
         for row in csv.DictReader(f):
-            image = entry(row['ImageID'])
+            image = entry(row['ImageID'].strip(' \t'))
+            row['LabelName'] = row['LabelName'].strip(' \t')
             if row['LabelName'] not in class_ids:
                 counts['label_unknown'] += 1
+            elif row.get('Source', '').strip().casefold() not in human:
+                counts['machine'] += 1
             elif float(row['Confidence']) not in (0, 1):
                 counts['unverified'] += 1
             else:

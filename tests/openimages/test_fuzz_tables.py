@@ -5,6 +5,8 @@ import functools
 import gzip
 import io
 import itertools
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -49,16 +51,39 @@ def plain_rows(data):
     return [dict(zip(header, row)) for row in rows]
 
 
+def plain_name(text):
+    """The normal form of an id, and whether it differs."""
+    name = re.sub(r'^\t+|\t+$', '', text)
+    while name and (name[0] == '\t' or unicodedata.category(name[0]) in ('Zs', 'Cf')):
+        name = name[1:]
+    while name and (name[-1] == '\t' or unicodedata.category(name[-1]) in ('Zs', 'Cf')):
+        name = name[:-1]
+    name = unicodedata.normalize('NFC', name)
+    return name, name != text
+
+
+def plain_flag(text):
+    text = text.strip(' \t')
+    known = {'': -1, 'true': 1, 'false': 0}
+    if text.casefold() in known:
+        return known[text.casefold()], True
+    return int(float(text)), '.' in text
+
+
 def plain_boxes(data):
     """The sorted usable boxes of a table, its image ids, and the counts."""
     found, ids = [], set()
-    counts = dict(rows=0, boxes=0, clipped=0, unknown_class=0, degenerate=0)
+    counts = dict(rows=0, boxes=0, clipped=0, unknown_class=0, degenerate=0, rewritten=0)
     for row in plain_rows(data):
         corners = [np.float32(row[name]) for name in ('YMin', 'XMin', 'YMax', 'XMax')]
         bbox = [min(max(corner, np.float32(0)), np.float32(1)) for corner in corners]
-        flags = sum(bit for name, bit in tables.FLAGS.items() if int(row.get(name, '0')) == 1)
-        assert np.isfinite(corners).all()
-        assert all(int(row.get(name, '0')) in (-1, 0, 1) for name in tables.FLAGS)
+        values = {name: plain_flag(row[name]) for name in tables.FLAGS if name in row}
+        flags = sum(tables.FLAGS[name] for name, (value, _) in values.items() if value == 1)
+        assert all(-1 <= corner <= 2 for corner in corners)
+        assert all(value in (-1, 0, 1) for value, _ in values.values())
+        row['ImageID'], id_changed = plain_name(row['ImageID'])
+        row['LabelName'], class_changed = plain_name(row['LabelName'])
+        counts['rewritten'] += id_changed + class_changed + sum(c for _, c in values.values())
         ids.add(row['ImageID'])
         counts['rows'] += 1
         if row['LabelName'] not in SPACE.ids:
@@ -76,14 +101,19 @@ def plain_boxes(data):
 
 def plain_labels(data):
     found, ids = [], set()
-    counts = dict(rows=0, labels=0, unknown_class=0, unverified=0)
+    counts = dict(rows=0, labels=0, unknown_class=0, machine=0, unverified=0, rewritten=0)
     for row in plain_rows(data):
         confidence = float(row.get('Confidence', '1'))
         assert 0 <= confidence <= 1
+        row['ImageID'], id_changed = plain_name(row['ImageID'])
+        row['LabelName'], class_changed = plain_name(row['LabelName'])
+        counts['rewritten'] += id_changed + class_changed
         ids.add(row['ImageID'])
         counts['rows'] += 1
         if row['LabelName'] not in SPACE.ids:
             counts['unknown_class'] += 1
+        elif row.get('Source', '').strip().casefold() not in tables.HUMAN_SOURCES:
+            counts['machine'] += 1
         elif confidence not in (0, 1):
             counts['unverified'] += 1
         else:
@@ -206,6 +236,10 @@ values = st.one_of(
             '',
             'nan',
             'inf',
+            'true',
+            'False',
+            '1.0',
+            '0.0 ',
             '1e39',
             '0x1',
             '1_0',

@@ -1,0 +1,116 @@
+"""The columns of an annotation index, from tables of boxes and image-level labels."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from pfdet.openimages.arrow_arrays import from_strings, string_buffers
+from pfdet.openimages.box_groups import sort_boxes
+from pfdet.openimages.index import distinct
+from pfdet.openimages.tables import BoxTable, ImageLabelTable
+
+
+def annotation_columns(
+    boxes: BoxTable, labels: ImageLabelTable, kept: np.ndarray, n_class: int
+) -> tuple[dict[str, np.ndarray], int]:
+    """Group the rows of the tables by image and object.
+
+    Boxes of an image with equal float32 coordinates become one object. It has the labels of all of
+    them and the union of their flags. The result does not depend on the order of the rows.
+
+    Args:
+        boxes (BoxTable): Boxes. ``image`` refers to all ``N`` images of the split.
+        labels (ImageLabelTable): Image-level labels. ``image`` refers to the same images.
+        kept (array): bool ``(N,)``. Rows of other images are skipped.
+        n_class (int): The number of classes.
+
+    Returns:
+        tuple: The columns of objects, labels and verified classes, as listed in
+        :mod:`pfdet.openimages.index`, and the number of contradictions: pairs of an image and a
+        class that is verified both as present and as absent there.
+    """
+    n_image = int(kept.sum())
+    number = np.cumsum(kept, dtype=np.int32) - 1
+    with ThreadPoolExecutor(2) as pool:
+        objects = pool.submit(_object_columns, boxes, kept, number, n_image)
+        verified, contradictory = _verified_columns(boxes, labels, kept, number, n_image, n_class)
+        return {**objects.result(), **verified}, contradictory
+
+
+def _verified_columns(
+    boxes: BoxTable,
+    labels: ImageLabelTable,
+    kept: np.ndarray,
+    number: np.ndarray,
+    n_image: int,
+    n_class: int,
+) -> tuple[dict[str, np.ndarray], int]:
+    # A pair of image and class is encoded as one integer.
+    columns = {}
+    boxed = number[boxes.image].astype(np.int64) * n_class + boxes.label
+    boxed = boxed[kept[boxes.image]]
+    verified = number[labels.image].astype(np.int64) * n_class + labels.label
+    of_kept = kept[labels.image]
+    positive = distinct(np.concatenate([boxed, verified[of_kept & labels.positive]]))
+    negative = distinct(verified[of_kept & ~labels.positive])
+    # Both are sorted, so a binary search is faster than numpy.isin, which sorts them again.
+    position = np.searchsorted(positive, negative)
+    clash = position < len(positive)
+    clash[clash] = positive[position[clash]] == negative[clash]
+    for name, key in (('positive', positive), ('negative', negative[~clash])):
+        columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
+        columns[name] = (key % n_class).astype(np.int16)
+    return columns, int(clash.sum())
+
+
+def _object_columns(
+    boxes: BoxTable, kept: np.ndarray, number: np.ndarray, n_image: int
+) -> dict[str, np.ndarray]:
+    order, (new_object, new_label) = sort_boxes(boxes, [boxes.label])
+    if not kept.all():
+        # Images are kept or dropped as a whole, so the first rows of objects and labels remain
+        # first rows.
+        keep = kept[boxes.image[order]]
+        order, new_object, new_label = order[keep], new_object[keep], new_label[keep]
+    first = np.flatnonzero(new_object)
+    n_label = np.bincount(
+        (np.cumsum(new_object, dtype=np.int32) - 1)[new_label], minlength=len(first)
+    )
+    flags = (
+        np.bitwise_or.reduceat(boxes.flags[order], first) if len(first) else np.zeros(0, np.uint8)
+    )
+    rows = order[first]
+    image = number[boxes.image[rows]]
+    return {
+        'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
+        'bbox': boxes.bbox.take(rows, axis=0),
+        'flags': flags,
+        'label_offsets': _offsets(n_label),
+        'label': boxes.label[order[new_label]].astype(np.int16),
+    }
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return _narrow(offsets)
+
+
+def _narrow(offsets: np.ndarray) -> np.ndarray:
+    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
+
+
+def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
+    """Return the columns of the image ids.
+
+    Args:
+        image_ids (sequence of str or pyarrow.Array): ``(N,)``, sorted.
+
+    Returns:
+        dict: ``id_offsets``, int32 or int64 ``(N + 1,)``, and ``id_bytes``, uint8.
+    """
+    strings = image_ids if isinstance(image_ids, pa.Array) else from_strings(image_ids)
+    offsets, text = string_buffers(strings)
+    return {'id_offsets': _narrow(offsets), 'id_bytes': text}
