@@ -1,0 +1,1 @@
+"""Reading files that may be damaged or hostile: nothing is executed, and nothing hangs."""

@@ -1,0 +1,55 @@
+"""Read JSON files."""
+
+import json
+import os
+from typing import Any
+
+from pfdet.files.memory import check_memory
+from pfdet.files.reading import reading
+from pfdet.files.regular import read_bytes
+
+_MAX_SIZE = 1 << 27
+# Memory of the content per byte of text, at most: that of [[],[],...].
+_GROWTH = 24
+
+
+def read_json(path: str | os.PathLike, expected: str, max_size: int = _MAX_SIZE) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path (path): The file, in UTF-8, with or without a byte order mark.
+        expected (str): What the file should be, for messages.
+        max_size (int): Larger files are refused.
+
+    Returns:
+        object: The content.
+
+    Raises:
+        InputError: The file cannot be read, or is not JSON.
+    """
+    with reading(path, expected):
+        data = read_bytes(path, max_size=max_size)
+    check_memory(path, _GROWTH * len(data))
+    return parse_json(path, data, expected)
+
+
+def parse_json(path: str | os.PathLike, text: str | bytes, expected: str, part: str = '') -> Any:
+    """Parse JSON that is part of a file.
+
+    Args:
+        path (path): The file, for messages.
+        text (str or bytes): The JSON text.
+        expected (str): What the file should be, for messages.
+        part (str): Which part of the file it is, for messages.
+
+    Returns:
+        object: The content.
+
+    Raises:
+        InputError: The text is not JSON in UTF-8.
+    """
+    with reading(path, expected, part):
+        try:
+            return json.loads(text if isinstance(text, str) else text.decode('utf-8-sig'))
+        except json.JSONDecodeError as e:
+            raise ValueError(f'not JSON, line {e.lineno}, column {e.colno}: {e.msg}') from e
