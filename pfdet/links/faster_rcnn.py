@@ -7,6 +7,7 @@ import numpy as np
 
 from pfdet.boxes import coding
 from pfdet.boxes.arrays import Array
+from pfdet.functions.expand_scores import expand_scores, highest_in_family
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.fpn import FPN
 from pfdet.links.rpn import RPN
@@ -19,10 +20,16 @@ class FasterRCNN(chainer.Chain):
         extractor (FPN): Feature extractor from images to feature maps.
         rpn (RPN): Region proposal network on the feature maps.
         head (BboxHead): Head that classifies and refines proposals.
+        descendants (bool array): :math:`(C, C)`; prediction gives each class the highest score of
+            its own and its descendants', and with one box per class the box of that class. By
+            default scores are not expanded.
     """
 
-    def __init__(self, extractor: FPN, rpn: RPN, head: BboxHead):
+    def __init__(
+        self, extractor: FPN, rpn: RPN, head: BboxHead, descendants: np.ndarray | None = None
+    ):
         super().__init__()
+        self.descendants = descendants
         with self.init_scope():
             self.extractor = extractor
             self.rpn = rpn
@@ -114,12 +121,22 @@ class FasterRCNN(chainer.Chain):
         size = self.xp.asarray([img.shape[1:] for img in imgs], dtype=self.dtype)[image][:, None]
         chosen = score >= score_thresh if score_thresh > 0 and self.head.n_box > 1 else None
         bbox = relative_boxes(offset.array, rois[:, None], size, self.head.std, chosen)
+        if self.descendants is not None:
+            bbox, score = self._expanded(bbox, score, self.descendants)
         image, bbox, score = (chainer.backends.cuda.to_cpu(a) for a in (image, bbox, score))
         # Proposals are ordered by image.
         ends = np.searchsorted(image, np.arange(len(imgs) + 1))
         return [
             (bbox[ends[i] : ends[i + 1]], score[ends[i] : ends[i + 1]]) for i in range(len(imgs))
         ]
+
+    def _expanded(self, bbox: Array, score: Array, descendants: np.ndarray) -> tuple[Array, Array]:
+        """Boxes and scores, where a class takes those of a descendant with a higher score."""
+        if self.head.n_box == 1:
+            return bbox, expand_scores(score, descendants)
+        highest = highest_in_family(score, descendants)
+        rows = self.xp.arange(len(score))[:, None]
+        return bbox[rows, highest], score[rows, highest]
 
 
 def relative_boxes(

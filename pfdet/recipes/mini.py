@@ -11,7 +11,7 @@ _MINI = {
     'fpn_channel': 32,
     'head_unit': 256,
     'canonical_size': 56,
-    'anchor_size': 16,
+    'anchor_size': 8,
     'n_anchor': 128,
     'n_roi': 128,
     'train_proposals': (300, 300),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pfdet.errors import InputError
 from pfdet.recipes import known
+from pfdet.recipes.consistency import contradictions
 from pfdet.recipes.domains import (
     ANY,
     Domain,
@@ -115,7 +116,7 @@ class Recipe:
     roi_sampling: int = _network(2, integer(1, 16), 'samples per bin by height and by width')
     prior: float = _network(
         0.01,
-        number(0, 1, above=True, below=True),
+        number(1e-6, 1, below=True),
         'sigmoid score of every class before training; not used with a background class',
     )
     frozen_bn: str = _network(
@@ -272,7 +273,7 @@ class Recipe:
         'strength of random changes of brightness, contrast, saturation and hue',
     )
     crop: float = _images(
-        1.0, _POSITIVE_SHARE, 'smallest share of the image that a random crop keeps; 1 for none'
+        1.0, number(0.01, 1), 'smallest share of the image that a random crop keeps; 1 for none'
     )
     rotation: float = _images(0.0, number(0, 180), 'largest angle in degrees of a random rotation')
     batch_size: int = _images(
@@ -286,7 +287,7 @@ class Recipe:
         on_resume=True,
     )
     epochs: float = _schedule(
-        12.0, number(0, 10_000, above=True), 'passes over the training set', on_resume=True
+        12.0, number(1e-3, 1e9), 'passes over the training set', on_resume=True
     )
     schedule: str = _schedule('step', one_of(*known.SCHEDULES), "'step' or 'cosine'")
     steps: tuple[float, ...] = _schedule(
@@ -296,12 +297,12 @@ class Recipe:
     )
     base_lr: float = _schedule(
         0.01,
-        number(0, 100, above=True),
+        number(1e-8, 100),
         'learning rate at a global batch of lr_batch_size; scaled linearly',
     )
     lr_batch_size: int = _schedule(8, integer(1, 1_000_000), 'see base_lr')
     warmup_epochs: float = _schedule(
-        0.5, number(0, 10_000), 'epochs over which the rate grows linearly'
+        0.5, number(0, 1e9), 'epochs over which the rate grows linearly'
     )
     warmup_iterations: int = _schedule(
         0,
@@ -344,19 +345,8 @@ class Recipe:
                 raise InputError(
                     f'recipe {self.name!r}: {field.name}={value!r}: expected {domain.expected}'
                 )
-        for field, value, limit, expected in (
-            ('min_size', max(self.min_size), self.max_size, 'max_size'),
-            ('rpn_negative_iou', self.rpn_negative_iou, self.rpn_positive_iou, 'rpn_positive_iou'),
-        ):
-            if value > limit:
-                raise InputError(
-                    f'recipe {self.name!r}: {field}={getattr(self, field)!r}: '
-                    f'expected at most {expected}={limit!r}'
-                )
-        if self.score and (self.score == 'sigmoid') != (self.loss in known.WITHOUT_BACKGROUND):
-            raise InputError(
-                f'recipe {self.name!r}: score={self.score!r}: does not go with loss={self.loss!r}'
-            )
+        for contradiction in contradictions(self):
+            raise InputError(f'recipe {self.name!r}: {contradiction}')
 
 
 def _attributes() -> str:

@@ -42,7 +42,7 @@ def from_dict(fields: Mapping[str, Any], where: str) -> Recipe:
     for key, value in fields.items():
         key = _FORMER_NAMES.get(key, key)
         if key not in known:
-            close = difflib.get_close_matches(key, known, 3)
+            close = difflib.get_close_matches(str(key)[:100], known, 3)
             expected = (
                 f'did you mean {", ".join(close)}?' if close else 'one of ' + ', '.join(known)
             )

@@ -9,7 +9,6 @@ from pfdet.cpu.install import install as install_cpu_functions
 from pfdet.errors import InputError
 from pfdet.functions.closed_form import NORMALIZATIONS
 from pfdet.functions.effective_number import effective_number_weights
-from pfdet.functions.expand_scores import expand_scores
 from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
 from pfdet.iterators.balanced import (
     ClassAwareSampler,
@@ -68,8 +67,6 @@ def detector(
         InputError: The recipe names an unknown backbone, loss or score, or a score that does not
             fit the loss.
     """
-    if recipe.dtype not in ('float32', 'float64'):
-        raise InputError(f'dtype={recipe.dtype}: expected float32 or float64')
     install_cpu_functions()
     # Chainer's initializers use NumPy's global generator.
     state = np.random.get_state()
@@ -95,8 +92,6 @@ def _detector(
     if rates is None:
         rates = np.zeros((n_class, n_class), np.float32)
     activation = score_function(score, rates)
-    if recipe.expand_scores and descendants is not None:
-        activation = partial(_expanded_scores, activation=activation, descendants=descendants)
     if backbone is None:
         backbone = BACKBONES[backbone_name(recipe.backbone)]()
     extractor = FPN(backbone, recipe.fpn_channel, recipe.fpn_scale, recipe.fpn_bn, recipe.psp)
@@ -124,11 +119,7 @@ def _detector(
         recipe.roi_sampling,
         recipe.prior,
     )
-    return FasterRCNN(extractor, rpn, head)
-
-
-def _expanded_scores(x, activation, descendants):
-    return expand_scores(activation(x), descendants)
+    return FasterRCNN(extractor, rpn, head, descendants if recipe.expand_scores else None)
 
 
 def train_chain(
@@ -160,16 +151,17 @@ def train_chain(
         InputError: The recipe names an unknown loss.
     """
     entry = _choose(LOSSES, recipe.loss, 'loss')
-    if recipe.expert_head not in ('masked', 'cut'):
-        raise InputError(f'expert_head={recipe.expert_head}: expected masked or cut')
     weight = None
     if recipe.effective_beta > 0:
         weight = effective_number_weights(counts, recipe.effective_beta)
     target_rules = []
+    descendants = {'descendants': hierarchy.descendants, 'also_absent': recipe.ignore_absent}
     if recipe.ignore_descendants:
-        target_rules.append(partial(rules.ignore_descendants, descendants=hierarchy.descendants))
+        target_rules.append(partial(rules.ignore_descendants, **descendants))
     if recipe.ignore_group_of:
-        target_rules.append(rules.ignore_group_of)
+        target_rules.append(
+            partial(rules.ignore_group_of, **descendants if recipe.ignore_descendants else {})
+        )
     if recipe.cooccurrence:
         pairs = rules.CooccurrencePairs(*read_pairs(classes, recipe.cooccurrence_pairs or None))
         target_rules.append(
@@ -182,7 +174,7 @@ def train_chain(
         )
     if entry.one_label:
         # Keep the most specific class; Peng et al. (2020) do not specify which.
-        target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth))
+        target_rules.append(partial(rules.keep_one_label, priority=hierarchy.depth, seed=seed))
     return TrainChain(
         network,
         _loss(recipe, rates, weight),

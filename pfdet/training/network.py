@@ -8,6 +8,7 @@ import numpy as np
 
 from pfdet.links.backbone_file import is_backbone_file, load_backbone
 from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.links.freezing import freeze
 from pfdet.links.multi_node_batch_normalization import use_multi_node_batch_normalization
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
@@ -72,6 +73,7 @@ def network_to_train(
             load_backbone(network.extractor.base, init)
         else:
             model_directory.load_weights(network, init, pick, len(index.classes))
+    freeze(network, recipe.frozen_bn, recipe.frozen_stages)
     bn_comm = bn_comm or comm
     if bn_comm.size > 1:
         use_multi_node_batch_normalization(network, bn_comm)
