@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pfdet.openimages.arrow_arrays import from_strings, string_buffers
 from pfdet.openimages.box_groups import sort_boxes
+from pfdet.openimages.image_files import ImageFiles
 from pfdet.openimages.index import distinct
 from pfdet.openimages.tables import BoxTable, ImageLabelTable
 
@@ -114,3 +115,20 @@ def id_columns(image_ids: Sequence[str] | pa.Array) -> dict[str, np.ndarray]:
     strings = image_ids if isinstance(image_ids, pa.Array) else from_strings(image_ids)
     offsets, text = string_buffers(strings)
     return {'id_offsets': _narrow(offsets), 'id_bytes': text}
+
+
+def file_columns(files: ImageFiles, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of the image files.
+
+    Args:
+        files (ImageFiles): The files of ``N`` images.
+        kept (array): bool ``(N,)``. Other images are skipped.
+
+    Returns:
+        dict: ``image_size``, ``image_suffix``, and ``image_folder`` if a file is in a folder.
+    """
+    columns = {'image_size': files.size[kept], 'image_suffix': files.suffix[kept]}
+    if files.folder.any():
+        narrow = len(files.folders) <= np.iinfo(np.int16).max
+        columns['image_folder'] = files.folder[kept].astype(np.int16 if narrow else np.int32)
+    return columns

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pfdet.errors import InputError, run_command
-from pfdet.openimages.annotation_columns import annotation_columns, id_columns
+from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.annotation_files import ReadOptions, read_annotations
 from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import read_classes
@@ -108,8 +108,7 @@ def build_index(
     if not kept.all():
         ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
     columns.update(id_columns(ids))
-    columns['image_size'] = files.size[kept]
-    columns['image_suffix'] = files.suffix[kept]
+    columns.update(file_columns(files, kept))
     counts = {
         'images': int(kept.sum()),
         'objects': len(columns['bbox']),
@@ -123,7 +122,17 @@ def build_index(
         **{f'image_label_{name}': n for name, n in label_table.counts.items()},
     }
     try:
-        size = write_index(out, columns, label_space, tree, images, SUFFIXES, counts)
+        size = write_index(
+            out,
+            columns,
+            label_space,
+            tree,
+            images,
+            SUFFIXES,
+            counts,
+            folders=files.folders,
+            file_names=files.file_names,
+        )
     except OSError as e:
         raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
     unknown = dict(box_table.unknown)

@@ -23,12 +23,14 @@ positive_offsets      (N + 1,)             offsets into ``positive``, per image
 positive              (.,) int16           classes that are verified as present or have a box
 negative_offsets      (N + 1,)             offsets into ``negative``, per image
 negative              (.,) int16           classes that are verified as absent
+image_folder          (N,) int16 or int32  position in the header's list of folders; absent if all
+                                           files are directly in the directory of the images
 ===================== ==================== =====================================================
 """
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +94,10 @@ class AnnotationIndex:
         columns (mapping): Read-only arrays by name, as listed in the module's docstring.
         counts (mapping): Counts of the build, see
             :class:`~pfdet.openimages.build_index.BuildReport`.
+        suffixes (list of str): File suffixes that ``image_suffix`` refers to, such as ``'.jpg'``.
+        folders (list of str): Folders below ``images`` that ``image_folder`` refers to.
+        file_names (mapping): From image id to path below ``images``, of the files whose names are
+            in another Unicode normalization than the ids.
     """
 
     def __init__(
@@ -108,6 +114,9 @@ class AnnotationIndex:
         self.annotated = np.array(annotated, np.int64)
         self.columns = columns
         self.counts = header['counts']
+        self.suffixes: list[str] = header['suffixes']
+        self.folders: list[str] = header.get('folders', [''])
+        self.file_names: Mapping[str, str] = header.get('file_names', {})
         self._images = images
         self._header = header
         self._id_offsets = columns['id_offsets']
@@ -210,8 +219,13 @@ class AnnotationIndex:
         Raises:
             IndexError: If there is no image ``i``.
         """
-        suffix = self._header['suffixes'][self.columns['image_suffix'][self._position(i)]]
-        return self.images / (self.image_id(i) + suffix)
+        i, image_id = self._position(i), self.image_id(i)
+        if image_id in self.file_names:
+            return self.images / self.file_names[image_id]
+        name = image_id + self.suffixes[self.columns['image_suffix'][i]]
+        if 'image_folder' in self.columns:
+            return self.images / self.folders[self.columns['image_folder'][i]] / name
+        return self.images / name
 
     def image_size(self, i: int) -> tuple[int, int]:
         """Return ``(H, W)`` of image ``i`` in pixels, or ``(0, 0)`` if it had no file.
@@ -270,7 +284,10 @@ def _check(columns: Mapping[str, np.ndarray]) -> None:
         offsets = columns[name]
         if len(offsets) != len(columns[rows]) + 1 or offsets[-1] != len(columns[values]):
             raise ValueError(f'{name} does not match {values} and {rows}')
-    for name, rows in (('image_suffix', 'image_size'), ('flags', 'bbox')):
+    same_length = [('image_suffix', 'image_size'), ('flags', 'bbox')]
+    if 'image_folder' in columns:
+        same_length.append(('image_folder', 'image_size'))
+    for name, rows in same_length:
         if len(columns[name]) != len(columns[rows]):
             raise ValueError(f'{name} does not match {rows}')
 
@@ -301,6 +318,8 @@ def write_index(
     suffixes: list[str],
     counts: Mapping[str, int],
     annotated: np.ndarray | None = None,
+    folders: Sequence[str] = ('',),
+    file_names: Mapping[str, str] | None = None,
 ) -> int:
     """Write an index. The file appears when it is complete.
 
@@ -313,6 +332,8 @@ def write_index(
         suffixes (list of str): File suffixes that ``image_suffix`` refers to, such as ``'.jpg'``.
         counts (mapping): Stored as :attr:`AnnotationIndex.counts`.
         annotated (array): See :attr:`AnnotationIndex.annotated`. By default all classes.
+        folders (sequence of str): Stored as :attr:`AnnotationIndex.folders`.
+        file_names (mapping): Stored as :attr:`AnnotationIndex.file_names`.
 
     Returns:
         int: The size of the file in bytes.
@@ -327,6 +348,8 @@ def write_index(
         'images': relative_root(images, path),
         'suffixes': suffixes,
         'counts': dict(counts),
+        'folders': list(folders),
+        'file_names': dict(file_names or {}),
     }
     if annotated is not None:
         header['annotated'] = np.asarray(annotated).tolist()

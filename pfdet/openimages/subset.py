@@ -31,7 +31,8 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
     if (images[1:] == images[:-1]).any():
         raise ValueError('an image is repeated')
     old = index.columns
-    columns = {'image_size': old['image_size'][images], 'image_suffix': old['image_suffix'][images]}
+    of_images = [name for name in ('image_size', 'image_suffix', 'image_folder') if name in old]
+    columns = {name: old[name][images] for name in of_images}
     columns['id_offsets'], positions = _gather(old['id_offsets'], images)
     columns['id_bytes'] = old['id_bytes'][positions]
     columns['object_offsets'], objects = _gather(old['object_offsets'], images)
@@ -48,6 +49,11 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
         'positive': len(columns['positive']),
         'negative': len(columns['negative']),
     }
+    file_names = {
+        image_id: name
+        for image_id, name in index.file_names.items()
+        if index.find(image_id) in images
+    }
     some_classes = len(index.annotated) < len(index.classes)
     return write_index(
         out,
@@ -55,9 +61,11 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
         index.classes,
         index.hierarchy,
         index.images,
-        _suffixes(index),
+        index.suffixes,
         counts,
         index.annotated if some_classes else None,
+        index.folders,
+        file_names,
     )
 
 
@@ -68,12 +76,3 @@ def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     np.cumsum(lengths, out=gathered[1:])
     positions = np.arange(gathered[-1]) + np.repeat(offsets[rows] - gathered[:-1], lengths)
     return gathered.astype(offsets.dtype), positions
-
-
-def _suffixes(index: AnnotationIndex) -> list[str]:
-    """Return the file suffixes that ``image_suffix`` refers to; '' for unused positions."""
-    codes, first = np.unique(index.columns['image_suffix'], return_index=True)
-    suffixes = [''] * (int(codes[-1]) + 1 if len(codes) else 0)
-    for code, i in zip(codes, first):
-        suffixes[code] = str(index.image_path(int(i)))[len(str(index.images / index.image_id(i))) :]
-    return suffixes
