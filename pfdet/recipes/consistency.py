@@ -36,5 +36,7 @@ def contradictions(recipe: 'Recipe') -> Iterator[str]:
         n, part = getattr(recipe, number), getattr(recipe, share)
         if int(n * part) < 1:
             yield f'{share}={part!r}: expected at least 1 of {number}={n}'
-    if recipe.score and (recipe.score == 'sigmoid') != (recipe.loss in known.WITHOUT_BACKGROUND):
+    # The network's builder checks losses and scores of extensions.
+    shipped = recipe.loss in known.LOSSES and recipe.score in known.SCORES
+    if shipped and (recipe.score == 'sigmoid') != (recipe.loss in known.WITHOUT_BACKGROUND):
         yield f'score={recipe.score!r}: does not go with loss={recipe.loss!r}'

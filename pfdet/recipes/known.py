@@ -2,8 +2,13 @@
 
 The registries of backbones, losses and scores are in packages that import Chainer. A command that
 only lists or checks recipes must not wait for that, so the names are repeated here. A test compares
-them with the registries.
+them with the registries. Names that an extension adds to a registry are accepted as well: its
+module is loaded then.
 """
+
+import sys
+
+from pfdet.recipes.domains import Domain
 
 BACKBONES = (
     'resnet50',
@@ -27,3 +32,18 @@ SCORES = 'sigmoid', 'softmax', 'concurrent_softmax'
 NORMALIZATIONS = 'roi', 'used', 'positive', 'element'
 SAMPLERS = 'sequential', 'class_aware', 'soft_balance'
 SCHEDULES = 'step', 'cosine'
+
+
+def name_in(names: tuple[str, ...], module: str, registry: str) -> Domain:
+    """Names of a registry.
+
+    Args:
+        names (tuple of str): Its names as shipped; may include ``''`` for a default.
+        module (str): Module of the registry.
+        registry (str): Its name there.
+    """
+
+    def accepts(name: str) -> bool:
+        return name in names or name in getattr(sys.modules.get(module), registry, ())
+
+    return Domain('one of ' + ', '.join(repr(name) for name in names), accepts)

@@ -70,6 +70,10 @@ _SHARE = number(0, 1)
 _POSITIVE_SHARE = number(0, 1, above=True)
 _EDGE = integer(16, 10_000)
 _COUNT = integer(1, 100_000)
+_LOSSES = 'pfdet.functions.losses'
+_LOSS = known.name_in(known.LOSSES, _LOSSES, 'LOSSES')
+_SCORE = known.name_in(('', *known.SCORES), _LOSSES, 'SCORES')
+_BACKBONE = known.name_in(known.BACKBONES, 'pfdet.links.backbones', 'BACKBONES')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +96,7 @@ class Recipe:
         trains=True,
         on_resume=False,
     )
-    backbone: str = _network(
-        'se_resnext101', one_of(*known.BACKBONES), 'a key of pfdet.links.backbones.BACKBONES'
-    )
+    backbone: str = _network('se_resnext101', _BACKBONE, 'a key of pfdet.links.backbones.BACKBONES')
     fpn_channel: int = _network(256, integer(4, 4096, 4), 'channels of the feature pyramid')
     fpn_scale: int = _network(4, one_of(4, 5), 'feature maps of the top-down path, 4 or 5')
     fpn_bn: bool = _network(True, ANY, 'batch normalization in the feature pyramid')
@@ -178,10 +180,10 @@ class Recipe:
         sequence(_COUNT, 2, 2),
         'proposals per level before NMS and per image after it',
     )
-    loss: str = _loss('sigmoid', one_of(*known.LOSSES), 'a key of pfdet.functions.losses.LOSSES')
+    loss: str = _loss('sigmoid', _LOSS, 'a key of pfdet.functions.losses.LOSSES')
     score: str = _test(
         '',
-        one_of('', *known.SCORES),
+        _SCORE,
         'a key of pfdet.functions.losses.SCORES; empty for sigmoid or softmax, as the loss is',
     )
     normalize: str = _loss(
@@ -222,7 +224,10 @@ class Recipe:
         False, ANY, 'ignore descendants also where they were verified as absent'
     )
     ignore_group_of: bool = _labels(
-        True, ANY, 'ignore the classes of a group-of box in regions inside it'
+        True,
+        ANY,
+        'ignore the classes of a group-of box, and their descendants under '
+        'ignore_descendants, in regions inside it',
     )
     cooccurrence: bool = _labels(
         False, ANY, 'ignore parts and possessions inside their subjects (co-occurrence loss)'

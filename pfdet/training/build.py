@@ -118,6 +118,9 @@ def _detector(
         recipe.roi_size,
         recipe.roi_sampling,
         recipe.prior,
+        recipe.head_conv,
+        recipe.head_fc,
+        recipe.fpn_channel,
     )
     return FasterRCNN(extractor, rpn, head, descendants if recipe.expand_scores else None)
 

@@ -124,7 +124,7 @@ def test_json_by_hand(fields):
 
 
 def test_a_recipe_made_in_python_is_checked_too():
-    with pytest.raises(InputError, match="recipe 'mini': epochs=nan: expected a number from 0.001"):
+    with pytest.raises(InputError, match="recipe 'mini': epochs=nan: expected a number above 0"):
         dataclasses.replace(recipes.find('mini'), epochs=float('nan'))
 
 
@@ -132,6 +132,12 @@ def test_former_names():
     recipe = recipes.override(recipes.find('mini'), ['test_size=64', 'nmw_thresh=0.4'])
     assert recipe.test_sizes == (64,) and recipe.suppression_iou == 0.4
     assert recipes.from_dict({'scale': 'mini', 'test_size': 96}, 'here').test_sizes == (96,)
+
+
+def test_names_that_an_extension_registers(monkeypatch):
+    monkeypatch.setitem(LOSSES, 'of an extension', LOSSES['focal'])
+    recipe = recipes.override(recipes.find('mini'), ['loss=of an extension'])
+    assert recipe.loss == 'of an extension'
 
 
 def test_known_names_are_those_of_the_registries():
