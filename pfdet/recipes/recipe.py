@@ -292,7 +292,7 @@ class Recipe:
         on_resume=True,
     )
     epochs: float = _schedule(
-        12.0, number(1e-3, 1e9), 'passes over the training set', on_resume=True
+        12.0, number(0, 1e9, above=True), 'passes over the training set', on_resume=True
     )
     schedule: str = _schedule('step', one_of(*known.SCHEDULES), "'step' or 'cosine'")
     steps: tuple[float, ...] = _schedule(
