@@ -100,16 +100,18 @@ def report(out: Path, score: dict, before: dict, seconds: float, n_example: int 
 
     index = AnnotationIndex.open(out / 'validation.index')
     run = json.loads((out / 'run' / 'recipe.json').read_text())
+    random = run['run']['random_weights']
     detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
     write_report(
         out / 'report.html',
-        'MiniOpenImages, trained from random weights',
+        'MiniOpenImages, trained ' + ('from random weights' if random else 'from given weights'),
         run['recipe'],
         json.loads((out / 'run' / 'log').read_text()),
         score,
         example_images(index, detections, n_example),
         errors=error_examples(index, detections, score),
         frequency=training_images(AnnotationIndex.open(out / 'train.index')),
+        run=run['run'],
         facts={
             'Untrained': f'{before["mAP"]:.3f}',
             'Training images': run['run']['images'],

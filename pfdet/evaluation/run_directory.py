@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.recipes.initial_weights import deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,14 @@ class Run:
     def seed(self) -> int | None:
         """Seed of the run, or :obj:`None` if it is not recorded."""
         return self.facts.get('seed')
+
+    @property
+    def deviation(self) -> str:
+        """The weights that the run started from if its recipe starts from others; else empty.
+
+        See :func:`~pfdet.recipes.initial_weights.deviation`.
+        """
+        return deviation(self.recipe, self.facts)
 
     def epoch(self, iteration: float) -> float | None:
         """Convert an iteration to an epoch.

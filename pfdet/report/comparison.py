@@ -17,6 +17,8 @@ from pfdet.recipes.paper_tables import Measure, PaperRow, PaperTable, paper_tabl
 
 # Fields of a recipe that do not distinguish settings; 'scale' is the former name of 'size'.
 _DESCRIPTIVE_FIELDS = ('name', 'about', 'size', 'scale')
+# Entry of a setting that the rows are marked with; see Run.deviation.
+_DEVIATION = 'run.deviation'
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class ComparedRow:
     runs: tuple[Run, ...]
     setting: str
     cells: tuple[Cell, ...]
+
+    @property
+    def deviation(self) -> str:
+        """See :attr:`~pfdet.evaluation.run_directory.Run.deviation`; the runs have the same."""
+        return self.runs[0].deviation if self.runs else ''
 
 
 @dataclass(frozen=True)
@@ -346,7 +353,7 @@ def _group_in_score(score: Mapping, ranks: tuple[int, int]) -> float | None:
 
 
 def _setting_text(setting: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key}={value}' for key, value in setting.items())
+    return ', '.join(f'{key}={value}' for key, value in setting.items() if key != _DEVIATION)
 
 
 def _setting(run: Run) -> dict[str, Any]:
@@ -354,4 +361,6 @@ def _setting(run: Run) -> dict[str, Any]:
     for fact in ('images', 'iterations'):
         if fact in run.facts:
             setting[f'run.{fact}'] = run.facts[fact]
+    if run.deviation:
+        setting[_DEVIATION] = run.deviation
     return setting

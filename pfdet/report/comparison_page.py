@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pfdet.evaluation.run_directory import Run
+from pfdet.recipes.initial_weights import described_start, deviation_sentence
 from pfdet.report.comparison import ComparedRow, ComparedTable
 from pfdet.report.comparison_plots import difference_chart, frequency_figures, training_curves
-from pfdet.report.comparison_text import COLUMNS_NOTE, SCALE_NOTE, grid, others_grid, title
+from pfdet.report.comparison_text import COLUMNS_NOTE, grid, notes, others_grid, title
 from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example
 from pfdet.report.page import (
@@ -71,7 +72,7 @@ def write_comparison(
         'comparison.html.jinja',
         title='Comparison with the papers',
         columns_note=COLUMNS_NOTE,
-        scale_note=SCALE_NOTE if any(table.scale == 'mini' for table in compared) else '',
+        notes=notes(compared, others),
         n_run=len(runs),
         tables=[_table(table) for table in compared],
         others=others_grid(others) if others else None,
@@ -80,6 +81,8 @@ def write_comparison(
         frequency_unit=unit,
         shown=shown,
         shown_seed=shown.seed,
+        shown_start=described_start(shown.facts),
+        shown_deviation=deviation_sentence(shown.recipe, shown.facts),
         curves=curve_context(shown.score, n_curve),
         classes=classes,
         has_parents=any(c['is_parent'] for c in classes),

@@ -30,7 +30,7 @@ def difference_chart(compared: ComparedTable) -> str | None:
     table = compared.table
     entries: list[tuple[str, Cell]] = []
     for row in compared.rows:
-        row_label = ', '.join(filter(None, [row.row.label, row.setting]))
+        row_label = ', '.join(filter(None, [row.row.label, row.setting, row.deviation]))
         for measure, cell in zip(table.measures, row.cells):
             if cell.differences and cell.paper_difference is not None:
                 label = (
@@ -103,7 +103,7 @@ def training_curves(compared: ComparedTable) -> str | None:
     series: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for row in compared.rows:
         curves = [curve for run in row.runs if (curve := map_curve_of(run)) is not None]
-        series[', '.join(filter(None, [row.row.label, row.setting]))] = curves
+        series[', '.join(filter(None, [row.row.label, row.setting, row.deviation]))] = curves
     return map_over_epochs(series, f'curves-{compared.table.key}-{compared.scale}')
 
 

@@ -23,6 +23,11 @@ SCALE_NOTE = (
     'the papers. Their values cannot be compared with those of the papers. The sign and the size '
     'of the differences between rows can.'
 )
+#: Explanation of the marks of rows that started from other weights than their recipe.
+START_NOTE = (
+    'Rows marked "from random weights", "from a backbone" or "from a detector" started from other '
+    'weights than their recipe. Most recipes start from a backbone trained on ImageNet.'
+)
 # With more seeds, the range of the values is printed instead of all values.
 _MAX_PRINTED_SEEDS = 5
 
@@ -228,9 +233,27 @@ def terminal(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = 
     empty = [table.table.title for table in compared if not table.n_run]
     if empty:
         parts.append('Tables without runs: ' + '; '.join(empty) + '.')
-    if any(table.scale == 'mini' for table in compared):
-        parts.append(SCALE_NOTE)
+    parts += notes(compared, others)
     return '\n\n'.join(parts)
+
+
+def notes(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = ()) -> list[str]:
+    """The caveats that apply to some of the runs.
+
+    Args:
+        compared (sequence of ComparedTable): Tables of :func:`~pfdet.report.comparison.compare`.
+        others (sequence of ComparedRow): Rows of :func:`~pfdet.report.comparison.other_runs`.
+
+    Returns:
+        list of str: :data:`SCALE_NOTE` and :data:`START_NOTE`, or fewer.
+    """
+    rows = [*others, *(row for table in compared for row in table.rows)]
+    found = []
+    if any(table.scale == 'mini' for table in compared):
+        found.append(SCALE_NOTE)
+    if any(row.deviation for row in rows):
+        found.append(START_NOTE)
+    return found
 
 
 def markdown(
@@ -246,9 +269,7 @@ def markdown(
     Returns:
         str: Markdown with one heading per table.
     """
-    parts = [COLUMNS_NOTE]
-    if any(table.scale == 'mini' for table in compared):
-        parts.append(SCALE_NOTE)
+    parts = [COLUMNS_NOTE, *notes(compared, others)]
     for table in compared:
         parts += [
             '#' * level + f' {title(table)}',
@@ -273,7 +294,10 @@ def others_grid(others: Sequence[ComparedRow]) -> Grid:
     """
     result = Grid(['recipe', 'setting', 'runs', 'mAP here'], [False, False, True, True])
     for row in others:
-        result.add([row.row.name, row.setting, str(len(row.runs)), here_text(row.cells[0])], True)
+        result.add(
+            [_marked(row.row.name, row), row.setting, str(len(row.runs)), here_text(row.cells[0])],
+            True,
+        )
     return result
 
 
@@ -324,7 +348,12 @@ def _measure_text(compared: ComparedTable, k: int) -> str:
 
 
 def _name(row: ComparedRow) -> str:
-    return f'{row.row.name} [{row.setting}]' if row.setting else row.row.name
+    name = f'{row.row.name} [{row.setting}]' if row.setting else row.row.name
+    return _marked(name, row)
+
+
+def _marked(name: str, row: ComparedRow) -> str:
+    return f'{name} ({row.deviation})' if row.deviation else name
 
 
 def _run_texts(row: ComparedRow, cell: Cell) -> list[str]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pfdet.recipes.initial_weights import described_start, deviation_sentence
 from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example
 from pfdet.report.page import (
@@ -31,6 +32,7 @@ def write_report(
     *,
     errors: Sequence[ErrorExamples] = (),
     frequency: Mapping[str, int] | None = None,
+    run: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     command: str | None = None,
@@ -60,6 +62,8 @@ def write_report(
             :func:`pfdet.report.examples.error_examples`.
         frequency (dict): From MID to number of training images with the class. If omitted, the
             number of validation boxes is used instead.
+        run (dict): ``"run"`` of the run's ``recipe.json``. The page names the weights that the run
+            started from, and says so if its recipe starts from others.
         facts (dict): More key figures, from name to value, such as ``{'Training images': 400,
             'Wall time': '8 min'}``.
         notes (sequence of str): Paragraphs below the key figures, plain text.
@@ -75,13 +79,15 @@ def write_report(
     classes = class_context(score)
     images = frequency if frequency is not None else score.get('n_ground_truth', {})
     unit = 'training images' if frequency is not None else 'validation boxes'
+    start = described_start(run or {})
+    deviation = deviation_sentence(recipe, run or {})
     write_page(
         path,
         'run_page.html.jinja',
         title=title,
         map=score.get('mAP'),
-        facts=_facts(score, facts or {}),
-        notes=notes,
+        facts=_facts(score, {**({'Started from': start} if start else {}), **(facts or {})}),
+        notes=[*([deviation] if deviation else []), *notes],
         command=command,
         recipe=_flat(recipe),
         losses=svg(loss_curves(log)),
