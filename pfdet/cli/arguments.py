@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from pfdet.errors import InputError
@@ -61,3 +63,56 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='replace fields of the recipe, such as epochs=2 (see pfdet train --show)',
     )
+
+
+def command_line(
+    command: str,
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    own_parser: argparse.ArgumentParser,
+    needed: Mapping[str, str],
+) -> str:
+    """Write the command line of another command with the arguments that were given to this one.
+
+    Args:
+        command (str): The other command, such as ``'train-experts'``.
+        parser (argparse.ArgumentParser): Its parser.
+        args (argparse.Namespace): Parsed arguments of this command.
+        own_parser (argparse.ArgumentParser): The parser of this command.
+        needed (mapping): From the name of an argument that the other command needs to what is
+            written in its place if it was not given.
+
+    Returns:
+        str: The command line, quoted for a shell, followed by the flags that were given but that
+        the other command does not have.
+    """
+    given = {
+        name: value
+        for name, value in vars(args).items()
+        if value is not None and value != own_parser.get_default(name)
+    }
+    words = ['pfdet', command]
+    known = set()
+    for action in parser._actions:
+        known.add(action.dest)
+        value = getattr(args, action.dest, None)
+        if value is None and action.dest in needed:
+            words += [action.option_strings[0], needed[action.dest]]
+        elif value is not None and (value != action.default or action.dest == 'recipe'):
+            words += [action.option_strings[0], *_words(action, value)]
+    left_out = [_flag(own_parser, name) for name in given if name not in known]
+    line = ' '.join(words)
+    return f'{line} (without {", ".join(left_out)})' if left_out else line
+
+
+def _words(action: argparse.Action, value: object) -> list[str]:
+    """The value of an argument as it is typed behind its flag."""
+    if value == action.const:
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [shlex.quote(str(v)) for v in values]
+
+
+def _flag(parser: argparse.ArgumentParser, name: str) -> str:
+    """The flag of an argument."""
+    return next(a.option_strings[0] for a in parser._actions if a.dest == name)

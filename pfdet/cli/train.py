@@ -5,15 +5,26 @@
 On SIGTERM or SIGUSR1, sent to mpiexec or to any rank, the ranks finish the iteration and a
 validation that follows it, write a snapshot and exit with status 75. The same command with --resume
 continues the run, on any number of ranks. Status 2 is an error of one line, and 1 a traceback.
+
+A recipe that starts from a backbone trained on ImageNet needs --backbone FILE.npz, made by pfdet
+convert, and one that fine-tunes another recipe needs --init with the model.npz of its run. Recipes
+of experts (expert_size above 0) are trained by pfdet train-experts.
 """
 
 import argparse
-import sys
+import dataclasses
 from pathlib import Path
 
 from pfdet import recipes
-from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
+from pfdet.cli.arguments import (
+    add_index,
+    add_recipe_size,
+    add_settings,
+    check_index,
+    command_line,
+)
 from pfdet.errors import InputError
+from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_options import RunOptions, add_options, options_of
 
@@ -27,6 +38,8 @@ def main() -> int | None:
     if args.show:
         show(recipe)
         return None
+    if recipe.expert_size:
+        refuse_experts(recipe, args)
     options = options_of(args)
     if args.dry_run is not None:
         preview(recipe, options, args)
@@ -34,30 +47,24 @@ def main() -> int | None:
     check_index(args, 'train')
     if args.out is None:
         raise InputError('no directory for the results: give --out DIR')
-    if recipe.init in recipes.RECIPES and options.init is None:
-        raise InputError(
-            f'recipe {recipe.name} starts from the weights of {recipe.init}: give --init with the '
-            'model.npz of its run'
-        )
+    options = with_backbone(options, args.backbone)
+    if not (options.resume and any((args.out / 'snapshots').glob('iter_*.npz'))):
+        check_initial_weights(recipe, options.init, options.random_weights)
 
     # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.training import preemption
     from pfdet.training.communicators import communicator
+    from pfdet.training.initial_weights_file import check_backbone
     from pfdet.training.train import train
 
+    if args.backbone is not None:
+        check_backbone(args.backbone)
     stop_request = preemption.StopRequest()
     stop_request.listen()
     comm, device = communicator(options.communicator, options.allreduce_dtype)
     train_index = AnnotationIndex.open(args.train_index)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
-    if comm.rank == 0 and recipe.init == 'imagenet' and not options.init and recipe.size == 'full':
-        print(
-            'note: the paper starts from a backbone trained on ImageNet; without --init, this '
-            'run starts from random weights',
-            file=sys.stderr,
-            flush=True,
-        )
     finished = train(
         recipe,
         train_index,
@@ -69,6 +76,41 @@ def main() -> int | None:
         stop_request=stop_request,
     )
     return 0 if finished else preemption.STATUS
+
+
+def refuse_experts(recipe: recipes.Recipe, args: argparse.Namespace) -> None:
+    """Refuse a recipe of experts.
+
+    Raises:
+        InputError: Always; it has the command that trains them with the same arguments.
+    """
+    from pfdet.cli import train_experts
+
+    needed = ('train_index',) if args.dry_run is not None else train_experts.NEEDED
+    command = command_line(
+        'train-experts',
+        train_experts.make_parser(),
+        args,
+        make_parser(),
+        {name: train_experts.NEEDED[name] for name in needed},
+    )
+    raise InputError(
+        f'recipe {recipe.name} with expert_size={recipe.expert_size} trains experts, not one model '
+        f'of all classes: {command}'
+    )
+
+
+def with_backbone(options: RunOptions, backbone: Path | None) -> RunOptions:
+    """The options with ``--backbone`` as the initial weights.
+
+    Raises:
+        InputError: Other initial weights are given, too.
+    """
+    if backbone is None:
+        return options
+    if options.init is not None:
+        raise InputError(f'--backbone {backbone}: contradicts --init {options.init}; give one')
+    return dataclasses.replace(options, init=backbone)
 
 
 def preview(recipe: recipes.Recipe, options: RunOptions, args: argparse.Namespace) -> None:
@@ -108,6 +150,8 @@ def print_list() -> None:
 
 def show(recipe: recipes.Recipe) -> None:
     """Print the fields of a recipe by group, and the size of its network."""
+    if recipe.expert_size:
+        print(f'experts of {recipe.expert_size} classes each, trained by pfdet train-experts')
     for group, fields in described_fields(recipe).items():
         print(group)
         for name, value, about in fields:
@@ -117,7 +161,7 @@ def show(recipe: recipes.Recipe) -> None:
     from pfdet.training import build
 
     n_class, proposals = 500, recipe.test_proposals[1]
-    size = recipe.test_size, round(recipe.test_size * 4 / 3)
+    size = recipe.test_sizes[0], round(recipe.test_sizes[0] * 4 / 3)
     network = build.detector(recipe, n_class)
     print(
         f'\nwith {n_class} classes: {n_parameter(network) / 1e6:.1f} M parameters; '
@@ -127,6 +171,11 @@ def show(recipe: recipes.Recipe) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    return make_parser().parse_args()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -137,6 +186,12 @@ def parse_arguments() -> argparse.Namespace:
     add_index(parser, 'val')
     add('--out', type=Path, help='directory for weights, log, scores and snapshots')
     add_settings(parser)
+    add(
+        '--backbone',
+        type=Path,
+        metavar='FILE.npz',
+        help='the same as --init, but takes only backbone files of pfdet convert',
+    )
     add_options(parser)
     add('--list', action='store_true', help='list the recipes and exit')
     add('--show', action='store_true', help='print the resolved recipe and exit')
@@ -149,4 +204,4 @@ def parse_arguments() -> argparse.Namespace:
         help='preview the run: start all ranks, divide and draw the images, train two steps of the '
         'mini network, and print the plan for these ranks or for RANKS; needs no --train-index',
     )
-    return parser.parse_args()
+    return parser

@@ -7,6 +7,10 @@ Classes are sorted by their number of training images, rarest first. Groups of r
 experts of the range in parallel. Run again, the command resumes. On SIGTERM or SIGUSR1 it stops
 with status 75, as pfdet train does. Each expert's directory in DIR is that of any trained model,
 for the expert's own classes.
+
+All experts are trained on equally many images: the recipe's epochs over the images that an expert
+has on average. With one rank per expert, batch normalization keeps the full model's statistics,
+scale and shift, unless --set frozen_bn=... says otherwise.
 """
 
 import argparse
@@ -14,20 +18,37 @@ import re
 from pathlib import Path
 
 from pfdet import recipes
-from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
+from pfdet.cli.arguments import (
+    add_index,
+    add_recipe_size,
+    add_settings,
+    check_index,
+    command_line,
+)
 from pfdet.errors import InputError
 from pfdet.training.run_options import add_options, options_of
+
+#: Arguments that a run needs, with the names of their values.
+NEEDED = {'init': 'MODEL.npz', 'train_index': 'INDEX', 'out': 'DIR'}
 
 
 def main() -> int:
     args = parse_arguments()
     recipe = recipes.find(args.recipe, args.scale)
-    if not recipe.name.startswith('expert-'):
-        raise InputError(
-            f'--recipe {args.recipe}: not a recipe of experts; expected one of '
-            + ', '.join(r for r in recipes.RECIPES if r.startswith('expert-'))
-        )
+    if not expert_size(recipe, args.set):
+        refuse_full_model(recipe, args)
     check_index(args, 'train')
+    dry = args.dry_run is not None
+    if args.init is None and not dry:
+        raise InputError('no full model to start from: give --init MODEL.npz, of its run')
+    if args.out is None and not dry:
+        raise InputError('no directory for the experts: give --out DIR')
+    if dry and args.dry_run < 0:
+        raise InputError(f'--dry-run {args.dry_run}: expected a number of ranks')
+    if args.epochs_of_own_images and args.images_seen is not None:
+        raise InputError(
+            f'--epochs-of-own-images: contradicts --images-seen {args.images_seen}; give one'
+        )
     first, last = class_range(args.class_range)
     options = options_of(args)
 
@@ -51,11 +72,44 @@ def main() -> int:
         first=first,
         last=last,
         images_seen=args.images_seen,
+        epochs_of_own_images=args.epochs_of_own_images,
         ranks_per_expert=args.ranks_per_expert,
+        dry_run=args.dry_run,
         device=device,
         stop_request=stop_request,
     )
     return 0 if finished else preemption.STATUS
+
+
+def expert_size(recipe: recipes.Recipe, settings: list[str]) -> int:
+    """Number of classes per expert, 0 for a recipe of a model of all classes.
+
+    Only this field is looked at: the other settings apply to the full model's recipe.
+    """
+    own = [setting for setting in settings if setting.partition('=')[0] == 'expert_size']
+    return recipes.override(recipe, own).expert_size
+
+
+def refuse_full_model(recipe: recipes.Recipe, args: argparse.Namespace) -> None:
+    """Refuse a recipe of a model of all classes.
+
+    Raises:
+        InputError: Always; it has the command that trains it with the same arguments.
+    """
+    from pfdet.cli import train
+
+    command = command_line(
+        'train',
+        train.make_parser(),
+        args,
+        make_parser(),
+        {name: NEEDED[name] for name in ('train_index', 'out')},
+    )
+    names = ', '.join(name for name, r in recipes.RECIPES.items() if r.expert_size)
+    raise InputError(
+        f'recipe {recipe.name} with expert_size=0 trains one model of all classes: {command}; '
+        f'recipes of experts are {names}, and any recipe with --set expert_size=N'
+    )
 
 
 def class_range(text: str | None) -> tuple[int, int | None]:
@@ -69,6 +123,11 @@ def class_range(text: str | None) -> tuple[int, int | None]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    return make_parser().parse_args()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,12 +137,11 @@ def parse_arguments() -> argparse.Namespace:
     add(
         '--init',
         type=Path,
-        required=True,
         metavar='MODEL.npz',
         help='weights of the full model, with its recipe.json in the same directory',
     )
     add_index(parser, 'train')
-    add('--out', type=Path, required=True, help='directory of the experts')
+    add('--out', type=Path, metavar='DIR', help='directory of the experts')
     add(
         '--class-range',
         '--range',
@@ -94,15 +152,31 @@ def parse_arguments() -> argparse.Namespace:
         '--images-seen',
         type=int,
         metavar='N',
-        help='train every expert on N images in all, repeated ones counted again (default: for the '
-        "recipe's epochs over the expert's own images)",
+        help='train every expert on N images in all, repeated ones counted again (default: the '
+        "recipe's epochs times the number of images of an expert, averaged over the range)",
+    )
+    add(
+        '--epochs-of-own-images',
+        action='store_true',
+        help="train every expert for the recipe's epochs over its own images, so that experts of "
+        'rare classes are trained on fewer images',
     )
     add(
         '--ranks-per-expert',
         type=int,
         default=1,
         metavar='N',
-        help='ranks that train an expert together (default: %(default)s)',
+        help='ranks that train an expert together (default: %(default)s); with one, batch '
+        'normalization is frozen unless --set frozen_bn=... says otherwise',
+    )
+    add(
+        '--dry-run',
+        type=int,
+        nargs='?',
+        const=0,
+        metavar='RANKS',
+        help='print the experts and the length of their runs for these ranks or for RANKS; '
+        'needs neither --init nor --out',
     )
     add_settings(parser)
     add_options(
@@ -110,8 +184,12 @@ def parse_arguments() -> argparse.Namespace:
         'seed',
         'iterations',
         'threads',
+        'corrupt',
+        'max_corrupt_share',
+        'accumulate',
         'communicator',
         'log_interval',
         'snapshot_interval',
+        'keep_snapshots',
     )
-    return parser.parse_args()
+    return parser

@@ -20,7 +20,7 @@ from pfdet.errors import InputError
 from pfdet.iterators.balanced import class_images
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe
+from pfdet.recipes import Recipe, override
 
 
 class Expert(NamedTuple):
@@ -111,7 +111,8 @@ def fine_tuning_recipe(recipe: Recipe, full: Recipe) -> Recipe:
         full (Recipe): Recipe of the full model.
 
     Returns:
-        Recipe: The full model's recipe with the expert's schedule and expert options.
+        Recipe: The full model's recipe with the expert's schedule and expert options. Its ``init``
+        is the full model's name if ``recipe`` does not fine-tune another recipe.
     """
     own = (
         'name',
@@ -125,8 +126,59 @@ def fine_tuning_recipe(recipe: Recipe, full: Recipe) -> Recipe:
         'base_lr',
         'lr_batch_size',
         'warmup_epochs',
+        'warmup_iterations',
+        'warmup_start',
     )
-    return dataclasses.replace(full, **{name: getattr(recipe, name) for name in own})
+    fields = {name: getattr(recipe, name) for name in own}
+    if recipe.init in ('imagenet', 'scratch'):
+        fields['init'] = full.name
+    return dataclasses.replace(full, **fields)
+
+
+def expert_recipe(
+    recipe: Recipe, full: Recipe, settings: Sequence[str] = (), ranks_per_expert: int = 1
+) -> Recipe:
+    """Resolve the recipe of an expert's run.
+
+    On one rank, the batch statistics are those of the few images of one rank. The full model's are
+    better, so the expert keeps them: ``frozen_bn`` is ``'all'`` unless the settings say otherwise.
+
+    Args:
+        recipe (Recipe): Recipe of the expert.
+        full (Recipe): Recipe of the full model.
+        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.settings.override`.
+        ranks_per_expert (int): Number of ranks that train an expert together.
+
+    Raises:
+        InputError: A setting cannot be used, or the recipe is not one of experts.
+    """
+    resolved = override(fine_tuning_recipe(recipe, full), settings)
+    if not resolved.expert_size:
+        raise InputError(
+            f'recipe {resolved.name}: expert_size=0 is a model of all classes; expected the number '
+            'of classes of an expert'
+        )
+    is_set = any(setting.partition('=')[0] == 'frozen_bn' for setting in settings)
+    if ranks_per_expert == 1 and not is_set:
+        resolved = dataclasses.replace(resolved, frozen_bn='all')
+    return resolved
+
+
+def default_images_seen(recipe: Recipe, plan: Sequence[Expert]) -> int:
+    """The number of images that each expert is trained on by default.
+
+    PFDet does not say how long experts are trained. With epochs of their own images, experts of the
+    rarest classes would be trained for a few iterations. So all get the same number of images. In
+    total they are as many as in the recipe's epochs of each expert's own images.
+
+    Args:
+        recipe (Recipe): Recipe of the experts.
+        plan (sequence of Expert): The experts.
+
+    Returns:
+        int: The recipe's epochs times the number of images of an expert on average, at least 1.
+    """
+    return max(1, round(recipe.epochs * float(np.mean([len(e.images) for e in plan]))))
 
 
 def with_images_seen(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
@@ -135,9 +187,9 @@ def with_images_seen(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe
     Args:
         recipe (Recipe): Recipe of the expert.
         n_image (int): Number of the expert's training images.
-        n_seen (int): Images drawn during training, repetitions included. By default the recipe's
-            number of epochs is kept, so an expert of rare classes is trained for fewer iterations
-            than one of frequent classes.
+        n_seen (int): Images drawn during training, repetitions included. With :obj:`None` the
+            recipe's number of epochs is kept, so an expert of rare classes is trained for fewer
+            iterations than one of frequent classes.
 
     Returns:
         Recipe: The recipe with epochs and warm-up scaled by the same factor.

@@ -31,7 +31,18 @@ class RunOptions:
     Every field is a flag of ``pfdet train`` (:func:`add_options`).
     """
 
-    init: Path | None = _option(None, 'weights to start from', type=Path, metavar='MODEL.npz')
+    init: Path | None = _option(
+        None,
+        'weights to start from: the model.npz of a run, or a backbone file of pfdet convert',
+        type=Path,
+        metavar='MODEL.npz',
+    )
+    random_weights: bool = _option(
+        False,
+        'start from random weights although the recipe starts from a pretrained backbone or from '
+        'the weights of another recipe; recipe.json and the reports say so',
+        action='store_true',
+    )
     resume: bool = _option(
         False,
         'resume from the newest undamaged snapshot in --out, on any number of ranks; start from '

@@ -1,5 +1,6 @@
 """Train a recipe on all ranks."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.recipes.recipe import Recipe
-from pfdet.training import build, run_output
+from pfdet.recipes import Recipe, to_dict
+from pfdet.recipes.initial_weights import deviation_sentence
+from pfdet.training import build, checkpoints, run_output
 from pfdet.training.checkpoints import Snapshot
 from pfdet.training.count_corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
+from pfdet.training.initial_weights_file import initial_weights_facts
 from pfdet.training.network import network_to_train
 from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.preemption import AgreeToStop, StopRequest, end_with_launcher
@@ -78,6 +81,11 @@ def train(
             another run, or the loss is not finite (see
             :class:`~pfdet.training.finite_loss.FiniteLoss`).
     """
+    if recipe.expert_size and pick is None:
+        raise InputError(
+            f'recipe {recipe.name}: expert_size={recipe.expert_size}, but no classes were picked; '
+            'pfdet train-experts trains experts'
+        )
     _check_indexes(train_index, val_index)
     if not options.resume:
         refuse_existing_snapshots(out / 'snapshots', comm)
@@ -116,7 +124,10 @@ def train(
     identity = run_identity(
         recipe, options.seed, train_index, net.classes, comm.size, length.global_batch
     )
-    snapshot = Snapshot(out / 'snapshots', keep=options.keep_snapshots, run=identity)
+    start = initial_weights_facts(options.init) if comm.rank == 0 else {}
+    snapshot = Snapshot(
+        out / 'snapshots', keep=options.keep_snapshots, run={**identity, 'initial_weights': start}
+    )
     if comm.rank == 0:
         extend_first_rank(trainer, out, length.every(options.log_interval), options.log_interval)
         at_interval = length.every(
@@ -125,7 +136,11 @@ def train(
         trainer.extend(snapshot, trigger=lambda t: at_interval(t) or stop.signal)
 
     if options.resume:
-        resume_from_newest(trainer, snapshot, comm)
+        resumed = resume_from_newest(trainer, snapshot, comm)
+        if resumed is not None and comm.rank == 0:
+            # What the run started from, whatever is given now.
+            start = checkpoints.read_run(resumed).get('initial_weights', start)
+            snapshot.run['initial_weights'] = start
     if comm.rank == 0:
         facts = {
             'ranks': comm.size,
@@ -133,9 +148,12 @@ def train(
             'images': len(train_index),
             'iterations': length.last_iteration(trainer),
             'seed': options.seed,
-            'init': str(options.init) if options.init else None,
+            **start,
         }
         run_output.write_description(out, recipe, net, facts)
+        note = deviation_sentence(to_dict(recipe), facts)
+        if note:
+            print(f'note: {note}', file=sys.stderr, flush=True)
     start_iteration, start_time = updater.iteration, time.perf_counter()
     try:
         if not length.ended(trainer):

@@ -4,15 +4,24 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
-from pfdet.recipes.recipe import Recipe, override, to_dict
+from pfdet.recipes import Recipe, to_dict
 from pfdet.training import model_directory
-from pfdet.training.experts import Expert, fine_tuning_recipe, pack, plan_experts, with_images_seen
+from pfdet.training.experts import (
+    Expert,
+    default_images_seen,
+    expert_recipe,
+    pack,
+    plan_experts,
+    with_images_seen,
+)
 from pfdet.training.preemption import StopRequest
+from pfdet.training.run_length import RunLength
 from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
 
@@ -20,8 +29,8 @@ from pfdet.training.train import train
 def train_experts(
     recipe: Recipe,
     index: AnnotationIndex,
-    init: Path,
-    out: Path,
+    init: Path | None,
+    out: Path | None,
     comm,
     options: RunOptions,
     *,
@@ -29,7 +38,9 @@ def train_experts(
     first: int = 1,
     last: int | None = None,
     images_seen: int | None = None,
+    epochs_of_own_images: bool = False,
     ranks_per_expert: int = 1,
+    dry_run: int | None = None,
     device: int = -1,
     stop_request: StopRequest | None = None,
 ) -> bool:
@@ -41,16 +52,23 @@ def train_experts(
     Args:
         recipe (Recipe): Recipe of the experts, such as ``expert-class10``.
         index (AnnotationIndex): The training set.
-        init (path): ``model.npz`` of the full model, with its ``recipe.json`` next to it.
+        init (path): ``model.npz`` of the full model, with its ``recipe.json`` next to it; may be
+            :obj:`None` in a dry run.
         out (path): Output directory, with one subdirectory per expert, named after the frequency
-            ranks of its classes.
+            ranks of its classes; may be :obj:`None` in a dry run.
         comm (ChainerMN communicator): The ranks.
         options (RunOptions): Options of each expert's run; ``init`` and ``resume`` are set here.
-        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.recipe.override`.
+        settings (sequence of str): ``KEY=VALUE``, see :func:`~pfdet.recipes.settings.override`.
         first, last (int): See :func:`~pfdet.training.experts.plan_experts`.
-        images_seen (int): Total number of images that each expert is trained on, see
-            :func:`~pfdet.training.experts.with_images_seen`.
+        images_seen (int): Total number of images that each expert is trained on, repetitions
+            included. By default :func:`~pfdet.training.experts.default_images_seen`.
+        epochs_of_own_images (bool): Train each expert for the recipe's epochs of its own images
+            instead.
         ranks_per_expert (int): Number of ranks per group. Ranks of an incomplete group stay idle.
+            With 1, batch normalization is frozen, see
+            :func:`~pfdet.training.experts.expert_recipe`.
+        dry_run (int): Only print the plan, for this number of ranks, or for those of ``comm`` if it
+            is 0. With :obj:`None`, the experts are trained.
         device, stop_request: See :func:`~pfdet.training.train.train`.
 
     Returns:
@@ -59,27 +77,40 @@ def train_experts(
     Raises:
         InputError: A file or a setting cannot be used, or ``out`` was started with other arguments.
     """
-    if not 1 <= ranks_per_expert <= comm.size:
+    n_rank = dry_run or comm.size
+    if not 1 <= ranks_per_expert <= n_rank:
         raise InputError(
-            f'--ranks-per-expert {ranks_per_expert}: expected 1 to {comm.size}, the number of ranks'
+            f'--ranks-per-expert {ranks_per_expert}: expected 1 to {n_rank}, the number of ranks'
         )
     if images_seen is not None and images_seen < 1:
         raise InputError(f'--images-seen {images_seen}: expected at least 1')
-    full = model_directory.read_recipe(init.parent)
-    if full.classes.mids != index.classes.mids:
-        raise InputError(f'{init}: trained on other classes than those of {index.path}')
-    recipe = override(fine_tuning_recipe(recipe, full.recipe), settings)
+    full = recipe
+    if init is not None:
+        description = model_directory.read_recipe(init.parent)
+        if description.classes.mids != index.classes.mids:
+            raise InputError(f'{init}: trained on other classes than those of {index.path}')
+        full = description.recipe
+    recipe = expert_recipe(recipe, full, settings, ranks_per_expert)
     plan = plan_experts(index, recipe.expert_size, first, last)
+    if images_seen is None and not epochs_of_own_images:
+        images_seen = default_images_seen(recipe, plan)
+    n_group = min(len(plan), n_rank // ranks_per_expert)
+    groups = pack([images_seen or len(e.images) for e in plan], n_group)
+    if dry_run is not None or out is None or init is None:
+        if comm.rank == 0:
+            lines = plan_lines(plan, recipe, images_seen, groups, ranks_per_expert, options)
+            print('\n'.join(lines), flush=True)
+        return True
     _check_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
+    if comm.rank == 0:
+        print(_choices(recipe, images_seen, ranks_per_expert), flush=True)
 
     options = dataclasses.replace(options, init=init, resume=True)
-    n_group = min(len(plan), comm.size // ranks_per_expert)
     group = comm.rank // ranks_per_expert
     busy = group < n_group
     group_comm = comm.split(group if busy else n_group, comm.rank)
     finished = True
     if busy:
-        tasks = pack([images_seen or len(e.images) for e in plan], n_group)[group]
         # all() stops at the first expert that is not finished.
         finished = all(
             _train(
@@ -92,12 +123,72 @@ def train_experts(
                 device,
                 stop_request,
             )
-            for k in tasks
+            for k in groups[group]
         )
     finished = all(comm.mpi_comm.allgather(finished))
     if comm.rank == 0 and finished:
         print(f'trained {len(plan)} experts: {out}', flush=True)
     return finished
+
+
+def plan_lines(
+    plan: Sequence[Expert],
+    recipe: Recipe,
+    images_seen: int | None,
+    groups: Sequence[Sequence[int]],
+    ranks_per_expert: int,
+    options: RunOptions,
+) -> list[str]:
+    """Format the plan of a run of experts.
+
+    Args:
+        plan (sequence of Expert): The experts.
+        recipe (Recipe): Their resolved recipe.
+        images_seen (int): Number of images that each is trained on, or :obj:`None` for the recipe's
+            epochs of its own images.
+        groups (sequence of sequences of int): The experts of each group of ranks, in order.
+        ranks_per_expert (int): Number of ranks of a group.
+        options (RunOptions): Options of the runs.
+    """
+    batch = recipe.batch_size * options.accumulate * ranks_per_expert
+    lines = [
+        f'dry run of {recipe.name}: {len(plan)} experts of up to {recipe.expert_size} classes on '
+        f'{len(groups)} groups of {ranks_per_expert} rank{"s" * (ranks_per_expert > 1)}',
+        _choices(recipe, images_seen, ranks_per_expert),
+        f'  {"expert":24}{"classes":>8}{"images":>12}{"epochs":>10}{"iterations":>12}{"group":>7}',
+    ]
+    group_of = {k: number for number, group in enumerate(groups, 1) for k in group}
+    totals = [0] * len(groups)
+    for k, expert in enumerate(plan):
+        n_image = len(expert.images)
+        epochs = with_images_seen(recipe, n_image, images_seen).epochs
+        n_iteration = options.iterations
+        if n_iteration is None:
+            n_iteration = RunLength(n_image, epochs, batch).n_iteration
+        totals[group_of[k] - 1] += n_iteration
+        lines.append(
+            f'  {expert.name:24}{len(expert.classes):8}{n_image:12,}{epochs:10.1f}'
+            f'{n_iteration:12,}{group_of[k]:7}'
+        )
+    lines.append(f'longest group: {max(totals):,} iterations of {batch} images')
+    return lines
+
+
+def _choices(recipe: Recipe, images_seen: int | None, ranks_per_expert: int) -> str:
+    """The length of an expert's run and its batch normalization in a line."""
+    length = f'{recipe.epochs:g} epochs of its own images'
+    if images_seen is not None:
+        length = f'{images_seen:,} images'
+    statistics = {
+        '': 'batch normalization is trained',
+        'backbone': "the backbone's batch normalization is frozen",
+        'all': 'batch normalization is frozen',
+    }[recipe.frozen_bn]
+    ranks = 'rank' if ranks_per_expert == 1 else 'ranks'
+    return (
+        f'each expert is trained on {length}, by {ranks_per_expert} {ranks}; {statistics} '
+        f'(frozen_bn={recipe.frozen_bn!r})'
+    )
 
 
 def _train(
@@ -150,12 +241,13 @@ def _check_plan(
         content = json.loads(
             json.dumps(
                 {
+                    # First, because the default of images_seen follows from them.
+                    'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan},
                     'recipe': to_dict(recipe),
                     'images_seen': images_seen,
                     'seed': seed,
                     'init': str(init),
                     'train_index': str(index.path),
-                    'experts': {e.name: [index.classes.mids[c] for c in e.classes] for e in plan},
                 }
             )
         )
@@ -174,11 +266,20 @@ def _check_plan(
         raise InputError(error)
 
 
-def _difference(path: Path, before: dict, now: dict) -> str | None:
-    for key in now:
-        if before.get(key) != now[key]:
-            return (
-                f'{path}: was started with another {key}; give another --out, or the same '
-                'arguments to resume'
-            )
-    return None
+def _difference(path: Path, before: Any, now: dict) -> str | None:
+    """Describe the first difference from the content of ``experts.json``."""
+    if not isinstance(before, dict):
+        return f'{path}: not written by train-experts; give another --out'
+    key = next((key for key in now if before.get(key) != now[key]), None)
+    if key is None:
+        return None
+    if key == 'experts':
+        return f'{path}: was started with other classes; give another --out'
+    name, old, new = key, before.get(key), now[key]
+    if key == 'recipe' and isinstance(old, dict):
+        name = next(field for field in {**new, **old} if old.get(field) != new.get(field))
+        old, new = old.get(name), new.get(name)
+    return (
+        f'{path}: was started with another {key}: {name}={old!r}, not {new!r}; give another --out, '
+        'or the same arguments to resume'
+    )

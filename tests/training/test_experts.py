@@ -14,6 +14,9 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.training import build
 from pfdet.training.dry_run.plan import learning_rate_points
 from pfdet.training.experts import (
+    Expert,
+    default_images_seen,
+    expert_recipe,
     fine_tuning_recipe,
     pack,
     plan_experts,
@@ -77,6 +80,71 @@ def test_images_seen_gives_all_experts_the_same_schedule():
     )
     assert rare == other
     assert rare[-1][0] == 4000 // recipe.batch_size - 1
+
+
+@pytest.mark.parametrize(
+    'epochs, sizes',
+    [(8, (3, 50, 1000, 20_000)), (1, (7, 8)), (0.5, (100, 300, 300)), (0.001, (3, 50))],
+)
+def test_by_default_all_experts_see_as_many_images_as_they_have_on_average(epochs, sizes):
+    recipe = recipes.override(recipes.find('expert-class10', 'mini'), [f'epochs={epochs}'])
+    plan = [Expert(f'classes-{n}', np.array([0]), np.arange(n)) for n in sizes]
+    n_seen = default_images_seen(recipe, plan)
+    assert n_seen == max(1, round(epochs * sum(sizes) / len(sizes)))
+    for n in sizes:
+        assert with_images_seen(recipe, n, n_seen).epochs * n == pytest.approx(n_seen)
+
+
+@pytest.mark.parametrize(
+    'ranks, settings, full_settings, frozen',
+    [
+        (1, [], [], 'all'),
+        (1, [], ['frozen_bn=backbone'], 'all'),
+        (1, ['frozen_bn=backbone'], [], 'backbone'),
+        # Both spellings of nothing
+        (1, ['frozen_bn='], [], ''),
+        (1, ["frozen_bn=''"], ['frozen_bn=all'], ''),
+        (2, [], [], ''),
+        (2, [], ['frozen_bn=backbone'], 'backbone'),
+        (8, ['frozen_bn=all'], [], 'all'),
+    ],
+)
+def test_batch_normalization_is_frozen_on_one_rank_per_expert(
+    ranks, settings, full_settings, frozen
+):
+    full = recipes.override(recipes.find('mini'), full_settings)
+    recipe = expert_recipe(recipes.find('expert-class10', 'mini'), full, settings, ranks)
+    assert recipe.frozen_bn == frozen
+
+
+@pytest.mark.parametrize(
+    'name, init',
+    [
+        ('expert-class10', 'table1-senet154'),
+        ('table1-psp', 'my-model'),
+        ('cs-table4-scratch-20', 'my-model'),
+        ('cs-table4-hybrid-s20', 'cs-table4-scratch-20'),
+    ],
+)
+def test_an_expert_starts_from_a_model_of_all_classes(name, init):
+    full = recipes.override(recipes.find('mini'), ['name=my-model'])
+    recipe = expert_recipe(recipes.find(name, 'mini'), full, ['expert_size=10'])
+    assert (recipe.init, recipe.expert_size) == (init, 10)
+
+
+@pytest.mark.parametrize('name, settings', [('mini', []), ('expert-class10', ['expert_size=0'])])
+def test_a_recipe_of_all_classes_is_no_expert(name, settings):
+    with pytest.raises(InputError, match='expert_size=0 is a model of all classes'):
+        expert_recipe(recipes.find(name, 'mini'), recipes.find('mini'), settings)
+
+
+def test_warm_up_of_an_expert_is_its_own():
+    full = recipes.override(recipes.find('mini'), ['warmup_iterations=7', 'warmup_start=0.5'])
+    own = recipes.override(
+        recipes.find('expert-class10', 'mini'), ['warmup_iterations=3', 'warmup_start=0.25']
+    )
+    recipe = fine_tuning_recipe(own, full)
+    assert (recipe.warmup_iterations, recipe.warmup_start) == (3, 0.25)
 
 
 def test_packing_is_within_four_thirds_of_the_optimum():

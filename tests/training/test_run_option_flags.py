@@ -24,6 +24,7 @@ def test_no_flag_gives_the_defaults():
     'flag, text, name, value',
     [
         ('--init', 'm.npz', 'init', Path('m.npz')),
+        ('--random-weights', None, 'random_weights', True),
         ('--resume', None, 'resume', True),
         ('--seed', '5', 'seed', 5),
         ('--iterations', '0', 'iterations', 0),

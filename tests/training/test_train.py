@@ -212,7 +212,11 @@ def test_invalid_input_of_training(small_world, tmp_path):
     assert_one_error(run(TRAIN), '--train-index', 'build_index')
     assert_one_error(run(TRAIN, '--recipe', 'none'), '--recipe none')
     assert_one_error(
-        run(TRAIN, '--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
+        run(
+            TRAIN,
+            *('--train-index', tmp_path / 'absent.index', '--out', tmp_path / 'x'),
+            '--random-weights',
+        ),
         'absent.index',
     )
     assert_one_error(

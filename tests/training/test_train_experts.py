@@ -1,5 +1,6 @@
 """Runs of train_experts.py."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -11,8 +12,12 @@ import pfdet.compat  # noqa: F401
 import numpy as np
 import pytest
 
+from pfdet import recipes
+from pfdet.errors import InputError
 from pfdet.evaluation.detections import read_detections
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.training.communicators import create_communicator
+from pfdet.training.train import train as train_on_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
@@ -49,6 +54,10 @@ def full(small_world, tmp_path_factory, mpiexec):
     return out
 
 
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def train(mpiexec, n, full, small_world, out, *more, check=True):
     return mpiexec(
         n,
@@ -76,15 +85,25 @@ def train(mpiexec, n, full, small_world, out, *more, check=True):
 
 def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     out = tmp_path / 'experts'
-    train(mpiexec, 2, full, small_world, out)
+    done = train(mpiexec, 2, full, small_world, out)
     directories = sorted(d for d in out.iterdir() if d.is_dir())
     assert [d.name for d in directories] == ['classes-01-10', 'classes-11-20', 'classes-21-30']
-    seen = []
+    seen, sizes, n_seen = [], [], []
     for d in directories:
         content = json.loads((d / 'recipe.json').read_text())
         assert len(content['classes']) == 10 and content['run']['iterations'] == 2
         seen += [mid for mid, _ in content['classes']]
+        assert content['run']['init_sha256'] == sha256(full / 'model.npz')
+        assert content['run']['init_kind'] == 'detector' and content['run']['init_recipe'] == 'mini'
+        # One rank per expert: batch normalization is frozen.
+        assert content['recipe']['frozen_bn'] == 'all'
+        sizes.append(content['run']['images'])
+        n_seen.append(content['recipe']['epochs'] * content['run']['images'])
     assert len(set(seen)) == 30
+    # By default all are trained on equally many images, however few their own are.
+    assert len(set(sizes)) > 1 and n_seen == pytest.approx([round(8 * np.mean(sizes))] * 3)
+    assert f'each expert is trained on {n_seen[0]:,.0f} images, by 1 rank; batch' in done.stdout
+    assert "is frozen (frozen_bn='all')" in done.stdout
 
     # Finished experts are kept. A missing one is trained again, with equal weights on one rank.
     again = directories[1] / 'model.npz'
@@ -97,12 +116,16 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     for name, array in np.load(again).items():
         np.testing.assert_array_equal(array, weights[name])
 
-    refused = train(mpiexec, 1, full, small_world, out, '--seed', 1, check=False)
-    assert refused.returncode == 2
-    assert 'experts.json: was started with another seed' in refused.stderr
-
-    refused = train(mpiexec, 1, full, small_world, out, '--images-seen', 100, check=False)
-    assert 'experts.json: was started with another images_seen' in refused.stderr
+    for more, message in (
+        (['--seed', 1], 'another seed: seed=0, not 1'),
+        (['--images-seen', 1], f'another images_seen: images_seen={n_seen[0]:.0f}, not 1'),
+        (['--epochs-of-own-images'], f'another images_seen: images_seen={n_seen[0]:.0f}, not None'),
+        (['--range', '1-20'], 'other classes; give another --out'),
+        (['--set', 'frozen_bn='], "another recipe: frozen_bn='all', not '';"),
+    ):
+        refused = train(mpiexec, 1, full, small_world, out, *more, check=False)
+        assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+        assert f'experts.json: was started with {message}' in refused.stderr
 
     # The detections have only classes of the expert.
     index = AnnotationIndex.open(small_world / 'validation.index')
@@ -129,28 +152,47 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     assert len(detections.label) and set(detections.label) <= set(own)
 
 
-def test_recipe_that_is_not_an_expert_is_rejected(tmp_path):
-    ended = subprocess.run(
-        [
-            sys.executable,
-            EXPERTS,
-            '--recipe',
-            'mini',
-            '--init',
-            'x.npz',
-            '--train-index',
-            'x',
-            '--out',
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin:/bin'},
-    )
-    assert ended.returncode == 2
-    assert 'expected one of expert-class10' in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
+def test_epochs_of_own_images_on_two_ranks_per_expert(full, small_world, tmp_path, mpiexec):
+    out = tmp_path / 'experts'
+    more = '--epochs-of-own-images', '--ranks-per-expert', 2, '--set', 'expert_size=15'
+    done = train(mpiexec, 2, full, small_world, out, *more)
+    assert 'each expert is trained on 8 epochs of its own images, by 2 ranks; batch' in done.stdout
+    resolved = [json.loads(path.read_text())['recipe'] for path in out.glob('*/recipe.json')]
+    assert [(r['epochs'], r['frozen_bn'], r['expert_size']) for r in resolved] == [(8, '', 15)] * 2
+    assert json.loads((out / 'experts.json').read_text())['images_seen'] is None
+
+
+def test_dry_run_prints_the_plan(full, small_world, mpiexec):
+    """It needs neither weights nor a directory, and counts ranks that do not exist."""
+    arguments = ['--recipe', 'expert-class10', '--scale', 'mini', '--range', '1-30']
+    arguments += ['--train-index', small_world / 'train.index', '--images-seen', 40]
+    done = mpiexec(2, EXPERTS, *arguments, '--dry-run', 4, '--ranks-per-expert', 2)
+    first, choices, header, *rows, last = done.stdout.splitlines()
+    what = '3 experts of up to 10 classes on 2 groups of 2 ranks'
+    assert first == f'dry run of expert-class10: {what}'
+    assert choices.startswith('each expert is trained on 40 images, by 2 ranks; batch norm')
+    assert header.split() == ['expert', 'classes', 'images', 'epochs', 'iterations', 'group']
+    # The batch of the mini size is 4 images per rank: 5 iterations of 8 images.
+    table = [row.split() for row in rows]
+    assert [(r[0], r[1], r[4]) for r in table] == [
+        (f'classes-{a}-{b}', '10', '5') for a, b in (('01', '10'), ('11', '20'), ('21', '30'))
+    ]
+    for _, _, n_image, epochs, _, _ in table:
+        assert float(epochs) == pytest.approx(40 / int(n_image), abs=0.051)
+    assert sorted(r[5] for r in table) == ['1', '1', '2']
+    assert last == 'longest group: 10 iterations of 8 images'
+
+    refused = mpiexec(1, EXPERTS, *arguments, '--dry-run', '--ranks-per-expert', 2, check=False)
+    assert refused.returncode == 2 and '--ranks-per-expert 2: expected 1 to 1' in refused.stderr
+
+
+def test_training_all_classes_by_the_recipe_of_an_expert_is_refused(small_world, tmp_path):
+    """Whoever calls the function: its results would be called an expert's."""
+    index = AnnotationIndex.open(small_world / 'train.index')
+    recipe = recipes.find('expert-class10', 'mini')
+    with pytest.raises(InputError, match='expert_size=10, but no classes were picked'):
+        train_on_ranks(recipe, index, tmp_path / 'run', create_communicator('naive'))
+    assert not (tmp_path / 'run').exists()
 
 
 def test_stopped_and_killed_experts_resume(full, small_world, tmp_path, mpiexec, launch):
