@@ -2,8 +2,8 @@
 # Start one rank per GPU, on one machine or on many, with mpiexec:
 #
 #     mpi_scripts/mpiexec_gpus.sh [OPTION...] COMMAND [ARGUMENT...]
-#     mpi_scripts/mpiexec_gpus.sh python train/train_multi.py --out run --resume
-#     mpi_scripts/mpiexec_gpus.sh -n 512 --hostfile hosts python train/train_multi.py --out run
+#     mpi_scripts/mpiexec_gpus.sh python train/train_multi.py --backbone B.npz --out run --resume
+#     mpi_scripts/mpiexec_gpus.sh -n 512 --hostfile hosts pfdet train --backbone B.npz --out run
 #
 #     -n RANKS         number of ranks (default: those of one machine)
 #     --per-node N     ranks per machine (default: its GPUs, or 1 if there are none)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Train under Slurm across time limits and preemptions: write a snapshot, requeue, resume.
 #
-#     sbatch mpi_scripts/slurm_requeue.sh python train/train_multi.py --out run
+#     sbatch mpi_scripts/slurm_requeue.sh python train/train_multi.py --backbone B.npz --out run
 #
 # Ten minutes before the time limit, Slurm sends USR1 to this script, which forwards it through srun
 # to all ranks. TERM on preemption is handled the same way. The ranks finish the iteration, write a

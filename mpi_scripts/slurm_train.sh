@@ -1,7 +1,7 @@
 #!/bin/bash
 # Train on 1 to 512 GPUs under Slurm; by default 64 machines with 8 GPUs each, as in the paper:
 #
-#     sbatch mpi_scripts/slurm_train.sh python train/train_multi.py --out run --resume
+#     sbatch mpi_scripts/slurm_train.sh python train/train_multi.py --backbone B.npz --out run --resume
 #     sbatch --nodes=1 --ntasks-per-node=1 mpi_scripts/slurm_train.sh python ...
 #
 # Options of sbatch on the command line override those below. --gpu-bind=none, because rank r of a
