@@ -16,7 +16,8 @@ from pathlib import Path
 import pfdet
 from pfdet import recipes
 from pfdet.cli.main import COMMANDS
-from pfdet.recipes import Recipe
+from pfdet.recipes import Composite, Recipe
+from pfdet.recipes.composite import FULL, OTHERS
 
 #: Not configuration: what a recipe is called.
 _NAMES = ('name', 'about')
@@ -50,15 +51,20 @@ def recipes_page() -> str:
         f'`{recipes.DEFAULT}`. Change fields with `--set`, for example '
         "`--set epochs=16 'min_size=(800, 800)'`.",
         'In the tables below, "base" is the recipe that the row is most similar to among the rows '
-        'above it, the recipe that it is fine-tuned from, and the defaults.',
+        'above it, the recipe that it is fine-tuned from, and the defaults. Rows of several models '
+        'are run by `pfdet train-table`; see [Tables of the papers](../tables.md).',
     ]
-    for key, table in recipes.TABLES.items():
-        parts += [f'## {table.title}', _rows(table.rows, f'pfdet train-table --table {key}')]
+    for table in recipes.TABLES.values():
+        parts.append(f'## {table.title}')
+        if table.recipes:
+            parts.append(_rows(table.recipes))
+        if table.composites:
+            parts.append(_composites(table.composites))
     parts += ['## Mini size', _mini_size(), '## All fields', _all_fields()]
     return '\n\n'.join(parts) + '\n'
 
 
-def _rows(rows: Sequence[Recipe], command: str) -> str:
+def _rows(rows: Sequence[Recipe]) -> str:
     lines = ['| recipe | row | base | changes |', '| --- | --- | --- | --- |']
     for k, recipe in enumerate(rows):
         base, changes = _base(recipe, rows[:k])
@@ -66,6 +72,17 @@ def _rows(rows: Sequence[Recipe], command: str) -> str:
             f'| `{recipe.name}` | {recipe.about.partition(": ")[2]} | {base} '
             f'| {"<br>".join(f"`{c}`" for c in changes) or "none"} |'
         )
+    return '\n'.join(lines)
+
+
+def _composites(rows: Sequence[Composite]) -> str:
+    """Rows of several models, with the models in each."""
+    lines = ['| row of several models | row | models |', '| --- | --- | --- |']
+    for row in rows:
+        models = ', '.join(
+            key if key in (FULL, OTHERS) else f'`{key}`' for key in dict.fromkeys(row.models)
+        )
+        lines.append(f'| `{row.name}` | {row.about.partition(": ")[2]} | {models} |')
     return '\n'.join(lines)
 
 

@@ -4,8 +4,10 @@ Draws MiniOpenImages, trains and scores the rows of both papers' tables, experts
 it, and writes a page that compares the results with the papers. Every step is a command that is
 printed before it runs. All of it takes hours on two cores. After an interruption, the same command
 resumes; ``--report`` only writes the page from the runs that exist. ``--given
-docs/study/results.jsonl`` skips what has been run elsewhere, ``--row NAME`` runs one row on all
-cores, and ``--notes`` lists which notes on the findings are about the current results.
+docs/study/results.jsonl`` skips what has been run elsewhere, unless its recipe has changed since;
+together with ``--report``, it makes the page of these results, whatever their recipes. ``--row
+NAME`` runs one row on all cores, and ``--notes`` lists which notes on the findings are about the
+current results.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 from pfdet import recipes
 from pfdet.errors import InputError, run_command
 from pfdet.recipes.paper_tables import table_of
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.data import draw, pretrain
 from study.expert_ensembles import experts_and_ensembles, ways_of_testing
 from study.fit import score_training_images
@@ -48,7 +50,7 @@ def main() -> None:
     backbone = args.backbone or pretrain(args.out, indexes['pretraining'])
     rows = mini_rows(args.out / 'runs', indexes['train'], indexes['validation'], backbone)
     if args.given is not None:
-        n = restore_results(rows, data, args.given)
+        n = restore_results(rows, data, args.given, changed=args.report)
         print(f'{n} runs taken from {args.given}', flush=True)
     try:
         if not args.report:
@@ -66,10 +68,8 @@ def main() -> None:
 
 def run_one_row(args: argparse.Namespace) -> None:
     """Run one row on all cores, and print its mAP with those of the study and of the paper."""
-    # Rows of experts are many trainings each, by train_experts.py.
-    names = [
-        row.name for key, table in recipes.TABLES.items() if key != 'experts' for row in table.rows
-    ]
+    # Experts and ensembles are many trainings each: pfdet train-table runs them.
+    names = [name for name, recipe in recipes.RECIPES.items() if not recipe.expert_size]
     if args.row not in names:
         raise InputError(f'--row {args.row}: no such row; expected one of {", ".join(names)}')
     backbone = args.backbone or page_file(DEFAULT_REPORT, 'backbone.npz')

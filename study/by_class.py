@@ -13,7 +13,7 @@ from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.paper_tables import table_of
 from pfdet.report.comparison_text import signed
-from study.expert_ensembles import FULL, LONGER
+from study.expert_ensembles import CLASS20, FULL, LONGER
 from study.tables import table
 
 _BASE = 'cs-table2-softmax-softmax'
@@ -145,9 +145,9 @@ def experts_table(runs: Iterable[Run], groups: Mapping[str, Iterable[str]]) -> s
     lines = []
     for text, row in (
         ('the full model', FULL),
-        ('the full model, fine-tuned as long', LONGER),
+        ('the full model, fine-tuned as long', LONGER.name),
         ('experts of 40 classes', 'table4-class40'),
-        ('experts of 20 classes', 'table4-class20'),
+        ('experts of 20 classes', CLASS20.name),
         ('experts of 10 classes', 'table4-class10'),
     ):
         seeds = sorted(aps[row].keys() & aps[FULL].keys())

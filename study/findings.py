@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pfdet import recipes
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.claims import Claim, Measure, claims
 
 # From AP in [0, 1] to points of percent.

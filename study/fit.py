@@ -9,12 +9,12 @@ from pfdet import recipes
 from pfdet.evaluation.run_directory import Run
 from pfdet.recipes.paper_tables import table_of
 from pfdet.report.comparison_text import signed
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.tables import table
 
 # A run's score on its training images.
 SCORE = 'score-train'
-_STEPS = [row.name for row in recipes.TABLES['table1'].rows]
+_STEPS = [row.name for row in recipes.TABLES['table1'].recipes]
 
 
 def score_training_images(rows: Rows, seed: int) -> None:

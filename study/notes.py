@@ -175,7 +175,7 @@ def list_notes(results: Path, directory: Path, keys: Sequence[str] = ()) -> None
             raise InputError(f'--notes {key}: no such claim; expected {", ".join(by_key)}')
     with tempfile.TemporaryDirectory() as temporary:
         rows = mini_rows(Path(temporary), Path('train.index'), Path('validation.index'))
-        n = restore_results(rows, read_results(results)[0], results)
+        n = restore_results(rows, read_results(results)[0], results, changed=True)
         print(f'{n} runs of {results}')
         scores = RunScores(rows)
         for note, digest in _with_digests(read_notes(directory), scores):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pfdet.training.table_runs import Rows
+from pfdet import recipes
+from pfdet.training.tables.rows import Rows
 
 # Parts of the plan that are not single rows.
 PARTS = EXPERTS, TESTING, FIT = (
@@ -151,4 +152,7 @@ def mini_rows(
         validations (int): Validations during the training of a row of :data:`CURVES`.
     """
     settings = (f'batch_size={BATCH // ranks}',)
-    return Rows(out, train_index, val_index, 'mini', ranks, settings, validations, CURVES, backbone)
+    backbones = {} if backbone is None else {recipes.find('mini').backbone: backbone}
+    return Rows(
+        out, train_index, val_index, 'mini', ranks, settings, validations, CURVES, backbones
+    )

@@ -15,7 +15,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.comparison import compare
 from pfdet.report.comparison_text import markdown, signed
 from pfdet.subprocesses import commit
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.by_class import experts_table, parts_table, relatives_table, views_table
 from study.claims import part_classes, thirds
 from study.expert_ensembles import IMAGES_SEEN, RANKS

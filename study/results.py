@@ -5,15 +5,17 @@ with its resolved recipe, its scores, and its loss and validation mAP during tra
 detections are not stored.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pfdet import recipes
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.expert_ensembles import FULL
 
 # Fields of a run.
@@ -71,16 +73,16 @@ def write_results(rows: Rows, data: str, out: Path) -> int:
     return len(runs)
 
 
-def restore_results(rows: Rows, data: str, given: Path) -> int:
-    """Write the runs of a file where :class:`~pfdet.training.table_runs.Rows` looks for them.
+def restore_results(rows: Rows, data: str, given: Path, changed: bool = False) -> int:
+    """Write the runs of a file where :class:`~pfdet.training.tables.rows.Rows` looks for them.
 
-    A run that exists already, finished or not, is kept. A run whose recipe has changed since is
-    skipped.
+    A run that exists already, finished or not, is kept.
 
     Args:
         rows (Rows): Where runs belong.
         data (str): The :func:`digest` of the local data.
         given (path): A file written by :func:`write_results`.
+        changed (bool): Also take runs whose recipe has changed since.
 
     Returns:
         int: Number of runs written.
@@ -97,7 +99,9 @@ def restore_results(rows: Rows, data: str, given: Path) -> int:
     n = 0
     for line in lines:
         directory = rows.out / line['run']
-        if (directory / 'recipe.json').exists() or not _is_current(rows, line):
+        if (directory / 'recipe.json').exists():
+            continue
+        if not changed and not is_current(rows, line['recipe'], line['facts']):
             continue
         directory.mkdir(parents=True, exist_ok=True)
         for name, score in line['scores'].items():
@@ -136,15 +140,26 @@ def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:
     return lines[0]['data'], lines[1:]
 
 
-def _is_current(rows: Rows, line: dict[str, Any]) -> bool:
-    """Whether the recipe has not changed; of ensembles, the recipe of the full model."""
-    name = line['recipe']['name']
-    if name in recipes.RECIPES:
-        stored = line['recipe']
-    else:
-        name, stored = FULL, line['facts'].get('full', {})
-    now = json.loads(json.dumps(recipes.to_dict(rows.recipe(name))))
-    return {**stored, 'about': now['about']} == now
+def is_current(rows: Rows, recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the recipe of a run has not changed since; of ensembles, that of the full model.
+
+    Args:
+        rows (Rows): The recipes as they are now.
+        recipe, facts (mappings): ``'recipe'`` and ``'run'`` of the run's ``recipe.json``.
+    """
+    name = recipe['name']
+    if name not in recipes.RECIPES:
+        name = FULL
+        # Results of earlier versions have the recipe beside the scores.
+        score = facts.get('scores', {}).get('score', {})
+        recipe = score.get('full', facts.get('full', {}))
+    try:
+        then = recipes.from_dict(recipe, name)
+    except InputError:
+        # It has a field or a value that no longer exists.
+        return False
+    now = rows.recipe(name)
+    return dataclasses.replace(then, about=now.about) == now
 
 
 def shortened(score: dict[str, Any]) -> dict[str, Any]:

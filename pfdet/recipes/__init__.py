@@ -2,15 +2,19 @@
 
 from pfdet.errors import InputError
 from pfdet.recipes import peng_2020, pfdet_2018
+from pfdet.recipes.composite import Composite, Table
 from pfdet.recipes.mini import at_size
 from pfdet.recipes.recipe import Recipe
 from pfdet.recipes.settings import from_dict, override, to_dict
 
 __all__ = [
+    'COMPOSITES',
     'DEFAULT',
     'RECIPES',
     'TABLES',
+    'Composite',
     'Recipe',
+    'Table',
     'at_size',
     'find',
     'from_dict',
@@ -20,7 +24,9 @@ __all__ = [
 
 # By the prefix of their rows' names
 TABLES = pfdet_2018.TABLES | peng_2020.TABLES
-RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.rows}
+RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.recipes}
+# Rows that are not a single training
+COMPOSITES = {row.name: row for table in TABLES.values() for row in table.composites}
 
 # The default of `pfdet train`: PFDet's final single model.
 DEFAULT = 'table1-senet154'
@@ -34,8 +40,15 @@ def find(name: str, size: str | None = None) -> Recipe:
         size (str): ``'full'`` or ``'mini'``; by default the recipe's own.
 
     Raises:
-        InputError: There is none, or it is not defined at that size.
+        InputError: There is none, it is a row of several models, or it is not defined at that
+            size.
     """
+    if name in COMPOSITES:
+        table = next(key for key, table in TABLES.items() if COMPOSITES[name] in table.rows)
+        raise InputError(
+            f'--recipe {name}: this row is not a single training; run pfdet train-table '
+            f'--table {table} --rows {name}'
+        )
     if name not in RECIPES:
         raise InputError(f'--recipe {name}: no such recipe; expected one of {", ".join(RECIPES)}')
     recipe = RECIPES[name]

@@ -1,4 +1,4 @@
-"""All tables of both papers as data, with the recipe of each row."""
+"""All tables of both papers as data, with the recipe or composite of each row."""
 
 import functools
 import importlib.resources
@@ -33,11 +33,13 @@ class PaperRow:
 
     Attributes:
         name (str): The paper's name for it.
-        recipe (str): The row's recipe, or :obj:`None` where there is none.
+        recipe (str): Name of the recipe or composite of the row, or :obj:`None` if it cannot be
+            run.
         values (tuple): Percent for each measure of the table; :obj:`None` where the paper has none.
         over (str): The :attr:`key` of the row that the paper compares this one with, or
             :obj:`None` if it compares with none.
         settings (mapping): Further columns of the table that describe the row, from name to text.
+        reason (str): Why the row cannot be run; empty if it can.
     """
 
     name: str
@@ -45,6 +47,7 @@ class PaperRow:
     values: tuple[float | None, ...]
     over: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ''
 
     @property
     def key(self) -> str:
@@ -170,7 +173,14 @@ def _table(paper: Mapping[str, Any], table: Mapping[str, Any]) -> PaperTable:
         for m in table['measures']
     )
     rows = tuple(
-        PaperRow(r['name'], r['recipe'], tuple(r['values']), r.get('over'), r.get('settings', {}))
+        PaperRow(
+            r['name'],
+            r['recipe'],
+            tuple(r['values']),
+            r.get('over'),
+            r.get('settings', {}),
+            r.get('reason', ''),
+        )
         for r in table['rows']
     )
     number = table['number']

@@ -1,12 +1,21 @@
 """The rows of PFDet's tables, and the recipe of the quickstart.
 
 Each row is the previous one plus the change it names.
+
+Choices where the paper is silent:
+
+- Test-time augmentation has "multiple scales with and without horizontal flip": here the ends of
+  the training range, and the size of single-scale testing between them.
+- The single best model is the last row of Table 1. Experts are fine-tuned from it.
+- "All the others" of Table 2, and which experts are in its ensemble:
+  :mod:`pfdet.training.tables.composites`.
 """
 
 from dataclasses import replace
 
+from pfdet.recipes.composite import FULL, OTHERS, Composite, Table
 from pfdet.recipes.mini import at_size
-from pfdet.recipes.recipe import Recipe, Table
+from pfdet.recipes.recipe import Recipe
 
 BASELINE = Recipe(
     name='table1-baseline',
@@ -81,10 +90,51 @@ COCO = replace(
     about='PFDet Table 2: one expert of all classes of a second data set, such as COCO',
 )
 
+# Each step adds models to those of the previous one.
+_SINGLE = Composite(
+    'table2-single',
+    'PFDet Table 2: Single best model, with test-time augmentation',
+    (FULL,),
+    sizes=(640, 800, 1056),
+    flip=True,
+)
+
+
+def _step(previous: Composite, name: str, about: str, *added: str) -> Composite:
+    return replace(
+        previous,
+        name=f'table2-{name}',
+        about=f'PFDet Table 2: {about}',
+        models=(*previous.models, *added),
+    )
+
+
+_CLASS10, _CLASS20, _CLASS40 = (expert.name for expert in EXPERTS)
+_STEP1 = _step(_SINGLE, 'class20-experts', '+ class20 experts', _CLASS20)
+_STEP2 = _step(_STEP1, 'class10-experts', '+ class10 experts', _CLASS10)
+_STEP3 = _step(_STEP2, 'all', '+ All the others except COCO', OTHERS)
+_STEP4 = _step(_STEP3, 'coco', '+ COCO', COCO.name)
+_STEP5 = replace(_step(_STEP4, 'class-weight', '+ class-weight ensemble'), class_weights=True)
+TABLE2 = (_SINGLE, _STEP1, _STEP2, _STEP3, _STEP4, _STEP5)
+
+TABLE4 = tuple(
+    Composite(f'table4-{name}', f'PFDet Table 4: {about}', (model,), alone=True)
+    for name, about, model in (
+        ('full', 'Full', FULL),
+        ('class10', 'Class10 experts', _CLASS10),
+        ('class40', 'Class40 experts', _CLASS40),
+    )
+)
+
 TABLE1 = (BASELINE, MULTISCALE, PSP, COSINE, SCALE, COOCCURRENCE, EPOCHS, CONTEXT, SENET)
 TABLES = {
     'table1': Table('PFDet 2018, Table 1: single model', TABLE1),
+    'table2': Table('PFDet 2018, Table 2: ensemble of models', TABLE2),
     'table3': Table('PFDet 2018, Table 3: co-occurrence loss', TABLE3),
-    'experts': Table('PFDet 2018, Tables 2 and 4: experts, for train_experts.py', (*EXPERTS, COCO)),
+    'table4': Table('PFDet 2018, Table 4: experts', TABLE4),
+    'experts': Table(
+        'PFDet 2018, Tables 2 and 4: the experts in them, for pfdet train-experts',
+        (*EXPERTS, COCO),
+    ),
     'mini': Table('At mini scale only', (MINI, WITHOUT_COOCCURRENCE)),
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from pfdet.errors import InputError
 from pfdet.recipes import known
@@ -385,10 +385,3 @@ def described_fields(recipe: Recipe) -> dict[str, list[tuple[str, Any, str]]]:
         entry = f.name, getattr(recipe, f.name), f.metadata['about']
         groups.setdefault(f.metadata['group'], []).append(entry)
     return groups
-
-
-class Table(NamedTuple):
-    """A table of a paper: its title and the recipes of its rows."""
-
-    title: str
-    rows: tuple[Recipe, ...]

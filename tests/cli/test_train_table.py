@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / 'train' / 'train_table.py'
 SMALL = [
     '--set',
     'min_size=(64, 64)',
-    'test_size=64',
+    'test_sizes=64',
     'batch_size=2',
     'fpn_channel=16',
     'head_unit=32',

@@ -5,7 +5,7 @@ import pytest
 
 from pfdet import recipes
 from pfdet.recipes.paper_tables import table_of
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.claims import Claim, claims, mean_over, part_classes, thirds
 from study.findings import Finding, RunScores, findings
 from study.plan import PARTS, PLAN

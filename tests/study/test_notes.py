@@ -27,7 +27,7 @@ def scores_of(lines, directory):
     file = directory / 'results.jsonl'
     file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     rows = mini_rows(directory / 'runs', Path('train.index'), Path('validation.index'))
-    assert restore_results(rows, lines[0]['data'], file) == len(lines) - 1
+    assert restore_results(rows, lines[0]['data'], file, changed=True) == len(lines) - 1
     return RunScores(rows)
 
 

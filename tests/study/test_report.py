@@ -5,7 +5,7 @@ import pytest
 
 from pfdet import recipes
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.claims import claims
 from study.findings import RunScores
 from study.notes import NOTES, results_digest

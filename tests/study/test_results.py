@@ -5,9 +5,9 @@ import pytest
 
 from pfdet import recipes
 from pfdet.errors import InputError
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 from study.expert_ensembles import FULL
-from study.results import digest, read_results, restore_results, write_results
+from study.results import digest, is_current, read_results, restore_results, write_results
 
 NAME = 'cs-table1-softmax'
 
@@ -58,7 +58,7 @@ def written(tmp_path):
         'table2-all',
         0,
         {'name': 'table2-all', 'about': '', 'size': 'mini'},
-        full=recipes.to_dict(rows.recipe(FULL)),
+        scores={'score': {'full': recipes.to_dict(rows.recipe(FULL))}},
     )
     # Not scored yet.
     (rows.directory(NAME, 1)).mkdir()
@@ -94,6 +94,35 @@ def test_existing_runs_are_kept_and_changed_recipes_skipped(written, tmp_path):
     changed = rows_in(tmp_path / 'changed', 'epochs=3')
     assert restore_results(changed, 'data-0', written) == 0
     assert not changed.out.exists()
+    # For a page of these results
+    assert restore_results(changed, 'data-0', written, changed=True) == 3
+
+
+FULL_RECIPE = recipes.to_dict(recipes.find(FULL))
+
+
+@pytest.mark.parametrize(
+    'name, recipe, facts, current',
+    [
+        (NAME, {}, {}, True),
+        (NAME, {'about': 'in other words'}, {}, True),
+        (NAME, {'epochs': 1.5}, {}, False),
+        (NAME, {'no_such_field': 1}, {}, False),
+        (NAME, {'loss': 'no such loss'}, {}, False),
+        # Fields of earlier versions: one value where there are several now, and fewer fields.
+        (NAME, {'test_sizes': None, 'test_size': 160}, {}, True),
+        (NAME, {'test_sizes': None, 'test_size': 144}, {}, False),
+        ('table2-all', {}, {'scores': {'score': {'full': FULL_RECIPE}}}, True),
+        ('table2-all', {}, {'full': FULL_RECIPE}, True),
+        ('table2-all', {}, {'full': {**FULL_RECIPE, 'epochs': 1.5}}, False),
+        ('table2-all', {}, {}, False),
+    ],
+)
+def test_a_run_is_current_if_its_recipe_has_not_changed(name, recipe, facts, current, tmp_path):
+    rows = rows_in(tmp_path)
+    known = recipes.to_dict(rows.recipe(name)) if name in recipes.RECIPES else {'name': name}
+    fields = {key: value for key, value in {**known, **recipe}.items() if value is not None}
+    assert is_current(rows, fields, facts) == current
 
 
 def test_results_of_other_data_and_damaged_results_are_refused(written, tmp_path):

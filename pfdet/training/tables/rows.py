@@ -1,18 +1,21 @@
-"""Train, predict and score the rows of the papers' tables; finished steps are skipped.
+"""Rows that are a single training: train, predict and score them; finished steps are skipped.
 
 The run of a row is in ``OUT/RECIPE/seedS``. Rows with the same training, or that differ only in
 testing, share one training run: that of the first such row in the order of the tables.
 """
 
+import ast
 import dataclasses
 import json
 import shutil
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from pfdet import recipes
 from pfdet.atomic_write import replace_when_done
+from pfdet.errors import InputError
 from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
@@ -36,8 +39,10 @@ class Rows:
         settings (tuple of str): ``KEY=VALUE`` overrides of all recipes.
         validations (int): Validations per training, evenly spaced; 0 for none.
         validated (tuple of str): Rows whose trainings are validated; empty for all.
-        backbone (path): Initial weights of rows for which the papers use a backbone pretrained on
-            ImageNet. By default these rows start from random weights.
+        backbones (mapping): File of pretrained weights by the name of the backbone, for rows that
+            start from a backbone trained on ImageNet.
+        random_weights (bool): Rows whose backbone has no file start from random weights. At mini
+            size, they always do.
     """
 
     out: Path
@@ -48,7 +53,8 @@ class Rows:
     settings: tuple[str, ...] = ()
     validations: int = 8
     validated: tuple[str, ...] = ()
-    backbone: Path | None = None
+    backbones: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    random_weights: bool = False
     _locks: dict = dataclasses.field(
         default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False
     )
@@ -61,6 +67,22 @@ class Rows:
     def directory(self, name: str, seed: int) -> Path:
         """The directory of the run of a row."""
         return self.out / name / f'seed{seed}'
+
+    @property
+    def given_fields(self) -> dict[str, object]:
+        """The fields in :attr:`settings`, whatever their spelling, ready for JSON."""
+        fields: dict[str, object] = {}
+        for setting in self.settings:
+            key, _, text = setting.partition('=')
+            try:
+                fields[key] = json.loads(json.dumps(ast.literal_eval(text)))
+            except (ValueError, SyntaxError, TypeError):
+                fields[key] = text
+        return fields
+
+    def lock(self, path: Path) -> threading.Lock:
+        """The lock of a file or directory that several threads may need."""
+        return self._locks[path]
 
     def run(self, name: str, seed: int) -> Path:
         """Train, predict and score a row; finished steps are skipped.
@@ -75,10 +97,11 @@ class Rows:
             not share the training of another row.
 
         Raises:
-            InputError: A step failed.
+            InputError: A step failed, or the directory has a run with other settings.
         """
         directory = self.directory(name, seed)
-        with self._locks[directory / 'done']:
+        with self.lock(directory / 'done'):
+            self._check_settings(name, directory)
             if not (directory / 'done').exists():
                 self._run(name, seed, directory)
         return directory
@@ -88,7 +111,7 @@ class Rows:
         return [run for run in find_runs([self.out])[0] if (run.path / 'done').exists()]
 
     def _run(self, name: str, seed: int, directory: Path) -> None:
-        first, flags = self.same_training(name), self._test_flags(name)
+        first, flags = self.same_training(name), self.test_flags(name)
         if first == name or flags:
             trained = self.train(name, seed)
             if first != name:
@@ -106,7 +129,7 @@ class Rows:
         """Train a row, or the row whose training it shares; return the directory of that run."""
         name = self.same_training(name)
         recipe, directory = self.recipe(name), self.directory(name, seed)
-        flags = []
+        flags: list[object] = []
         if self.validations and (
             not self.validated or name in map(self.same_training, self.validated)
         ):
@@ -116,11 +139,13 @@ class Rows:
                 '--val-interval',
                 recipe.epochs / self.validations,
             ]
-        if recipe.init == 'imagenet' and self.backbone is not None:
-            flags += ['--init', self.backbone]
-        elif recipe.init in recipes.RECIPES:
+        if recipe.init in recipes.RECIPES:
             flags += ['--init', self.train(recipe.init, seed) / 'model.npz']
-        with self._locks[directory]:
+        elif recipe.init == 'imagenet':
+            flags += self._backbone_flags(recipe)
+        with self.lock(directory):
+            self._check_settings(name, directory)
+            self._check_start(recipe, directory)
             if not (directory / 'model.npz').exists():
                 run_python(
                     '-m',
@@ -147,12 +172,20 @@ class Rows:
     def same_training(self, name: str) -> str:
         """The name of the first row of the tables with the same training."""
         key = self._training_fields(name)
-        for table in recipes.TABLES.values():
-            for other in table.rows:
-                if self.size == 'mini' or other.size == 'full':
-                    if self._training_fields(other.name) == key:
-                        return other.name
+        for other in recipes.RECIPES.values():
+            if self.size == 'mini' or other.size == 'full':
+                if self._training_fields(other.name) == key:
+                    return other.name
         return name
+
+    def is_trained(self, name: str, seed: int) -> bool:
+        """Whether the training of a row is finished."""
+        return (self.directory(self.same_training(name), seed) / 'model.npz').exists()
+
+    def with_what_it_starts_from(self, name: str) -> list[str]:
+        """A row and those that it is fine-tuned from, first ones first."""
+        init = self.recipe(name).init
+        return [*(self.with_what_it_starts_from(init) if init in recipes.RECIPES else []), name]
 
     def predict(
         self,
@@ -173,21 +206,22 @@ class Rows:
         """
         log = detections.parent / 'output.txt'
         index = index or self.val_index
-        if not detections.exists():
-            run_python(
-                '-m',
-                'pfdet',
-                'predict',
-                '--model',
-                model,
-                '--index',
-                index,
-                '--out',
-                detections,
-                *flags,
-                ranks=self.ranks,
-                log=log,
-            )
+        with self.lock(detections):
+            if not detections.exists():
+                run_python(
+                    '-m',
+                    'pfdet',
+                    'predict',
+                    '--model',
+                    model,
+                    '--index',
+                    index,
+                    '--out',
+                    detections,
+                    *flags,
+                    ranks=self.ranks,
+                    log=log,
+                )
         if score is not None:
             self.score(detections, detections.with_name(f'{score}.json'), index)
 
@@ -209,20 +243,7 @@ class Rows:
             log=detections.parent / 'output.txt',
         )
 
-    def _training_fields(self, name: str) -> dict:
-        fields = dataclasses.asdict(self.recipe(name))
-        for field in ('name', 'about', *_TEST_FIELDS):
-            del fields[field]
-        if fields['sampler'] == 'soft_balance' and fields['soft_balance_lambda'] == 1:
-            fields.update(sampler='class_aware', soft_balance_lambda=Recipe.soft_balance_lambda)
-        if fields['init'] in recipes.RECIPES:
-            fields['init'] = self.same_training(fields['init'])
-        elif self.backbone is None and self.size == 'mini':
-            # There are no ImageNet weights for the mini network.
-            del fields['init']
-        return fields
-
-    def _test_flags(self, name: str) -> list[str]:
+    def test_flags(self, name: str) -> list[str]:
         """Arguments of ``pfdet predict`` for a row that shares the training of another row."""
         recipe, trained = self.recipe(name), self.recipe(self.same_training(name))
         changed = [
@@ -234,6 +255,54 @@ class Rows:
             return []
         return ['--set', *changed, '--rates', str(self.train_index)]
 
+    def _backbone_flags(self, recipe: Recipe) -> list[object]:
+        if recipe.backbone in self.backbones:
+            return ['--init', self.backbones[recipe.backbone]]
+        # At full size, pfdet train refuses to start without weights or this flag.
+        return ['--random-weights'] if self.random_weights else []
+
+    def _training_fields(self, name: str) -> dict:
+        recipe = self.recipe(name)
+        fields = dataclasses.asdict(recipe)
+        for field in ('name', 'about', *_TEST_FIELDS):
+            del fields[field]
+        if fields['sampler'] == 'soft_balance' and fields['soft_balance_lambda'] == 1:
+            fields.update(sampler='class_aware', soft_balance_lambda=Recipe.soft_balance_lambda)
+        if fields['init'] in recipes.RECIPES:
+            fields['init'] = self.same_training(fields['init'])
+        elif recipe.backbone not in self.backbones and (self.random_weights or self.size == 'mini'):
+            # Without weights, a row from ImageNet is a row from scratch.
+            fields['init'] = 'scratch'
+        return fields
+
+    def _check_settings(self, name: str, directory: Path) -> None:
+        """Refuse the run of another recipe or of other settings."""
+        path = directory / 'recipe.json'
+        if not path.exists():
+            return
+        content = json.loads(path.read_text(encoding='utf-8'))
+        check_same(
+            directory,
+            recipes.to_dict(recipes.from_dict(content['recipe'], str(path))),
+            recipes.to_dict(self.recipe(name)),
+        )
+
+    def _check_start(self, recipe: Recipe, directory: Path) -> None:
+        """Refuse a run that started from random weights if these do not, or the reverse."""
+        path = directory / 'recipe.json'
+        if recipe.init != 'imagenet' or not path.exists():
+            return
+        started_from = json.loads(path.read_text(encoding='utf-8'))['run'].get('init')
+        backbone = self.backbones.get(recipe.backbone)
+        # Without --backbone, a finished training may have had one.
+        may_be_random = self.random_weights or self.size == 'mini'
+        if (backbone and not started_from) or (started_from and not backbone and may_be_random):
+            raise InputError(
+                f'{directory}: was started from {started_from or "random weights"}, not from '
+                f'{backbone or "random weights"}; give another --out, or the same arguments to '
+                'resume'
+            )
+
     def _write_description(self, name: str, trained: Path, directory: Path) -> None:
         """Write the recipe and log of a row that shares the training of another row."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -243,3 +312,22 @@ class Rows:
         with replace_when_done(directory / 'recipe.json') as path:
             path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
         shutil.copyfile(trained / 'log', directory / 'log')
+
+
+def check_same(directory: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Refuse to continue what was started with other settings.
+
+    Args:
+        directory (path): Where it was started.
+        before, now (mappings): The settings by name, those of ``directory`` and the present ones.
+            ``'name'`` and ``'about'`` do not count.
+
+    Raises:
+        InputError: They differ.
+    """
+    for key in now:
+        if key not in ('name', 'about') and before.get(key) != now[key]:
+            raise InputError(
+                f'{directory}: was started with {key}={before.get(key)}, not {now[key]}; give '
+                'another --out, or the same arguments to resume'
+            )

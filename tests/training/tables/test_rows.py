@@ -8,11 +8,11 @@ import pytest
 
 from pfdet import recipes
 from pfdet.errors import InputError
-from pfdet.training.table_runs import Rows
+from pfdet.training.tables.rows import Rows
 
 SMALL = (
     'min_size=(64, 64)',
-    'test_size=64',
+    'test_sizes=64',
     'batch_size=2',
     'fpn_channel=16',
     'head_unit=32',
@@ -77,10 +77,10 @@ def test_rows_start_from_a_backbone_as_in_the_papers(rows, monkeypatch):
         out.mkdir(parents=True)
         (out / 'model.npz').touch()
 
-    monkeypatch.setattr('pfdet.training.table_runs.run_python', record)
+    monkeypatch.setattr('pfdet.training.tables.rows.run_python', record)
     with_backbone = dataclasses.replace(
         rows,
-        backbone=rows.out / 'backbone.npz',
+        backbones={'mini_se_resnext': rows.out / 'backbone.npz'},
         validations=2,
         validated=('cs-table3-non-balance',),
     )
