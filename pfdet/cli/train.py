@@ -25,6 +25,7 @@ from pfdet.cli.arguments import (
 )
 from pfdet.errors import InputError
 from pfdet.recipes.initial_weights import check_initial_weights
+from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_options import RunOptions, add_options, options_of
 
@@ -141,11 +142,9 @@ def preview(recipe: recipes.Recipe, options: RunOptions, args: argparse.Namespac
 
 
 def print_list() -> None:
-    """Print the recipes by table."""
-    for table in recipes.TABLES.values():
-        print(table.title)
-        for recipe in table.rows:
-            print(f'  {recipe.name:34} {recipe.about.partition(": ")[2]}')
+    """Print all rows of all tables."""
+    for line in list_rows():
+        print(line)
 
 
 def show(recipe: recipes.Recipe) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pfdet.errors import InputError
-from pfdet.links.backbone_file import is_backbone_file
 from pfdet.recipes import Recipe
+from pfdet.training.initial_weights_file import check_backbone
 
 
 def find_backbones(given: Sequence[str], trained: Collection[Recipe]) -> dict[str, Path]:
@@ -42,10 +42,7 @@ def find_backbones(given: Sequence[str], trained: Collection[Recipe]) -> dict[st
             raise InputError(
                 f'--backbone {text}: expected one file for each of {", ".join(needed)}'
             )
-        if not is_backbone_file(Path(path)):
-            raise InputError(
-                f'--backbone {text}: not a backbone file; expected one that pfdet convert wrote'
-            )
+        check_backbone(Path(path))
         found[name] = Path(path)
     return found
 
