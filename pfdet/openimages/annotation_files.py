@@ -1,7 +1,8 @@
 """Read the annotation files of a split: what the index and the ground truth of the metric share."""
 
+import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
 from pfdet.openimages.expanded_boxes import without_expansion
-from pfdet.openimages.hierarchy import Hierarchy
+from pfdet.openimages.hierarchy import Hierarchy, flat_hierarchy
 from pfdet.openimages.image_ids import contains, read_image_ids, union_of_ids
 from pfdet.openimages.pixels import relative_boxes
 from pfdet.openimages.tables import (
@@ -55,9 +56,9 @@ class AnnotationTables:
         ids (pyarrow.Array): The image ids, large strings ``(N,)``, sorted.
         boxes (BoxTable): Boxes, with the same ``ids``. Labels are as annotated, not expanded.
         labels (ImageLabelTable): Image-level labels, with the same ``ids``.
-        counts (dict): Boxes that an earlier expansion had added and that are left out
-            (``expanded``); images ``listed`` in the files of ids, how many of these have no row
-            (``listed_missing``), and images ``excluded`` by the lists.
+        counts (dict): Those of :func:`~pfdet.openimages.expanded_boxes.without_expansion`; images
+            ``listed`` in the files of ids, how many of these have no row (``listed_missing``), and
+            images ``excluded`` by the lists.
         files (object): The result of ``find_files``.
     """
 
@@ -106,23 +107,21 @@ def read_annotations(
         if labels is None
         else read_image_labels(labels, classes, options.machine_labels)
     )
-    counts = {'expanded': 0}
-    if hierarchy is not None and not options.pixels:
-        box_table, counts['expanded'] = without_expansion(box_table, hierarchy)
+    tree = flat_hierarchy(len(classes)) if hierarchy is None else hierarchy
+    if not options.pixels:
+        box_table, counts = without_expansion(box_table, tree)
     ids, positions = union_of_ids([box_table, label_table])
     chosen, counts_of_lists = _chosen_images(ids, options)
-    counts.update(counts_of_lists)
     ids = ids.filter(pa.array(chosen)) if not chosen.all() else ids
     box_table = _restrict(box_table, ids, positions[0], chosen)
     label_table = _restrict(label_table, ids, positions[1], chosen)
     files = find_files(ids.to_pylist()) if find_files is not None else None
     if options.pixels:
         box_table = relative_boxes(box_table, files.size, names)
-        if hierarchy is not None:
-            box_table, counts['expanded'] = without_expansion(box_table, hierarchy)
+        box_table, counts = without_expansion(box_table, tree)
     if options.exhaustive:
-        label_table = with_absent_classes(box_table, label_table, len(classes), hierarchy)
-    return AnnotationTables(ids, box_table, label_table, counts, files)
+        label_table = with_absent_classes(box_table, label_table, tree)
+    return AnnotationTables(ids, box_table, label_table, {**counts, **counts_of_lists}, files)
 
 
 def _chosen_images(ids: pa.Array, options: ReadOptions) -> tuple[np.ndarray, dict[str, int]]:
@@ -164,24 +163,21 @@ def _restrict(table: Table, ids: pa.Array, positions: np.ndarray, chosen: np.nda
 
 
 def with_absent_classes(
-    boxes: BoxTable, labels: ImageLabelTable, n_class: int, hierarchy: Hierarchy | None = None
+    boxes: BoxTable, labels: ImageLabelTable, hierarchy: Hierarchy
 ) -> ImageLabelTable:
     """Verify all classes in all images, as :attr:`ReadOptions.exhaustive` describes.
 
     Args:
         boxes (BoxTable): Boxes.
         labels (ImageLabelTable): Image-level labels of the same images.
-        n_class (int): The number of classes :math:`C`.
         hierarchy (Hierarchy): The hierarchy of the classes.
 
     Returns:
         ImageLabelTable: ``labels``, and a negative label of each absent class of each image.
     """
-    related = np.eye(n_class, dtype=bool)
-    if hierarchy is not None:
-        related = hierarchy.closure | hierarchy.closure.T
+    related = hierarchy.closure | hierarchy.closure.T
     images, absent = [labels.image], [labels.label]
-    is_present = np.zeros((len(boxes.ids), n_class), bool)
+    is_present = np.zeros((len(boxes.ids), hierarchy.n_class), bool)
     is_present[boxes.image, boxes.label] = True
     is_present[labels.image[labels.positive], labels.label[labels.positive]] = True
     # In blocks, since the product of boolean matrices is that of floats.
@@ -197,3 +193,67 @@ def with_absent_classes(
         label=np.concatenate(absent),
         positive=np.concatenate([labels.positive, np.zeros(n_new, bool)]),
     )
+
+
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of :class:`ReadOptions` to a parser, without ``--pixels``."""
+    add = parser.add_argument
+    add(
+        '--ids',
+        nargs='+',
+        metavar='CSV',
+        help='use only the images in these lists: CSV with a column ImageID, or an id per line',
+    )
+    add('--exclude-ids', nargs='+', metavar='CSV', help='do not use the images in these lists')
+    add(
+        '--machine-labels',
+        action='store_true',
+        help='image-level labels of a classifier (Source machine) verify a class as well',
+    )
+    add(
+        '--exhaustive',
+        action='store_true',
+        help='the boxes are all objects of all classes: classes without a box are absent',
+    )
+
+
+def read_options(args: argparse.Namespace, pixels: bool = False) -> ReadOptions:
+    """Return the options that flags of :func:`add_read_options` give."""
+    return ReadOptions(args.ids, args.exclude_ids, args.machine_labels, args.exhaustive, pixels)
+
+
+def describe_reading(counts: Mapping[str, int]) -> list[str]:
+    """Return lines about what is unusual in the files.
+
+    Args:
+        counts (mapping): :attr:`AnnotationTables.counts`, and the counts of both tables as
+            ``box_*`` and ``image_label_*``.
+
+    Returns:
+        list of str: Lines without line ends; none for files as Open Images publishes them.
+    """
+    lines = []
+    if counts['expanded']:
+        lines.append(
+            'the boxes are expanded over the hierarchy already: '
+            f'{counts["expanded"]:,} boxes of ancestors left out, since they are added where needed'
+        )
+    if counts['expanded_in_part']:
+        lines.append(
+            f'warning: {counts["expanded_in_part"]} % of the boxes of classes with ancestors have '
+            'a box of each ancestor, so the boxes may be expanded over another hierarchy than '
+            '--hierarchy; taken as not expanded'
+        )
+    if counts['listed']:
+        lines.append(
+            f'images in the lists: {counts["listed"]:,}; of these, without a row: '
+            f'{counts["listed_missing"]:,}; images not chosen by the lists: '
+            f'{counts["excluded"]:,}'
+        )
+    n_rewritten = counts['box_rewritten'] + counts['image_label_rewritten']
+    if n_rewritten:
+        lines.append(
+            'values in another form than Open Images writes, such as 1.0 for a flag, an empty '
+            f'flag, or an id with a space before it: {n_rewritten:,}'
+        )
+    return lines

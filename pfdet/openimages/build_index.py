@@ -3,7 +3,7 @@
 ::
 
     python -m pfdet.openimages.build_index --boxes CSV --labels CSV --classes CSV \\
-        --hierarchy JSON --images DIR --out INDEX
+        --hierarchy JSON --images DIR --out INDEX [--ids CSV] [--exclude-ids CSV]
 """
 
 import argparse
@@ -16,7 +16,13 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
-from pfdet.openimages.annotation_files import ReadOptions, read_annotations
+from pfdet.openimages.annotation_files import (
+    ReadOptions,
+    add_read_options,
+    describe_reading,
+    read_annotations,
+    read_options,
+)
 from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import read_classes
 from pfdet.openimages.csv_columns import Paths
@@ -24,6 +30,7 @@ from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.image_files import SUFFIXES, ImageFiles, find_image_files
 from pfdet.openimages.index import write_index
 from pfdet.openimages.tables import describe_unknown
+from pfdet.printable import printable
 
 
 @dataclass
@@ -33,23 +40,27 @@ class BuildReport:
     Attributes:
         counts (dict): In the index: ``images``, ``objects``, ``labels`` (of objects), and
             ``positive`` and ``negative`` (verified classes, summed over images). Counts of the
-            tables, as ``box_*`` and ``image_label_*``. Image files that are ``missing`` or
-            ``unreadable``. Classes verified both as present and as absent in one image
+            tables, as ``box_*`` and ``image_label_*``, and of the choice of images, see
+            :class:`~pfdet.openimages.annotation_files.AnnotationTables`. Image files that are
+            ``missing`` or ``unreadable``, and images with files in several folders
+            (``repeated``). Classes verified both as present and as absent in one image
             (``contradictory``); they are taken as present.
         unknown (dict): Number of skipped rows per unknown mid.
+        sources (dict): Number of skipped image labels per source.
         files (ImageFiles): The image files.
         size (int): Size of the index in bytes.
     """
 
     counts: dict[str, int]
     unknown: dict[str, int]
+    sources: dict[str, int]
     files: ImageFiles
     size: int
 
 
 def build_index(
     boxes: Paths,
-    labels: Paths,
+    labels: Paths | None,
     classes: str | os.PathLike,
     hierarchy: str | os.PathLike,
     images: str | os.PathLike,
@@ -64,14 +75,16 @@ def build_index(
 
     Args:
         boxes (path or paths): Box CSVs, plain or gzip.
-        labels (path or paths): Image-level label CSVs, plain or gzip.
+        labels (path or paths): Image-level label CSVs, plain or gzip. Without them, only the
+            classes with a box are verified.
         classes (path): Class descriptions, ``mid,name``, of at most 32,767 classes.
         hierarchy (path): Hierarchy JSON.
         images (path): Directory of the files ``{image id}.jpg``, or with another of
-            :data:`SUFFIXES`.
+            :data:`SUFFIXES`, which may be in folders.
         out (path): The index file. It is replaced when the new one is complete.
         keep_missing (bool): Keep images without a readable file, with size 0.
         n_thread (int): Threads that read image sizes.
+        options (ReadOptions): Which images and labels are used, and the unit of coordinates.
 
     Returns:
         BuildReport: Counts, unknown classes and image files.
@@ -104,6 +117,12 @@ def build_index(
             f'expected files such as {ids[0].as_py()}.jpg'
         )
     kept = np.ones_like(found) if keep_missing else found
+    if options.pixels and not found[kept].all():
+        first = ids[int(np.flatnonzero(~found)[0])].as_py()
+        raise InputError(
+            f'{images}: no readable file of image {first!r}; expected all files for boxes in '
+            'pixels, or no --keep-missing'
+        )
     columns, contradictory = annotation_columns(box_table, label_table, kept, len(label_space))
     if not kept.all():
         ids = ids.take(from_numbers(np.flatnonzero(kept).astype(np.int32)))
@@ -118,6 +137,8 @@ def build_index(
         'contradictory': contradictory,
         'missing': len(files.missing),
         'unreadable': len(files.unreadable),
+        'repeated': len(files.repeated),
+        **tables.counts,
         **{f'box_{name}': n for name, n in box_table.counts.items()},
         **{f'image_label_{name}': n for name, n in label_table.counts.items()},
     }
@@ -138,7 +159,7 @@ def build_index(
     unknown = dict(box_table.unknown)
     for mid, n in label_table.unknown.items():
         unknown[mid] = unknown.get(mid, 0) + n
-    return BuildReport(counts, unknown, files, size)
+    return BuildReport(counts, unknown, label_table.sources, files, size)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -157,9 +178,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--labels',
         nargs='+',
-        required=True,
         metavar='CSV',
-        help='human-verified image-level labels, plain or gzip',
+        help='human-verified image-level labels, plain or gzip (default: only the classes with a '
+        'box are verified)',
     )
     parser.add_argument(
         '--classes', required=True, metavar='CSV', help='class descriptions: mid,name'
@@ -169,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--images',
         required=True,
         metavar='DIR',
-        help='directory of the image files, which are named by image id',
+        help='directory of the image files, which are named by image id; they may be in folders',
     )
     parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
     parser.add_argument(
@@ -185,6 +206,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='threads that read image sizes; use more for a disk with a high latency '
         '(default: %(default)s)',
     )
+    add_read_options(parser)
+    parser.add_argument(
+        '--pixels',
+        action='store_true',
+        help='coordinates are in pixels of the images, not from 0 to 1',
+    )
     args = parser.parse_args(argv)
     if args.threads < 1:
         raise InputError(f'--threads {args.threads}: expected 1 or more')
@@ -198,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.out,
         args.keep_missing,
         args.threads,
+        read_options(args, args.pixels),
     )
     for line in describe_report(report, args.keep_missing):
         print(line)
@@ -223,23 +251,34 @@ def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str
         f'boxes clipped: {c["box_clipped"]:,}; of zero area, skipped: '
         f'{c["box_degenerate"]:,}; of unknown classes, skipped: {c["box_unknown_class"]:,}',
         f'image labels of unknown classes, skipped: {c["image_label_unknown_class"]:,}; '
-        f'unverified, skipped: {c["image_label_unverified"]:,}; contradictory, taken as '
-        f'positive: {c["contradictory"]:,}',
+        f'not of annotators, skipped: {c["image_label_machine"]:,}'
+        f'{_sources(report.sources)}; unverified, skipped: {c["image_label_unverified"]:,}; '
+        f'contradictory, taken as positive: {c["contradictory"]:,}',
     ]
     if report.unknown:
-        lines.append(f'unknown classes: {describe_unknown(report.unknown)}')
+        lines.append(f'unknown classes: {printable(describe_unknown(report.unknown))}')
+    lines += describe_reading(c)
     action = 'kept' if keep_missing else 'skipped'
-    missing, unreadable = report.files.missing, report.files.unreadable
-    lines.append(f'images without a file, {action}: {len(missing):,}{_examples(missing)}')
-    if unreadable:
-        lines.append(
-            f'image files that cannot be read, {action}: {len(unreadable):,}{_examples(unreadable)}'
-        )
+    files = report.files
+    lines.append(
+        f'images without a file, {action}: {len(files.missing):,}{_examples(files.missing)}'
+    )
+    for names, what in (
+        (files.unreadable, f'image files that cannot be read, {action}'),
+        (files.repeated, 'images with a file in several folders, the first taken'),
+    ):
+        if names:
+            lines.append(f'{what}: {len(names):,}{_examples(names)}')
     return lines
 
 
+def _sources(sources: dict[str, int]) -> str:
+    return f' (Source {printable(describe_unknown(sources))})' if sources else ''
+
+
 def _examples(names: list[str], n: int = 5) -> str:
-    return f' ({"; ".join(names[:n])}{"; ..." if len(names) > n else ""})' if names else ''
+    shown = printable('; '.join(names[:n]))
+    return f' ({shown}{"; ..." if len(names) > n else ""})' if names else ''
 
 
 if __name__ == '__main__':

@@ -16,11 +16,13 @@ from pfdet.openimages.tables import BoxTable
 #: A table is expanded if at least this share of the boxes of classes with ancestors has a box of
 #: each ancestor. Where annotators drew the boxes, few pairs of boxes are equal.
 SHARE = 0.95
+#: From this share on, a table may be expanded over another hierarchy.
+SHARE_IN_PART = 0.2
 # Most tables are not expanded, which some ten thousand boxes show.
 _N_SAMPLE = 20_000
 
 
-def without_expansion(boxes: BoxTable, hierarchy: Hierarchy) -> tuple[BoxTable, int]:
+def without_expansion(boxes: BoxTable, hierarchy: Hierarchy) -> tuple[BoxTable, dict[str, int]]:
     """Remove the boxes that expanding a table over the hierarchy has added.
 
     A box is a copy if the box of a descendant has the same image, coordinates and group-of flag.
@@ -34,16 +36,21 @@ def without_expansion(boxes: BoxTable, hierarchy: Hierarchy) -> tuple[BoxTable, 
         hierarchy (Hierarchy): The hierarchy of the same classes.
 
     Returns:
-        tuple: The table without the copies, and their number; the same table and 0 if it is not
-        expanded.
+        tuple: The table without the copies, and their number (``expanded``). If the table is not
+        expanded, the same table and 0, and in ``expanded_in_part`` the percentage of the boxes
+        with boxes of all ancestors, if it is at least :data:`SHARE_IN_PART`.
     """
+    counts = {'expanded': 0, 'expanded_in_part': 0}
     has_ancestor = hierarchy.ancestors.any(axis=1)
     child = has_ancestor[boxes.label]
-    if not child.any() or _share_with_ancestors(_sample(boxes, child), hierarchy) < SHARE:
-        return boxes, 0
+    if not child.any() or _share_with_ancestors(_sample(boxes, child), hierarchy) < SHARE_IN_PART:
+        return boxes, counts
+    share = _share_with_ancestors(boxes, hierarchy)
+    if share < SHARE:
+        if share >= SHARE_IN_PART:
+            counts['expanded_in_part'] = round(100 * share)
+        return boxes, counts
     order, object_of, first_of_label = _objects(boxes)
-    if _share_with_ancestors(boxes, hierarchy) < SHARE:
-        return boxes, 0
     n_row = _label_counts(boxes, order, object_of, hierarchy.n_class)
     before = (n_row @ _inverse(hierarchy)).tocsr()
     # A table without repeated rows has fewer than the expansion of each of its rows would give.
@@ -54,7 +61,8 @@ def without_expansion(boxes: BoxTable, hierarchy: Hierarchy) -> tuple[BoxTable, 
     position = np.arange(len(order)) - np.repeat(start, np.diff(np.append(start, len(order))))
     n_kept = _entries(before, object_of, label)
     rows = np.sort(order[position < n_kept])
-    return _take(boxes, rows), len(boxes.label) - len(rows)
+    counts['expanded'] = len(boxes.label) - len(rows)
+    return _take(boxes, rows), counts
 
 
 def _sample(boxes: BoxTable, child: np.ndarray) -> BoxTable:

@@ -32,6 +32,21 @@ def normal_mid(text: str) -> str | None:
     return None if not text or any(map(_is_invisible, text)) else text
 
 
+def normal_name(text: str) -> str | None:
+    """Return the normal form of the name of a class, which may be in any script.
+
+    Args:
+        text (str): As in the file.
+
+    Returns:
+        str: Without spaces around it and with composed letters (Unicode's NFC). :obj:`None` if it
+        is empty, contains a control character, or was not valid UTF-8.
+    """
+    if any(unicodedata.category(c) in ('Cc', 'Cs', 'Zl', 'Zp') for c in text.strip(' \t')):
+        return None
+    return unicodedata.normalize('NFC', _without_invisible_ends(text)) or None
+
+
 def normal_image_id(text: str) -> str | None:
     """Return the normal form of an image id.
 

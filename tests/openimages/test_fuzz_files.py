@@ -46,10 +46,11 @@ def test_mutated_classes(helpers, tmp_path):
         path.write_bytes(data)
         classes = result_or_refusal(read_classes, path)
         if not isinstance(classes, InputError):
-            rows = [
-                row for row in csv.reader(io.StringIO(data.decode('utf-8-sig'), newline='')) if row
+            text = io.StringIO(data.decode('utf-8-sig'), newline='')
+            rows = [row for row in csv.reader(text, skipinitialspace=True) if row]
+            assert list(zip(classes.mids, classes.names)) == [
+                tuple(field.strip() for field in row) for row in rows
             ]
-            assert list(zip(classes.mids, classes.names)) == [tuple(row) for row in rows]
             n_read += 1
     assert 30 < n_read < 270
 
