@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
-from pfdet.recipes import RECIPES, Recipe
+from pfdet.recipes import RECIPES, Recipe, known
 
-# No public weights exist for these. Their runs may start from random weights, and say so.
-_WITHOUT_PUBLIC_WEIGHTS = ('mini_se_resnext',)
+# The only backbone of the package without public weights
+_MINI = 'mini_se_resnext'
 # Kinds of weights files: written by pfdet.links.convert, and the model.npz of a run.
 BACKBONE, DETECTOR = 'backbone', 'detector'
 
@@ -16,7 +16,8 @@ BACKBONE, DETECTOR = 'backbone', 'detector'
 def check_initial_weights(recipe: Recipe, init: Path | None, random_weights: bool) -> None:
     """Refuse to start a run without the weights that its recipe starts from.
 
-    A backbone for which no public weights exist may start from random weights.
+    At mini size, a backbone for which no public weights exist may start from random weights: the
+    mini network, or one of an extension.
 
     Args:
         recipe (Recipe): What to train. Its ``init`` says what it starts from.
@@ -40,7 +41,8 @@ def check_initial_weights(recipe: Recipe, init: Path | None, random_weights: boo
     otherwise = 'or --random-weights to start from random weights'
     if recipe.init != 'imagenet':
         raise InputError(f'{start} with the model.npz of its run, {otherwise}')
-    if recipe.backbone not in _WITHOUT_PUBLIC_WEIGHTS:
+    public = recipe.backbone in known.BACKBONES and recipe.backbone != _MINI
+    if recipe.size == 'full' or public:
         raise InputError(
             f'{start} BACKBONE.npz, made by pfdet convert --arch {recipe.backbone} --weights FILE '
             f'--out BACKBONE.npz, {otherwise}'

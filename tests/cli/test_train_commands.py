@@ -3,11 +3,15 @@
 import shlex
 import sys
 
+import pfdet.compat  # noqa: F401
+
 import pytest
 
 from pfdet import recipes
 from pfdet.cli import train, train_experts
 from pfdet.errors import InputError
+from pfdet.links.backbones import BACKBONES
+from pfdet.links.se_resnext import MiniSEResNeXt
 from pfdet.recipes.initial_weights import check_initial_weights
 
 EXPERTS = [name for name, recipe in recipes.RECIPES.items() if recipe.expert_size]
@@ -172,9 +176,14 @@ def test_a_full_size_recipe_needs_the_weights_that_it_starts_from(name, monkeypa
         ('table1-baseline', ['backbone=resnet50'], True),
         ('mini', ['init=table1-psp'], True),
         ('mini', ['init=scratch'], False),
+        # A backbone of an extension
+        ('mini', ['backbone=mine'], False),
     ],
 )
-def test_mini_size_starts_from_random_weights_where_no_public_ones_exist(name, settings, refused):
+def test_mini_size_starts_from_random_weights_where_no_public_ones_exist(
+    name, settings, refused, monkeypatch
+):
+    monkeypatch.setitem(BACKBONES, 'mine', MiniSEResNeXt)
     recipe = recipes.override(recipes.find(name, 'mini'), settings)
     if not refused:
         check_initial_weights(recipe, None, False)

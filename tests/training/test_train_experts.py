@@ -105,6 +105,16 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
     assert f'each expert is trained on {n_seen[0]:,.0f} images, by 1 rank; batch' in done.stdout
     assert "is frozen (frozen_bn='all')" in done.stdout
 
+    # Frozen: statistics, scale and shift are the full model's, while convolutions are trained.
+    start, ends = dict(np.load(full / 'model.npz')), dict(np.load(directories[0] / 'model.npz'))
+    frozen = [k.rpartition('/')[0] for k in start if k.endswith('avg_mean')]
+    assert len(frozen) > 10
+    for name in frozen:
+        for array in 'avg_mean', 'avg_var', 'gamma', 'beta':
+            np.testing.assert_array_equal(ends[f'{name}/{array}'], start[f'{name}/{array}'])
+    changed = {k for k in ends if ends[k].shape == start[k].shape and (ends[k] != start[k]).any()}
+    assert any(k.endswith('conv/W') for k in changed)
+
     # Finished experts are kept. A missing one is trained again, with equal weights on one rank.
     again = directories[1] / 'model.npz'
     before = {d: (d / 'model.npz').stat().st_mtime_ns for d in directories}
