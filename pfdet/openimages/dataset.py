@@ -78,6 +78,38 @@ class OpenImagesDataset(GetterDataset):
         size = resized_size(self.get_size(i), min_size, max_size)
         return resize_to(self._read(i, size), size)
 
+    def get_part(
+        self, i: int, part: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> np.ndarray:
+        """Return a part of image ``i``, resized.
+
+        As in :meth:`get_resized`, a JPEG is decoded at a reduced size where that is large enough.
+        The edges of the part are then rounded to pixels of the reduced size. For multiples of 8
+        this moves nothing by more than a quarter of a pixel of the result.
+
+        Args:
+            i (int): Index of the image.
+            part (tuple of int): ``(y_min, x_min, y_max, x_max)`` in pixels of the stored image.
+            size (pair of int): Height and width of the result.
+
+        Returns:
+            array: uint8 :math:`(H', W', 3)`, RGB.
+
+        Raises:
+            InputError: As in :meth:`get_image`.
+        """
+        stored = self.get_size(i)
+        # The size of the whole image at the scale of the result, rounded up.
+        whole = tuple(
+            -(-n * m // (high - low))
+            for n, m, low, high in zip(stored, size, part[:2], part[2:], strict=True)
+        )
+        img = self._read(i, whole)
+        y_min, x_min, y_max, x_max = (
+            round(edge * n / m) for edge, n, m in zip(part, img.shape[:2] * 2, stored * 2)
+        )
+        return resize_to(img[y_min:y_max, x_min:x_max], size)
+
     def _read(self, i: int, target_size: tuple[int, int] | None) -> np.ndarray:
         path = self.index.image_path(i)
         img, size = read_reduced(path, target_size)

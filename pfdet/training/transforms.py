@@ -7,10 +7,25 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pfdet.openimages.hierarchy import Hierarchy
-from pfdet.targets.batch_truth import BatchTruth, collate
+from pfdet.openimages.resizing import resized_size
+from pfdet.targets.batch_truth import BatchTruth, collate, related
+from pfdet.training.augmentation import (
+    Augmentation,
+    crop_boxes,
+    jitter_color,
+    random_crop,
+    rotate,
+    rotated_size,
+)
 
 if TYPE_CHECKING:
     from pfdet.openimages.dataset import OpenImagesDataset
+    from pfdet.openimages.index import Annotation
+
+_NO_AUGMENTATION = Augmentation()
+# Height and width in pixels below which the rest of a cropped box is dropped in any case. float32
+# rounds less than this to nothing.
+_MIN_EXTENT = 0.01
 
 
 class Sample(NamedTuple):
@@ -77,14 +92,20 @@ class TrainLoader:
     "We scaled images during training so that the length of the smaller edge is between [640,
     1056]. Also, we randomly flipped images horizontally" (PFDet, section 3). All images of an
     iteration, on all ranks, are scaled to the same edge length, so that no rank waits for another
-    rank with larger images. PFDet does not specify this.
+    rank with larger images. PFDet does not specify this. Cropped and rotated images are scaled to
+    this length as well.
+
+    A crop cuts off objects, so a class that was verified to be present may be absent from the part
+    that is left. It stays verified if a box of it or of a descendant is left. Otherwise it counts
+    as not verified, neither present nor absent. Classes verified to be absent are still absent.
 
     Args:
         dataset (OpenImagesDataset): Images and annotations.
         min_size (pair of int): Range of the length of the shorter edge in pixels, both inclusive.
         max_size (int): Limit of the longer edge in pixels.
         flip (bool): Flip images horizontally with probability 0.5.
-        seed (int): Seed of the scales and flips.
+        seed (int): Seed of all random choices.
+        augmentation (Augmentation): Random crops, rotations and colors; by default none.
     """
 
     def __init__(
@@ -94,22 +115,25 @@ class TrainLoader:
         max_size: int,
         flip: bool,
         seed: int,
+        augmentation: Augmentation = _NO_AUGMENTATION,
     ):
         self.dataset = dataset
         self.min_size = min_size
         self.max_size = max_size
         self.flip = flip
         self.seed = seed
+        self.augmentation = augmentation
 
     def __call__(self, i: int, position: int, iteration: int) -> Sample:
-        edge = np.random.default_rng((self.seed, 1, iteration)).integers(
-            self.min_size[0], self.min_size[1] + 1
-        )
-        img = self.dataset.get_resized(i, int(edge), self.max_size)
-        H, W = img.shape[:2]
+        edge = int(self._random(1, iteration).integers(self.min_size[0], self.min_size[1] + 1))
         annotation = self.dataset.index.annotation(i)
-        bbox = annotation.bbox * np.array([H, W, H, W], np.float32)
-        if self.flip and np.random.default_rng((self.seed, 2, position)).random() < 0.5:
+        if self.augmentation.moves_boxes:
+            img, bbox, annotation = self._crop_and_rotate(i, position, edge, annotation)
+        else:
+            img = self._change_color(self.dataset.get_resized(i, edge, self.max_size), position)
+            bbox = annotation.bbox * np.array(img.shape[:2] * 2, np.float32)
+        if self.flip and self._random(2, position).random() < 0.5:
+            W = img.shape[1]
             img = img[:, ::-1]
             bbox = bbox[:, [0, 3, 2, 1]]
             bbox[:, [1, 3]] = W - bbox[:, [1, 3]]
@@ -123,6 +147,56 @@ class TrainLoader:
             position,
             self.dataset.index.image_id(i),
         )
+
+    def _random(self, kind: int, number: int) -> np.random.Generator:
+        """A generator for one choice, so that switching one off does not change the others."""
+        return np.random.default_rng((self.seed, kind, number))
+
+    def _change_color(self, img: np.ndarray, position: int) -> np.ndarray:
+        strength = self.augmentation.color_jitter
+        return jitter_color(self._random(5, position), img, strength) if strength else img
+
+    def _crop_and_rotate(
+        self, i: int, position: int, edge: int, annotation: 'Annotation'
+    ) -> tuple[np.ndarray, np.ndarray, 'Annotation']:
+        augmentation = self.augmentation
+        H, W = self.dataset.get_size(i)
+        bbox = annotation.bbox * np.array([H, W, H, W], np.float64)
+        part = (0, 0, H, W)
+        if augmentation.crop < 1:
+            part = random_crop(
+                self._random(3, position),
+                (H, W),
+                bbox,
+                augmentation.crop,
+                augmentation.min_visibility,
+            )
+        bbox, kept = crop_boxes(bbox, part, augmentation.min_visibility)
+        angle = 0.0
+        if augmentation.rotation > 0:
+            limit = augmentation.rotation
+            angle = self._random(4, position).uniform(-limit, limit)
+
+        part_size = part[2] - part[0], part[3] - part[1]
+        whole = rotated_size(part_size, angle)
+        size = resized_size(whole, edge, self.max_size)
+        # The size of the part before the rotation, by the scale of the result.
+        inner = tuple(
+            max(1, round(n * m / k)) for n, m, k in zip(part_size, size, whole, strict=True)
+        )
+        img = self._change_color(self.dataset.get_part(i, part, inner), position)
+        bbox = bbox * (np.array(inner * 2) / np.array(part_size * 2))
+        if angle:
+            img, bbox = rotate(img, bbox, angle, size)
+        bbox = np.minimum(bbox.astype(np.float32), np.float32(img.shape[:2] * 2))
+        kept &= (bbox[:, 2:] - bbox[:, :2] >= _MIN_EXTENT).all(axis=1)
+        annotation = annotation._replace(
+            bbox=annotation.bbox[kept], label=annotation.label[kept], flags=annotation.flags[kept]
+        )
+        if part != (0, 0, H, W):
+            present = related(annotation.label, self.dataset.index.hierarchy.closure).any(axis=0)
+            annotation = annotation._replace(positive=annotation.positive & present)
+        return img, bbox[kept], annotation
 
 
 class Converter:

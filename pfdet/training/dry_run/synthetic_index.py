@@ -5,6 +5,7 @@ Every rank generates the same data from a seed. So no files and no shared direct
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.hierarchy import challenge_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.resizing import resized_size
+
+if TYPE_CHECKING:
+    from pfdet.openimages.dataset import OpenImagesDataset
 
 # Height and width in pixels of most images in Open Images.
 _SIZES = np.array([(768, 1024), (1024, 768), (683, 1024), (1024, 683), (1024, 1024), (576, 1024)])
@@ -94,16 +98,42 @@ class ImagesOrNoise:
         Raises:
             InputError: The file exists but cannot be read.
         """
+        if self._exists(i):
+            return self._dataset().get_resized(i, min_size, max_size)
+        return _noise(i, resized_size(self.get_size(i), min_size, max_size))
+
+    def get_part(
+        self, i: int, part: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> np.ndarray:
+        """Read and resize a part of an image, or generate noise of the resized size.
+
+        See :meth:`~pfdet.openimages.dataset.OpenImagesDataset.get_part`.
+
+        Raises:
+            InputError: The file exists but cannot be read.
+        """
+        if self._exists(i):
+            return self._dataset().get_part(i, part, size)
+        return _noise(i, size)
+
+    def get_size(self, i: int) -> tuple[int, int]:
+        """Return ``(H, W)`` of an image in pixels, or a typical size if it is not known."""
+        if self.index.image_size(i) == (0, 0) and not self.index.image_path(i).exists():
+            return tuple(_SIZES[0].tolist())
+        return self._dataset().get_size(i)
+
+    def _dataset(self) -> 'OpenImagesDataset':
+        from pfdet.openimages.dataset import OpenImagesDataset
+
+        return OpenImagesDataset(self.index)
+
+    def _exists(self, i: int) -> bool:
         exists = self.index.image_path(i).exists()
         with self._lock:
             self.n_read += exists
             self.n_noise += not exists
-        if exists:
-            from pfdet.openimages.dataset import OpenImagesDataset
+        return exists
 
-            return OpenImagesDataset(self.index).get_resized(i, min_size, max_size)
-        size = self.index.image_size(i)
-        if size == (0, 0):
-            size = tuple(_SIZES[0].tolist())
-        H, W = resized_size(size, min_size, max_size)
-        return np.random.default_rng(i).integers(0, 256, (H, W, 3), np.uint8)
+
+def _noise(i: int, size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
