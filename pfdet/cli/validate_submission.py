@@ -4,10 +4,10 @@ pfdet validate-submission submission.csv --images sample_submission.csv
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 from pfdet.errors import InputError
+from pfdet.evaluation.csv_rows import csv_rows, is_unicode
 from pfdet.evaluation.submission import validate_submission
 from pfdet.openimages.classes import challenge_classes, read_classes
 
@@ -55,17 +55,20 @@ def main() -> None:
 def read_image_ids(path: Path) -> list[str]:
     """The first field of each line, without a header ``ImageId``.
 
+    The format is that of :mod:`pfdet.evaluation.csv_rows`, but lines may differ in their number of
+    fields.
+
     Raises:
         InputError: The file cannot be read, or has no image id.
     """
+    ids = []
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            csv.field_size_limit(1 << 30)
-            ids = [row[0] for row in csv.reader(f) if row and row[0]]
+        for line, (image_id, *_) in csv_rows(path):
+            if not is_unicode(image_id):
+                raise InputError(f'{path}, line {line}: expected an image id in UTF-8')
+            ids.append(image_id)
     except OSError as e:
         raise InputError(f'{path}: cannot read the image ids: {e.strerror or e}') from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f'{path}: expected one image id per line, but {e}') from e
     ids = ids[1:] if ids and ids[0].lower() == 'imageid' else ids
     if not ids:
         raise InputError(f'{path}: no image; expected one image id per line')

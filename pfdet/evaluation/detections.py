@@ -4,12 +4,10 @@ Files are Parquet or CSV, described at :func:`detections_writer`. Submissions to
 too. Files larger than memory are written and read block by block.
 """
 
-import bisect
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,14 +25,16 @@ from pfdet.evaluation.detections_file import (
     CSVWriter,
     ParquetWriter,
     bad_rows,
+    csv_tables,
     is_parquet,
     open_parquet,
-    read_csv,
     read_metadata_list,
     row_location,
 )
-from pfdet.evaluation.prediction_strings import is_submission, read_submission
+from pfdet.evaluation.prediction_strings import is_submission, submission_tables
 from pfdet.openimages.classes import Classes
+
+_ROWS_PER_BLOCK = 1 << 17
 
 
 @dataclass
@@ -169,9 +169,9 @@ def read_detections(path: str | os.PathLike, classes: Classes) -> Detections:
             table = file.read(columns=list(COLUMNS))
             other_ids = read_metadata_list(path, file, IMAGES_KEY) or []
     elif is_submission(path):
-        table = read_submission(path, classes)
+        table = pa.concat_tables(submission_tables(path, classes))
     else:
-        table = read_csv(path)
+        table = pa.concat_tables(csv_tables(path))
     rows = _check_rows(path, table, classes)
     # A dictionary may hold values that no row uses.
     used = np.unique(rows.image)
@@ -219,47 +219,38 @@ def images_without_detections(path: str | os.PathLike) -> list[str]:
         return read_metadata_list(path, file, IMAGES_KEY) or []
 
 
-def sorted_by_image(path: Path, classes: Classes, directory: Path) -> Path:
-    """Return a Parquet file whose rows are sorted by image, as :func:`blocks_of_images` needs.
+def row_blocks(
+    path: str | os.PathLike, classes: Classes, n_row: int = _ROWS_PER_BLOCK
+) -> Iterator[Detections]:
+    """Read the rows of a file in their order, block by block.
 
     Args:
-        path (path): A file of detections.
+        path (path): A file as for :func:`read_detections`.
         classes (Classes): The classes that may occur.
-        directory (path): Where a sorted copy goes. Making the copy loads the whole file.
+        n_row (int): Number of rows read at a time from a Parquet file.
 
-    Returns:
-        pathlib.Path: The file itself if it is Parquet and sorted, else the copy.
+    Yields:
+        Detections: One element per row. A row with only an ``ImageID`` has the label -1.
+        ``image_ids`` are not sorted, may include ids that no row uses, and may recur in other
+        blocks.
 
     Raises:
-        InputError: The file cannot be read, or has a bad row and needs a copy.
+        InputError: As for :func:`read_detections`.
     """
-    if is_parquet(path) and _is_sorted(path):
-        return path
-    detections = read_detections(path, classes)
-    copy = directory / f'{path.stem}.parquet'
-    write_detections(copy, detections.take(np.argsort(detections.image, kind='stable')), classes)
-    return copy
-
-
-def _is_sorted(path: Path) -> bool:
-    last = ''
-    with open_parquet(path, in_batches=True) as file:
-        for batch in file.iter_batches(columns=['ImageID']):
-            ids = batch.column(0)
-            if ids.null_count:
-                # Reading the whole file will name the row.
-                return False
-            if not pa.types.is_dictionary(ids.type):
-                ids = ids.dictionary_encode()
-            code = ids.indices.to_numpy()
-            names = ids.dictionary.to_pylist()
-            runs = [last, *(names[c] for c in code[is_first(code)].tolist())]
-            # The rows of an image may be split between batches.
-            first = 1 if runs[1:2] == [last] else 0
-            if any(a >= b for a, b in zip(runs[first:], runs[first + 1 :])):
-                return False
-            last = runs[-1]
-    return True
+    first_row = 0
+    with contextlib.ExitStack() as stack:
+        tables: Iterator[pa.Table]
+        if is_parquet(path):
+            file = stack.enter_context(open_parquet(path, in_batches=True))
+            batches = file.iter_batches(n_row, columns=list(COLUMNS))
+            tables = (pa.Table.from_batches([batch]) for batch in batches)
+        elif is_submission(path):
+            tables = submission_tables(path, classes)
+        else:
+            tables = csv_tables(path)
+        for table in tables:
+            yield _check_rows(path, table, classes, first_row)
+            first_row += table.num_rows
 
 
 def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> Iterator[Detections]:
@@ -278,55 +269,24 @@ def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> I
         InputError: The file cannot be read, or has a bad row.
     """
     rest = None
-    first_row = 0
-    with open_parquet(path, in_batches=True) as file:
-        for batch in file.iter_batches(n_row, columns=list(COLUMNS)):
-            rows = _check_rows(path, pa.Table.from_batches([batch]), classes, first_row)
-            first_row += batch.num_rows
-            # Dictionaries are not sorted and may hold values that no row uses.
-            first = is_first(rows.image)
-            block = Detections(
-                [rows.image_ids[c] for c in rows.image[first].tolist()],
-                (np.cumsum(first) - 1).astype(np.int32),
-                rows.label,
-                rows.score,
-                rows.bbox,
-            )
-            block = block if rest is None else _join_blocks(rest, block)
-            n_complete = len(block.image_ids) - 1
-            if n_complete > 0:
-                yield _without_empty_rows(block.slice_images(0, n_complete))
-                block = block.slice_images(n_complete, n_complete + 1)
-            rest = block if len(block.image_ids) else None
+    for rows in row_blocks(path, classes, n_row):
+        # Dictionaries are not sorted and may hold values that no row uses.
+        first = is_first(rows.image)
+        block = Detections(
+            [rows.image_ids[c] for c in rows.image[first].tolist()],
+            (np.cumsum(first) - 1).astype(np.int32),
+            rows.label,
+            rows.score,
+            rows.bbox,
+        )
+        block = block if rest is None else _join_blocks(rest, block)
+        n_complete = len(block.image_ids) - 1
+        if n_complete > 0:
+            yield _without_empty_rows(block.slice_images(0, n_complete))
+            block = block.slice_images(n_complete, n_complete + 1)
+        rest = block if len(block.image_ids) else None
     if rest is not None:
         yield _without_empty_rows(rest)
-
-
-def aligned_blocks(streams: Sequence[Iterator[Detections]]) -> Iterator[list[Detections | None]]:
-    """Read several sorted files in step, range of images by range of images.
-
-    Args:
-        streams (sequence of iterators): Blocks of :func:`blocks_of_images`, one stream per file.
-
-    Yields:
-        list: For each stream its detections in a range of image ids, or :obj:`None` if it has none.
-        The ranges do not overlap and ascend.
-    """
-    blocks = [next(stream, None) for stream in streams]
-    while any(block is not None for block in blocks):
-        end = min(block.image_ids[-1] for block in blocks if block is not None)
-        taken: list[Detections | None] = [None] * len(blocks)
-        for k, block in enumerate(blocks):
-            if block is None:
-                continue
-            n_image = len(block.image_ids)
-            n = bisect.bisect_right(block.image_ids, end)
-            if n:
-                taken[k] = block.slice_images(0, n)
-                blocks[k] = (
-                    block.slice_images(n, n_image) if n < n_image else next(streams[k], None)
-                )
-        yield taken
 
 
 def _join_blocks(a: Detections, b: Detections) -> Detections:
@@ -361,7 +321,7 @@ def _check_rows(
     label, mids = _dictionary_codes(table.column('LabelName'))
     numbers = {name: _to_float(table.column(name)) for name in NUMBERS}
 
-    bad = np.flatnonzero((image < 0) | np.array([not i for i in ids] + [False])[image])
+    bad = np.flatnonzero((image < 0) | np.array([not i.strip() for i in ids] + [False])[image])
     if len(bad):
         raise InputError(
             f'{row_location(path, first_row + bad[0])}: no ImageID; expected the id of an image'

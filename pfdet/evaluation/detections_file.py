@@ -5,7 +5,6 @@
 
 import abc
 import contextlib
-import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.evaluation.csv_rows import csv_blocks, csv_rows, read_header
 from pfdet.openimages.classes import Classes
 
 COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
@@ -32,6 +32,13 @@ CLASSES_KEY = b'classes'
 # Rows of a Parquet row group, about 4 MB.
 ROW_GROUP = 1 << 17
 _SCHEMA = pa.schema([(name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
+# Columns that are read from text; ids and class names recur.
+TEXT_SCHEMA = pa.schema(
+    [
+        (name, pa.float32() if name in NUMBERS else pa.dictionary(pa.int32(), pa.string()))
+        for name in COLUMNS
+    ]
+)
 _BUFFER = 1 << 16
 # Coordinates outside [0, 1] by at most this much are rounding errors and are clipped.
 _ROUNDING = 1e-5
@@ -143,63 +150,28 @@ def read_metadata_list(
     return values
 
 
-def read_csv(path: str | os.PathLike) -> pa.Table:
-    """Read a CSV file of detections.
+def csv_tables(path: str | os.PathLike) -> Iterator[pa.Table]:
+    """Read a CSV file of detections block by block.
 
     Args:
-        path (path): The file.
+        path (path): The file, see :mod:`pfdet.evaluation.csv_rows`.
 
-    Returns:
-        pyarrow.Table: The columns :data:`COLUMNS`, with null for empty fields.
+    Yields:
+        pyarrow.Table: The columns :data:`COLUMNS`, with null for empty fields. The first table is
+        empty.
 
     Raises:
         InputError: The file cannot be read, lacks a column, or has a line with a wrong number of
             fields or an invalid number.
     """
-    types = {name: pa.float32() if name in NUMBERS else pa.string() for name in COLUMNS}
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            _check_columns(path, next(csv.reader(f), []))
-        return pa.csv.read_csv(
-            path,
-            convert_options=pa.csv.ConvertOptions(
-                column_types=types,
-                null_values=[''],
-                strings_can_be_null=True,
-                include_columns=list(COLUMNS),
-            ),
-        )
-    except pa.ArrowException as e:
-        _raise_for_first_bad_line(path)
+        header = read_header(path)
+        _check_columns(path, header)
+        yield TEXT_SCHEMA.empty_table()
+        for block in csv_blocks(path):
+            yield block.parse(header, dict(zip(TEXT_SCHEMA.names, TEXT_SCHEMA.types)))
+    except OSError as e:
         raise InputError(f'{path}: cannot read the detections: {_one_line(e)}') from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f'{path}: cannot read the detections: {_one_line(e)}') from e
-
-
-def _raise_for_first_bad_line(path: str | os.PathLike) -> None:
-    # pyarrow does not name the line that it rejects. This slow second pass does.
-    for number, row, header in _csv_lines(path):
-        if len(row) != len(header):
-            raise InputError(
-                f'{path}, line {number}: {len(row)} fields; expected {len(header)} as in the header'
-            )
-        for name in NUMBERS:
-            value = row[header.index(name)]
-            try:
-                float(value or 'nan')
-            except ValueError as e:
-                raise InputError(
-                    f'{path}, line {number}: {name} is {value[:60]!r}; expected a number'
-                ) from e
-
-
-def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str], list[str]]]:
-    with open(path, encoding='utf-8-sig', errors='replace', newline='') as f:
-        reader = csv.reader(f)
-        header = next(reader)
-        for row in reader:
-            if row:
-                yield reader.line_num, row, header
 
 
 def row_location(path: str | os.PathLike, row: int) -> str:
@@ -213,7 +185,8 @@ def row_location(path: str | os.PathLike, row: int) -> str:
         str: Such as ``'detections.csv, line 3'``.
     """
     if not is_parquet(path):
-        for i, (number, _, _) in enumerate(_csv_lines(path)):
+        # The header is row -1.
+        for i, (number, _) in enumerate(csv_rows(path), -1):
             if i == row:
                 return f'{path}, line {number}'
     return f'{path}, row {row + 1}'

@@ -1,27 +1,27 @@
 """Rows of a Kaggle submission: ``ImageId,PredictionString``.
 
 A prediction string is a sequence of ``MID score XMin YMin XMax YMax``, separated by spaces. Strings
-are parsed by columns with pyarrow. A slow parser in Python runs only on invalid rows, to locate the
-error.
+are parsed by columns with pyarrow. A slow parser runs only on invalid rows, to locate the error.
+:mod:`pfdet.evaluation.csv_rows` describes the CSV format.
 """
 
-import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfdet.errors import InputError
+from pfdet.evaluation.csv_rows import CSVBlock, csv_blocks, is_number, read_header
+from pfdet.evaluation.detections_file import COLUMNS, TEXT_SCHEMA
 from pfdet.openimages.classes import Classes
 
 HEADER = ('ImageId', 'PredictionString')
 # Fields of one detection in a PredictionString.
 FIELDS = ('MID', 'score', 'XMin', 'YMin', 'XMax', 'YMax')
-_ROWS_PER_BATCH = 1000
 # Scores are stored in single precision.
-_MAX_SCORE = float(np.finfo(np.float32).max)
+MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 def is_submission(path: str | os.PathLike) -> bool:
@@ -34,143 +34,129 @@ def is_submission(path: str | os.PathLike) -> bool:
         bool: False also if the file cannot be read.
     """
     try:
-        with open(path, 'rb') as f:
-            return f.readline(100).strip().removeprefix(b'\xef\xbb\xbf') == b','.join(
-                name.encode() for name in HEADER
-            )
-    except OSError:
+        return tuple(read_header(path)) == HEADER
+    except (OSError, InputError):
         return False
 
 
-def submission_rows(
-    path: str | os.PathLike, classes: Classes | None = None
-) -> Iterator[tuple[list[int], list[str], pa.Table]]:
-    """Read a submission in batches of rows.
+def submission_blocks(path: str | os.PathLike) -> Iterator[CSVBlock]:
+    """Read a submission in blocks of lines.
 
     Args:
         path (path): A CSV file.
-        classes (Classes): If given, only these MIDs may occur.
 
     Yields:
+        CSVBlock: Lines after the header.
+
+    Raises:
+        InputError: The file cannot be read or has another header.
+    """
+    try:
+        header = read_header(path)
+        if tuple(header) != HEADER:
+            raise InputError(
+                f'{path}, line 1: {",".join(header)[:80]!r}; expected the header {",".join(HEADER)}'
+            )
+        yield from csv_blocks(path)
+    except OSError as e:
+        raise InputError(f'{path}: cannot read the submission: {e.strerror or e}') from e
+
+
+def parse_rows(
+    block: CSVBlock, classes: Classes | None, first_line: dict[str, int]
+) -> tuple[Sequence[int], list[str], pa.Table]:
+    """Parse rows of a submission.
+
+    Args:
+        block (CSVBlock): Lines after the header.
+        classes (Classes): If given, only these MIDs may occur.
+        first_line (dict): From the image ids of earlier blocks to their lines; those of this block
+            are added.
+
+    Returns:
         tuple: Line numbers of the rows; image ids of the rows; and a table with one row per
-        detection. Its columns are ``row``, an index into the batch, and :data:`FIELDS`, a string
+        detection. Its columns are ``row``, an index into the block, and :data:`FIELDS`, a string
         and five float64 numbers.
 
     Raises:
-        InputError: The file is not a valid submission. The message names the line.
+        InputError: A row is invalid, or an image has an earlier row. The message names the line.
     """
-    first_line: dict[str, int] = {}
-    for lines, ids, strings in _batches(path):
-        for line, image_id in zip(lines, ids):
-            before = first_line.setdefault(image_id, line)
-            if before != line:
-                raise InputError(
-                    f'{path}, line {line}: image {image_id!r} for the second time, after line '
-                    f'{before}; expected one row per image'
-                )
-        try:
-            yield lines, ids, _parse(strings, classes)
-        except (pa.ArrowInvalid, _BadStringError):
-            for line, string in zip(lines, strings):
-                _raise_if_bad(f'{path}, line {line}', string, classes)
-            raise InputError(
-                f'{path}, lines {lines[0]} to {lines[-1]}: a number is not written in plain '
-                'decimal or exponent form; expected such as 0.5 or 5e-1'
-            ) from None
+    table = block.parse(HEADER, dict.fromkeys(HEADER, pa.string()))
+    ids, strings = (
+        pc.fill_null(pa.concat_arrays([pa.array([], pa.string()), *table.column(name).chunks]), '')
+        for name in HEADER
+    )
+    lines, image_ids = block.lines(len(ids)), ids.to_pylist()
+    _check_ids(block.path, lines, image_ids, first_line)
+    try:
+        return lines, image_ids, _parse(strings, classes)
+    except (pa.ArrowInvalid, _BadStringError) as e:
+        for line, string in zip(lines, strings.to_pylist()):
+            _raise_if_bad(f'{block.path}, line {line}', string, classes)
+        raise InputError(
+            f'{block.path}, lines {lines[0]} to {lines[-1]}: expected prediction strings, but {e}'
+        ) from e
 
 
-def read_submission(path: str | os.PathLike, classes: Classes) -> pa.Table:
-    """Read a submission as a table with the columns of a file of detections.
+def submission_tables(path: str | os.PathLike, classes: Classes) -> Iterator[pa.Table]:
+    """Read a submission as tables with the columns of a file of detections.
 
     Args:
         path (path): The CSV file.
         classes (Classes): The classes that may occur.
 
-    Returns:
+    Yields:
         pyarrow.Table: ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. An image without
-        detections has a row with only the ``ImageID``.
+        detections has a row with only the ``ImageID``. The first table is empty.
 
     Raises:
         InputError: The file is not a valid submission. The message names the line.
     """
-    tables: list[pa.Table] = []
-    for _, image_ids, table in submission_rows(path, classes):
+    yield TEXT_SCHEMA.empty_table()
+    first_line: dict[str, int] = {}
+    for block in submission_blocks(path):
+        _, image_ids, table = parse_rows(block, classes, first_line)
         ids = pa.array(image_ids, pa.string())
         row = table['row'].to_numpy()
         empty = ids.take(pa.array(np.setdiff1d(np.arange(len(ids)), row)))
-        numbers = {
-            name: table['score' if name == 'Score' else name].cast(pa.float32(), safe=False)
-            for name in ('Score', 'XMin', 'XMax', 'YMin', 'YMax')
-        }
-        detected = pa.table(
-            {
-                'ImageID': pa.DictionaryArray.from_arrays(pa.array(row), ids),
-                'LabelName': table['MID'].dictionary_encode(),
-                **numbers,
-            }
+        numbers = (
+            table['score' if name == 'Score' else name].cast(pa.float32(), safe=False)
+            for name in COLUMNS[2:]
         )
-        nulls = [pa.nulls(len(empty), f.type) for f in list(detected.schema)[1:]]
-        tables += [detected, pa.table([empty.dictionary_encode(), *nulls], schema=detected.schema)]
-    return pa.concat_tables(tables)
+        yield pa.table(
+            [
+                pa.DictionaryArray.from_arrays(pa.array(row), ids),
+                table['MID'].dictionary_encode(),
+                *numbers,
+            ],
+            schema=TEXT_SCHEMA,
+        )
+        nulls = (pa.nulls(len(empty), type_) for type_ in TEXT_SCHEMA.types[1:])
+        yield pa.table([empty.dictionary_encode(), *nulls], schema=TEXT_SCHEMA)
 
 
 class _BadStringError(Exception):
     """A prediction string of the batch is invalid; :func:`_raise_if_bad` finds the error."""
 
 
-def _batches(path: str | os.PathLike) -> Iterator[tuple[list[int], list[str], list[str]]]:
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            # Prediction strings can be longer than the default limit of the csv module.
-            csv.field_size_limit(1 << 30)
-            reader = csv.reader(f, strict=True)
-            header = next(reader, [])
-            if tuple(header) != HEADER:
-                raise InputError(
-                    f'{path}, line 1: {",".join(header)[:80]!r}; expected the header '
-                    f'{",".join(HEADER)}'
-                )
-            lines: list[int] = []
-            ids: list[str] = []
-            strings: list[str] = []
-            for row in reader:
-                if len(row) != 2 or not row[0].strip():
-                    raise InputError(
-                        f'{path}, line {reader.line_num}: {len(row)} fields beginning with '
-                        f'{",".join(row)[:40]!r}; expected ImageId,PredictionString'
-                    )
-                lines.append(reader.line_num)
-                ids.append(row[0])
-                strings.append(row[1])
-                if len(lines) == _ROWS_PER_BATCH:
-                    yield lines, ids, strings
-                    lines, ids, strings = [], [], []
-            yield lines, ids, strings
-    except csv.Error as e:
-        raise InputError(f'{path}, line {reader.line_num}: {e}') from e
-    except UnicodeDecodeError as e:
-        raise InputError(
-            f'{path}, line {_line_not_utf8(path)}: expected UTF-8 text, but {e}'
-        ) from e
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the submission: {e.strerror or e}') from e
+def _check_ids(
+    path: str | os.PathLike, lines: Sequence[int], ids: list[str], first_line: dict[str, int]
+) -> None:
+    for line, image_id in zip(lines, ids):
+        if not image_id.strip():
+            raise InputError(f'{path}, line {line}: no ImageId; expected {",".join(HEADER)}')
+        before = first_line.setdefault(image_id, line)
+        if before != line:
+            raise InputError(
+                f'{path}, line {line}: image {image_id!r} for the second time, after line '
+                f'{before}; expected one row per image'
+            )
 
 
-def _line_not_utf8(path: str | os.PathLike) -> int:
-    with open(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
-
-
-def _parse(strings: list[str], classes: Classes | None) -> pa.Table:
-    filled = np.flatnonzero([bool(string.strip()) for string in strings])
-    fields = pc.utf8_split_whitespace(
-        pc.utf8_trim_whitespace(pa.array([strings[k] for k in filled], pa.string()))
-    )
+def _parse(strings: pa.Array, classes: Classes | None) -> pa.Table:
+    strings = pc.ascii_trim_whitespace(strings)
+    filled = np.flatnonzero(pc.binary_length(strings).to_numpy())
+    fields = pc.ascii_split_whitespace(strings.take(pa.array(filled)))
     count = pc.list_value_length(fields).to_numpy()
     if (count % len(FIELDS)).any():
         raise _BadStringError
@@ -182,7 +168,7 @@ def _parse(strings: list[str], classes: Classes | None) -> pa.Table:
     numbers = [flat.take(pa.array(begin + k)).cast(pa.float64()) for k in range(1, len(FIELDS))]
     score, x_min, y_min, x_max, y_max = (column.to_numpy() for column in numbers)
     # Comparisons are written so that they fail for NaN.
-    valid = (np.abs(score) <= _MAX_SCORE) & (x_min <= x_max) & (y_min <= y_max)
+    valid = (np.abs(score) <= MAX_SCORE) & (x_min <= x_max) & (y_min <= y_max)
     for x in x_min, y_min, x_max, y_max:
         valid &= (x >= 0) & (x <= 1)
     if not valid.all():
@@ -192,7 +178,7 @@ def _parse(strings: list[str], classes: Classes | None) -> pa.Table:
 
 
 def _raise_if_bad(where: str, string: str, classes: Classes | None) -> None:
-    fields = string.split()
+    fields = [f for f in pc.ascii_split_whitespace(pa.scalar(string)).as_py() if f]
     if len(fields) % len(FIELDS):
         raise InputError(
             f'{where}: {len(fields)} fields in PredictionString; expected six for each '
@@ -207,11 +193,8 @@ def _raise_if_bad(where: str, string: str, classes: Classes | None) -> None:
                 f'one such as {classes.mids[0]}'
             )
         for name, text in zip(FIELDS[1:], numbers):
-            try:
-                value = float(text)
-            except ValueError:
-                value = float('nan')
-            if not abs(value) <= _MAX_SCORE or (name != 'score' and not 0 <= value <= 1):
+            value = float(text) if is_number(text) else float('nan')
+            if not abs(value) <= MAX_SCORE or (name != 'score' and not 0 <= value <= 1):
                 expected = 'a finite number' if name == 'score' else 'a number from 0 to 1'
                 raise InputError(f'{which}: {name} is {text[:60]!r}; expected {expected}')
         _, x_min, y_min, x_max, y_max = map(float, numbers)

@@ -94,7 +94,7 @@ def test_read_several_batches(tmp_path):
         ('{h}x,{g}\ny,/m/z 1 0 0 1 1\n', "line 3, detection 1: MID '/m/z'"),
         ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time, after line 2"),
         ('{h}x,/m/a 1e39 0 0 1 1\n', "score is '1e39'"),
-        ('{h}x,{g}\n"y', 'unexpected end of data'),
+        ('{h}x,{g}\n"y', 'line 3: a quote without its counterpart'),
     ],
 )
 def test_reading_bad_submissions(tmp_path, text, message):
@@ -130,10 +130,10 @@ _GOOD = '/m/a 0.5 0 0 1 1'
     [
         ('', 'line 1: .*expected the header ImageId,PredictionString'),
         ('ImageID,PredictionString\n', "line 1: 'ImageID,PredictionString'"),
-        ('{h}x\n', "line 2: 1 fields beginning with 'x'"),
+        ('{h}x\n', "line 2: 1 fields; expected 2 as in the header, found 'x'"),
         ('{h}x,{g}\nx,\n', "line 3: image 'x' for the second time"),
         ('{h}x,{g},\n', 'line 2: 3 fields'),
-        ('{h},{g}\n', 'line 2: 2 fields beginning'),
+        ('{h},{g}\n', 'line 2: no ImageId; expected ImageId,PredictionString'),
         ('{h}x,{g}\ny,{g} /m/a\n', 'line 3: 7 fields in PredictionString; expected six'),
         ('{h}x,{g}\ny,{g} /m/z 1 0 0 1 1\n', "line 3, detection 2: MID '/m/z' is not one of the 2"),
         ('{h}x,/m/a high 0 0 1 1\n', "line 2, detection 1: score is 'high'; expected a finite"),
@@ -143,8 +143,8 @@ _GOOD = '/m/a 0.5 0 0 1 1'
         ('{h}x,/m/a 1 0 nan 1 1\n', "YMin is 'nan'"),
         ('{h}x,/m/a 1 0.5 0 0.4 1\n', 'box 0.5 0 0.4 1; expected XMin <= XMax and YMin <= YMax'),
         ('{h}x,/m/a 1 0 0.5 1 0.4\n', 'expected XMin <= XMax and YMin <= YMax'),
-        ('{h}x,/m/a 1_0 0 0 1 1\n', 'lines 2 to 2: a number is not written in plain'),
-        ('{h}x,"{g}\n', 'line 2: unexpected end of data'),
+        ('{h}x,{g}\ny,/m/a 1_0 0 0 1 1\n', "line 3, detection 1: score is '1_0'"),
+        ('{h}x,"{g}\n', 'line 2: a quote without its counterpart'),
     ],
 )
 def test_validating_bad_submissions(tmp_path, text, message):
@@ -158,7 +158,7 @@ def test_unreadable(tmp_path):
     with pytest.raises(InputError, match='cannot read the submission: No such file'):
         validate_submission(tmp_path / 'no.csv')
     (tmp_path / 'latin.csv').write_bytes(b'ImageId,PredictionString\n\xe9,\n')
-    with pytest.raises(InputError, match='latin.csv, line 2: expected UTF-8 text'):
+    with pytest.raises(InputError, match=r"latin.csv, line 2: ImageId is b'\\xe9'; expected UTF-8"):
         validate_submission(tmp_path / 'latin.csv')
 
 
