@@ -8,6 +8,10 @@ each model's validation, in the same order: a model's scores for a class are the
 weight between --alpha, for models below the mean AP of the class, and 1, for the best model. An
 expert counts only for its own classes. They are read from its detections, if in Parquet, or from
 its score.json.
+
+With --expand, the results are raised to the ancestors of their classes: an expert's Lobster is also
+a detection of Shellfish and Animal. Of boxes of the same object, that with the highest score is
+kept.
 """
 
 import argparse
@@ -19,14 +23,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_space
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import (
-    Detections,
     detections_writer,
     images_without_detections,
     read_model_classes,
-    sorted_by_image,
 )
+from pfdet.evaluation.image_order import no_detections, sorted_by_image
 from pfdet.inference.ensemble import SUPPRESSIONS, ensemble
 from pfdet.inference.ensemble_weights import label_space, model_weights
 
@@ -35,7 +39,9 @@ def main() -> None:
     args = parse_arguments()
     started = time.perf_counter()
     named = [read_model_classes(path) for path in args.detections]
-    classes = label_space(args.classes, named)
+    classes, hierarchy_of_index = read_label_space(args)
+    classes = classes or label_space(None, named)
+    hierarchy = read_expansion(args, classes, hierarchy_of_index)
     weight = model_weights(args.detections, named, args.scores, classes, args.alpha)
     weight *= np.array(args.weights or [1.0] * len(weight))[:, None]
 
@@ -57,21 +63,14 @@ def main() -> None:
                 args.iou_thresh,
                 args.score_thresh,
                 args.max_per_image,
+                hierarchy=hierarchy,
             ):
                 write(block)
                 seen.update(block.image_ids)
                 n_detection += len(block)
                 bar.update(len(block.image_ids))
         empty = set().union(*map(images_without_detections, paths)) - seen
-        write(
-            Detections(
-                sorted(empty),
-                np.zeros(0, np.int32),
-                np.zeros(0, np.int32),
-                np.zeros(0, np.float32),
-                np.zeros((0, 4), np.float32),
-            )
-        )
+        write(no_detections(sorted(empty)))
     print(
         f'{n_detection} detections in {len(seen) + len(empty)} images from {len(paths)} models '
         f'in {time.perf_counter() - started:.1f} s: {args.out}'
@@ -107,12 +106,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add('--weights', type=float, nargs='+', metavar='W', help='one factor per model')
     add('--out', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
-    add(
-        '--classes',
-        type=Path,
-        metavar='CSV',
-        help='mid,name without header (default: the classes that the detections name)',
-    )
+    add_expand(parser, 'the classes that the files of detections list')
     add('--suppression', choices=SUPPRESSIONS, default='nmw', help='(default: %(default)s)')
     add(
         '--iou-thresh',

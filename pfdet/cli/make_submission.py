@@ -2,36 +2,62 @@
 
     pfdet make-submission --detections test.parquet --out submission.csv
 
-The file is checked as pfdet validate-submission does.
+The file is checked as pfdet validate-submission does. With --expand, detections are first raised to
+the ancestors of their classes: a Lobster is also a detection of Shellfish and Animal.
 """
 
 import argparse
+import contextlib
 import math
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_space
 from pfdet.errors import InputError
-from pfdet.evaluation.detections import read_detections
+from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.image_order import blocks_of_all_images, sorted_by_image
 from pfdet.evaluation.submission import write_submission
-from pfdet.openimages.classes import challenge_classes, read_classes
+from pfdet.inference.expansion import expand_detections
+from pfdet.openimages.classes import challenge_classes
+
+_ROWS_AT_ONCE = 1 << 16
 
 
 def main() -> None:
     args = _parse_arguments()
-    classes = challenge_classes() if args.classes is None else read_classes(args.classes)
-    detections = read_detections(args.detections, classes)
-    counts = write_submission(
-        args.out,
-        detections,
-        classes,
-        args.max_per_image,
-        args.digits,
-        args.min_score,
-        args.score_digits,
-    )
+    classes, hierarchy_of_index = read_label_space(args)
+    classes = classes or challenge_classes()
+    hierarchy = read_expansion(args, classes, hierarchy_of_index)
+    n_detection = 0
+
+    def blocks() -> Iterator[Detections]:
+        nonlocal n_detection
+        with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.stem}-') as copy:
+            path = sorted_by_image(args.detections, classes, Path(copy))
+            for block in blocks_of_all_images(path, classes, _ROWS_AT_ONCE):
+                n_detection += len(block)
+                yield (
+                    block
+                    if hierarchy is None
+                    else expand_detections(block, hierarchy, args.iou_thresh)
+                )
+
+    with contextlib.closing(blocks()) as stream:
+        counts = write_submission(
+            args.out,
+            stream,
+            classes,
+            args.max_per_image,
+            args.digits,
+            args.min_score,
+            args.score_digits,
+        )
     size = args.out.stat().st_size / 1e6
+    expanded = '' if hierarchy is None else ' before the expansion'
     print(
         f'{args.out}: {counts["images"]} images, {counts["empty"]} of them without detections, '
-        f'{counts["detections"]} of {len(detections)} detections, {size:.1f} MB'
+        f'{counts["detections"]} of {n_detection} detections{expanded}, {size:.1f} MB'
     )
 
 
@@ -43,11 +69,14 @@ def _parse_arguments() -> argparse.Namespace:
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='submission.csv')
+    add_expand(parser, "the challenge's 500 classes")
     parser.add_argument(
-        '--classes',
-        type=Path,
-        metavar='CSV',
-        help="mid,name without header (default: the challenge's 500 classes)",
+        '--iou-thresh',
+        type=float,
+        default=0.5,
+        metavar='IOU',
+        help='boxes of a class with a higher IoU count as one object in --expand '
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--max-per-image',
@@ -83,4 +112,6 @@ def _parse_arguments() -> argparse.Namespace:
             raise InputError(f'--{name.replace("_", "-")} {value}: expected a number from 1')
     if math.isnan(args.min_score):
         raise InputError('--min-score nan: expected a number')
+    if not 0 <= args.iou_thresh <= 1:
+        raise InputError(f'--iou-thresh {args.iou_thresh}: expected a number from 0 to 1')
     return args

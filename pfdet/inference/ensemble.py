@@ -13,8 +13,11 @@ import numpy as np
 
 from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.boxes.nmw import non_maximum_weighted
-from pfdet.evaluation.detections import Detections, aligned_blocks, blocks_of_images
+from pfdet.evaluation.detections import Detections, blocks_of_images
+from pfdet.evaluation.image_order import aligned_blocks, is_among_first
+from pfdet.inference.expansion import expand_detections
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.hierarchy import Hierarchy
 
 SUPPRESSIONS = {'nmw': non_maximum_weighted, 'nms': non_maximum_suppression}
 # Rows read at a time from all files together. Pairs of overlapping boxes take more memory than the
@@ -33,6 +36,7 @@ def ensemble(
     score_thresh: float = 0.0,
     max_per_image: int | None = 300,
     rows_at_once: int = _ROWS_AT_ONCE,
+    hierarchy: Hierarchy | None = None,
 ) -> Iterator[Detections]:
     """Concatenate the detections of several models and suppress duplicates once.
 
@@ -40,7 +44,7 @@ def ensemble(
 
     Args:
         paths (sequence of paths): Parquet files, sorted by image; see
-            :func:`~pfdet.evaluation.detections.sorted_by_image`.
+            :func:`~pfdet.evaluation.image_order.sorted_by_image`.
         classes (Classes): The classes of all models.
         weight (array): Weight of the scores of each model and class, :math:`(M, C)`. Detections
             with weight 0 are dropped.
@@ -49,6 +53,9 @@ def ensemble(
         score_thresh (float): Smallest score, after weighting.
         max_per_image (int): Largest number of detections per image; :obj:`None` for no limit.
         rows_at_once (int): Number of detections of all models that are read at a time.
+        hierarchy (Hierarchy): If given, the results of the suppression are raised to the ancestors
+            of their classes by :func:`~pfdet.inference.expansion.expand_detections`, before the
+            limit per image.
 
     Yields:
         Detections: The images that have rows in any of the files, in order of their ids.
@@ -70,17 +77,16 @@ def ensemble(
         # A stable sort keeps the detections of an image by descending score.
         order = np.argsort(key // len(classes), kind='stable')
         image, label = np.divmod(key[order], len(classes))
-        if max_per_image is not None:
-            position = np.arange(len(image)) - np.searchsorted(image, image)
-            keep = position < max_per_image
-            order, image, label = order[keep], image[keep], label[keep]
-        yield Detections(
+        found = Detections(
             candidates.image_ids,
             image.astype(np.int32),
             label.astype(np.int32),
             score[order],
             bbox[order],
         )
+        if hierarchy is not None:
+            found = expand_detections(found, hierarchy, iou_thresh)
+        yield found.take(is_among_first(found.image, max_per_image))
 
 
 def _concatenate(

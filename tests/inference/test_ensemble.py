@@ -15,12 +15,11 @@ from pfdet.boxes.nmw import non_maximum_weighted
 from pfdet.evaluation import detections_file
 from pfdet.evaluation.detections import (
     Detections,
-    aligned_blocks,
     blocks_of_images,
     read_detections,
-    sorted_by_image,
     write_detections,
 )
+from pfdet.evaluation.image_order import aligned_blocks, sorted_by_image
 from pfdet.inference.ensemble import ensemble
 from pfdet.openimages.classes import Classes
 
