@@ -33,7 +33,7 @@ def reading(path: str | os.PathLike, expected: str, part: str = '') -> Iterator[
     except InputError:
         raise
     except Exception as e:
-        where = f'{path}: {part}' if part else f'{path}'
+        where = f'{path}: {printable(part)}' if part else f'{path}'
         raise InputError(f'{where}: {reason(e)}; expected {expected}') from e
 
 
@@ -56,4 +56,18 @@ def reason(error: Exception) -> str:
     text = ' '.join(str(error).split())
     if not text or not isinstance(error, _SELF_EXPLANATORY):
         text = f'{type(error).__name__}: {text}' if text else type(error).__name__
-    return text[:_MAX_REASON]
+    return printable(text)[:_MAX_REASON]
+
+
+def printable(text: str) -> str:
+    """Escape line ends, control characters and lone surrogates.
+
+    Names in files may have them. In a message, they would break the line or command the terminal.
+
+    Args:
+        text (str): Any text.
+
+    Returns:
+        str: The text with escapes such as ``\\n``.
+    """
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -8,8 +8,9 @@ import numpy as np
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.npz import open_npz, read_npz
 from pfdet.links.backbone import Backbone, is_classifier, is_convention
-from pfdet.links.checkpoint_files import read_npz
+from pfdet.links.load_arrays import load_arrays
 
 # Array of the keys of parameters missing from the checkpoint. The network keeps its own values.
 _OMITTED = 'left_out'
@@ -46,14 +47,8 @@ def is_backbone_file(path: Path) -> bool:
     Raises:
         InputError: The file is not a .npz file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return _OMITTED in file.files
-    except OSError as e:
-        raise InputError(f'{path}: {e.strerror or e}') from e
-    except Exception as e:
-        # A damaged archive raises errors of many types.
-        raise InputError(f'{path}: not a .npz file: {e}') from e
+    with open_npz(path) as arrays:
+        return _OMITTED in arrays
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
@@ -65,14 +60,15 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
         path (path): A file written by ``python -m pfdet.links.convert``.
 
     Raises:
-        InputError: The file cannot be read or belongs to another network.
+        InputError: The file cannot be read, belongs to another network, or has values that are not
+            finite.
     """
     arrays = read_npz(path)
     if _OMITTED not in arrays:
         raise InputError(
             f'{path}: not a backbone file; expected a file written by python -m pfdet.links.convert'
         )
-    omitted = set(arrays.pop(_OMITTED).tolist())
+    omitted = set(arrays.pop(_OMITTED).reshape(-1).tolist())
     expected = arrays_of(backbone)
     missing = expected.keys() - arrays.keys() - omitted
     unexpected = {
@@ -94,4 +90,5 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     ]
     if problems:
         raise InputError(f'{path}: weights of another network: {"; ".join(problems)}')
-    chainer.serializers.NpzDeserializer(arrays, strict=False).load(backbone)
+    kept = {key: expected[key] for key in omitted & expected.keys() - arrays.keys()}
+    load_arrays(backbone, {**arrays, **kept}, path, 'a backbone file')

@@ -17,11 +17,13 @@ import numpy as np
 from chainer import initializers
 
 from pfdet.errors import InputError, run_command
+from pfdet.files.reading import reading
 from pfdet.links.backbone import Conventions, is_classifier, is_convention
 from pfdet.links.backbone_file import arrays_of, write_backbone
 from pfdet.links.backbones import ALIASES, BACKBONES, backbone_name
 from pfdet.links.checkpoint_files import read_checkpoint
 from pfdet.links.checkpoint_layouts import LAYOUTS, Layout
+from pfdet.links.load_arrays import invalid_value
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Conversion:
         missing (dict): Parameters missing from the checkpoint, by key of the network.
         surplus (list of str): Arrays of the checkpoint that the network does not have.
         misshaped (list of str): Parameters whose shape differs from that in the network.
-        not_finite (list of str): Parameters with infinite or non-numeric values.
+        invalid (list of str): Parameters with values that are not finite, and running variances
+            below 0.
         skipped_classifier (list of str): Parameters of an incomplete classifier, which is skipped.
     """
 
@@ -46,7 +49,7 @@ class Conversion:
     missing: dict[str, str] = field(default_factory=dict)
     surplus: list[str] = field(default_factory=list)
     misshaped: list[str] = field(default_factory=list)
-    not_finite: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
     skipped_classifier: list[str] = field(default_factory=list)
 
 
@@ -85,6 +88,7 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
 
     Raises:
         InputError: The backbone is unknown.
+        ValueError: The conventions in the checkpoint are invalid.
     """
     arch = backbone_name(arch)
     # Initial values are not used, and drawing random ones takes seconds.
@@ -109,11 +113,12 @@ def convert(arch: str, checkpoint: dict[str, np.ndarray]) -> Conversion:
         elif _squeezed(array, shape).shape != shape:
             problem = f'{name} of shape {array.shape}, expected {shape}'
             result.misshaped.append(problem)
-        elif array.dtype.kind not in 'fiu' or not np.isfinite(array).all():
-            problem = f'{name} has values that are not finite numbers'
-            result.not_finite.append(problem)
         else:
-            result.arrays[key] = _squeezed(array, shape).astype(np.float32)
+            converted, problem = _as_parameter(key, name, _squeezed(array, shape))
+            if problem is None:
+                result.arrays[key] = converted
+            else:
+                result.invalid.append(problem)
         if is_classifier(key):
             classifier[key] = name, problem
     known = {layout.rename(key) for key in keys}
@@ -150,7 +155,17 @@ def _skip_incomplete_classifier(
         del result.arrays[key]
         result.missing.pop(key, None)
     result.misshaped = [text for text in result.misshaped if text not in problems]
-    result.not_finite = [text for text in result.not_finite if text not in problems]
+    result.invalid = [text for text in result.invalid if text not in problems]
+
+
+def _as_parameter(key: str, name: str, array: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """Convert an array to float32; also describe its first invalid value, if any."""
+    if array.dtype.kind not in 'fiu':
+        return array, f'{name} has dtype {array.dtype}, expected numbers'
+    with np.errstate(over='ignore'):
+        converted = array.astype(np.float32)
+    invalid = invalid_value(key, converted)
+    return converted, None if invalid is None else f'{name} has {invalid}'
 
 
 def _squeezed(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -168,9 +183,14 @@ def _is_counter(name: str) -> bool:
 def _stored_conventions(checkpoint: dict[str, np.ndarray]) -> Conventions | None:
     """Conventions in the checkpoint, if it is a backbone file."""
     try:
-        return Conventions.from_arrays(checkpoint)
+        conventions = Conventions.from_arrays(checkpoint)
     except KeyError:
         return None
+    for key, array in conventions.to_arrays().items():
+        invalid = invalid_value(key, array)
+        if invalid:
+            raise ValueError(f'{key} has {invalid}')
+    return conventions
 
 
 def report(result: Conversion, allow_missing: bool, path: Path) -> None:
@@ -182,13 +202,13 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
         path (path): The checkpoint, for the error message.
 
     Raises:
-        InputError: A parameter is surplus, misshaped, not finite, or missing without
+        InputError: A parameter is surplus, misshaped, invalid, or missing without
             ``allow_missing``.
     """
     problems = {
         'surplus': result.surplus,
         'misshaped': result.misshaped,
-        'not finite': result.not_finite,
+        'invalid': result.invalid,
         'missing': list(result.missing.values()),
     }
     if allow_missing:
@@ -213,11 +233,15 @@ def main() -> None:
     """Run the command."""
     args = _parse()
     arch = backbone_name(args.arch)
-    if args.std and min(args.std) <= 0:
-        raise InputError(f'--std {_list(args.std)}: expected numbers above 0')
+    for option, values in ('mean', args.mean), ('std', args.std):
+        invalid = invalid_value(option, np.array(values or ()))
+        if invalid:
+            raise InputError(f'--{option} {_list(values)}: {invalid.partition("; ")[2]}')
     if args.out.suffix != '.npz':
         raise InputError(f'{args.out}: expected a name that ends in .npz')
-    result = convert(arch, backbone_of_detector(read_checkpoint(args.weights)))
+    checkpoint = backbone_of_detector(read_checkpoint(args.weights))
+    with reading(args.weights, f'weights of a backbone {arch}'):
+        result = convert(arch, checkpoint)
     report(result, args.allow_missing, args.weights)
 
     changes = {
@@ -261,8 +285,7 @@ def _parse() -> argparse.Namespace:
         required=True,
         type=Path,
         metavar='FILE',
-        help='.pth (needs PyTorch), .safetensors, a .npz of ChainerCV, or the '
-        'model.npz of a training run',
+        help='.pth, .safetensors, a .npz of ChainerCV, or the model.npz of a training run',
     )
     parser.add_argument('--out', required=True, type=Path, metavar='FILE.npz')
     parser.add_argument(

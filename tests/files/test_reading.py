@@ -50,6 +50,13 @@ def test_every_exception_is_one_line(call, expected):
         call()
 
 
+def test_messages_are_printable():
+    """Names in a file may have line ends, or escape sequences for a terminal."""
+    with pytest.raises(InputError) as e, reading('a', 'b', 'array c\n\x1b[31m\ud800 ä'):
+        raise ValueError('d\x1b]0;e\x07\ud800')
+    assert str(e.value) == (r'a: array c\n\x1b[31m\ud800 ä: d\x1b]0;e\x07\ud800; expected b')
+
+
 def test_what_is_not_an_error_of_the_file_passes():
     error = InputError('own message')
     with pytest.raises(InputError) as e, reading('a', 'b'):

@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pfdet.compat  # noqa: F401
 
@@ -53,17 +52,31 @@ def test_safetensors(tmp_path):
     [
         (b'', 'empty'),
         (b'1234', 'header does not fit'),
+        (safetensors(b' ' * (1 << 24) + b'{}'), 'header of 16,777,218 bytes'),
         (safetensors({}, length=1000), 'header does not fit'),
         (safetensors({}, length=2**63), 'header does not fit'),
         (safetensors(b'{"a": '), 'not JSON'),
-        (safetensors(b'\xff\xff'), 'not JSON'),
-        (safetensors(b'[' * 100000), 'not JSON'),
+        (safetensors(b'\xff\xff'), 'header: .* codec'),
+        (safetensors(b'[' * 100000), 'header: it is nested too deeply'),
+        (safetensors(b'{"a":' * 5000), 'header: it is nested too deeply'),
         (safetensors([1]), 'not a JSON object'),
-        (safetensors({'a': 3}), 'tensor a: expected dtype'),
-        (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: expected dtype'),
-        (safetensors({'a': entry(0, 8, (-2,))}, b'12345678'), 'tensor a: expected dtype'),
-        (safetensors({'a': entry(0, 8, (2.0,))}, b'12345678'), 'tensor a: expected dtype'),
+        (safetensors({'a': 3}), 'tensor a: it has no valid dtype'),
+        (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: it has no valid dtype'),
+        (safetensors({'a': entry(0, 8, (-2,))}, b'12345678'), 'tensor a: it has no valid dtype'),
+        (safetensors({'a': entry(0, 8, (2.0,))}, b'12345678'), 'tensor a: it has no valid dtype'),
         (safetensors({'a': entry(0, 8, dtype='F8_E4M3')}, b'12345678'), 'tensor a: dtype F8_E4M3'),
+        (safetensors({'a': entry(0, 8, dtype=['F32'])}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': entry(0, 8, dtype={})}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': entry(0, 8, dtype=None)}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': entry(0, 8, (1,) * 70 + (2,))}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': entry(0, 8, (1,) * 64 + (2,))}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': entry(0, 0, (0, 2**62, 2**62))}), 'tensor a: '),
+        (safetensors({'a': entry(0, 8, (True, 2))}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': {**entry(0, 8), 'shape': 'ab'}}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': {**entry(0, 8), 'shape': 2}}, b'12345678'), 'no valid dtype'),
+        (safetensors({'a': {**entry(0, 8), 'data_offsets': [0, 4, 8]}}), 'no valid dtype'),
+        (safetensors({'a': entry(0, 2**70)}, b'12345678'), 'tensor a: bytes 0 to'),
+        (safetensors({'a\n' * 99: entry(0, 80)}, b'12345678'), r'tensor a\\na\\n'),
         (safetensors({'a': entry(0, 8)}, b'1234567'), 'tensor a: bytes 0 to 8 of 7'),
         (safetensors({'a': entry(8, 0)}, b'12345678'), 'tensor a: bytes 8 to 0 of 8'),
         (safetensors({'a': entry(0, 8, (3,))}, b'12345678'), 'tensor a: 8 bytes for shape'),
@@ -74,20 +87,20 @@ def test_damaged_safetensors(content, message, tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as e:
         read_checkpoint(path)
-    assert str(path) in str(e.value)
+    assert str(e.value).startswith(f'{path}: ') and str(e.value).isprintable()
 
 
 def test_damaged_npz(tmp_path):
     (tmp_path / 'a.npz').write_bytes(b'no archive')
-    with pytest.raises(InputError, match='a.npz: not a .npz file'):
+    with pytest.raises(InputError, match='a.npz: .* not a zip file; expected a .npz file'):
         read_checkpoint(tmp_path / 'a.npz')
     np.save(tmp_path / 'b.npy', np.zeros(3))
     (tmp_path / 'b.npy').rename(tmp_path / 'b.npz')
-    with pytest.raises(InputError, match='b.npz: not a .npz file'):
+    with pytest.raises(InputError, match='b.npz: .* not a zip file; expected a .npz file'):
         read_checkpoint(tmp_path / 'b.npz')
 
 
-@pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
+@pytest.mark.parametrize('suffix', ['.npz', '.safetensors', '.pth'])
 def test_missing_file(suffix, tmp_path):
     with pytest.raises(InputError, match='No such file'):
         read_checkpoint(tmp_path / f'absent{suffix}')
@@ -96,29 +109,3 @@ def test_missing_file(suffix, tmp_path):
 def test_unknown_suffix(tmp_path):
     with pytest.raises(InputError, match='expected a file named .pth, .safetensors or .npz'):
         read_checkpoint(tmp_path / 'a.h5')
-
-
-def test_pth_without_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'torch', None)
-    with pytest.raises(InputError, match='a.pth: only PyTorch .*pip install torch.*safetensors'):
-        read_checkpoint(tmp_path / 'a.pth')
-
-
-def test_damaged_pth(tmp_path):
-    torch = pytest.importorskip('torch')
-    path = tmp_path / 'a.pth'
-    with pytest.raises(InputError, match='No such file'):
-        read_checkpoint(path)
-    path.write_bytes(b'no checkpoint')
-    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
-        read_checkpoint(path)
-    torch.save({'a': torch.zeros(3)}, path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
-        read_checkpoint(path)
-    torch.save(torch.nn.Linear(1, 1), path)
-    with pytest.raises(InputError, match='a.pth: not a file of tensors'):
-        read_checkpoint(path)
-    torch.save([torch.zeros(3)], path)
-    with pytest.raises(InputError, match='expected a state dict'):
-        read_checkpoint(path)

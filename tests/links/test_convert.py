@@ -224,11 +224,13 @@ def test_all_parameters_that_do_not_fit_are_listed(mini, command, tmp_path, caps
         del state[name]
     state['layer2.0.se_module.fc1.weight'] = np.zeros((3, 3), np.float32)
     state['layer3.0.bn2.bias'] = state['layer3.0.bn2.bias'] * np.float32(np.nan)
+    state['layer3.0.bn2.running_var'] = -np.ones_like(state['layer3.0.bn2.running_var'])
+    state['layer3.0.bn1.bias'] = np.full(128, np.float32(np.inf))
     state['layer5.0.conv1.weight'] = np.zeros((1, 2), np.float32)
     with pytest.raises(
         InputError,
         match=r'in\.safetensors: .* 1 surplus, 1 misshaped, '
-        r'1 not finite, 2 missing',
+        r'3 invalid, 2 missing',
     ):
         command(state)
     error = capsys.readouterr().err
@@ -236,11 +238,13 @@ def test_all_parameters_that_do_not_fit_are_listed(mini, command, tmp_path, caps
         'missing: layer1.0.conv1.weight, expected of shape (32, 32, 1, 1)',
         'missing: layer4.0.bn3.running_var, expected of shape (512,)',
         'misshaped: layer2.0.se_module.fc1.weight of shape (3, 3), expected (8, 128)',
-        'not finite: layer3.0.bn2.bias has',
+        'invalid: layer3.0.bn2.bias has nan among its 128 values; expected finite numbers',
+        'invalid: layer3.0.bn2.running_var has -1.0 among its 128 values; expected',
+        'invalid: layer3.0.bn1.bias has inf among its 128 values; expected finite numbers',
         'surplus: layer5.0.conv1.weight of shape (1, 2)',
     ]:
         assert line in error
-    assert len(error.splitlines()) == 5
+    assert len(error.splitlines()) == 7
     assert not list(tmp_path.glob('*.npz'))
 
 
@@ -305,8 +309,9 @@ def test_preprocessing_of_the_checkpoint(command):
     load_backbone(backbone, path)
     assert backbone.conventions.mean == (1, 2, 3) and backbone.conventions.std == (4, 5, 6)
     assert backbone.channel_order == 'BGR' and backbone.conventions.bn_eps == 1e-5
-    with pytest.raises(InputError, match='--std 0 1 1'):
-        command(state, '--std', '0', '1', '1', arch='resnet50')
+    for option, values in ('--std', '0 1 1'), ('--std', 'nan 1 1'), ('--mean', '1 inf 1'):
+        with pytest.raises(InputError, match=f'{option} {values}: expected'):
+            command(state, option, *values.split(), arch='resnet50')
 
 
 def test_weights_of_chainercv(tmp_path, monkeypatch):
@@ -342,6 +347,25 @@ def test_weights_of_chainercv(tmp_path, monkeypatch):
                 np.testing.assert_allclose(
                     a.array, b.array, rtol=1e-4, atol=1e-4 * abs(b.array).max()
                 )
+
+
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('std', [1, 0, 1], r'std has 0.0 among its 3 values; expected numbers above 0'),
+        ('mean', [np.nan] * 3, r'mean has nan among'),
+        ('mean', 3.0, 'expected weights of a backbone mini'),
+        ('bn_eps', [1.0, 2.0], 'expected weights of a backbone mini'),
+    ],
+)
+def test_bad_conventions_of_a_checkpoint(mini, tmp_path, monkeypatch, key, value, message):
+    np.savez(tmp_path / 'in.npz', **{**arrays_of(mini), key: np.array(value)})
+    arguments = ['--arch', 'mini_se_resnext', '--weights', 'in.npz', '--out', 'out.npz']
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['convert', *arguments])
+    with pytest.raises(InputError, match=f'in.npz: .*{message}'):
+        convert.main()
+    assert not (tmp_path / 'out.npz').exists()
 
 
 def test_exit_status(tmp_path):
