@@ -5,8 +5,9 @@
         --hierarchy hierarchy.json --detections validation.parquet --out score.json
 
 With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
-negative labels to descendants. Without it, they are taken as expanded already. --index takes an
-annotation index instead of the four files.
+negative labels to descendants. Boxes that are expanded already are not expanded twice. Without
+--hierarchy, the annotations are taken as they are. Without --labels, only the classes with a box
+are verified in an image. --index takes an annotation index instead of these files.
 
 The mean AP is also given for the papers' groups of classes: parts and possessions; with
 --hierarchy, leaves and parents; with --train-index or --counts, classes ranked by their number of
@@ -27,10 +28,22 @@ from pfdet.evaluation.class_groups import (
     training_images_of_index,
 )
 from pfdet.evaluation.detections import read_detections
-from pfdet.evaluation.ground_truth import ground_truth_of_index, read_ground_truth
-from pfdet.openimages.classes import read_classes
-from pfdet.openimages.hierarchy import read_hierarchy
+from pfdet.evaluation.ground_truth import (
+    GroundTruth,
+    ground_truth_of_index,
+    ground_truth_of_tables,
+)
+from pfdet.openimages.annotation_files import (
+    add_read_options,
+    describe_reading,
+    read_annotations,
+    read_options,
+)
+from pfdet.openimages.classes import Classes, read_classes
+from pfdet.openimages.hierarchy import Hierarchy, flat_hierarchy, read_hierarchy
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.shared_images import describe_shared_images
+from pfdet.printable import printable
 
 
 def main() -> None:
@@ -47,10 +60,14 @@ def main() -> None:
     elif args.counts is not None:
         images = read_training_images(args.counts, classes)
     detections = read_detections(args.detections, classes)
-    if index is not None:
-        truth = ground_truth_of_index(index)
+    if index is None:
+        truth = _read_ground_truth(args, classes, hierarchy)
     else:
-        truth = read_ground_truth(args.boxes, args.labels, classes, hierarchy)
+        truth = ground_truth_of_index(index)
+        if args.train_index is not None:
+            shared = describe_shared_images(AnnotationIndex.open(args.train_index), index)
+            if shared:
+                print(f'warning: {shared}', file=sys.stderr)
     result = average_precision(
         detections, truth, len(classes), args.iou_thresh, args.group_of_weight
     )
@@ -85,6 +102,22 @@ def main() -> None:
     _print_summary(score)
 
 
+def _read_ground_truth(
+    args: argparse.Namespace, classes: Classes, hierarchy: Hierarchy | None
+) -> GroundTruth:
+    options = read_options(args)
+    tables = read_annotations(args.boxes, args.labels, classes, hierarchy, options)
+    for line in describe_reading(tables.all_counts):
+        print(line, file=sys.stderr)
+    if n := tables.labels.counts['machine']:
+        print(
+            f'image labels of other sources than annotators, ignored: {n:,} '
+            '(--machine-labels takes them)',
+            file=sys.stderr,
+        )
+    return ground_truth_of_tables(tables, hierarchy or flat_hierarchy(len(classes)))
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -96,6 +129,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--index', type=Path, metavar='INDEX', help='annotation index, instead of the four files'
     )
+    add_read_options(parser)
     parser.add_argument(
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
     )
@@ -122,12 +156,17 @@ def _parse_arguments() -> argparse.Namespace:
         help="weight of a group-of box (default: 1, the challenge's); 0 ignores group-of boxes",
     )
     args = parser.parse_args()
-    files = [args.boxes, args.labels, args.classes]
-    if args.index is None and None in files:
-        parser.error('expected --boxes, --labels and --classes, or --index')
-    if args.index is not None and any((*files, args.hierarchy)):
+    if args.index is None and None in (args.boxes, args.classes):
+        parser.error('expected --boxes and --classes, or --index')
+    files = (args.boxes, args.labels, args.classes, args.hierarchy)
+    if args.index is not None and any((*files, args.ids, args.exclude_ids)):
         parser.error(
-            '--index replaces --boxes, --labels, --classes and --hierarchy: give one or the other'
+            '--index replaces --boxes, --labels, --classes, --hierarchy and the lists of images: '
+            'give one or the other'
+        )
+    if args.index is not None and (args.exhaustive or args.machine_labels):
+        parser.error(
+            '--exhaustive and --machine-labels belong to --boxes; give them to pfdet index'
         )
     if not 0 < args.iou_thresh <= 1:
         parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
@@ -148,7 +187,8 @@ def _print_summary(score: dict, n_shown: int = 5) -> None:
         if mid is None:
             print('   ...')
             continue
-        print(f'{score["AP"][mid]:6.4f} {score["n_ground_truth"][mid]:6g}  {score["name"][mid]}')
+        name = printable(score['name'][mid])
+        print(f'{score["AP"][mid]:6.4f} {score["n_ground_truth"][mid]:6g}  {name}')
     print('   mAP classes  group')
     for name, group in score['groups'].items():
         mean = '     -' if group['mAP'] is None else f'{group["mAP"]:6.4f}'

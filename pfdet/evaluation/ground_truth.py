@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pfdet.openimages.annotation_files import ReadOptions, read_annotations
+from pfdet.openimages.annotation_files import AnnotationTables, ReadOptions, read_annotations
 from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths
@@ -54,14 +54,19 @@ def read_ground_truth(
     each descendant. Duplicates are kept, as in the challenge: an object annotated as Apple and, in
     a second row, as Fruit yields two boxes of Fruit.
 
+    Files that are expanded already are not expanded twice: see
+    :mod:`pfdet.openimages.expanded_boxes`.
+
     Boxes are clipped to the image. Boxes without area are skipped, whereas the official evaluator
     keeps them as objects that cannot be detected. Open Images has none.
 
     Args:
         boxes (path or sequence of paths): CSV files of box annotations.
-        labels (path or sequence of paths): CSV files of human-verified image-level labels.
+        labels (path or sequence of paths): CSV files of human-verified image-level labels. Without
+            them, only the classes with a box are verified.
         classes (Classes): The classes. Rows of other classes are skipped.
-        hierarchy (Hierarchy): Class hierarchy, or :obj:`None` if the files are already expanded.
+        hierarchy (Hierarchy): Class hierarchy. Without it, the files are taken as they are.
+        options (ReadOptions): Which images and labels are used.
 
     Returns:
         GroundTruth: All images that occur in either file, sorted by id.
@@ -70,8 +75,19 @@ def read_ground_truth(
         InputError: A file cannot be used; see :func:`~pfdet.openimages.tables.read_boxes`.
     """
     tables = read_annotations(boxes, labels, classes, hierarchy, options)
-    if hierarchy is None:
-        hierarchy = flat_hierarchy(len(classes))
+    return ground_truth_of_tables(tables, hierarchy or flat_hierarchy(len(classes)))
+
+
+def ground_truth_of_tables(tables: AnnotationTables, hierarchy: Hierarchy) -> GroundTruth:
+    """Expand the rows of annotation files, as :func:`read_ground_truth` does.
+
+    Args:
+        tables (AnnotationTables): The rows.
+        hierarchy (Hierarchy): Class hierarchy.
+
+    Returns:
+        GroundTruth: All images of the tables.
+    """
     return _expand(
         tables.ids.to_pylist(),
         tables.boxes.image,

@@ -68,6 +68,15 @@ class AnnotationTables:
     counts: dict[str, int] = field(default_factory=dict)
     files: object = None
 
+    @property
+    def all_counts(self) -> dict[str, int]:
+        """``counts``, and those of the tables as ``box_*`` and ``image_label_*``."""
+        return {
+            **self.counts,
+            **{f'box_{name}': n for name, n in self.boxes.counts.items()},
+            **{f'image_label_{name}': n for name, n in self.labels.counts.items()},
+        }
+
 
 def read_annotations(
     boxes: Paths,
@@ -226,8 +235,7 @@ def describe_reading(counts: Mapping[str, int]) -> list[str]:
     """Return lines about what is unusual in the files.
 
     Args:
-        counts (mapping): :attr:`AnnotationTables.counts`, and the counts of both tables as
-            ``box_*`` and ``image_label_*``.
+        counts (mapping): :attr:`AnnotationTables.all_counts`.
 
     Returns:
         list of str: Lines without line ends; none for files as Open Images publishes them.

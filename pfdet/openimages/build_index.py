@@ -138,9 +138,7 @@ def build_index(
         'missing': len(files.missing),
         'unreadable': len(files.unreadable),
         'repeated': len(files.repeated),
-        **tables.counts,
-        **{f'box_{name}': n for name, n in box_table.counts.items()},
-        **{f'image_label_{name}': n for name, n in label_table.counts.items()},
+        **tables.all_counts,
     }
     try:
         size = write_index(

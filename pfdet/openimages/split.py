@@ -16,6 +16,10 @@ class until the share is reached. Then it exchanges pairs of images as long as t
 over classes of the squared relative deviation. Images are considered in the order of a hash of
 their position and ``--seed``; nothing else is random.
 
+With ``--ids``, nothing is chosen: the listed images are the validation images, and all others the
+training images. So the official validation set of the challenge of 2018 is cut from an index of the
+training table.
+
 It writes ``DIR/train.index``, ``DIR/validation.index``, and ``DIR/split.csv`` with one line per
 class.
 """
@@ -23,6 +27,7 @@ class.
 import argparse
 import csv
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +37,15 @@ import scipy.sparse as sp
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.csv_columns import Paths, as_paths
+from pfdet.openimages.image_ids import contains, read_image_ids
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.shared_images import describe_shared_images
 from pfdet.openimages.stratify import column_sums, stratify
 from pfdet.openimages.subset import subset
+from pfdet.printable import printable
 
 TRAIN, VAL = 115_000, 5_000
 
@@ -123,6 +133,32 @@ def choose_split(
     return _part(member, chosen['train'], at_least), _part(member, chosen['val'], at_least)
 
 
+def listed_split(index: AnnotationIndex, ids: Paths) -> tuple[Part, Part, int]:
+    """Split an index by lists of the validation images.
+
+    Args:
+        index (AnnotationIndex): All images.
+        ids (path or paths): Lists of image ids, see
+            :func:`~pfdet.openimages.image_ids.read_image_ids`.
+
+    Returns:
+        tuple: Training and validation, and the number of listed images that are not in the index.
+
+    Raises:
+        InputError: If a list cannot be read, or lists none or all of the images of the index.
+    """
+    listed = read_image_ids(ids)
+    is_listed = contains(from_strings([index.image_id(i) for i in range(len(index))]), listed)
+    if is_listed.all() or not is_listed.any():
+        raise InputError(
+            f'{", ".join(map(str, as_paths(ids)))}: lists {"all" if is_listed.any() else "none"} '
+            f'of the images of {index.path}; expected the ids of the validation images'
+        )
+    member = _membership(index)
+    train, val = (_part(member, np.flatnonzero(is_listed == value), 1) for value in (False, True))
+    return train, val, len(listed) - int(is_listed.sum())
+
+
 def _check_size(index: AnnotationIndex, n: int) -> None:
     if n > len(index):
         raise InputError(
@@ -182,9 +218,10 @@ def describe(name: str, part: Part, classes: Classes) -> list[str]:
         ids = np.flatnonzero((part.share >= low) & (part.share < high) & (part.source > 0))
         if len(ids):
             worst = ids[np.abs(part.deviation[ids]).argmax()]
+            name_of_worst = printable(classes.names[worst])
             lines.append(
                 f'  {len(ids)} classes with a share {what}: largest relative deviation '
-                f'{part.deviation[worst]:+.2%} ({classes.names[worst]}: {part.count[worst]:,} '
+                f'{part.deviation[worst]:+.2%} ({name_of_worst}: {part.count[worst]:,} '
                 f'for a share of {part.share[worst]:,.2f}), largest deviation '
                 f'{np.abs(part.count - part.share)[ids].max():.2f} images'
             )
@@ -255,11 +292,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '(default: --index without the chosen training images)',
     )
     parser.add_argument(
-        '--train', type=int, default=TRAIN, metavar='N', help='training images (%(default)s)'
+        '--ids',
+        nargs='+',
+        metavar='CSV',
+        help='lists of the validation images, with a column ImageID or an id per line; all other '
+        'images are training images',
     )
     parser.add_argument(
-        '--val', type=int, default=VAL, metavar='N', help='validation images (%(default)s)'
+        '--train', type=int, metavar='N', help=f'training images (default: {TRAIN})'
     )
+    parser.add_argument('--val', type=int, metavar='N', help=f'validation images (default: {VAL})')
     parser.add_argument(
         '--out',
         required=True,
@@ -278,6 +320,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--seed', type=int, default=0, help='seed of the choice of images (%(default)s)'
     )
     args = parser.parse_args(argv)
+    if args.ids and (args.val_index or args.train is not None or args.val is not None):
+        raise InputError('--ids: takes all images; expected no --val-index, --train or --val')
+    args.train = TRAIN if args.train is None else args.train
+    args.val = VAL if args.val is None else args.val
     for name in ('train', 'val', 'at_least', 'seed'):
         least = 1 if name in ('train', 'val') else 0
         if getattr(args, name) < least:
@@ -301,12 +347,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{args.val_index}: its classes differ from those of {args.index}; expected '
             'two indexes built with the same class descriptions'
         )
-    parts = dict(
-        zip(
-            ('Train', 'Validation'),
-            choose_split(index, args.train, args.val, val_index, args.at_least, args.seed),
-        )
-    )
+    if val_index is not None and (shared := describe_shared_images(index, val_index)):
+        print(f'warning: {shared}', file=sys.stderr)
+    if args.ids:
+        *chosen, n_missing = listed_split(index, args.ids)
+        if n_missing:
+            print(f'listed images that are not in {index.path}: {n_missing:,}', file=sys.stderr)
+    else:
+        chosen = choose_split(index, args.train, args.val, val_index, args.at_least, args.seed)
+    parts = dict(zip(('Train', 'Validation'), chosen))
     out = Path(args.out)
     try:
         subset(index, parts['Train'].images, out / 'train.index')

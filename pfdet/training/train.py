@@ -13,6 +13,7 @@ from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.shared_images import describe_shared_images
 from pfdet.recipes import Recipe, to_dict
 from pfdet.recipes.initial_weights import deviation_sentence
 from pfdet.training import build, checkpoints, run_output
@@ -210,3 +211,5 @@ def _check_indexes(train_index: AnnotationIndex, val_index: AnnotationIndex | No
         raise InputError(f'{train_index.path}: has no images to train on')
     if val_index is not None and val_index.classes.mids != train_index.classes.mids:
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
+    if val_index is not None and (shared := describe_shared_images(train_index, val_index)):
+        raise InputError(shared)

@@ -209,4 +209,4 @@ def test_score_of_an_index_equals_that_of_its_files(small_world, tmp_path):
     )
     neither = _run('score.py', *common, tmp_path / 'no.json')
     assert neither.returncode == 2
-    assert 'expected --boxes, --labels and --classes, or --index' in neither.stderr
+    assert 'expected --boxes and --classes, or --index' in neither.stderr

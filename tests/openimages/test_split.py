@@ -222,6 +222,36 @@ def test_bad_arguments_are_named(index, arguments, message, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_lists_of_validation_images(index, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(index), 700, replace=False)
+    listed = [index.image_id(int(i)) for i in chosen]
+    path, out = tmp_path / 'ids.csv', tmp_path / 'out'
+    path.write_text('\n'.join(['ImageID', *listed, 'not-in-the-index']))
+    main(['--index', str(index.path), '--ids', str(path), '--out', str(out)])
+    parts = [AnnotationIndex.open(out / f'{name}.index') for name in ('train', 'validation')]
+    ids = [[part.image_id(i) for i in range(len(part))] for part in parts]
+    assert ids[1] == sorted(listed)
+    assert sorted(ids[0] + ids[1]) == [index.image_id(i) for i in range(len(index))]
+    printed = capsys.readouterr()
+    assert 'train: 2,300 images' in printed.out and 'validation: 700 images' in printed.out
+    assert printed.err == f'listed images that are not in {index.path}: 1\n'
+    for flags in (['--train', '5'], ['--val', '5'], ['--val-index', str(index.path)]):
+        with pytest.raises(InputError, match='--ids: takes all images'):
+            main(['--index', str(index.path), '--ids', str(path), '--out', str(out), *flags])
+    for text, what in (('x\ny\n', 'none'), ('\n'.join(ids[0] + ids[1]), 'all')):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f'ids.csv: lists {what} of the images of .*all.index'):
+            main(['--index', str(index.path), '--ids', str(path), '--out', str(out)])
+
+
+def test_shared_images_are_reported(index, tmp_path, capsys):
+    flags = ['--train', '30', '--val', '30', '--out', str(tmp_path / 'out')]
+    main(['--index', str(index.path), '--val-index', str(index.path), *flags])
+    assert 'warning: ' in (message := capsys.readouterr().err)
+    assert 'share 3,000 images' in message and message.count('\n') == 1
+
+
 def test_indexes_of_different_classes_are_refused(index, tmp_path):
     long_tailed(tmp_path / 'other.index', 50, mids='/n/{}')
     with pytest.raises(InputError, match=r'other.index: its classes'):
