@@ -209,12 +209,13 @@ def read_header(path: str | os.PathLike) -> list[str]:
     return next((fields for _, fields in CSVBlock(path, 1, line).rows()), [])
 
 
-def csv_blocks(path: str | os.PathLike, block_size: int = _BLOCK_SIZE) -> Iterator[CSVBlock]:
+def csv_blocks(path: str | os.PathLike, block_size: int | None = None) -> Iterator[CSVBlock]:
     """Read the lines after the header.
 
     Args:
         path (path): A CSV file.
-        block_size (int): Size of a block in bytes. A block is longer if a line is.
+        block_size (int): Size of a block in bytes, by default 4 MiB. A block is longer if a line
+            is.
 
     Yields:
         CSVBlock: The lines.
@@ -223,7 +224,7 @@ def csv_blocks(path: str | os.PathLike, block_size: int = _BLOCK_SIZE) -> Iterat
         InputError: A line is longer than 64 MiB.
         OSError: The file cannot be read.
     """
-    for block in _blocks(path, block_size):
+    for block in _blocks(path, block_size or _BLOCK_SIZE):
         if block.line > 1:
             yield block
         elif end := _LINE_END.search(block.data):

@@ -88,7 +88,7 @@ def _write_rows(path: Path, classes: Classes, out: Path) -> tuple[list[str], np.
     code_of_id: dict[str, int] = {}
     count = np.zeros(0, np.int64)
     with open(out, 'wb') as f:
-        for block in row_blocks(path, classes):
+        for block in row_blocks(path, classes, _ROWS_PER_PART // 4):
             used, image = np.unique(block.image, return_inverse=True)
             code = np.array(
                 [code_of_id.setdefault(block.image_ids[i], len(code_of_id)) for i in used.tolist()],
