@@ -1,9 +1,16 @@
 """Writing, reading and validating submissions to Kaggle."""
 
+import csv
+import decimal
+import io
+import tracemalloc
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pfdet.errors import InputError
+from pfdet.evaluation import submission
 from pfdet.evaluation.detections import Detections, read_detections
 from pfdet.evaluation.submission import validate_submission, write_submission
 from pfdet.openimages.classes import Classes
@@ -167,3 +174,129 @@ def test_bad_submission_is_not_written(tmp_path):
     with pytest.raises(InputError, match='submission.csv, line 2: '):
         write_submission(tmp_path / 'submission.csv', _detections(), spaced)
     assert not list(tmp_path.iterdir())
+
+
+def _plain_text(detections, classes, max_per_image, digits, min_score, score_digits):
+    """A submission, written one detection at a time."""
+
+    def text(x):
+        number = float(x) + 0.0
+        if 1e-6 <= abs(number) < 1:
+            return f'{decimal.Decimal(repr(number)):f}'
+        return repr(number).removesuffix('.0').replace('e-0', 'e-')
+
+    f = io.StringIO()
+    writer = csv.writer(f, lineterminator='\n')
+    writer.writerow(('ImageId', 'PredictionString'))
+    for i, image_id in enumerate(detections.image_ids):
+        rows = [
+            k for k in np.flatnonzero(detections.image == i) if detections.score[k] >= min_score
+        ]
+        rows.sort(key=lambda k: -detections.score[k])
+        words = []
+        for k in rows[:max_per_image]:
+            y_min, x_min, y_max, x_max = np.round(detections.bbox[k].astype(float), digits)
+            score = float(f'{float(detections.score[k]):.{(score_digits or digits) - 1}e}')
+            words.append(classes.mids[detections.label[k]])
+            words += map(text, (score, x_min, y_min, x_max, y_max))
+        writer.writerow((image_id, ' '.join(words)))
+    return f.getvalue()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(max_per_image=None),
+        dict(max_per_image=1),
+        dict(min_score=0.5),
+        dict(min_score=-1.0, max_per_image=3),
+        *(dict(digits=digits) for digits in (1, 4, 6, 9)),
+        dict(digits=5, score_digits=2),
+        dict(digits=3, score_digits=7, max_per_image=5, min_score=0.01),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('mids', [('/m/a', '/m/b'), ('/m/a,1', '"b"')], ids=['', 'quoted'])
+def test_equals_the_plain_writer(tmp_path, monkeypatch, options, mids):
+    monkeypatch.setattr(submission, '_ROWS_PER_PART', 20)
+    classes = Classes(mids, ('A', 'B'))
+    rng = np.random.default_rng(0)
+    n = 300
+    corner = np.sort(rng.random((n, 2, 2)), axis=1)
+    corner[::7] = np.round(corner[::7], 1)
+    corner[::11, 0], corner[::13, 1] = 0, 1
+    score = np.round(rng.random(n), 2)
+    score[::17] = rng.choice([0, -0.0, 1, 1e-7, 123456.7, -0.5], len(score[::17]))
+    detections = Detections(
+        ['z', 'empty', 'a,b', 'c"d', 'no more', 'é', *(f'{i:02}' for i in range(20)), 'last'],
+        rng.permutation([0, 2, 3, *range(5, 26)] * 13)[:n].astype(np.int32),
+        rng.integers(0, 2, n, np.int32),
+        score.astype(np.float32),
+        corner.reshape(n, 4).astype(np.float32),
+    )
+    every = dict(max_per_image=300, digits=5, min_score=0.0, score_digits=None)
+    expected = _plain_text(detections, classes, **{**every, **options}).encode()
+    write_submission(tmp_path / 'all.csv', detections, classes, **options)
+    assert (tmp_path / 'all.csv').read_bytes() == expected
+    # In blocks of some images, some of which are empty.
+    by_image = detections.take(np.argsort(detections.image, kind='stable'))
+    blocks = (by_image.slice_images(begin, begin + 4) for begin in range(0, 27, 4))
+    write_submission(tmp_path / 'blocks.csv', blocks, classes, **options)
+    assert (tmp_path / 'blocks.csv').read_bytes() == expected
+
+
+def test_blocks_with_the_same_image_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="submission.csv, line 5: image 'z' for the second time"):
+        write_submission(tmp_path / 'submission.csv', [_detections(), _detections()], _CLASSES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('image_id', ['a\nb', 'a\rb', ' ', ''])
+def test_ids_that_do_not_fit_in_a_line_are_not_written(tmp_path, image_id):
+    detections = _detections()
+    detections.image_ids = ['z', image_id, 'y']
+    with pytest.raises(InputError, match='submission.csv, line 3: '):
+        write_submission(tmp_path / 'submission.csv', detections, _CLASSES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_that_fails_leaves_no_file(tmp_path):
+    def blocks():
+        yield _detections()
+        raise InputError('d.parquet, row 9: bad')
+
+    with pytest.raises(InputError, match='row 9'):
+        write_submission(tmp_path / 'submission.csv', blocks(), _CLASSES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_of_writing_does_not_grow(tmp_path):
+    """Peak memory of NumPy and Python, and Arrow's between blocks."""
+    held = []
+
+    def blocks(n_block):
+        for k in range(n_block):
+            block = _many(2000)
+            block.image_ids = [f'{k}-{i}' for i in range(len(block.image_ids))]
+            held.append(pa.total_allocated_bytes())
+            yield block
+
+    peak = []
+    for n_block in 5, 20:
+        held.clear()
+        tracemalloc.start()
+        write_submission(tmp_path / 's.csv', blocks(n_block), _CLASSES)
+        peak.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        # A block takes 2000 times 50 bytes. Those in work and the table of coordinates remain.
+        assert max(held) - held[0] < 5_000_000
+    assert peak[1] < 1.5 * peak[0]
+
+
+def _many(n):
+    rng = np.random.default_rng(0)
+    corner = np.sort(rng.random((n, 2, 2), np.float32), axis=1).reshape(n, 4)
+    image = np.repeat(np.arange(n // 100, dtype=np.int32), 100)
+    label = rng.integers(0, 2, n, np.int32)
+    return Detections(range(n // 100), image, label, rng.random(n, np.float32), corner)
