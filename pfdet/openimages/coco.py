@@ -8,12 +8,14 @@
 
 The index has the classes and ids of the Open Images challenge or of ``--classes``, so that a model
 trained on one data set can be scored on the other. :mod:`pfdet.openimages.coco_mapping` maps COCO
-classes to them. Annotations of COCO classes that are not mapped are skipped and counted.
+classes to them. Categories may also be classes of Open Images, by MID or by name. Annotations of
+other categories are skipped and counted.
 
 COCO is annotated exhaustively in its 80 classes. So every chosen class is verified in every image:
 positive where it is annotated and negative elsewhere. It is not negative if an annotated COCO class
 has a candidate that is a kind of it: COCO's teddy bear becomes a class that is a Bear in Open
-Images, and COCO's truck may be a van, which is a Car there.
+Images, and COCO's truck may be a van, which is a Car there. Files with other categories than COCO's
+may be annotated in part, as Open Images is. Of them, only ``--exhaustive`` makes negatives.
 
 The index names these classes (:attr:`~pfdet.openimages.index.AnnotationIndex.annotated`). Of most
 of their ancestors COCO has only a part: its knives are the only weapons. An expert of COCO does not
@@ -21,7 +23,6 @@ answer for those (:func:`pfdet.training.experts.completely_annotated`).
 """
 
 import argparse
-import csv
 import os
 import sys
 import time
@@ -31,16 +32,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.arrow_arrays import from_strings
-from pfdet.openimages.build_index import annotation_columns, id_columns
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
+from pfdet.openimages.coco_images import find_coco_images
 from pfdet.openimages.coco_json import Instances, read_instances
-from pfdet.openimages.coco_mapping import ABSENT, FOREIGN, Decision, decide, read_mapping
+from pfdet.openimages.coco_mapping import (
+    ABSENT,
+    AMBIGUOUS,
+    FOREIGN,
+    Decision,
+    decide,
+    read_mapping,
+)
+from pfdet.openimages.coco_table import table_rows, write_table
 from pfdet.openimages.hierarchy import Hierarchy, challenge_hierarchy, read_hierarchy
 from pfdet.openimages.index import write_index
 from pfdet.openimages.tables import GROUP_OF, BoxTable, ImageLabelTable
+from pfdet.printable import printable
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class CocoReport:
             ``negative``. In the JSON: ``annotations``, and how many of them are of a category
             without a class (``unmapped``), have zero area (``degenerate``), are kept (``boxes``),
             are ``clipped`` to the image, or have ``iscrowd`` (``crowd``). Images without a file
-            (``missing``).
+            (``missing``), with an ``unreadable`` file, or with a file of another size of the same
+            shape (``resized``).
         decisions (tuple of Decision): One per category of the JSON, in the same order.
         annotations (dict): The number of annotations per category name.
         size (int): Size of the index in bytes.
@@ -70,13 +81,12 @@ def build_coco_index(
     out: str | os.PathLike,
     classes: Classes | None = None,
     hierarchy: Hierarchy | None = None,
-    negatives: bool = True,
+    negatives: bool | None = None,
     keep_missing: bool = False,
 ) -> CocoReport:
     """Compile a COCO annotation file to an index.
 
-    The id of an image is its ``file_name`` without suffix. Image sizes are read from the JSON.
-    ``iscrowd`` becomes the group-of flag.
+    The id of an image is its ``file_name`` without suffix. ``iscrowd`` becomes the group-of flag.
 
     Args:
         annotations (path): Such as ``instances_train2017.json``.
@@ -84,7 +94,8 @@ def build_coco_index(
         out (path): The index file. It is replaced when the new one is complete.
         classes (Classes): The label space. By default, the 500 classes of the challenge.
         hierarchy (Hierarchy): The hierarchy of ``classes``. By default, that of the challenge.
-        negatives (bool): Whether classes without an annotation are verified negatives.
+        negatives (bool): Whether classes without an annotation are verified negatives. By default,
+            if all categories are COCO's.
         keep_missing (bool): Keep images without a file.
 
     Returns:
@@ -92,7 +103,8 @@ def build_coco_index(
 
     Raises:
         InputError: If the JSON cannot be read or is malformed, no annotation has a class, no image
-            has a file (unless ``keep_missing``), or ``out`` cannot be written.
+            has a file (unless ``keep_missing``), a file has another shape than in the JSON, or
+            ``out`` cannot be written.
     """
     classes = challenge_classes() if classes is None else classes
     hierarchy = challenge_hierarchy() if hierarchy is None else hierarchy
@@ -104,21 +116,20 @@ def build_coco_index(
             f'{annotations}: no annotation of a COCO class that is among the '
             f'{len(classes)} classes; expected categories such as "person" and "car"'
         )
-    kept = _with_file(images, instances.file_names)
-    missing = int((~kept).sum())
-    if keep_missing:
-        kept[:] = True
-    elif not kept.any():
+    files, is_missing, resized = find_coco_images(instances, images, annotations)
+    kept = np.full(len(files.size), True) if keep_missing else (files.size[:, 0] > 0) & ~is_missing
+    if not kept.any():
         raise InputError(
             f'{images}: none of the {len(kept)} images in {annotations} was found; '
             f'expected files such as {instances.file_names[0]}'
         )
+    if negatives is None:
+        negatives = all(d.is_of_coco for d in decisions)
     boxes = _boxes(instances, class_of)
     labels = _verified(instances, decisions, class_of, hierarchy, negatives)
     columns, _ = annotation_columns(boxes, labels, kept, len(classes))
     columns.update(id_columns([i for i, keep in zip(instances.image_ids, kept) if keep]))
-    columns['image_size'] = instances.size[kept]
-    columns['image_suffix'] = instances.suffix[kept]
+    columns.update(file_columns(files, kept))
     counts = {
         'images': int(kept.sum()),
         'objects': len(columns['bbox']),
@@ -126,7 +137,9 @@ def build_coco_index(
         'positive': len(columns['positive']),
         'negative': len(columns['negative']),
         **boxes.counts,
-        'missing': missing,
+        'missing': len(files.missing),
+        'unreadable': len(files.unreadable),
+        'resized': resized,
     }
     try:
         size = write_index(
@@ -138,6 +151,8 @@ def build_coco_index(
             instances.suffixes,
             counts,
             np.unique(class_of[class_of >= 0]),
+            files.folders,
+            files.file_names,
         )
     except OSError as e:
         raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
@@ -198,9 +213,8 @@ def _verified(
     positive = np.ones(len(image), bool)
     if negatives:
         # Per mapped COCO class: the chosen classes that an object of it may belong to.
-        possible = np.array(
-            [hierarchy.closure[list(decisions[k].candidates)].any(axis=0) for k in mapped]
-        )[:, class_of[mapped]]
+        possible = np.array([_possible_classes(decisions[k], hierarchy) for k in mapped])
+        possible = possible[:, class_of[mapped]]
         absent = np.nonzero(present.astype(np.float32) @ possible.astype(np.float32) == 0)
         positive = np.concatenate([positive, np.zeros(len(absent[0]), bool)])
         image, columns = (np.concatenate(pair) for pair in zip((image, columns), absent))
@@ -214,69 +228,12 @@ def _verified(
     )
 
 
-def _with_file(root: str | os.PathLike, file_names: Sequence[str]) -> np.ndarray:
-    try:
-        names = set(os.listdir(root))
-    except OSError:
-        names = set()
-    # The listing of the directory does not contain files of subdirectories.
-    return np.array(
-        [
-            name in names or '/' in name and os.path.exists(os.path.join(root, name))
-            for name in file_names
-        ],
-        bool,
-    )
-
-
-def table_rows(
-    decisions: Sequence[Decision], classes: Classes, annotations: dict[str, int] | None = None
-) -> list[list[str]]:
-    """Return the decisions as rows of a table.
-
-    Args:
-        decisions (sequence of Decision): From :func:`decide`.
-        classes (Classes): The label space.
-        annotations (dict): The number of annotations per COCO class. If given, it is the last
-            column.
-
-    Returns:
-        list of list of str: The header and one row per decision.
-    """
-    rows = [['CocoClass', 'LabelName', 'DisplayName', 'How', 'OtherCandidates']]
-    for d in decisions:
-        mid, name = (
-            (classes.mids[d.class_id], classes.names[d.class_id]) if d.class_id >= 0 else ('', '')
-        )
-        rows.append(
-            [
-                d.coco,
-                mid,
-                name,
-                d.how,
-                '; '.join(classes.names[c] for c in d.candidates if c != d.class_id),
-            ]
-        )
-    if annotations is not None:
-        for row, last in zip(rows, ['Annotations', *(annotations[d.coco] for d in decisions)]):
-            row.append(str(last))
-    return rows
-
-
-def _write_table(path: str, rows: list[list[str]]) -> None:
-    if path == '-':
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for row in rows:
-            print('  '.join(field.ljust(width) for field, width in zip(row, widths)).rstrip())
-        return
-    try:
-        with (
-            replace_when_done(path) as unfinished,
-            open(unfinished, 'w', newline='', encoding='utf-8') as f,
-        ):
-            csv.writer(f, lineterminator='\n').writerows(rows)
-    except OSError as e:
-        raise InputError(f'--table {path}: cannot write the table: {e.strerror or e}') from e
+def _possible_classes(decision: Decision, hierarchy: Hierarchy) -> np.ndarray:
+    candidates = np.zeros(hierarchy.n_class, bool)
+    candidates[list(decision.candidates)] = True
+    if not decision.is_of_coco:
+        candidates |= hierarchy.descendants[decision.class_id]
+    return hierarchy.closure[candidates].any(axis=0)
 
 
 def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = False) -> list[str]:
@@ -294,7 +251,8 @@ def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = F
     how = Counter(d.how for d in report.decisions).items()
     lines = [
         f'images: {c["images"]:,}; without a file, {"kept" if keep_missing else "skipped"}: '
-        f'{c["missing"]:,}',
+        f'{c["missing"]:,}; with a file that cannot be read, the same: {c["unreadable"]:,}; of '
+        f'another size than in the JSON: {c["resized"]:,}',
         f'objects: {c["objects"]:,} with {c["labels"]:,} labels, from {c["annotations"]:,} '
         f'annotations; crowds as group-of: {c["crowd"]:,}; clipped: {c["clipped"]:,}; of zero '
         f'area, skipped: {c["degenerate"]:,}; of categories without a class, skipped: '
@@ -305,7 +263,16 @@ def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = F
     for what in (ABSENT, FOREIGN):
         names = [d.coco for d in report.decisions if d.how == what]
         if names:
-            lines.append(f'{what} ({len(classes)}): {", ".join(names)}')
+            lines.append(printable(f'{what} ({len(classes)}): {", ".join(names)}'))
+    for d in report.decisions:
+        if d.how == AMBIGUOUS:
+            mids = ', '.join(classes.mids[c] for c in d.candidates)
+            lines.append(printable(f'{AMBIGUOUS}: {d.coco} may be {mids}'))
+    if not c['negative'] and not all(d.is_of_coco for d in report.decisions):
+        lines.append(
+            "not all categories are COCO's, so no class is verified as absent; give --exhaustive "
+            'if all objects of these categories are annotated'
+        )
     return lines
 
 
@@ -337,8 +304,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='do not take classes without an annotation as verified negatives',
     )
+    parser.add_argument(
+        '--exhaustive',
+        action='store_true',
+        help="take them as verified negatives also if the categories are not COCO's",
+    )
     parser.add_argument('--keep-missing', action='store_true', help='keep images without a file')
     args = parser.parse_args(argv)
+    if args.no_negatives and args.exhaustive:
+        raise InputError('--no-negatives and --exhaustive: expected one of them')
     if bool(args.classes) != bool(args.hierarchy):
         raise InputError('--classes and --hierarchy: expected both or neither')
     missing = [name for name in ('annotations', 'images', 'out') if getattr(args, name) is None]
@@ -362,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         classes = read_classes(args.classes)
         hierarchy = read_hierarchy(args.hierarchy, classes)
     if args.annotations is None:
-        _write_table(args.table, table_rows(decide(list(read_mapping()), classes), classes))
+        write_table(args.table, table_rows(decide(list(read_mapping()), classes), classes))
         return
     report = build_coco_index(
         args.annotations,
@@ -370,13 +344,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.out,
         classes,
         hierarchy,
-        not args.no_negatives,
+        args.exhaustive if args.exhaustive or args.no_negatives else None,
         args.keep_missing,
     )
     for line in describe_report(report, classes, args.keep_missing):
         print(line)
     if args.table is not None:
-        _write_table(args.table, table_rows(report.decisions, classes, report.annotations))
+        write_table(args.table, table_rows(report.decisions, classes, report.annotations))
     print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')
 
 

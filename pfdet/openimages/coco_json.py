@@ -3,7 +3,7 @@
 import gc
 import json
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pfdet.errors import InputError
+from pfdet.openimages.identifiers import normal_image_id, normal_name
+from pfdet.openimages.text_files import open_utf8
 
 _SECTIONS = ('images', 'annotations', 'categories')
 
@@ -22,7 +24,8 @@ class Instances:
     Attributes:
         categories (tuple of str): Names of the categories.
         file_names (tuple of str): File names of the images.
-        image_ids (array): object ``(N,)`` of str, file names without suffix, sorted.
+        image_ids (array): object ``(N,)`` of str, file names without suffix, in normal form (see
+            :mod:`pfdet.openimages.identifiers`), sorted.
         suffix (array): uint8 ``(N,)``, positions in ``suffixes``.
         suffixes (list of str): Such as ``'.jpg'``.
         size (array): int32 ``(N, 2)``, height and width in pixels.
@@ -62,10 +65,12 @@ def read_instances(path: str | os.PathLike) -> Instances:
             entry, such as ``annotations[2]``.
     """
     images, annotations, categories = _load(path)
-    names = _strings(path, 'categories', categories, 'name')
+    names = _strings(path, 'categories', categories, 'name', normal_name, 'a name')
     category_positions = _positions_by_id(path, 'categories', categories)
     _check_unique(path, 'categories', 'name', names)
-    file_names = _strings(path, 'images', images, 'file_name')
+    file_names = _strings(
+        path, 'images', images, 'file_name', _normal_file_name, 'a file below the given directory'
+    )
     image_positions = _positions_by_id(path, 'images', images)
     stems = [os.path.splitext(name) for name in file_names]
     _check_unique(path, 'images', 'file_name without suffix', [stem for stem, _ in stems])
@@ -117,10 +122,8 @@ def _load(path: str | os.PathLike) -> tuple[list, list, list]:
     # JSON has no reference cycles. Garbage collection would double the reading time.
     gc.disable()
     try:
-        with open(path, encoding='utf-8-sig') as f:
-            top = json.loads(f.read(), object_hook=drop_segmentation)
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the annotations: {e.strerror or e}') from e
+        with open_utf8(path, 'list of annotations') as (_, stream):
+            top = json.loads(stream.read().decode(), object_hook=drop_segmentation)
     except json.JSONDecodeError as e:
         raise InputError(
             f"{path}, line {e.lineno}, column {e.colno}: expected COCO's annotations "
@@ -156,18 +159,30 @@ def _values(path: str | os.PathLike, section: str, rows: list[dict], key: str) -
         raise InputError(f'{path}: {section}[{i}] has no {key!r}; got {_short(rows[i])}') from None
 
 
-def _strings(path: str | os.PathLike, section: str, rows: list[dict], key: str) -> list[str]:
+def _strings(
+    path: str | os.PathLike,
+    section: str,
+    rows: list[dict],
+    key: str,
+    normal: Callable[[str], str | None],
+    expected: str,
+) -> list[str]:
+    """Return strings in normal form; ``normal`` returns None for those that cannot be used."""
     values = _values(path, section, rows, key)
-    for i, value in enumerate(values):
-        # JSON can contain lone surrogates, but file names and text cannot.
-        if (
-            not isinstance(value, str)
-            or not value
-            or '\0' in value
-            or any('\ud800' <= c <= '\udfff' for c in value)
-        ):
-            raise InputError(f'{path}: {section}[{i}] has {key} {_short(value)}; expected a name')
-    return values
+    texts = [normal(value) if isinstance(value, str) else None for value in values]
+    for i, text in enumerate(texts):
+        if text is None:
+            raise InputError(
+                f'{path}: {section}[{i}] has {key} {_short(values[i])}; expected {expected}'
+            )
+    return texts
+
+
+def _normal_file_name(text: str) -> str | None:
+    name = normal_image_id(text)
+    if name is None or normal_image_id(os.path.splitext(name)[0]) is None:
+        return None
+    return name
 
 
 def _numbers(

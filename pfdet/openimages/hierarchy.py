@@ -11,6 +11,7 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes, challenge_classes
+from pfdet.openimages.text_files import open_utf8
 
 
 class Hierarchy:
@@ -147,16 +148,12 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
             of the classes. The message names the file and the line or node.
     """
     try:
-        with open(path, encoding='utf-8-sig') as f:
-            root = json.load(f)
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the hierarchy: {e.strerror or e}') from e
+        with open_utf8(path, 'hierarchy') as (_, stream):
+            root = json.loads(stream.read().decode())
     except json.JSONDecodeError as e:
         raise InputError(
             f'{path}, line {e.lineno}: expected the hierarchy as JSON, but {e.msg}'
         ) from e
-    except UnicodeDecodeError as e:
-        raise InputError(f'{path}: expected the hierarchy as JSON in UTF-8, but {e}') from e
     except ValueError as e:  # a number with too many digits
         raise InputError(f'{path}: expected the hierarchy as JSON, but {e}') from e
     except RecursionError as e:

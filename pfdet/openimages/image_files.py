@@ -21,7 +21,8 @@ class ImageFiles:
 
     Attributes:
         size (array): int32 ``(N, 2)``, height and width in pixels; 0 without a readable file.
-        suffix (array): uint8 ``(N,)``, positions in :data:`SUFFIXES`.
+        suffix (array): uint8 ``(N,)``, positions in the list of suffixes, :data:`SUFFIXES` by
+            default.
         folder (array): int32 ``(N,)``, positions in ``folders``.
         folders (list of str): Folders below the directory of the images, ``''`` first.
         file_names (dict): From image id to path below that directory, of the files whose names are
@@ -42,7 +43,11 @@ class ImageFiles:
 
 
 def find_image_files(
-    root: str | os.PathLike, image_ids: Sequence[str], n_thread: int = 8
+    root: str | os.PathLike,
+    image_ids: Sequence[str],
+    n_thread: int = 8,
+    suffixes: Sequence[str] = SUFFIXES,
+    suffix_of: np.ndarray | None = None,
 ) -> ImageFiles:
     """Find the file of every image and read the image size from the file header.
 
@@ -55,6 +60,8 @@ def find_image_files(
         image_ids (sequence of str): File names without suffix, in normal form (see
             :mod:`pfdet.openimages.identifiers`).
         n_thread (int): Threads, which hide the latency of the disk.
+        suffixes (sequence of str): The suffixes of image files, in order of preference.
+        suffix_of (array): uint8 ``(N,)``, the suffix of each file. By default any of ``suffixes``.
 
     Returns:
         ImageFiles: Sizes, suffixes, folders, and missing or unreadable files.
@@ -67,25 +74,31 @@ def find_image_files(
     files = ImageFiles(
         np.zeros((n_image, 2), np.int32), np.zeros(n_image, np.uint8), np.zeros(n_image, np.int32)
     )
-    found = _find(root, image_ids, files)
+    found = _find(root, image_ids, files, suffixes, suffix_of)
     files.missing = [image_ids[i] for i in np.flatnonzero(~found).tolist()]
     chunks = np.array_split(np.flatnonzero(found), max(1, n_image // 512))
     with (
         ThreadPoolExecutor(n_thread) as pool,
         tqdm(total=int(found.sum()), desc='image sizes', unit='image', disable=None) as bar,
     ):
-        work = pool.map(lambda chunk: _read_sizes(root, image_ids, chunk, files), chunks)
+        work = pool.map(lambda chunk: _read_sizes(root, image_ids, chunk, files, suffixes), chunks)
         for chunk, unreadable in zip(chunks, work):
             files.unreadable += unreadable
             bar.update(len(chunk))
     return files
 
 
-def _find(root: str | os.PathLike, image_ids: Sequence[str], files: ImageFiles) -> np.ndarray:
+def _find(
+    root: str | os.PathLike,
+    image_ids: Sequence[str],
+    files: ImageFiles,
+    suffixes: Sequence[str],
+    suffix_of: np.ndarray | None,
+) -> np.ndarray:
     """Set folders, suffixes and unusual file names; return which images have a file."""
     position = {image_id: i for i, image_id in enumerate(image_ids)}
     has_folders = any('/' in image_id for image_id in image_ids)
-    code_of = {suffix: code for code, suffix in enumerate(SUFFIXES)}
+    code_of = {suffix: code for code, suffix in enumerate(suffixes)}
     found = np.zeros(len(image_ids), bool)
     repeated = set()
     # Ids are looked up in the listings, and never joined to the path of the directory.
@@ -100,7 +113,7 @@ def _find(root: str | os.PathLike, image_ids: Sequence[str], files: ImageFiles) 
             i = position.get(f'{folder}/{image_id}') if has_folders and folder else None
             below = i is not None
             i = position.get(image_id) if i is None else i
-            if i is None:
+            if i is None or (suffix_of is not None and code != suffix_of[i]):
                 continue
             if i in in_folder:
                 _check_twins(root, folder, in_folder[i], name)
@@ -169,13 +182,17 @@ def _listings(root: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
 
 
 def _read_sizes(
-    root: str | os.PathLike, image_ids: Sequence[str], chunk: np.ndarray, files: ImageFiles
+    root: str | os.PathLike,
+    image_ids: Sequence[str],
+    chunk: np.ndarray,
+    files: ImageFiles,
+    suffixes: Sequence[str],
 ) -> list[str]:
     unreadable = []
     for i in chunk.tolist():
         image_id = image_ids[i]
         name = files.file_names.get(image_id) or os.path.join(
-            files.folders[files.folder[i]], image_id + SUFFIXES[files.suffix[i]]
+            files.folders[files.folder[i]], image_id + suffixes[files.suffix[i]]
         )
         try:
             files.size[i] = image_size(os.path.join(root, name))

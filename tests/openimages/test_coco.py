@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -83,12 +84,16 @@ def write(path, data):
     return path
 
 
+def write_image(path, size):
+    cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
+
+
 @pytest.fixture
 def images(tmp_path):
     root = tmp_path / 'images'
     (root / 'sub').mkdir(parents=True)
-    for name in ('000030.jpg', '000004.png', 'sub/000009.jpg', '000005.jpg'):
-        (root / name).write_bytes(b'not read')
+    for image in instances()['images']:
+        write_image(root / image['file_name'], (image['height'], image['width']))
     return root
 
 
