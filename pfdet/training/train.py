@@ -17,6 +17,7 @@ from pfdet.openimages.shared_images import describe_shared_images
 from pfdet.recipes import Recipe, to_dict
 from pfdet.recipes.initial_weights import deviation_sentence
 from pfdet.training import build, checkpoints, run_output
+from pfdet.training.augmentation import Augmentation
 from pfdet.training.checkpoints import Snapshot
 from pfdet.training.count_corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
@@ -193,7 +194,12 @@ def _iterator(
     corrupt: CorruptImages | None,
 ) -> ShardedIterator:
     load = TrainLoader(
-        OpenImagesDataset(index), recipe.min_size, recipe.max_size, recipe.flip, options.seed
+        OpenImagesDataset(index),
+        recipe.min_size,
+        recipe.max_size,
+        recipe.flip,
+        options.seed,
+        Augmentation(recipe.color_jitter, recipe.crop, recipe.rotation),
     )
     return ShardedIterator(
         build.sampler(recipe, index, options.seed, comm),

@@ -1,17 +1,24 @@
 """Augmented training samples: pixels, boxes and labels agree, and depend on the position alone."""
 
+import types
+
+import pfdet.compat  # noqa: F401
+
 import cv2
 import numpy as np
 import pytest
 
+from pfdet import recipes
 from pfdet.iterators.samplers import SequentialSampler
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.openimages import dataset as dataset_module
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.images import read_reduced, resize_to
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.training import train
 from pfdet.training.augmentation import FILL, Augmentation
 from pfdet.training.dry_run.synthetic_index import ImagesOrNoise
+from pfdet.training.run_options import RunOptions
 from pfdet.training.transforms import TrainLoader
 
 # Classes 0 to 3; 1 and 2 are children of 0.
@@ -359,3 +366,20 @@ def test_a_dry_run_loads_images_or_noise(painted, tmp_path):
         assert a.img.shape == c.img.shape and (a.img != c.img).any()
         assert_equal(a[1:], c[1:])
     assert (there.n_read, there.n_noise, noise.n_read, noise.n_noise) == (4, 0, 0, 4)
+
+
+@pytest.mark.parametrize('setting', ['color_jitter=0.5', 'crop=0.3', 'rotation=20'])
+def test_a_recipe_switches_augmentations_on(small_world, setting):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    comm = types.SimpleNamespace(rank=0, size=1)
+    batches = []
+    for settings in [], [setting]:
+        recipe = recipes.override(
+            recipes.find('mini'), ['sampler=sequential', 'batch_size=4', *settings]
+        )
+        iterator = train._iterator(recipe, index, comm, RunOptions(), None)
+        batches.append(iterator.next())
+        iterator.finalize()
+    for a, b in zip(*batches, strict=True):
+        assert a.image_id == b.image_id
+        assert a.img.shape != b.img.shape or (a.img != b.img).any()

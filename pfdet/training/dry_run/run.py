@@ -28,6 +28,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.mini import at_size
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import build
+from pfdet.training.augmentation import Augmentation
 from pfdet.training.dry_run.plan import plan
 from pfdet.training.dry_run.process_stats import available_memory, memory, seconds_since_start
 from pfdet.training.dry_run.report import measured_lines, plan_lines
@@ -209,7 +210,14 @@ def _train_steps(
     images = ImagesOrNoise(index)
     iterator = ShardedIterator(
         sampler,
-        TrainLoader(images, small.min_size, small.max_size, small.flip, seed),
+        TrainLoader(
+            images,
+            small.min_size,
+            small.max_size,
+            small.flip,
+            seed,
+            Augmentation(small.color_jitter, small.crop, small.rotation),
+        ),
         small.batch_size,
         comm.rank,
         comm.size,
