@@ -78,7 +78,6 @@ class ArrayArchive(Mapping[str, np.ndarray]):
     def __init__(self, path: str | os.PathLike, file: BinaryIO):
         self.path = path
         with reading(path, _NPZ):
-            self._size = os.fstat(file.fileno()).st_size
             self._zip = zipfile.ZipFile(file)
             self._members: dict[str, zipfile.ZipInfo] = {}
             for member in self._zip.infolist():
@@ -88,6 +87,9 @@ class ArrayArchive(Mapping[str, np.ndarray]):
                 if name in self._members:
                     raise ValueError(f'has two arrays of the name {_short(name)}')
                 self._members[name] = member
+            n_byte = sum(member.compress_size for member in self._members.values())
+            if n_byte > os.fstat(file.fileno()).st_size:
+                raise ValueError('has arrays that overlap')
 
     def __len__(self) -> int:
         return len(self._members)
@@ -123,10 +125,10 @@ class ArrayArchive(Mapping[str, np.ndarray]):
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f'is compressed by method {member.compress_type}, not by deflate')
             growth = _MAX_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
-            stored = min(member.compress_size, self._size)
-            if member.compress_size > stored or member.file_size > growth * stored:
+            if member.file_size > growth * member.compress_size:
                 raise ValueError(
-                    f'declares {member.file_size:,} bytes, more than its {stored:,} bytes can hold'
+                    f'declares {member.file_size:,} bytes, more than its '
+                    f'{member.compress_size:,} bytes can hold'
                 )
             with self._zip.open(member) as stream:
                 header, n_header = _read_header(stream)

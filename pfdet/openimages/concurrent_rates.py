@@ -15,8 +15,6 @@ of people and a group of bicycles have the same box, they are not one object wit
 
 import csv
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +29,8 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.boxes.iou import area as box_area
 from pfdet.boxes.iou import matched_iou
 from pfdet.errors import InputError
+from pfdet.files.npz import read_npz
+from pfdet.files.reading import reading
 from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
@@ -38,8 +38,6 @@ from pfdet.openimages.index import AnnotationIndex
 
 # Relative tolerance for areas: far above float64 rounding, far below differences of thresholds.
 _TOLERANCE = 1e-9
-# Exceptions of NumPy, zipfile and zlib for malformed files.
-_DAMAGED = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -358,25 +356,18 @@ def read_concurrent_rates(path: str | os.PathLike, classes: Classes) -> Concurre
     Raises:
         InputError: If the file is missing, damaged, of another format, or lacks a class.
     """
-    try:
-        with open(path, 'rb') as f:
-            data = np.load(f, allow_pickle=False)
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ValueError('got a single array')
-            positions = {mid: i for i, mid in enumerate(data['mids'].tolist())}
-            count, both = data['count'], data['both']
-            options = (float(data['iou_thresh']), bool(data['group_of']), bool(data['expanded']))
+    data = read_npz(path)
+    with reading(path, 'concurrent rates written by pfdet.openimages.statistics'):
+        positions = {mid: i for i, mid in enumerate(data['mids'].tolist())}
+        count, both = data['count'], data['both']
+        options = (float(data['iou_thresh']), bool(data['group_of']), bool(data['expanded']))
         n_mid = len(positions)
         if both.shape != (n_mid, n_mid) or count.shape != (n_mid,):
             raise ValueError(f'got counts of shapes {count.shape} and {both.shape}, {n_mid} mids')
         if both.dtype.kind != 'i' or count.dtype.kind != 'i':
             raise ValueError(f'got counts of dtypes {count.dtype} and {both.dtype}')
-    except OSError as e:
-        raise InputError(f'{path}: cannot read concurrent rates: {e.strerror or e}') from e
-    except _DAMAGED as e:
-        raise InputError(
-            f'{path}: expected concurrent rates written by pfdet.openimages.statistics, but {e}'
-        ) from e
+        if not ((both >= 0) & (both <= count[:, None])).all():
+            raise ValueError('got more objects with two labels than with one of them')
     missing = [mid for mid in classes.mids if mid not in positions]
     if missing:
         raise InputError(

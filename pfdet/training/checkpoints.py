@@ -10,7 +10,6 @@ import io
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,11 +19,20 @@ from chainer import training
 
 from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import parse_json
+from pfdet.files.npz import ArrayArchive, open_npz
+from pfdet.files.reading import reading
+from pfdet.files.regular import regular_file
+from pfdet.links.load_arrays import load_arrays
 
 _NAME = re.compile(r'iter_(\d+)\.npz')
 _MARK = b'\npfdet snapshot, SHA-256 of what precedes: '
 _DIGEST_SIZE = 64
 _KEY = 'pfdet_run'
+_OPTIMIZER_STATE = re.compile(r'updater/optimizer:(\w+)/(.+)/\w+')
+_SNAPSHOT = 'a snapshot of this run'
+# Far beyond any number of ranks, batch size and accumulated batches.
+_MAX_GLOBAL_BATCH = 1_000_000
 
 
 class Snapshot(training.Extension):
@@ -127,7 +135,9 @@ class _HashedFile(io.RawIOBase):
 
 def snapshots(directory: Path) -> list[Path]:
     """All snapshots, newest first."""
-    paths = [p for p in Path(directory).glob('iter_*.npz') if _NAME.fullmatch(p.name)]
+    paths = [
+        p for p in Path(directory).glob('iter_*.npz') if _NAME.fullmatch(p.name) and not p.is_dir()
+    ]
     return sorted(paths, key=lambda p: int(_NAME.fullmatch(p.name)[1]), reverse=True)
 
 
@@ -139,23 +149,19 @@ def problem(path: Path) -> str | None:
     """
     tail = len(_MARK) + _DIGEST_SIZE
     try:
-        with open(path, 'rb') as file:
+        with reading(path, _SNAPSHOT), open(path, 'rb', opener=regular_file) as file:
             size = file.seek(0, io.SEEK_END)
             file.seek(max(0, size - tail))
             mark, digest = file.read(len(_MARK)), file.read()
             if mark == _MARK:
                 intact = _sha256(file, size - tail) == digest
                 return None if intact else 'wrong checksum'
-        if not zipfile.is_zipfile(path):
-            return 'truncated'
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-        return bad and f'wrong checksum of {bad}'
-    except OSError as e:
-        return f'cannot be read: {e.strerror or e}'
-    except Exception as e:
-        # A damaged archive raises various exceptions.
-        return f'{type(e).__name__}: {e}'
+        with open_npz(path) as arrays:
+            for name in arrays:
+                arrays[name]
+        return None
+    except InputError as e:
+        return f'cannot be read: {str(e).removeprefix(f"{path}: ").partition("; expected")[0]}'
 
 
 def _sha256(file, size: int) -> bytes:
@@ -209,8 +215,15 @@ def newest(
 
 def read_run(path: Path) -> dict:
     """The identity of the run that wrote a snapshot; empty for snapshots of older versions."""
-    with np.load(path) as file:
-        return json.loads(str(file[_KEY])) if _KEY in file.files else {}
+    with open_npz(path) as arrays:
+        if _KEY not in arrays:
+            return {}
+        text = arrays[_KEY]
+    with reading(path, _SNAPSHOT, _KEY):
+        run = parse_json(path, str(text), _SNAPSHOT, _KEY)
+        if not isinstance(run, dict):
+            raise ValueError('it is not an object')
+        return run
 
 
 def load(trainer, path: Path) -> None:
@@ -221,10 +234,48 @@ def load(trainer, path: Path) -> None:
         path (path): The snapshot.
 
     Raises:
-        InputError: The file cannot be read or has another network.
+        InputError: The file cannot be read, has another network or values that are not finite, or
+            its position in the sequence of images is impossible.
     """
-    try:
-        chainer.serializers.load_npz(str(path), trainer)
-    except Exception as e:
-        # Damaged archives and missing keys raise various exceptions.
-        raise InputError(f'{path}: not a snapshot of this run: {type(e).__name__}: {e}') from e
+    with open_npz(path) as arrays:
+        with reading(path, _SNAPSHOT):
+            _check_progress(arrays, path)
+        load_arrays(trainer, arrays, path, _SNAPSHOT)
+        with reading(path, _SNAPSHOT):
+            _check_optimizer(arrays, path)
+
+
+def _check_progress(arrays: ArrayArchive, path: Path) -> None:
+    names = [
+        'updater/iteration',
+        'updater/iterator:main/position',
+        'updater/iterator:main/previous_position',
+    ]
+    if not all(name in arrays for name in names):
+        # Loading will name the missing one.
+        return
+    iteration, position, previous = (int(arrays[name]) for name in names)
+    # Every iteration has one image or more.
+    if not 0 <= iteration <= position <= _MAX_GLOBAL_BATCH * iteration:
+        raise InputError(
+            f'{path}: iteration {iteration} at image {position} of the sequence; expected at least '
+            f'1 and at most {_MAX_GLOBAL_BATCH:,} images per iteration'
+        )
+    if not 0 <= previous <= position:
+        raise InputError(
+            f'{path}: image {position} of the sequence after image {previous}; expected one from '
+            f'0 to {position}'
+        )
+
+
+def _check_optimizer(arrays: ArrayArchive, path: Path) -> None:
+    # Chainer takes the state of an optimizer that has not made a step yet in any shape.
+    for name in arrays:
+        match = _OPTIMIZER_STATE.fullmatch(name)
+        param = match and f'updater/model:{match[1]}/{match[2]}'
+        if param and param in arrays:
+            shape, expected = arrays.header(name).shape, arrays.header(param).shape
+            if shape not in ((), expected):
+                raise InputError(
+                    f'{path}: not {_SNAPSHOT}: {name} has shape {shape}; expected {expected}'
+                )

@@ -10,7 +10,12 @@ import numpy as np
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_json
+from pfdet.files.memory import check_memory
+from pfdet.files.npz import open_npz, read_npy, read_npz
+from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.links.load_arrays import load_arrays
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
@@ -21,6 +26,10 @@ from pfdet.training.experts import select_head_classes
 
 if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
+
+
+_RUN = 'the --out directory of a training run'
+_WEIGHTS = 'weights of this network'
 
 
 class Model(NamedTuple):
@@ -79,20 +88,17 @@ def load_weights(
         n_class (int): Number of classes in the file; only with ``pick``.
 
     Raises:
-        InputError: The file cannot be read or has the weights of another network.
+        InputError: The file cannot be read, has the weights of another network, or has values that
+            are not finite.
     """
-    try:
-        if pick is None:
-            chainer.serializers.load_npz(str(path), network)
-        else:
-            with np.load(path) as weights:
-                weights = select_head_classes(dict(weights), pick, n_class, path)
-            chainer.serializers.NpzDeserializer(weights).load(network)
-    except InputError:
-        raise
-    except Exception as e:
-        # Damaged archives, missing parameters and wrong shapes raise various exceptions.
-        raise InputError(f'{path}: not weights of this network: {type(e).__name__}: {e}') from e
+    if pick is None:
+        with open_npz(path) as arrays:
+            load_arrays(network, arrays, path, _WEIGHTS)
+        return
+    arrays = read_npz(path)
+    with reading(path, _WEIGHTS):
+        selected = select_head_classes(arrays, pick, n_class, path)
+    load_arrays(network, selected, path, _WEIGHTS)
 
 
 def write_rates(directory: Path, rates: np.ndarray) -> None:
@@ -130,12 +136,11 @@ def read_rates(
     if path.suffix == '.npz':
         rates = read_concurrent_rates(path, classes).rates
     elif path.suffix == '.npy':
-        try:
-            rates = np.load(path)
-        except (OSError, ValueError, EOFError) as e:
-            raise InputError(f'{path}: expected concurrent rates, but {e}') from e
+        rates = read_npy(path)
         if rates.shape != (len(classes),) * 2:
             raise InputError(f'{path}: has shape {rates.shape}; expected {(len(classes),) * 2}')
+        if rates.dtype.kind != 'f' or not ((rates >= 0) & (rates <= 1)).all():
+            raise InputError(f'{path}: not concurrent rates; expected numbers from 0 to 1')
         return rates
     else:
         index = AnnotationIndex.open(path)
@@ -204,22 +209,28 @@ def read_recipe(directory: Path) -> Description:
         InputError: The file is missing or damaged.
     """
     path = Path(directory) / 'recipe.json'
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+    content = read_json(path, _RUN)
+    with reading(path, _RUN):
         fields, pairs = content['recipe'], content['classes']
+        if not all(isinstance(text, str) and text for pair in pairs for text in pair):
+            raise ValueError('a class has no mid and name')
         mids, names = zip(*pairs, strict=True)
-        ancestors = np.zeros((len(mids), len(mids)), bool)
-        for child, ancestor in content.get('ancestors', ()):
-            ancestors[child, ancestor] = True
-    except OSError as e:
-        raise InputError(
-            f'{path}: {e.strerror}; expected the --out directory of a training run'
-        ) from e
-    except (ValueError, KeyError, TypeError, IndexError) as e:
-        raise InputError(f'{path}: not written by a training run: {e}') from e
-    return Description(
-        from_dict(fields, str(path)), Classes(tuple(mids), tuple(names)), Hierarchy(ancestors)
-    )
+        classes = Classes(tuple(mids), tuple(names))
+        # A list of short mids is smaller than the matrices of the hierarchy, of which there are
+        # several.
+        check_memory(path, 4 * len(mids) ** 2, 'its hierarchy')
+        hierarchy = Hierarchy(_ancestors(content.get('ancestors', ()), len(mids)))
+    return Description(from_dict(fields, str(path)), classes, hierarchy)
+
+
+def _ancestors(pairs: Sequence[tuple[int, int]], n_class: int) -> np.ndarray:
+    ancestors = np.zeros((n_class, n_class), bool)
+    for child, ancestor in pairs:
+        for i in child, ancestor:
+            if type(i) is not int or not 0 <= i < n_class:
+                raise ValueError(f'ancestors: {str(i)[:20]} is not the id of a class')
+        ancestors[child, ancestor] = True
+    return ancestors
 
 
 def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = None) -> Model:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.files.reading import reading
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe, fields_that
@@ -63,7 +64,8 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
     def differ(field: str, old: str, new: str) -> InputError:
         return InputError(
-            f'{path}: written by a run with {field}={old}, but this run has {field}={new}; '
+            f'{path}: written by a run with {field}={str(old)[:80]}, but this run has '
+            f'{field}={str(new)[:80]}; '
             'resume with the original value, or give another --out'
         )
 
@@ -109,7 +111,8 @@ def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | 
             path, snapshot.damaged = checkpoints.newest(snapshot.directory)
             if path is not None:
                 run = checkpoints.read_run(path)
-                check_same_run(run, snapshot.run, path)
+                with reading(path, 'a snapshot of this run', 'its description of the run'):
+                    check_same_run(run, snapshot.run, path)
         except InputError as e:
             error = e
     # Raise the error on all ranks, so that none waits for another.

@@ -232,7 +232,7 @@ BAD_ARCHIVES = {
     'nothing': (b'', 'not a zip file'),
     'directory cut off': (ONE[:-30], 'not a zip file'),
     'larger than the file': (with_sizes(ONE, b'a.npy', size=1 << 31), 'can hold'),
-    'compressed larger': (with_sizes(ONE, b'a.npy', 1 << 31, 1 << 31), 'can hold'),
+    'compressed larger': (with_sizes(ONE, b'a.npy', 1 << 31, 1 << 31), 'arrays that overlap'),
     'smaller': (with_sizes(ONE, b'a.npy', size=200), 'array a: '),
     'compressed smaller': (with_sizes(ONE, b'a.npy', 20), 'array a: '),
     'bzip2': (method(ONE, zipfile.ZIP_BZIP2), 'method 12'),

@@ -11,7 +11,7 @@ import pytest
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import recipe as recipes
-from pfdet.training import resume
+from pfdet.training import checkpoints, resume
 
 PATH = Path('out/snapshots/iter_00000005.npz')
 
@@ -75,3 +75,23 @@ def test_new_run_in_a_directory_with_snapshots_is_rejected(tmp_path):
     (tmp_path / 'iter_00000003.npz').write_bytes(b'')
     with pytest.raises(InputError, match=r'iter_00000003\.npz.*--resume'):
         resume.refuse_existing_snapshots(tmp_path, comm)
+
+
+@pytest.mark.parametrize(
+    'before, message',
+    [
+        ({'recipe': [1]}, 'recipe'),
+        ({'recipe': None}, 'recipe'),
+        ({'classes': 7}, 'classes'),
+        ({'seed': ['x' * 10**6]}, 'seed'),
+        ({'images': {}}, 'images'),
+    ],
+)
+def test_description_of_any_content_is_one_line(run, tmp_path, before, message):
+    now = run()
+    checkpoints.write(tmp_path / 'iter_00000005.npz', {}, {**now, **before})
+    comm = SimpleNamespace(rank=0, mpi_comm=SimpleNamespace(bcast=lambda value: value))
+    snapshot = checkpoints.Snapshot(tmp_path, now)
+    with pytest.raises(InputError, match=r'iter_00000005\.npz: ') as e:
+        resume.resume_from_newest(None, snapshot, comm)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 600
