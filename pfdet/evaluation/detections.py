@@ -33,6 +33,7 @@ from pfdet.evaluation.detections_file import (
 )
 from pfdet.evaluation.prediction_strings import is_submission, submission_tables
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
 _ROWS_PER_BLOCK = 1 << 17
 
@@ -325,6 +326,12 @@ def _check_rows(
     if len(bad):
         raise InputError(
             f'{row_location(path, first_row + bad[0])}: no ImageID; expected the id of an image'
+        )
+    bad = np.flatnonzero(np.array([normal_image_id(i) is None for i in ids] + [False])[image])
+    if len(bad):
+        raise InputError(
+            f'{row_location(path, first_row + bad[0])}: expected ImageID to be {IMAGE_ID}, got '
+            f'{ids[image[bad[0]]][:60]!r}'
         )
     has_detection = label >= 0
     for values in numbers.values():

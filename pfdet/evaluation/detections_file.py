@@ -21,6 +21,7 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.csv_rows import csv_blocks, csv_rows, read_header
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
 COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
 CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
@@ -147,6 +148,12 @@ def read_metadata_list(
         values = None
     if not isinstance(values, list) or not all(isinstance(i, str) and i for i in values):
         raise InputError(f'{path}: expected its metadata {key.decode()} to be a list of strings')
+    if key == IMAGES_KEY:
+        for image_id in values:
+            if normal_image_id(image_id) is None:
+                raise InputError(
+                    f'{path}: its metadata {key.decode()} has {image_id[:60]!r}; expected {IMAGE_ID}'
+                )
     return values
 
 
