@@ -96,7 +96,7 @@ def train_experts(
         images_seen = default_images_seen(recipe, plan)
     n_group = min(len(plan), n_rank // ranks_per_expert)
     groups = pack([images_seen or len(e.images) for e in plan], n_group)
-    if dry_run is not None or out is None or init is None:
+    if dry_run is not None:
         if comm.rank == 0:
             lines = plan_lines(plan, recipe, images_seen, groups, ranks_per_expert, options)
             print('\n'.join(lines), flush=True)

@@ -53,7 +53,11 @@ def test_a_tiny_quickstart(tmp_path, monkeypatch, capfd):
     assert 0 <= score['mAP'] <= 1
     assert [entry['iteration'] for entry in json.loads((out / 'run' / 'log').read_text())] == [1, 2]
     page = (out / 'report.html').read_text()
-    assert f'{score["mAP"]:.3f}' in page and 'MiniOpenImages' in page
+    assert f'{score["mAP"]:.3f}' in page and 'MiniOpenImages, trained from random weights' in page
+    # No flag was needed to start from random weights, and the report says so.
+    run_facts = json.loads((out / 'run' / 'recipe.json').read_text())['run']
+    assert run_facts['random_weights'] is True
+    assert 'This run started from random weights; its recipe starts from a backbone' in page
 
     # Resumed, the training is kept as it is.
     before = dict(np.load(out / 'run' / 'model.npz'))

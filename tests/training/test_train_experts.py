@@ -137,6 +137,17 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
         assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
         assert f'experts.json: was started with {message}' in refused.stderr
 
+    # An expert's directory is resumed neither as a model of all classes nor by pfdet train.
+    described = (directories[0] / 'recipe.json').read_text()
+    for settings, message in (
+        ((), 'written by a run with'),
+        (('--set', 'expert_size=10'), 'trains experts, not one model of all classes: pfdet train-'),
+    ):
+        resume = ['--recipe', 'mini', '--train-index', small_world / 'train.index', '--resume']
+        refused = mpiexec(1, TRAIN, *resume, '--out', directories[0], *settings, check=False)
+        assert refused.returncode == 2 and message in refused.stderr
+    assert (directories[0] / 'recipe.json').read_text() == described
+
     # The detections have only classes of the expert.
     index = AnnotationIndex.open(small_world / 'validation.index')
     subprocess.run(
