@@ -151,9 +151,8 @@ def read_metadata_list(
     if key == IMAGES_KEY:
         for image_id in values:
             if normal_image_id(image_id) is None:
-                raise InputError(
-                    f'{path}: its metadata {key.decode()} has {image_id[:60]!r}; expected {IMAGE_ID}'
-                )
+                found = f'{key.decode()} has {image_id[:60]!r}'
+                raise InputError(f'{path}: its metadata {found}; expected {IMAGE_ID}')
     return values
 
 
