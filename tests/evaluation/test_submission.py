@@ -1,6 +1,7 @@
 """Writing, reading and validating submissions to Kaggle."""
 
 import csv
+import dataclasses
 import decimal
 import io
 import tracemalloc
@@ -256,8 +257,10 @@ def test_blocks_with_the_same_image_are_not_written(tmp_path):
 def test_ids_that_do_not_fit_in_a_line_are_not_written(tmp_path, image_id):
     detections = _detections()
     detections.image_ids = ['z', image_id, 'y']
-    with pytest.raises(InputError, match='submission.csv, line 3: '):
-        write_submission(tmp_path / 'submission.csv', detections, _CLASSES)
+    others = dataclasses.replace(_detections(), image_ids=['1', '2', '3'])
+    for blocks in [detections], [detections, others]:
+        with pytest.raises(InputError, match='submission.csv, line 3: '):
+            write_submission(tmp_path / 'submission.csv', blocks, _CLASSES)
     assert not list(tmp_path.iterdir())
 
 
@@ -277,19 +280,19 @@ def test_memory_of_writing_does_not_grow(tmp_path):
 
     def blocks(n_block):
         for k in range(n_block):
-            block = _many(2000)
+            block = _many(5000)
             block.image_ids = [f'{k}-{i}' for i in range(len(block.image_ids))]
             held.append(pa.total_allocated_bytes())
             yield block
 
     peak = []
-    for n_block in 5, 20:
+    for n_block in 8, 40:
         held.clear()
         tracemalloc.start()
         write_submission(tmp_path / 's.csv', blocks(n_block), _CLASSES)
         peak.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        # A block takes 2000 times 50 bytes. Those in work and the table of coordinates remain.
+        # Blocks in work and the table of coordinates; a block takes 5000 times 50 bytes as text.
         assert max(held) - held[0] < 5_000_000
     assert peak[1] < 1.5 * peak[0]
 
