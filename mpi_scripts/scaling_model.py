@@ -19,7 +19,13 @@ import numpy as np
 from scaling import sweep
 from scaling.detector import FILE, Detector, count_detector, read_detector, write_detector
 from scaling.inputs import Inputs
-from scaling.ranges import READINGS, efficiency_ranges, variations, without_fitting_latency
+from scaling.ranges import (
+    READINGS,
+    efficiency_ranges,
+    likeliest_reading,
+    variations,
+    without_fitting_latency,
+)
 from scaling.step import (
     OPTIONS,
     Fit,
@@ -70,8 +76,7 @@ def main() -> None:
         write_detector(count_detector())
 
     detector, inputs = read_detector(), Inputs()
-    setting = next(iter(READINGS.values()))
-    fitted = fit_to_paper(detector, inputs, setting)
+    setting, fitted = likeliest_reading(detector, inputs)
     if args.inputs:
         print_inputs()
     print_fit(detector, inputs)
@@ -118,6 +123,7 @@ def print_fit(detector: Detector, inputs: Inputs) -> None:
             f'{reading:26}{own.tflops:8.2f}{own.hop_factor:8.2f}x'
             f'{efficiency(detector, inputs, own, setting, 512):10.1%}'
             f'{hours(detector, inputs, own, setting, 512):7.1f}   {late:.1%} to {early:.1%}'
+            + ('' if own.hop_factor > 0 else '   impossible')
         )
 
 

@@ -33,6 +33,12 @@ EARLY_TABLE = {
 }
 
 
+def likeliest_reading(detector: Detector, inputs: Inputs) -> tuple[Setting, Fit]:
+    """The first reading that is possible, and its fit to the paper."""
+    fits = [(setting, fit_to_paper(detector, inputs, setting)) for setting in READINGS.values()]
+    return next((setting, fit) for setting, fit in fits if fit.hop_factor > 0)
+
+
 class Variation(NamedTuple):
     """One combination of a reading and inputs.
 
