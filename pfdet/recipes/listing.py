@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pfdet.recipes import TABLES, Composite
 from pfdet.recipes.paper_tables import paper_tables
 
-_WIDTH = 36
+_WIDTH = 38
 
 
 def list_rows() -> Iterator[str]:

@@ -58,11 +58,18 @@ class Rows:
     _locks: dict = dataclasses.field(
         default_factory=lambda: defaultdict(threading.Lock), repr=False, compare=False
     )
+    # By name; dataclasses.replace() starts with empty ones.
+    _recipes: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+    _trainings: dict = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def recipe(self, name: str) -> Recipe:
         """Resolve the recipe of a row."""
-        size = None if recipes.find(name).size == self.size else self.size
-        return recipes.override(recipes.find(name, size), self.settings)
+        if name not in self._recipes:
+            size = None if recipes.find(name).size == self.size else self.size
+            self._recipes[name] = recipes.override(recipes.find(name, size), self.settings)
+        return self._recipes[name]
 
     def directory(self, name: str, seed: int) -> Path:
         """The directory of the run of a row."""
@@ -178,6 +185,11 @@ class Rows:
                     return other.name
         return name
 
+    def _training_fields(self, name: str) -> dict:
+        if name not in self._trainings:
+            self._trainings[name] = self._find_training_fields(name)
+        return self._trainings[name]
+
     def is_trained(self, name: str, seed: int) -> bool:
         """Whether the training of a row is finished."""
         return (self.directory(self.same_training(name), seed) / 'model.npz').exists()
@@ -261,7 +273,7 @@ class Rows:
         # At full size, pfdet train refuses to start without weights or this flag.
         return ['--random-weights'] if self.random_weights else []
 
-    def _training_fields(self, name: str) -> dict:
+    def _find_training_fields(self, name: str) -> dict:
         recipe = self.recipe(name)
         fields = dataclasses.asdict(recipe)
         for field in ('name', 'about', *_TEST_FIELDS):
