@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from pfdet.printable import printable
+
 # Time for the launcher to forward the last output of a rank.
 _SECONDS_TO_PASS_ON = 1.0
 # An error on all ranks is reported once: the first rank reports at once, the others only after the
@@ -38,7 +40,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         status = main() or 0
     except InputError as e:
         _let_first_rank_report()
-        message = ' '.join(str(e).split())
+        message = printable(' '.join(str(e).split()))
         print(f'error: {message}', file=sys.stderr, flush=True)
         _abort_other_ranks(2)
         status = 2

@@ -52,6 +52,7 @@ from pfdet.openimages.concurrent_rates import (
     write_pairs_csv,
 )
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.printable import printable
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as e:
         raise InputError(f'--out {args.out}: cannot write there: {e.strerror or e}') from e
     for line in describe(content):
-        print(line)
+        print(printable(line))
     print(f'{args.out}: statistics.json, tables and plots')
 
 

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from pfdet.atomic_write import replace_when_done
+from pfdet.printable import printable
 from pfdet.report.error_analysis import REASONS
 from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example, boxes_to_draw, encode_image
@@ -34,11 +35,19 @@ def write_page(path: str | os.PathLike, template: str, **context: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_without_control_characters,
     )
     time = datetime.datetime.now().astimezone().strftime('%d %B %Y, %H:%M %Z')
     page = environment.get_template(template).render(time=time, **context)
     with replace_when_done(path) as unfinished:
         unfinished.write_text(page, encoding='utf-8')
+
+
+def _without_control_characters(value: Any) -> Any:
+    # Names of classes and images may contain marks that turn the direction of the text after them.
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return '\n'.join(map(printable, value.split('\n')))
 
 
 def svg(text: str | None) -> Markup | None:

@@ -11,6 +11,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from pfdet.printable import printable
+
 # Placeholder colours for matplotlib, replaced by CSS variables in the SVG.
 _VARIABLES = {'#010101': '--fg', '#020202': '--line', '#030303': '--muted'}
 #: Colours of series, in order.
@@ -73,7 +75,7 @@ def draw_svg(
 
 
 def _for_page(svg: str) -> str:
-    svg = svg[svg.index('<svg') :]
+    svg = '\n'.join(map(printable, svg[svg.index('<svg') :].split('\n')))
     svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
     # Without width and height, the SVG scales to its column. The viewBox keeps the proportions.
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)

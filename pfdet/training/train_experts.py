@@ -10,6 +10,7 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
+from pfdet.printable import printable
 from pfdet.recipes import Recipe, to_dict
 from pfdet.training import model_directory
 from pfdet.training.experts import (
@@ -209,7 +210,7 @@ def _train(
     if comm.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         names = ', '.join(index.classes.names[c] for c in expert.classes)
-        print(f'{expert.name}: {len(expert.images)} images of {names}', flush=True)
+        print(f'{expert.name}: {len(expert.images)} images of {printable(names)}', flush=True)
         if not expert_index.exists():
             subset(index, expert.images, expert_index)
     comm.mpi_comm.Barrier()
