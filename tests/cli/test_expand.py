@@ -89,13 +89,13 @@ def test_ensemble(run, tmp_path):
 def test_make_submission(run, tmp_path):
     given = random_detections(CLASSES)
     expected = expand_detections(
-        given, read_hierarchy(tmp_path / 'hierarchy.json', CLASSES), 0.6, max_per_image=40
+        given, read_hierarchy(tmp_path / 'hierarchy.json', CLASSES), 0.9, max_per_image=40
     )
     write_submission('expected.csv', expected, CLASSES)
     common = ['--detections', '0.parquet', '--classes', 'classes.csv', '--out', 'made.csv']
     status, out, _ = run(
         *(make_submission, *common, '--expand', '--hierarchy', 'hierarchy.json'),
-        *('--iou-thresh', 0.6, '--max-per-image', 40),
+        *('--iou-thresh', 0.9, '--max-per-image', 40),
     )
     assert status == 0
     assert (tmp_path / 'made.csv').read_bytes() == (tmp_path / 'expected.csv').read_bytes()
