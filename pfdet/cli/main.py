@@ -23,6 +23,7 @@ COMMANDS = {
     'train-experts': ('pfdet.cli.train_experts', 'fine-tune expert models'),
     'train-table': ('pfdet.cli.train_table', 'train, predict and score the rows of a table'),
     'predict': ('pfdet.cli.predict', 'detect objects'),
+    'export': ('pfdet.cli.export', 'export a trained detector to ONNX'),
     'ensemble': ('pfdet.cli.ensemble', 'combine the detections of several models'),
     'score': ('pfdet.cli.score', "compute the challenge's average precision"),
     'make-submission': ('pfdet.cli.make_submission', 'write a Kaggle submission'),
@@ -44,7 +45,22 @@ def main() -> int | None:
     if name not in COMMANDS:
         raise InputError(f'pfdet {name}: no such command; expected one of {", ".join(COMMANDS)}')
     sys.argv = [f'pfdet {name}', *arguments]
+    return _main_of(name)
+
+
+def _main_of(name: str) -> int | None:
     return importlib.import_module(COMMANDS[name][0]).main()
+
+
+def run_script(name: str) -> None:
+    """Run a command as a script of its own and exit, see :func:`pfdet.errors.run_command`.
+
+    The command is imported only after signals are handled.
+
+    Args:
+        name (str): A key of :data:`COMMANDS`.
+    """
+    run_command(lambda: _main_of(name))
 
 
 def usage() -> str:
