@@ -7,6 +7,9 @@ for the size and for decoding.
 All images are converted to 8-bit RGB. Grey values are repeated and palettes are resolved. CMYK is
 assumed to be inverted, as Adobe writes it, and converted without its ICC profile. Of 16-bit values
 the upper eight bits are kept. Alpha channels are dropped.
+
+A file is opened as what its first bytes say, whatever its name, and only within the limits of
+:mod:`pfdet.openimages.image_limits`.
 """
 
 import contextlib
@@ -21,14 +24,20 @@ import numpy as np
 import PIL.Image
 
 from pfdet.errors import InputError
+from pfdet.files.reading import reason
+from pfdet.files.regular import read_bytes
+from pfdet.openimages.image_limits import (
+    FORMATS,
+    check_effort,
+    check_size,
+    image_format,
+    max_file_size,
+    too_many_pixels,
+)
 from pfdet.openimages.resizing import resized_size
-
-# A larger size is taken as a damaged header, before memory is allocated. Pillow has the same limit.
-MAX_PIXEL = 178_956_970
 
 _JPEG_START = b'\xff\xd8'
 _JPEG_END = b'\xff\xd9'
-_PNG_START = b'\x89PNG'
 _DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -41,7 +50,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file in the format of ChainerCV.
 
     Args:
-        path (path): JPEG, PNG or another format that OpenCV or Pillow supports.
+        path (path): JPEG, PNG, WebP, BMP, TIFF or GIF.
 
     Returns:
         array: float32 ``(3, H, W)``, RGB, values in [0, 255]. Grey images have three equal
@@ -125,14 +134,18 @@ def read_reduced(
     Raises:
         InputError: If the file is missing, truncated or not an image.
     """
-    data = _read_bytes(path)
-    size = _stored_size(data, path)
-    if not _has_end(data):
+    data = _read(path)
+    form = _known_format(data, path)
+    size = _stored_size(data, form, path)
+    if form == 'JPEG':
+        check_effort(path, data, size)
+    if not _has_end(data, form):
         # OpenCV silently fills missing pixels with grey. Pillow raises an error. Trailing bytes
         # after a complete image are accepted.
-        _decode_with_pillow(data, path)
+        with _opened_with_pillow(data, form, path) as img:
+            img.load()
     # For other formats OpenCV would decode the whole image and then resize it.
-    factor = _reduction(size, target_size) if data.startswith(_JPEG_START) else 1
+    factor = _reduction(size, target_size) if form == 'JPEG' else 1
     try:
         img = cv2.imdecode(
             np.frombuffer(data, np.uint8), _DECODE_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -143,7 +156,8 @@ def read_reduced(
         # OpenCV rounds up. The extra row or column is from blocks that the image does not fill.
         img = img[: round(size[0] / factor), : round(size[1] / factor)]
         return cv2.cvtColor(img, cv2.COLOR_BGR2RGB), size
-    img = _decode_with_pillow(data, path)
+    with _opened_with_pillow(data, form, path) as opened:
+        img = np.array(opened.convert('RGB'))
     if img.shape[:2] != size:
         raise InputError(
             f'{path}: expected {size[0]} x {size[1]} pixels, as in the file header, '
@@ -165,46 +179,55 @@ def _reduction(size: tuple[int, int], target_size: tuple[int, int] | None) -> in
     return 1
 
 
-def _read_bytes(path: str | os.PathLike, n_byte: int = -1) -> bytes:
+def _read(path: str | os.PathLike, n_byte: int | None = None) -> bytes:
     try:
-        with open(path, 'rb', buffering=0) as f:
-            return f.readall() if n_byte < 0 else f.read(n_byte)
+        data = read_bytes(path, n_byte, max_file_size())
     except (OSError, ValueError) as e:
-        raise InputError(
-            f'{path}: cannot read the image: {getattr(e, "strerror", None) or e}'
-        ) from e
+        raise InputError(f'{path}: cannot read the image: {reason(e)}') from e
+    if not data:
+        raise InputError(f'{path}: empty file; expected an image')
+    return data
 
 
-def _has_end(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends with its end marker. JPEG scans cannot contain this marker."""
-    if data.startswith(_JPEG_START):
+def _known_format(data: bytes, path: str | os.PathLike) -> str:
+    form = image_format(data)
+    if form is None:
+        raise InputError(f'{path}: expected an image in one of the formats {", ".join(FORMATS)}')
+    return form
+
+
+def _has_end(data: bytes, form: str) -> bool:
+    """Whether the file ends as a complete image; false for formats in which nothing says so."""
+    if form == 'JPEG':
+        # Scans cannot contain this marker.
         return data.endswith(_JPEG_END)
-    if data.startswith(_PNG_START):
+    if form == 'PNG':
         return data[-8:-4] == b'IEND'
+    if form == 'WEBP':
+        return len(data) >= 8 + int.from_bytes(data[4:8], 'little')
     return False
 
 
-def _decode_with_pillow(data: bytes, path: str | os.PathLike) -> np.ndarray:
+@contextlib.contextmanager
+def _opened_with_pillow(
+    data: bytes, form: str, path: str | os.PathLike
+) -> Iterator[PIL.Image.Image]:
     try:
-        with _open_with_pillow(data) as img:
-            return np.array(img.convert('RGB'))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with PIL.Image.open(io.BytesIO(data), formats=[form]) as img:
+                yield img
+    except PIL.Image.DecompressionBombError as e:
+        raise too_many_pixels(path, str(e).partition('(')[2].partition(' ')[0]) from e
     # Pillow's plug-ins raise exceptions of any type for malformed files.
     except Exception as e:
         raise InputError(f'{path}: expected a complete image, but {_reason(e)}') from e
 
 
-@contextlib.contextmanager
-def _open_with_pillow(data: bytes) -> Iterator[PIL.Image.Image]:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        with PIL.Image.open(io.BytesIO(data)) as img:
-            yield img
-
-
 def _reason(e: Exception) -> str:
     if isinstance(e, PIL.UnidentifiedImageError):
-        return 'neither OpenCV nor Pillow supports the format'
-    return f'{type(e).__name__}: {e}' if str(e) else type(e).__name__
+        return 'its header is damaged'
+    return reason(e)
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -219,29 +242,21 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         InputError: If the file is missing or has no image header.
     """
-    head = _read_bytes(path, 16384)
+    head = _read(path, 16384)
+    form = _known_format(head, path)
     if _jpeg_size(head) is None:
         # The frame header follows a long profile or thumbnail, or the file is not a JPEG.
-        head = _read_bytes(path)
-    return _stored_size(head, path)
+        head = _read(path)
+    return _stored_size(head, form, path)
 
 
-def _stored_size(data: bytes, path: str | os.PathLike) -> tuple[int, int]:
+def _stored_size(data: bytes, form: str, path: str | os.PathLike) -> tuple[int, int]:
     """Read ``(H, W)`` from the start of a file; a JPEG is needed up to its frame header."""
-    if not data:
-        raise InputError(f'{path}: empty file; expected an image')
     size = _jpeg_size(data)
     if size is None:
-        try:
-            with _open_with_pillow(data) as img:
-                size = img.height, img.width
-        except Exception as e:
-            raise InputError(f'{path}: expected an image, but {_reason(e)}') from e
-    if not 0 < size[0] * size[1] <= MAX_PIXEL:
-        raise InputError(
-            f'{path}: expected at most {MAX_PIXEL:,} pixels, got {size[0]} x {size[1]} '
-            'in the file header'
-        )
+        with _opened_with_pillow(data, form, path) as img:
+            size = img.height, img.width
+    check_size(path, size)
     return size
 
 
