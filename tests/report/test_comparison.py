@@ -85,7 +85,7 @@ def test_values_of_the_papers_give_the_differences_of_the_papers():
                     agreement = '' if cell.paper_difference == 0 else 'as in the paper'
                     assert cell.agreement == agreement
                     n_difference += 1
-    assert n_difference == 8 + 4 + 19 + 6 + 7 + 3 + 7 + 10 + 4
+    assert n_difference == 8 + 4 + 19 + 6 + 7 + 3 + 7 + 10 + 6
     assert 'mini scale' not in terminal(compared) and 'not run' in terminal(compared)
 
 

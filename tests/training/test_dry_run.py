@@ -298,4 +298,4 @@ def test_process_stats():
 
 def test_invalid_recipe_is_an_error(mpiexec):
     done = mpiexec(2, TRAIN, '--recipe', 'mini', '--dry-run', '--set', 'sampler=none', check=False)
-    assert done.returncode == 2 and 'sampler=none' in done.stderr
+    assert done.returncode == 2 and "sampler='none'" in done.stderr
