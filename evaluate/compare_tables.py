@@ -1,7 +1,6 @@
 """Compare runs with the papers' tables. The same as ``pfdet compare-tables``."""
 
-from pfdet.cli.compare_tables import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('compare-tables')

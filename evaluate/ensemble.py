@@ -1,7 +1,6 @@
 """Combine the detections of several models. The same as ``pfdet ensemble``."""
 
-from pfdet.cli.ensemble import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('ensemble')

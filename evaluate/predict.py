@@ -1,7 +1,6 @@
 """Detect the objects of an index's images with a trained model. The same as ``pfdet predict``."""
 
-from pfdet.cli.predict import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('predict')

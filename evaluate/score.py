@@ -1,7 +1,6 @@
 """Score detections as the Open Images Challenge 2018 does. The same as ``pfdet score``."""
 
-from pfdet.cli.score import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('score')

@@ -1,7 +1,6 @@
 """Check a Kaggle submission. The same as ``pfdet validate-submission``."""
 
-from pfdet.cli.validate_submission import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('validate-submission')

@@ -5,8 +5,10 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from pfdet import interruption
 from pfdet.errors import InputError
 
 # Errors that only writing raises: disk full, quota exceeded, file size limit exceeded.
@@ -41,7 +43,8 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
     os.close(handle)
     unfinished = Path(name)
     try:
-        yield unfinished
+        with interruption.before_ending_at_once(partial(unfinished.unlink, missing_ok=True)):
+            yield unfinished
         # mkstemp's files are private; the finished file gets the permissions of the user's umask.
         umask = os.umask(0)
         os.umask(umask)

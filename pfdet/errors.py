@@ -2,19 +2,28 @@
 
 import contextlib
 import os
+import select
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
+from pfdet import interruption, shared_memory
 from pfdet.printable import printable
 
 # Time for the launcher to forward the last output of a rank.
 _SECONDS_TO_PASS_ON = 1.0
 # An error on all ranks is reported once: the first rank reports at once, the others only after the
 # time in which the first one would have ended them.
-_SECONDS_FIRST = 2.0
+_SECONDS_FIRST = 1.5
+_SECONDS_OTHERS = 3.0
+# Longest time that MPI may take to end after all ranks have failed.
+_SECONDS_TO_FINALIZE = 10.0
 # Environment variables with the rank: MPICH's and Slurm's PMI, PMIx, Open MPI.
 _LAUNCHED = 'PMI_RANK', 'PMIX_RANK', 'OMPI_COMM_WORLD_RANK'
+# Of messages between ranks that have failed; no other code sends messages with a tag like it.
+_TAG = 32_749
 
 
 class InputError(Exception):
@@ -28,23 +37,75 @@ class InputError(Exception):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` as a command line program and exit.
 
-    An :class:`InputError` becomes one line on standard error and exit status 2. Under MPI it ends
-    all ranks of the job, which would otherwise wait forever for this one. Any other exception ends
-    them, too (see :func:`end_all_ranks_on_exception`).
+    An :class:`InputError` becomes one line on standard error and exit status 2. A signal that asks
+    the command to end (:mod:`pfdet.interruption`) becomes one line and the status 128 plus the
+    signal, 130 for Ctrl-C. Under MPI both end all ranks of the job, which would otherwise wait
+    forever for this one. Any other exception ends them, too (see
+    :func:`end_all_ranks_on_exception`). If the reader of standard output has closed it, such as
+    ``head``, the command ends without a message and with status 141, as programs do that are ended
+    by SIGPIPE.
 
     Args:
         main (callable): Takes no argument; returns the exit status, or :obj:`None` for 0.
     """
+    interruption.listen()
     end_all_ranks_on_exception()
     try:
-        status = main() or 0
-    except InputError as e:
-        _let_first_rank_report()
-        message = printable(' '.join(str(e).split()))
-        print(f'error: {message}', file=sys.stderr, flush=True)
-        _abort_other_ranks(2)
-        status = 2
+        status = _status_of(main)
+        sys.stdout.flush()
+    except BaseException as e:
+        status, line = _outcome(e)
+        if status is None:
+            raise
+        end_all_ranks(status, lambda: _print_error(line))
     sys.exit(status)
+
+
+def _status_of(main: Callable[[], int | None]) -> int | str | None:
+    try:
+        return main() or 0
+    except SystemExit as e:
+        # Such as that of argparse after --help: its output has not been written yet.
+        sys.stdout.flush()
+        return e.code
+
+
+def _outcome(error: BaseException) -> tuple[int | None, str]:
+    """The exit status and the line of an error; the status is None for one with a traceback."""
+    # An exception that replaced Interrupted on its way means the same.
+    number = getattr(error, 'number', signal.SIGINT)
+    number = interruption.raised() or (isinstance(error, KeyboardInterrupt) and number)
+    if number:
+        return interruption.status(number), interruption.describe(number)
+    if isinstance(error, InputError):
+        return 2, f'error: {printable(" ".join(str(error).split()))}'
+    if isinstance(error, BrokenPipeError) and _output_is_closed():
+        return interruption.status(signal.SIGPIPE), ''
+    return None, ''
+
+
+def _print_error(line: str) -> None:
+    # The terminal may be gone after SIGHUP.
+    with contextlib.suppress(OSError):
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _output_is_closed() -> bool:
+    """Whether standard output is a pipe without a reader. If so, what it still holds is dropped."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLOUT)
+        closed = any(events & select.POLLERR for _, events in poll.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return False
+    if closed:
+        # Otherwise the interpreter fails to flush it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output)
+        os.close(nowhere)
+    return closed
 
 
 def end_all_ranks_on_exception() -> None:
@@ -55,37 +116,118 @@ def end_all_ranks_on_exception() -> None:
     """
 
     def hook(kind, exception, traceback) -> None:
-        _let_first_rank_report()
-        sys.__excepthook__(kind, exception, traceback)
-        _abort_other_ranks(1)
+        status, line = _outcome(exception)
+        if status is None:
+            end_all_ranks(1, lambda: sys.__excepthook__(kind, exception, traceback))
+        else:
+            end_all_ranks(status, lambda: _print_error(line))
+            # The interpreter would exit with status 1.
+            world = _world()
+            if world is not None:
+                sys.modules['mpi4py.MPI'].Finalize()
+            os._exit(status)
 
     sys.excepthook = hook
 
 
-def _let_first_rank_report() -> None:
+def end_all_ranks(status: int, report: Callable[[], None]) -> None:
+    """Report an error of this rank, and end all others.
+
+    If all ranks have failed, only the first one reports, and the function returns: MPI ends in
+    order when the interpreter exits. Otherwise the job is aborted. A single process only reports.
+
+    Args:
+        status (int): Exit status of the job.
+        report (callable): Prints the error. Takes no argument.
+    """
     world = _world()
-    if world is not None and world.rank > 0:
-        time.sleep(_SECONDS_FIRST)
+    if world is None or world.rank == 0:
+        report()
+    _flush()
+    if world is None:
+        if _is_launched() and 'mpi4py.MPI' not in sys.modules:
+            # The import of MPI was interrupted. Other ranks may wait for this one in it.
+            os._exit(status)
+        return
+    if _all_have_failed(world):
+        # Should MPI not end after all, nothing is lost by ending without it.
+        timer = threading.Timer(_SECONDS_TO_FINALIZE, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
+        return
+    if world.rank > 0:
+        report()
+    _flush()
+    # MPICH's launcher drops output that it has not yet forwarded when the job is aborted.
+    time.sleep(_SECONDS_TO_PASS_ON)
+    abort_job(status)
 
 
-def _abort_other_ranks(status: int) -> None:
-    world = _world()
-    if world is not None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # MPICH's launcher drops output that it has not yet forwarded when the job is aborted.
-        time.sleep(_SECONDS_TO_PASS_ON)
-        world.Abort(status)
+def abort_job(status: int) -> None:
+    """End this rank at once, so that the launcher ends all others. Does not return.
+
+    Args:
+        status (int): Exit status of the job.
+    """
+    shared_memory.remove_own()
+    if 'HYDI_CONTROL_FD' not in os.environ:
+        mpi = sys.modules.get('mpi4py.MPI')
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.COMM_WORLD.Abort(status)
+    # MPICH's launcher ends the job as soon as a rank exits without finalizing MPI. Unlike
+    # MPI_Abort, this prints nothing.
+    os._exit(status)
+
+
+def _flush() -> None:
+    for stream in sys.stdout, sys.stderr:
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def _all_have_failed(world) -> bool:
+    """Whether all ranks call this within a short time.
+
+    Messages with a tag of their own are exchanged with the first rank. They cannot be mistaken for
+    part of a collective operation in which other ranks wait for this one.
+    """
+    empty = bytearray(1)
+    if world.rank == 0:
+        others = range(1, world.size)
+        failed = [world.Irecv(bytearray(1), rank, _TAG) for rank in others]
+        if not _completed(failed, _SECONDS_FIRST):
+            return False
+        replies = [world.Isend(empty, rank, _TAG) for rank in others]
+        return _completed(replies, _SECONDS_FIRST)
+    sent = world.Isend(empty, 0, _TAG)
+    return _completed([sent, world.Irecv(bytearray(1), 0, _TAG)], _SECONDS_OTHERS)
+
+
+def _completed(requests: list, seconds: float) -> bool:
+    from mpi4py import MPI
+
+    deadline = time.monotonic() + seconds
+    while not MPI.Request.Testall(requests):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _is_launched() -> bool:
+    return any(name in os.environ for name in _LAUNCHED)
 
 
 def _world():
     """The communicator of all ranks, or :obj:`None` for a single process."""
     # Importing mpi4py starts MPI. A program that never imported it has no other ranks to end,
     # unless it was launched with some: these may wait for this one in order to start.
-    if any(name in os.environ for name in _LAUNCHED):
+    if _is_launched():
         with contextlib.suppress(Exception):
             import mpi4py.MPI  # noqa: F401
     mpi = sys.modules.get('mpi4py.MPI')
-    if mpi is None or not mpi.Is_initialized() or mpi.COMM_WORLD.size == 1:
+    if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
+        return None
+    if mpi.COMM_WORLD.size == 1:
         return None
     return mpi.COMM_WORLD

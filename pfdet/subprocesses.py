@@ -3,11 +3,13 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from pfdet import interruption
 from pfdet.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,19 +41,40 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     path = filter(None, [str(ROOT), environment.get('PYTHONPATH')])
     environment['PYTHONPATH'] = os.pathsep.join(path)
     if log is None:
-        status = subprocess.run(
-            command, env=environment, check=False, stdout=subprocess.DEVNULL if quiet else None
-        ).returncode
+        status = _run(command, environment, subprocess.DEVNULL if quiet else None)
     else:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a', encoding='utf-8') as out:
-            status = subprocess.run(
-                command, env=environment, check=False, stdout=out, stderr=subprocess.STDOUT
-            ).returncode
+            status = _run(command, environment, out, subprocess.STDOUT)
     if status:
         raise InputError(
             f'the command above failed with status {status}' + (f'; see {log}' if log else '')
         )
+
+
+def _run(
+    command: list[str], environment: dict[str, str], out: Any, errors: int | None = None
+) -> int:
+    """Run a command and return its status; pass a signal that interrupts this process on to it."""
+    # In a session of its own, so that a terminal's Ctrl-C reaches it only once, through this
+    # process: mpiexec kills its ranks at the second SIGINT.
+    process = subprocess.Popen(
+        command, env=environment, stdout=out, stderr=errors, start_new_session=True
+    )
+
+    def pass_on(number: int) -> None:
+        # mpiexec would die of SIGHUP without telling its ranks.
+        process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    with interruption.passed_on(pass_on):
+        try:
+            return process.wait()
+        except BaseException:
+            if not interruption.raised():
+                process.terminate()
+            # A training run writes a snapshot before it ends.
+            process.wait()
+            raise
 
 
 def run_pfdet(command: str, *args: object, **options: Any) -> None:

@@ -1,7 +1,6 @@
 """Train a recipe of either paper, on any number of ranks. The same as ``pfdet train``."""
 
-from pfdet.cli.train import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('train')

@@ -1,7 +1,6 @@
 """Train, predict and score all rows of a table of the papers. The same as ``pfdet train-table``."""
 
-from pfdet.cli.train_table import main
-from pfdet.errors import run_command
+from pfdet.cli.main import run_script
 
 if __name__ == '__main__':
-    run_command(main)
+    run_script('train-table')

@@ -3,8 +3,10 @@
     mpiexec -n 8 pfdet train --recipe NAME --train-index INDEX --out DIR
 
 On SIGTERM or SIGUSR1, sent to mpiexec or to any rank, the ranks finish the iteration and a
-validation that follows it, write a snapshot and exit with status 75. The same command with --resume
-continues the run, on any number of ranks. Status 2 is an error of one line, and 1 a traceback.
+validation that follows it, write a snapshot and exit with status 75; likewise on SIGINT (Ctrl-C)
+with status 130 and on SIGHUP with 129. A second SIGINT ends the run at once. The same command with
+--resume continues the run, on any number of ranks. Status 2 is an error of one line, and 1 a
+traceback.
 
 A recipe that starts from a backbone trained on ImageNet needs --backbone FILE.npz, made by pfdet
 convert, and one that fine-tunes another recipe needs --init with the model.npz of its run. Recipes
@@ -24,6 +26,7 @@ from pfdet.cli.arguments import (
     command_line,
 )
 from pfdet.errors import InputError
+from pfdet.interruption import StopRequest
 from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
@@ -52,6 +55,8 @@ def main() -> int | None:
     if not (options.resume and any((args.out / 'snapshots').glob('iter_*.npz'))):
         check_initial_weights(recipe, options.init, options.random_weights)
 
+    stop_request = StopRequest()
+    stop_request.listen()
     # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.training import preemption
@@ -61,8 +66,6 @@ def main() -> int | None:
 
     if args.backbone is not None:
         check_backbone(args.backbone)
-    stop_request = preemption.StopRequest()
-    stop_request.listen()
     comm, device = communicator(options.communicator, options.allreduce_dtype)
     train_index = AnnotationIndex.open(args.train_index)
     val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
@@ -76,7 +79,7 @@ def main() -> int | None:
         device=device,
         stop_request=stop_request,
     )
-    return 0 if finished else preemption.STATUS
+    return 0 if finished else preemption.exit_status(stop_request.signal)
 
 
 def refuse_experts(recipe: recipes.Recipe, args: argparse.Namespace) -> None:

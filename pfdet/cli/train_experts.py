@@ -26,6 +26,7 @@ from pfdet.cli.arguments import (
     command_line,
 )
 from pfdet.errors import InputError
+from pfdet.interruption import StopRequest
 from pfdet.training.run_options import add_options, options_of
 
 #: Arguments that a run needs, with the names of their values.
@@ -52,14 +53,15 @@ def main() -> int:
     first, last = class_range(args.class_range)
     options = options_of(args)
 
+    stop_request = StopRequest()
+    if not dry:
+        stop_request.listen()
     # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.training import preemption
     from pfdet.training.communicators import communicator
     from pfdet.training.train_experts import train_experts
 
-    stop_request = preemption.StopRequest()
-    stop_request.listen()
     comm, device = communicator(options.communicator)
     finished = train_experts(
         recipe,
@@ -78,7 +80,7 @@ def main() -> int:
         device=device,
         stop_request=stop_request,
     )
-    return 0 if finished else preemption.STATUS
+    return 0 if finished else preemption.exit_status(stop_request.signal)
 
 
 def expert_size(recipe: recipes.Recipe, settings: list[str]) -> int:

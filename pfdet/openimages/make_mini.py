@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.interruption import not_in_children
 from pfdet.openimages.mini.annotation import BoxRow, LabelRow, annotate
 from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
 from pfdet.openimages.mini.knobs import Knobs, flag
@@ -164,7 +165,8 @@ def _paint_all(
         results: Iterator[list[VisibleObject]] = map(_paint_one, tasks)
         if workers > 1:
             # Spawned, not forked: the caller may have threads or MPI.
-            pool = stack.enter_context(multiprocessing.get_context('spawn').Pool(workers))
+            with not_in_children():
+                pool = stack.enter_context(multiprocessing.get_context('spawn').Pool(workers))
             results = pool.imap(_paint_one, tasks, chunksize=8)
         scenes = []
         for objects in results:

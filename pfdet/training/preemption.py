@@ -5,6 +5,11 @@ seconds before the time limit. MPICH's ``mpiexec`` forwards both to all ranks an
 Its proxies, the parents of the ranks, ignore both. So have Slurm signal the batch script
 (``--signal=B:USR1@120``), and forward the signal to ``mpiexec`` in the script.
 
+SIGINT (Ctrl-C) and SIGHUP (a closed terminal) do the same as soon as training has begun.
+``mpiexec`` forwards the first SIGINT, and kills the ranks at a second one within seconds. SIGHUP
+ends MPICH's ``mpiexec`` at once, which kills the ranks: ``mpi_scripts/mpiexec_gpus.sh`` passes it
+on in another form.
+
 If only some ranks receive the signal, all ranks still stop after the same iteration, because they
 synchronize after every iteration.
 """
@@ -12,10 +17,14 @@ synchronize after every iteration.
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
 
 import numpy as np
 from chainer import training
+
+from pfdet import interruption
+from pfdet.interruption import StopRequest
+
+__all__ = ['STATUS', 'AgreeToStop', 'StopRequest', 'end_with_launcher', 'exit_status']
 
 # EX_TEMPFAIL, "the user is invited to retry", for requeue scripts. MPICH's mpiexec exits with this
 # status if all ranks do.
@@ -23,23 +32,19 @@ STATUS = os.EX_TEMPFAIL
 _PR_SET_PDEATHSIG = 1
 
 
-class StopRequest:
-    """Records signals that ask this process to stop.
+def exit_status(number: int) -> int:
+    """The exit status of a run that a signal has stopped after a snapshot.
 
-    Attributes:
-        signal (int): The last signal received, or 0.
+    Args:
+        number (int): The signal.
+
+    Returns:
+        int: :data:`STATUS` for the signals of a scheduler, SIGTERM and SIGUSR1; 128 plus the signal
+        for those of a user, SIGINT and SIGHUP.
     """
-
-    def __init__(self):
-        self.signal = 0
-
-    def listen(self, signals: Sequence[int] = (signal.SIGTERM, signal.SIGUSR1)) -> None:
-        """Handle these signals by recording them instead of ending the process."""
-        for number in signals:
-            signal.signal(number, self._record)
-
-    def _record(self, number: int, frame) -> None:
-        self.signal = number
+    if number in (signal.SIGINT, signal.SIGHUP):
+        return interruption.status(number)
+    return STATUS
 
 
 def end_with_launcher() -> None:
@@ -87,3 +92,6 @@ class AgreeToStop(training.Extension):
 
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, received, MPI.MAX)
         self.signal = int(received[0])
+        if self.signal:
+            # All ranks exit with the same status.
+            self.request.signal = self.signal

@@ -157,6 +157,7 @@ def train(
         if note:
             print(f'note: {note}', file=sys.stderr, flush=True)
     start_iteration, start_time = updater.iteration, time.perf_counter()
+    stop.request.defer()
     try:
         if not length.ended(trainer):
             trainer.run(show_loop_exception_msg=False)
