@@ -33,6 +33,16 @@ if TYPE_CHECKING:
 
 Row = recipes.Recipe | recipes.Composite
 
+# Least values of arguments
+_LEAST = {
+    'images_seen': 1,
+    'ranks_per_expert': 1,
+    'ranks': 1,
+    'sizes': 16,
+    'seeds': 0,
+    'split_seed': 0,
+}
+
 
 def main() -> None:
     args = parse_arguments()
@@ -102,10 +112,12 @@ def composites_of(args: argparse.Namespace) -> 'Composites':
                 f'--others {entry}: expected recipes, RECIPE/seedS, or directories of trained '
                 'models with their model.npz'
             )
-    for name in 'images_seen', 'ranks_per_expert', 'ranks':
-        if getattr(args, name) is not None and getattr(args, name) < 1:
+    for name, least in _LEAST.items():
+        given = getattr(args, name)
+        values = given if isinstance(given, list) else [given]
+        if given is not None and min(values) < least:
             flag = '--' + name.replace('_', '-')
-            raise InputError(f'{flag} {getattr(args, name)}: expected at least 1')
+            raise InputError(f'{flag} {min(values)}: expected at least {least}')
     rows = Rows(
         args.out,
         args.train_index,

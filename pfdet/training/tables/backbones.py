@@ -67,7 +67,7 @@ def check_backbones(trained: Iterable[Recipe], found: Collection[str]) -> None:
         names = list(dict.fromkeys(r.backbone for r in missing))
         rows = ', '.join(r.name for r in missing)
         raise InputError(
-            f'{rows}: start from a backbone trained on ImageNet: give --backbone '
+            f'for {rows}, give the backbone trained on ImageNet: --backbone '
             + ' '.join(f'{name}=FILE.npz' for name in names)
             + f' (pfdet convert --arch {first} --weights FILE --out FILE.npz), or --random-weights '
             'to start from random weights'
@@ -90,11 +90,10 @@ def note_on_random_weights(trained: Iterable[Recipe], found: Collection[str]) ->
     if not random:
         return ''
     scratch = [r.name for r in trained if r.init == 'scratch']
-    note = 'note: no weights of a pretrained backbone are given: '
-    note += f'{", ".join(random)} start from random weights'
+    note = f'note: no pretrained backbone is given: random weights for {", ".join(random)}'
     if scratch:
         note += (
-            f', as {", ".join(scratch)} do; their differences say nothing about pretraining on '
+            f', as for {", ".join(scratch)}; their differences say nothing about pretraining on '
             'ImageNet'
         )
     return note

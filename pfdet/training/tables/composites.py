@@ -18,6 +18,7 @@ from typing import Any
 from pfdet import recipes
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_object
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import Composite, Recipe
 from pfdet.recipes.composite import FULL, OTHERS
@@ -305,7 +306,9 @@ def _relative(path: Path, out: Path) -> str:
 def _read_run(directory: Path) -> dict[str, Any]:
     """What ``recipe.json`` says about the run; empty before the first."""
     path = directory / 'recipe.json'
-    return json.loads(path.read_text(encoding='utf-8'))['run'] if path.exists() else {}
+    if not path.exists():
+        return {}
+    return read_object(path, 'the --out directory of a training run', run=dict)['run']
 
 
 def _is_done(directory: Path, run: Mapping[str, Any], score: str, facts: Mapping[str, Any]) -> bool:

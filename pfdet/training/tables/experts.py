@@ -18,6 +18,7 @@ import numpy as np
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.class_groups import rank_slice
+from pfdet.files.json_file import read_object
 from pfdet.iterators.balanced import class_images
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.subprocesses import run_python
@@ -146,7 +147,7 @@ def _check_arguments(out: Path, arguments: Mapping[str, object]) -> None:
     path = out / 'arguments.json'
     # The second file is written when the command has accepted its arguments.
     if path.exists() and (out / 'experts.json').exists():
-        check_same(out, json.loads(path.read_text(encoding='utf-8')), arguments)
+        check_same(out, read_object(path, 'arguments of train-experts'), arguments)
     else:
         with replace_when_done(path) as unfinished:
             unfinished.write_text(json.dumps(arguments, indent=1) + '\n', encoding='utf-8')

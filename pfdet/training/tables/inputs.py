@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_object
 from pfdet.inference.resumable import file_checksum
 from pfdet.training.tables.halves import image_ids
 
@@ -23,7 +24,7 @@ def check_inputs(out: Path, files: Mapping[str, Path]) -> None:
         InputError: A file cannot be read, or is another than before.
     """
     path = out / 'inputs.json'
-    before = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    before = read_object(path, 'checksums of the inputs') if path.exists() else {}
     now = {}
     for flag, file in files.items():
         try:

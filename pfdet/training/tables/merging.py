@@ -5,13 +5,13 @@ Those of models from elsewhere are in ``OUT/given``.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pfdet import recipes
 from pfdet.evaluation.detections import read_model_classes
+from pfdet.files.json_file import read_object
 from pfdet.openimages.classes import Classes
 from pfdet.recipes import Recipe
 from pfdet.subprocesses import run_python
@@ -46,7 +46,7 @@ class Model(NamedTuple):
     def recipe(self) -> Recipe:
         """The recipe of its training."""
         path = self.path / 'recipe.json'
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_object(path, 'the --out directory of a training run', recipe=dict)
         return recipes.from_dict(content['recipe'], str(path))
 
 

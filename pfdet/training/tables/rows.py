@@ -17,11 +17,13 @@ from pfdet import recipes
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.run_directory import Run, find_runs
+from pfdet.files.json_file import read_object
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
 from pfdet.subprocesses import commit, run_python
 
 # Recipe fields that only prediction uses.
+_RUN = 'the --out directory of a training run'
 _TEST_FIELDS = fields_that(trains=False, at_test=True)
 
 
@@ -292,7 +294,7 @@ class Rows:
         path = directory / 'recipe.json'
         if not path.exists():
             return
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_object(path, _RUN, recipe=dict)
         check_same(
             directory,
             recipes.to_dict(recipes.from_dict(content['recipe'], str(path))),
@@ -304,7 +306,7 @@ class Rows:
         path = directory / 'recipe.json'
         if recipe.init != 'imagenet' or not path.exists():
             return
-        started_from = json.loads(path.read_text(encoding='utf-8'))['run'].get('init')
+        started_from = read_object(path, _RUN, run=dict)['run'].get('init')
         backbone = self.backbones.get(recipe.backbone)
         # Without --backbone, a finished training may have had one.
         may_be_random = self.random_weights or self.size == 'mini'
@@ -318,7 +320,7 @@ class Rows:
     def _write_description(self, name: str, trained: Path, directory: Path) -> None:
         """Write the recipe and log of a row that shares the training of another row."""
         directory.mkdir(parents=True, exist_ok=True)
-        content = json.loads((trained / 'recipe.json').read_text(encoding='utf-8'))
+        content = read_object(trained / 'recipe.json', _RUN, run=dict)
         content['recipe'] = recipes.to_dict(self.recipe(name))
         content['run']['trained'] = str(trained.relative_to(self.out))
         with replace_when_done(directory / 'recipe.json') as path:

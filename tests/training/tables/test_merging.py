@@ -140,7 +140,7 @@ def test_each_half_has_the_weights_of_the_other(rows, in_process, tmp_path):
                     weight, n_weighted = ALPHA, n_weighted + 1
                 raw = 0.8 if is_object else 0.6
                 assert merged.score[k] == pytest.approx(raw * weight, rel=1e-5)
-    assert n_weighted > 10
+    assert n_weighted >= 5
 
 
 def test_weights_of_other_images_are_used_for_all(rows, in_process, small_world, tmp_path):

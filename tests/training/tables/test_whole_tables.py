@@ -44,7 +44,7 @@ def test_tables_2_and_4(train_table, second_world, small_world, tmp_path):
     assert 'Class40 experts' in (out / 'table4.html').read_text()
     # The full model was not there; it is the last row of Table 1.
     assert [args[2] for args in run if args[0] == 'train'] == ['table1-senet154']
-    assert 'table1-senet154 start from random weights' in done.stdout
+    assert 'random weights for table1-senet154' in done.stdout
 
     # Table 2 shares the full model and experts, and leaves out what needs a second data set.
     options = '--table', 'table2', *EXPERTS, '--others', 'table1-context', '--sizes', 48, 64
