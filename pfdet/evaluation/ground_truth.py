@@ -105,7 +105,8 @@ def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
     """Read the ground truth from an index and expand it as :func:`read_ground_truth` does.
 
     A box with several classes in the index is repeated for each class and each of its ancestors,
-    as the rows that it was compiled from would be.
+    as the rows that it was compiled from would be, and rows that were repeated are repeated. So a
+    table that has a file for every image gives the same scores by its files and by its index.
 
     Args:
         index (AnnotationIndex): Compiled annotations.
@@ -117,8 +118,16 @@ def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
     n_label = np.diff(columns['label_offsets'])
     box = np.repeat(np.arange(len(n_label)), n_label)
     image = np.repeat(np.arange(len(index)), np.diff(columns['object_offsets']))[box]
+    row = np.arange(len(box))
+    if 'order' in columns:
+        row = np.lexsort((columns['order'], image))
+    if 'n_row' in columns:
+        row = np.repeat(row, columns['n_row'][row])
+    box, image = box[row], image[row]
     verified_image, verified_label, positive = [], [], []
-    for name, value in (('positive', True), ('negative', False)):
+    for name, value in (('positive', True), ('negative', False), ('contradictory', False)):
+        if name not in columns:
+            continue
         label = columns[name]
         verified_image.append(np.repeat(np.arange(len(index)), np.diff(columns[f'{name}_offsets'])))
         verified_label.append(label)
@@ -126,7 +135,7 @@ def ground_truth_of_index(index: 'AnnotationIndex') -> GroundTruth:
     return _expand(
         [index.image_id(i) for i in range(len(index))],
         image,
-        columns['label'],
+        columns['label'][row],
         columns['bbox'][box],
         columns['flags'][box] & GROUP_OF != 0,
         np.concatenate(verified_image),

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pfdet.openimages.arrow_arrays import from_strings, string_buffers
+from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.box_groups import sort_boxes
 from pfdet.openimages.image_files import ImageFiles
 from pfdet.openimages.index import distinct
@@ -18,8 +19,9 @@ def annotation_columns(
 ) -> tuple[dict[str, np.ndarray], int]:
     """Group the rows of the tables by image and object.
 
-    Boxes of an image with equal float32 coordinates become one object. It has the labels of all of
-    them and the union of their flags. The result does not depend on the order of the rows.
+    Boxes of an image with equal float32 coordinates and the same group-of flag become one object.
+    It has the labels of all of them and the union of their flags. Only ``order`` depends on the
+    order of the rows.
 
     Args:
         boxes (BoxTable): Boxes. ``image`` refers to all ``N`` images of the split.
@@ -60,7 +62,10 @@ def _verified_columns(
     position = np.searchsorted(positive, negative)
     clash = position < len(positive)
     clash[clash] = positive[position[clash]] == negative[clash]
-    for name, key in (('positive', positive), ('negative', negative[~clash])):
+    parts = {'positive': positive, 'negative': negative[~clash]}
+    if clash.any():
+        parts['contradictory'] = negative[clash]
+    for name, key in parts.items():
         columns[name + '_offsets'] = _offsets(np.bincount(key // n_class, minlength=n_image))
         columns[name] = (key % n_class).astype(np.int16)
     return columns, int(clash.sum())
@@ -69,7 +74,8 @@ def _verified_columns(
 def _object_columns(
     boxes: BoxTable, kept: np.ndarray, number: np.ndarray, n_image: int
 ) -> dict[str, np.ndarray]:
-    order, (new_object, new_label) = sort_boxes(boxes, [boxes.label])
+    group_of = (boxes.flags & GROUP_OF) > 0
+    order, (_, new_object, new_label) = sort_boxes(boxes, [group_of, boxes.label])
     if not kept.all():
         # Images are kept or dropped as a whole, so the first rows of objects and labels remain
         # first rows.
@@ -84,13 +90,31 @@ def _object_columns(
     )
     rows = order[first]
     image = number[boxes.image[rows]]
-    return {
+    first_of_label = np.flatnonzero(new_label)
+    # The sort is stable, so this is the first row of the object with the label.
+    row_of_label = order[first_of_label]
+    columns = {
         'object_offsets': _offsets(np.bincount(image, minlength=n_image)),
         'bbox': boxes.bbox.take(rows, axis=0),
         'flags': flags,
         'label_offsets': _offsets(n_label),
-        'label': boxes.label[order[new_label]].astype(np.int16),
+        'label': boxes.label[row_of_label].astype(np.int16),
+        'order': _order_in_image(number[boxes.image[row_of_label]], row_of_label),
     }
+    n_row = np.diff(np.append(first_of_label, len(order)))
+    if (n_row > 1).any():
+        columns['n_row'] = n_row.astype(np.int32)
+    return columns
+
+
+def _order_in_image(image: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return the rank of each row among those of the same image; ``image`` is ascending."""
+    by_row = np.argsort(image.astype(np.uint64) << 32 | row.astype(np.uint64), kind='stable')
+    start = np.searchsorted(image, image)
+    order = np.empty(len(row), np.int64)
+    order[by_row] = np.arange(len(row))
+    order -= start
+    return order.astype(np.int16 if order.max(initial=0) <= np.iinfo(np.int16).max else np.int32)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ class ClassCounts:
     Attributes:
         images (array): Images with a box of the class, as annotated.
         images_expanded (array): The same after expansion to all ancestors.
-        boxes (array): Boxes of the class, as annotated. Equal boxes of an image are counted once.
+        boxes (array): Boxes of the class, as annotated. Equal boxes of an image with the same
+            group-of flag are counted once.
         boxes_group_of (array): Group-of boxes among these.
         positive (array): Images in which the class is verified as present or has a box.
         negative (array): Images in which the class is verified as absent.

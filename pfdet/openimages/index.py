@@ -16,15 +16,29 @@ image_size            (N, 2) int32         height and width in pixels; 0, 0 with
 image_suffix          (N,) uint8           position in the header's list of file suffixes
 object_offsets        (N + 1,)             offsets into ``bbox`` and ``flags``, per image
 bbox                  (O, 4) float32       y_min, x_min, y_max, x_max in [0, 1]
-flags                 (O,) uint8           bits of :mod:`pfdet.openimages.box_flags`
+flags                 (O,) uint8           bits of :mod:`pfdet.openimages.box_flags`: group-of is
+                                           that of all labels of the object, the others are the
+                                           union of those of its labels
 label_offsets         (O + 1,)             offsets into ``label``, per object
 label                 (L,) int16           class ids, ascending within an object
 positive_offsets      (N + 1,)             offsets into ``positive``, per image
 positive              (.,) int16           classes that are verified as present or have a box
 negative_offsets      (N + 1,)             offsets into ``negative``, per image
 negative              (.,) int16           classes that are verified as absent
-image_folder          (N,) int16 or int32  position in the header's list of folders; absent if all
-                                           files are directly in the directory of the images
+===================== ==================== =====================================================
+
+Further columns are present only where they are needed:
+
+===================== ==================== =====================================================
+order                 (L,) int16 or int32  rank of the first row with the object and label, among
+                                           those of the image; of boxes that overlap a detection
+                                           equally, the metric takes the first
+n_row                 (L,) int32           number of rows with the object and label, if any is
+                                           repeated: for the metric, each row is an object
+contradictory_offsets (N + 1,)             offsets into ``contradictory``, per image
+contradictory         (.,) int16           classes in ``positive`` that are also verified as absent
+image_folder          (N,) int16 or int32  position in the header's list of folders, if a file is
+                                           not directly in the directory of the images
 ===================== ==================== =====================================================
 """
 
@@ -57,7 +71,17 @@ _OFFSETS = {
     'label_offsets': ('label', 'bbox'),
     'positive_offsets': ('positive', 'image_size'),
     'negative_offsets': ('negative', 'image_size'),
+    'contradictory_offsets': ('contradictory', 'image_size'),
 }
+# Per column: another one of the same length.
+_SAME_LENGTH = {
+    'image_suffix': 'image_size',
+    'image_folder': 'image_size',
+    'flags': 'bbox',
+    'order': 'label',
+    'n_row': 'label',
+}
+_OPTIONAL = ('contradictory_offsets', 'image_folder', 'order', 'n_row')
 
 
 class Annotation(NamedTuple):
@@ -281,13 +305,14 @@ class AnnotationIndex:
 def _check(columns: Mapping[str, np.ndarray]) -> None:
     # Checks lengths only. The checksums cover the values.
     for name, (values, rows) in _OFFSETS.items():
+        if name in _OPTIONAL and name not in columns:
+            continue
         offsets = columns[name]
         if len(offsets) != len(columns[rows]) + 1 or offsets[-1] != len(columns[values]):
             raise ValueError(f'{name} does not match {values} and {rows}')
-    same_length = [('image_suffix', 'image_size'), ('flags', 'bbox')]
-    if 'image_folder' in columns:
-        same_length.append(('image_folder', 'image_size'))
-    for name, rows in same_length:
+    for name, rows in _SAME_LENGTH.items():
+        if name in _OPTIONAL and name not in columns:
+            continue
         if len(columns[name]) != len(columns[rows]):
             raise ValueError(f'{name} does not match {rows}')
 

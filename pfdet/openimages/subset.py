@@ -38,10 +38,13 @@ def subset(index: AnnotationIndex, images: np.ndarray, out: str | os.PathLike) -
     columns['object_offsets'], objects = _gather(old['object_offsets'], images)
     columns['bbox'], columns['flags'] = old['bbox'][objects], old['flags'][objects]
     columns['label_offsets'], positions = _gather(old['label_offsets'], objects)
-    columns['label'] = old['label'][positions]
-    for name in ('positive', 'negative'):
-        columns[name + '_offsets'], positions = _gather(old[name + '_offsets'], images)
-        columns[name] = old[name][positions]
+    columns.update(
+        {name: old[name][positions] for name in ('label', 'order', 'n_row') if name in old}
+    )
+    for name in ('positive', 'negative', 'contradictory'):
+        if name in old:
+            columns[name + '_offsets'], positions = _gather(old[name + '_offsets'], images)
+            columns[name] = old[name][positions]
     counts = {
         'images': len(images),
         'objects': len(objects),

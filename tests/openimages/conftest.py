@@ -109,7 +109,7 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
     """Read a split row by row.
 
     Returns:
-        tuple: Per image id ``{'objects': {bbox: [label set, flags]}, 'positive': set,
+        tuple: Per image id ``{'objects': {(bbox, group-of): [label set, flags]}, 'positive': set,
         'negative': set, 'rows': [(label, bbox, flags)]}``, and the counts.
     """
     class_ids = {mid: i for i, (mid, _) in enumerate(CLASSES)}
@@ -147,7 +147,7 @@ def read_slowly(boxes: Path, labels: Path) -> tuple[dict, dict]:
             label = class_ids[row['LabelName']]
             flags = sum(2**k for k, name in enumerate(FLAG_COLUMNS) if row.get(name) == '1')
             image['rows'].append((label, bbox, flags))
-            merged = image['objects'].setdefault(bbox, [set(), 0])
+            merged = image['objects'].setdefault((bbox, bool(flags & 4)), [set(), 0])
             merged[0].add(label)
             merged[1] |= flags
             image['positive'].add(label)
