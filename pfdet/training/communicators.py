@@ -5,7 +5,9 @@ import numpy as np
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
+from pfdet import mpi, shared_memory
 from pfdet.errors import InputError, end_all_ranks_on_exception
+from pfdet.training.watched_communicator import WatchedComm
 
 DTYPES = ('float32', 'float16')
 # Gradients of at least this many bytes are sent separately: copying them would take longer.
@@ -43,18 +45,19 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
         raise InputError(f'--communicator {name}: needs GPUs and CuPy; use packed on CPUs')
     if dtype not in (None, *DTYPES):
         raise InputError(f'--allreduce-dtype {dtype}: expected one of {", ".join(DTYPES)}')
+    world = WatchedComm(MPI.COMM_WORLD)
     if name == 'packed':
-        return PackedCommunicator(MPI.COMM_WORLD, dtype or 'float32')
+        return PackedCommunicator(world, dtype or 'float32')
     if name == 'pure_nccl':
         return chainermn.create_communicator(
-            name, allreduce_grad_dtype=np.dtype(dtype or 'float32')
+            name, world, allreduce_grad_dtype=np.dtype(dtype or 'float32')
         )
     if dtype == 'float16':
         raise InputError(
             f'--allreduce-dtype float16: the communicator {name} sends float32 only; '
             'use pure_nccl, or packed on CPUs'
         )
-    return chainermn.create_communicator(name)
+    return chainermn.create_communicator(name, world)
 
 
 def communicator(name: str | None = None, allreduce_dtype: str | None = None):
@@ -67,10 +70,15 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
         pair: The communicator, and the GPU of this rank or -1.
 
     Raises:
-        InputError: A node has more ranks than GPUs.
+        InputError: The ranks have not found each other, or a node has more ranks than GPUs.
     """
     end_all_ranks_on_exception()
+    mpi.check_ranks(MPI.COMM_WORLD.size)
     comm = create_communicator(name, allreduce_dtype)
+    shared_memory.remove_abandoned()
+    # All ranks of the node have opened it now.
+    comm.mpi_comm.Barrier()
+    shared_memory.remove_own()
     if not chainer.backends.cuda.available or name == 'packed':
         return comm, -1
     n_gpu = chainer.backends.cuda.cupy.cuda.runtime.getDeviceCount()
