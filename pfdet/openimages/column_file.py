@@ -10,6 +10,9 @@ The layout; all numbers are little-endian::
     header    JSON in UTF-8: {"kind", "data_size", "columns": {name: {"dtype", "shape", "offset",
               "crc32"}}, ...}; offsets are relative to the start of the data
     data      starts at the next multiple of 64 bytes, as does each column
+
+All bytes are covered: the header by its checksum, each column by that in the header, and the bytes
+between them are zero.
 """
 
 import json
@@ -20,20 +23,27 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import parse_json
+from pfdet.files.memory import check_memory
+from pfdet.files.regular import regular_file
+from pfdet.files.verified_files import verify_once
 
 _MAGIC = b'PFDETCOL'
 _VERSION = 1
 _START = struct.Struct('<8sIII12s')
 _ALIGNMENT = 64
+# Memory of JSON per byte, at most.
+_HEADER_GROWTH = 24
 _DTYPES = ('|u1', '<i2', '<i4', '<i8', '<f4')
 # The CRC of gigabytes is computed in blocks so that it can be interrupted.
 _CRC_BLOCK = 1 << 24
+_READ_BLOCK = 1 << 20
 
 
 def _aligned(size: int) -> int:
@@ -92,7 +102,10 @@ def write_columns(
 
 
 def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Map the columns of a file into memory. Only the header is read.
+    """Map the columns of a file into memory, after verifying their checksums.
+
+    A large file is verified once per node and day, see :mod:`pfdet.files.verified_files`; after
+    that, only the header is read.
 
     Args:
         path (path): A file written by :func:`write_columns`.
@@ -103,12 +116,12 @@ def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarra
         of the arrays exists. Processes that map the same file share its memory.
 
     Raises:
-        InputError: If the file is missing, truncated, of another kind or format version, or its
-            header is damaged.
+        InputError: If the file is missing, truncated, damaged, or of another kind or format
+            version.
     """
     expected = f'expected a complete {kind} of pfdet'
     try:
-        with open(path, 'rb') as f:
+        with open(path, 'rb', opener=regular_file) as f:
             size = os.fstat(f.fileno()).st_size
             start = f.read(_START.size)
             if not start.startswith(_MAGIC):
@@ -121,12 +134,13 @@ def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarra
                     f'{path}: has format version {version}; expected version {_VERSION}, '
                     'which this version of pfdet reads; build the file again'
                 )
+            check_memory(path, _HEADER_GROWTH * min(length, size), 'its header')
             text = f.read(min(length, size))
             if len(text) < length:
                 raise InputError(f'{path}: truncated; {expected}')
             if zlib.crc32(text) != crc or reserved.strip(b'\0'):
                 raise InputError(f'{path}: the header is damaged; {expected}')
-            header = json.loads(text)
+            header = parse_json(path, text, f'a complete {kind} of pfdet', 'the header')
             if header['kind'] != kind:
                 raise InputError(f'{path}: its kind is {header["kind"]!r}; {expected}')
             data = _aligned(_START.size + length)
@@ -134,6 +148,7 @@ def map_columns(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarra
                 raise InputError(
                     f'{path}: has {size} bytes instead of {data + header["data_size"]}; {expected}'
                 )
+            verify_once(path, f.fileno(), lambda: _verify(path, f, header, data))
             mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         return {
             name: _column(mapped, data, entry) for name, entry in header['columns'].items()
@@ -163,6 +178,41 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return array
 
 
+def _verify(path: str | os.PathLike, f: BinaryIO, header: Mapping[str, Any], data: int) -> None:
+    """Verify all columns of an open file, whose data start at ``data``."""
+    # Read rather than mapped: an error of the disk is then an exception instead of a signal.
+    end = f.tell()
+    entries = sorted(header['columns'].items(), key=lambda item: item[1]['offset'])
+    for name, entry in entries:
+        start = data + entry['offset']
+        _verify_zeros(path, f, end, start)
+        n_byte = math.prod(entry['shape']) * np.dtype(entry['dtype']).itemsize
+        if _crc32_of_file(f, start, n_byte) != entry['crc32']:
+            raise _damaged(path, f'column {name}', header['kind'])
+        end = start + n_byte
+    _verify_zeros(path, f, end, data + header['data_size'])
+
+
+def _crc32_of_file(f: BinaryIO, start: int, n_byte: int) -> int:
+    f.seek(start)
+    crc = 0
+    while n_byte > 0 and (block := f.read(min(n_byte, _READ_BLOCK))):
+        crc = zlib.crc32(block, crc)
+        n_byte -= len(block)
+    return crc
+
+
+def _verify_zeros(path: str | os.PathLike, f: BinaryIO, start: int, end: int) -> None:
+    # Alignment leaves less than 64 bytes.
+    f.seek(start)
+    if f.read(max(0, min(end - start, _ALIGNMENT))).strip(b'\0'):
+        raise InputError(f'{path}: bytes between the columns are damaged; expected zeros')
+
+
+def _damaged(path: str | os.PathLike, part: str, kind: str) -> InputError:
+    return InputError(f'{path}: {part} is damaged (checksum mismatch); build the {kind} again')
+
+
 def verify_columns(
     path: str | os.PathLike, columns: Mapping[str, np.ndarray], header: Mapping[str, Any]
 ) -> None:
@@ -179,10 +229,7 @@ def verify_columns(
     for name, array in columns.items():
         blob = memoryview(array.reshape(-1).view(np.uint8))
         if _crc32(blob) != header['columns'][name]['crc32']:
-            raise InputError(
-                f'{path}: column {name} is damaged (checksum mismatch); '
-                f'build the {header["kind"]} again'
-            )
+            raise _damaged(path, f'column {name}', header['kind'])
 
 
 def relative_root(root: str | os.PathLike, path: str | os.PathLike) -> dict[str, str | None]:
