@@ -12,7 +12,7 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.files.json_file import read_json
 from pfdet.files.memory import check_memory
-from pfdet.files.npz import open_npz, read_npy, read_npz
+from pfdet.files.npz import open_npz, read_npy
 from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.load_arrays import load_arrays
@@ -22,7 +22,6 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe, fields_that
 from pfdet.recipes.settings import from_dict, override, to_dict
 from pfdet.training import build
-from pfdet.training.experts import select_head_classes
 
 if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
@@ -76,29 +75,19 @@ def write_weights(directory: Path, network: FasterRCNN) -> None:
         chainer.serializers.save_npz(str(path), network)
 
 
-def load_weights(
-    network: FasterRCNN, path: Path, pick: np.ndarray | None = None, n_class: int | None = None
-) -> None:
+def load_weights(network: FasterRCNN, path: Path) -> None:
     """Load a network's weights.
 
     Args:
         network (FasterRCNN): A network of the same architecture and label space.
         path (path): A ``model.npz``.
-        pick (int array): Ids of the network's classes :math:`(K,)`, if the file has more.
-        n_class (int): Number of classes in the file; only with ``pick``.
 
     Raises:
         InputError: The file cannot be read, has the weights of another network, or has values that
             are not finite.
     """
-    if pick is None:
-        with open_npz(path) as arrays:
-            load_arrays(network, arrays, path, _WEIGHTS)
-        return
-    arrays = read_npz(path)
-    with reading(path, _WEIGHTS):
-        selected = select_head_classes(arrays, pick, n_class, path)
-    load_arrays(network, selected, path, _WEIGHTS)
+    with open_npz(path) as arrays:
+        load_arrays(network, arrays, path, _WEIGHTS)
 
 
 def write_rates(directory: Path, rates: np.ndarray) -> None:

@@ -14,7 +14,8 @@ from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
-from pfdet.training import build, model_directory
+from pfdet.training import build
+from pfdet.training.detector_weights import load_detector
 from pfdet.training.train_chain import TrainChain
 
 
@@ -53,7 +54,8 @@ def network_to_train(
         index (AnnotationIndex): The training set. Some losses use its class counts.
         comm (ChainerMN communicator): The ranks.
         seed (int): Seed of the weights and of the sampling of anchors and regions.
-        init (path): Weights to start from: a ``model.npz`` or a backbone.
+        init (path): Weights to start from: a ``model.npz``, a snapshot or a backbone. The classes
+            of a detector are matched by machine id.
         pick, device: See :func:`pfdet.training.train.train`.
         bn_comm (ChainerMN communicator): The ranks that share batch statistics; by default all.
 
@@ -72,7 +74,9 @@ def network_to_train(
         if is_backbone_file(init):
             load_backbone(network.extractor.base, init)
         else:
-            model_directory.load_weights(network, init, pick, len(index.classes))
+            new = load_detector(network, init, classes.mids)
+            if new and comm.rank == 0:
+                print(_about_new_classes(init, new, classes), flush=True)
     freeze(network, recipe.frozen_bn, recipe.frozen_stages)
     bn_comm = bn_comm or comm
     if bn_comm.size > 1:
@@ -84,6 +88,15 @@ def network_to_train(
         chainer.backends.cuda.get_device_from_id(device).use()
         chain.to_gpu()
     return NetworkToTrain(network, chain, classes, hierarchy, rates)
+
+
+def _about_new_classes(init: Path, new: list[str], classes: Classes) -> str:
+    names = [classes.names[classes.mids.index(mid)] for mid in new]
+    shown = ', '.join(names[:10]) + (', ...' if len(names) > 10 else '')
+    return (
+        f'{init}: has {len(classes) - len(new)} of the {len(classes)} classes; the outputs of the '
+        f'others start from random weights: {shown}'
+    )
 
 
 def _concurrent_rates(recipe: Recipe, index: AnnotationIndex, comm) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Tests of the assignment of classes to experts, their recipes and their heads."""
 
 import itertools
-from pathlib import Path
 
 import pfdet.compat  # noqa: F401
 
@@ -11,7 +10,6 @@ import pytest
 from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.training import build
 from pfdet.training.dry_run.plan import learning_rate_points
 from pfdet.training.experts import (
     Expert,
@@ -20,7 +18,6 @@ from pfdet.training.experts import (
     fine_tuning_recipe,
     pack,
     plan_experts,
-    select_head_classes,
     with_images_seen,
 )
 from pfdet.training.run_length import RunLength
@@ -157,40 +154,6 @@ def test_packing_is_within_four_thirds_of_the_optimum():
             max(np.bincount(share, cost, 3)) for share in itertools.product(range(3), repeat=7)
         )
         assert max(cost[g].sum() for g in groups) <= 4 / 3 * best
-
-
-@pytest.mark.parametrize(
-    'settings',
-    [[], ['loss=softmax'], ['class_agnostic=False'], ['loss=softmax', 'class_agnostic=False']],
-)
-def test_head_of_some_classes_equals_the_full_head_for_these(settings):
-    recipe = recipes.override(recipes.find('mini'), settings)
-    full, part = build.detector(recipe, 7, seed=3), build.detector(recipe, 2, seed=4)
-    weights = {name.lstrip('/'): p.array for name, p in full.namedparams()}
-    rows = np.array([5, 1])
-    for name, array in select_head_classes(weights, rows, 7, Path('model.npz')).items():
-        dict(part.namedparams())['/' + name].array[...] = array
-    rng = np.random.default_rng(0)
-    hs = [
-        rng.standard_normal((1, recipe.fpn_channel, 32 >> k, 32 >> k)).astype(np.float32)
-        for k in range(recipe.fpn_scale)
-    ]
-    rois = np.array([[0, 0, 60, 40], [10, 20, 90, 100]], np.float32)
-    loc, conf = full.head(hs, rois, np.zeros(2, np.int32))
-    loc2, conf2 = part.head(hs, rois, np.zeros(2, np.int32))
-    kept = [5, 1] + ([7] if 'loss=softmax' in settings else [])
-    np.testing.assert_allclose(conf2.array, conf.array[:, kept], rtol=1e-6)
-    np.testing.assert_allclose(
-        loc2.array, loc.array if recipe.class_agnostic else loc.array[:, rows], rtol=1e-6
-    )
-
-
-def test_weights_of_another_model_are_rejected():
-    with pytest.raises(InputError, match='model.npz: has no head/conf/W'):
-        select_head_classes({}, np.array([0]), 3, Path('model.npz'))
-    weights = {'head/conf/W': np.zeros((5, 2)), 'head/loc/W': np.zeros((4, 2))}
-    with pytest.raises(InputError, match='5 outputs; expected one for each of 3 classes'):
-        select_head_classes(weights, np.array([0]), 3, Path('model.npz'))
 
 
 def test_expert_has_the_network_of_its_full_model():

@@ -1,5 +1,7 @@
 """Tests of the training loss."""
 
+from pathlib import Path
+
 import chainer
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.targets.sampling import AnchorTargets
 from pfdet.training import build
-from pfdet.training.experts import select_head_classes
+from pfdet.training.detector_weights import head_of_classes
 from pfdet.training.train_chain import rpn_loss
 from pfdet.training.transforms import Converter, TrainLoader
 
@@ -68,17 +70,11 @@ def test_gradients_of_a_head_of_some_classes_equal_the_full_head_with_the_others
     pick = np.flatnonzero(np.bincount(index.columns['label'], minlength=n_class))[[4, 1, 7]]
     recipe = recipes.override(recipes.find('mini'), [f'loss={loss}'])
     full, small = build.detector(recipe, n_class), build.detector(recipe, len(pick))
-    weights = {
-        f'/{name}': array
-        for name, array in select_head_classes(
-            {name.lstrip('/'): p.array for name, p in full.namedparams()},
-            pick,
-            n_class,
-            'model.npz',
-        ).items()
-    }
-    for name, p in small.namedparams():
-        p.array[...] = weights[name]
+    weights = {name.lstrip('/'): p.array for name, p in full.namedparams()}
+    own = {name.lstrip('/'): p.array for name, p in small.namedparams()}
+    weights.update(head_of_classes(weights, pick, n_class, own, Path('model.npz')))
+    for name, array in own.items():
+        array[...] = weights[name]
     whole = build.train_chain(recipe, full, index.classes, index.hierarchy, 0)
 
     def ignore_others(t, sample, truth):
