@@ -99,22 +99,39 @@ def _object_columns(
         'flags': flags,
         'label_offsets': _offsets(n_label),
         'label': boxes.label[row_of_label].astype(np.int16),
-        'order': _order_in_image(number[boxes.image[row_of_label]], row_of_label),
+        'order': _order_in_image(boxes.image, row_of_label),
     }
     n_row = np.diff(np.append(first_of_label, len(order)))
     if (n_row > 1).any():
-        columns['n_row'] = n_row.astype(np.int32)
+        columns['n_row'] = _smallest(n_row, np.uint8)
     return columns
 
 
-def _order_in_image(image: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Return the rank of each row among those of the same image; ``image`` is ascending."""
-    by_row = np.argsort(image.astype(np.uint64) << 32 | row.astype(np.uint64), kind='stable')
-    start = np.searchsorted(image, image)
-    order = np.empty(len(row), np.int64)
-    order[by_row] = np.arange(len(row))
-    order -= start
-    return order.astype(np.int16 if order.max(initial=0) <= np.iinfo(np.int16).max else np.int32)
+def _order_in_image(image_of_row: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return the rank of each row among the given rows of the same image.
+
+    Args:
+        image_of_row (array): int32 ``(B,)``, the image of all rows.
+        row (array): int64 ``(L,)``, distinct rows, in ascending order of their images.
+    """
+    if (image_of_row[1:] >= image_of_row[:-1]).all():
+        # As in the files of Open Images.
+        is_given = np.zeros(len(image_of_row), bool)
+        is_given[row] = True
+        rank = np.cumsum(is_given)[row] - 1
+    else:
+        by_row = np.lexsort((row, image_of_row[row]))
+        rank = np.empty(len(row), np.int64)
+        rank[by_row] = np.arange(len(row))
+    image = image_of_row[row]
+    start = np.flatnonzero(np.append(True, image[1:] != image[:-1])) if len(row) else row
+    order = rank - np.repeat(start, np.diff(np.append(start, len(row))))
+    return _smallest(order, np.int16)
+
+
+def _smallest(values: np.ndarray, dtype: type) -> np.ndarray:
+    """Return values as ``dtype`` if it can hold them, and otherwise as int32."""
+    return values.astype(dtype if values.max(initial=0) <= np.iinfo(dtype).max else np.int32)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:
@@ -153,6 +170,5 @@ def file_columns(files: ImageFiles, kept: np.ndarray) -> dict[str, np.ndarray]:
     """
     columns = {'image_size': files.size[kept], 'image_suffix': files.suffix[kept]}
     if files.folder.any():
-        narrow = len(files.folders) <= np.iinfo(np.int16).max
-        columns['image_folder'] = files.folder[kept].astype(np.int16 if narrow else np.int32)
+        columns['image_folder'] = _smallest(files.folder[kept], np.int16)
     return columns

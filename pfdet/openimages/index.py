@@ -33,7 +33,7 @@ Further columns are present only where they are needed:
 order                 (L,) int16 or int32  rank of the first row with the object and label, among
                                            those of the image; of boxes that overlap a detection
                                            equally, the metric takes the first
-n_row                 (L,) int32           number of rows with the object and label, if any is
+n_row                 (L,) uint8 or int32  number of rows with the object and label, if any is
                                            repeated: for the metric, each row is an object
 contradictory_offsets (N + 1,)             offsets into ``contradictory``, per image
 contradictory         (.,) int16           classes in ``positive`` that are also verified as absent
