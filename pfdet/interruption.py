@@ -141,13 +141,18 @@ def end_at_once(number: int) -> None:
         number (int): The signal.
     """
     _pass_on(number)
-    for action in list(_state.last_actions):
-        with contextlib.suppress(Exception):
-            action()
+    clean_up()
     # Not sys.stderr: its lock may be held by the main thread.
     with contextlib.suppress(OSError):
         os.write(2, f'{describe(number)}\n'.encode())
     os._exit(status(number))
+
+
+def clean_up() -> None:
+    """Do what is needed before this process ends at once, such as removing unfinished files."""
+    for action in list(_state.last_actions):
+        with contextlib.suppress(Exception):
+            action()
 
 
 def describe(number: int) -> str:

@@ -14,6 +14,8 @@ import dataclasses
 from pathlib import Path
 
 from pfdet.errors import InputError
+from pfdet.training.run_options import add_options
+from pfdet.training.startup_guard import StartupGuard
 
 # Before suppression, an object has many boxes.
 _BOXES_AN_OBJECT = 10
@@ -21,6 +23,7 @@ _BOXES_AN_OBJECT = 10
 
 def main() -> None:
     args = parse_arguments()
+    guard = StartupGuard(args.rank_timeout)
 
     from tqdm import tqdm
 
@@ -29,59 +32,63 @@ def main() -> None:
     from pfdet.openimages.dataset import OpenImagesDataset
     from pfdet.openimages.index import AnnotationIndex
     from pfdet.recipes import to_dict
-    from pfdet.training import model_directory
+    from pfdet.training import model_directory, watchdog
     from pfdet.training.communicators import communicator
 
-    model = _read(args)
-    settings = model_directory.predict_settings(model.recipe)
-    given = {
-        'sizes': tuple(args.sizes or ()),
-        'max_size': args.max_size,
-        'flip': args.flip,
-        'score_thresh': args.score_thresh,
-        'suppression': args.suppression,
-        'suppression_iou': args.suppression_iou,
-        'max_per_image': args.max_per_image,
-    }
-    given = {name: value for name, value in given.items() if value not in (None, ())}
-    settings = dataclasses.replace(settings, **given)
-    if settings.suppression == 'none' and args.max_per_image is None:
-        settings = dataclasses.replace(
-            settings, max_per_image=_BOXES_AN_OBJECT * model.recipe.max_per_image
-        )
-    index = AnnotationIndex.open(args.index)
     comm, device = communicator()
-    if device >= 0 and args.backend == 'chainer':
-        model.network.to_gpu(device)
-    # Everything that the detections depend on, so that parts of different runs do not mix.
-    about = {}
-    if comm.rank == 0:
-        about = {
-            **_checksum(args),
-            'recipe': to_dict(model.recipe),
-            'classes': model.classes.mids,
-            'rates': None if model.rates is None else model.rates.tolist(),
+    guard.close()
+    with watchdog.watch(comm, args.rank_timeout):
+        model = _read(args)
+        settings = model_directory.predict_settings(model.recipe)
+        given = {
+            'sizes': tuple(args.sizes or ()),
+            'max_size': args.max_size,
+            'flip': args.flip,
+            'score_thresh': args.score_thresh,
+            'suppression': args.suppression,
+            'suppression_iou': args.suppression_iou,
+            'max_per_image': args.max_per_image,
         }
-    corrupt = CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None
-    done = predict_to_file(
-        model.network,
-        OpenImagesDataset(index),
-        args.out,
-        model.classes,
-        settings,
-        about,
-        comm,
-        lambda batches: tqdm(
-            batches, 'predict', unit='batch', disable=None if comm.rank == 0 else True
-        ),
-        corrupt,
-        args.restart,
-    )
-    if done is not None:
-        if done['corrupt'] is not None and done['corrupt'].n_corrupt:
-            print(f'{done["corrupt"]}; they have no detections')
-        resumed = f', {done["resumed"]} of them from before' if done['resumed'] else ''
-        print(f'{done["detections"]} detections in {done["images"]} images{resumed}: {args.out}')
+        given = {name: value for name, value in given.items() if value not in (None, ())}
+        settings = dataclasses.replace(settings, **given)
+        if settings.suppression == 'none' and args.max_per_image is None:
+            settings = dataclasses.replace(
+                settings, max_per_image=_BOXES_AN_OBJECT * model.recipe.max_per_image
+            )
+        index = AnnotationIndex.open(args.index)
+        if device >= 0 and args.backend == 'chainer':
+            model.network.to_gpu(device)
+        # Everything that the detections depend on, so that parts of different runs do not mix.
+        about = {}
+        if comm.rank == 0:
+            about = {
+                **_checksum(args),
+                'recipe': to_dict(model.recipe),
+                'classes': model.classes.mids,
+                'rates': None if model.rates is None else model.rates.tolist(),
+            }
+        corrupt = CorruptImages(args.max_corrupt_share) if args.corrupt == 'skip' else None
+        done = predict_to_file(
+            model.network,
+            OpenImagesDataset(index),
+            args.out,
+            model.classes,
+            settings,
+            about,
+            comm,
+            lambda batches: tqdm(
+                batches, 'predict', unit='batch', disable=None if comm.rank == 0 else True
+            ),
+            corrupt,
+            args.restart,
+        )
+        if done is not None:
+            if done['corrupt'] is not None and done['corrupt'].n_corrupt:
+                print(f'{done["corrupt"]}; they have no detections')
+            resumed = f', {done["resumed"]} of them from before' if done['resumed'] else ''
+            print(
+                f'{done["detections"]} detections in {done["images"]} images{resumed}: {args.out}'
+            )
 
 
 def _read(args: argparse.Namespace):
@@ -210,6 +217,7 @@ def parse_arguments() -> argparse.Namespace:
         'images of a rank cannot be read (default: %(default)s)',
     )
     add('--restart', action='store_true', help='do not resume a killed run; start again')
+    add_options(parser, 'rank_timeout')
     args = parser.parse_args()
     exported = args.model.suffix == '.onnx'
     if args.backend is None:
@@ -226,6 +234,7 @@ def parse_arguments() -> argparse.Namespace:
         ('suppression_iou', 0, 1),
         ('max_per_image', 1, None),
         ('max_size', 1, None),
+        ('rank_timeout', 0, None),
     ):
         value = getattr(args, name)
         if value is not None and not (low <= value and (high is None or value <= high)):

@@ -31,6 +31,7 @@ from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_options import RunOptions, add_options, options_of
+from pfdet.training.startup_guard import StartupGuard
 
 
 def main() -> int | None:
@@ -57,9 +58,10 @@ def main() -> int | None:
 
     stop_request = StopRequest()
     stop_request.listen()
+    guard = StartupGuard(options.rank_timeout)
     # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
-    from pfdet.training import preemption
+    from pfdet.training import preemption, watchdog
     from pfdet.training.communicators import communicator
     from pfdet.training.initial_weights_file import check_backbone
     from pfdet.training.train import train
@@ -67,18 +69,20 @@ def main() -> int | None:
     if args.backbone is not None:
         check_backbone(args.backbone)
     comm, device = communicator(options.communicator, options.allreduce_dtype)
-    train_index = AnnotationIndex.open(args.train_index)
-    val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
-    finished = train(
-        recipe,
-        train_index,
-        args.out,
-        comm,
-        options,
-        val_index=val_index,
-        device=device,
-        stop_request=stop_request,
-    )
+    guard.close()
+    with watchdog.watch(comm, options.rank_timeout):
+        train_index = AnnotationIndex.open(args.train_index)
+        val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
+        finished = train(
+            recipe,
+            train_index,
+            args.out,
+            comm,
+            options,
+            val_index=val_index,
+            device=device,
+            stop_request=stop_request,
+        )
     return 0 if finished else preemption.exit_status(stop_request.signal)
 
 

@@ -28,6 +28,7 @@ from pfdet.cli.arguments import (
 from pfdet.errors import InputError
 from pfdet.interruption import StopRequest
 from pfdet.training.run_options import add_options, options_of
+from pfdet.training.startup_guard import StartupGuard
 
 #: Arguments that a run needs, with the names of their values.
 NEEDED = {'init': 'MODEL.npz', 'train_index': 'INDEX', 'out': 'DIR'}
@@ -56,30 +57,33 @@ def main() -> int:
     stop_request = StopRequest()
     if not dry:
         stop_request.listen()
+    guard = StartupGuard(options.rank_timeout)
     # Imported only now, so that the above answers at once and without Chainer.
     from pfdet.openimages.index import AnnotationIndex
-    from pfdet.training import preemption
+    from pfdet.training import preemption, watchdog
     from pfdet.training.communicators import communicator
     from pfdet.training.train_experts import train_experts
 
     comm, device = communicator(options.communicator)
-    finished = train_experts(
-        recipe,
-        AnnotationIndex.open(args.train_index),
-        args.init,
-        args.out,
-        comm,
-        options,
-        settings=args.set,
-        first=first,
-        last=last,
-        images_seen=args.images_seen,
-        epochs_of_own_images=args.epochs_of_own_images,
-        ranks_per_expert=args.ranks_per_expert,
-        dry_run=args.dry_run,
-        device=device,
-        stop_request=stop_request,
-    )
+    guard.close()
+    with watchdog.watch(comm, options.rank_timeout):
+        finished = train_experts(
+            recipe,
+            AnnotationIndex.open(args.train_index),
+            args.init,
+            args.out,
+            comm,
+            options,
+            settings=args.set,
+            first=first,
+            last=last,
+            images_seen=args.images_seen,
+            epochs_of_own_images=args.epochs_of_own_images,
+            ranks_per_expert=args.ranks_per_expert,
+            dry_run=args.dry_run,
+            device=device,
+            stop_request=stop_request,
+        )
     return 0 if finished else preemption.exit_status(stop_request.signal)
 
 
@@ -193,5 +197,6 @@ def make_parser() -> argparse.ArgumentParser:
         'log_interval',
         'snapshot_interval',
         'keep_snapshots',
+        'rank_timeout',
     )
     return parser

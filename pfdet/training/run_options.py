@@ -121,6 +121,15 @@ class RunOptions:
         3, 'number of newest snapshots to keep', minimum=1, type=int, metavar='K'
     )
 
+    rank_timeout: float = _option(
+        600.0,
+        'end the job if a rank is frozen: it has not answered, or has made no progress, for this '
+        'time; 0 to wait forever',
+        minimum=0,
+        type=float,
+        metavar='SECONDS',
+    )
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
