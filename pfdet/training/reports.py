@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from chainer import training
 from chainer.backends import cuda
+from chainer.training import extensions
 
 from pfdet.atomic_write import replace_when_done
 
@@ -49,26 +50,41 @@ class MeanOverRanks(training.Extension):
         trainer.observation.update(zip(keys, values / self.comm.size, strict=True))
 
 
-class WriteLog(training.Extension):
-    """Write the log of Chainer's ``LogReport`` atomically.
+class Log(extensions.LogReport):
+    """Collect the log, and write it to a file at each new entry.
 
-    ``LogReport`` itself leaves a temporary directory behind when it is killed.
+    An entry has the mean of each observation since the entry before. Of several validations, it has
+    the last one, since the network has changed between them.
+
+    Chainer's ``LogReport`` writes the file, too, but not atomically: it leaves a directory behind
+    when it is killed. So only this class writes, and it keeps the name and the state in snapshots
+    of ``LogReport``.
 
     Args:
-        path (path): The file to write.
+        path (path): The file to write: a list of objects in JSON.
+        trigger (callable): When to make an entry.
 
     Raises:
-        InputError: The disk is full.
+        InputError: The file cannot be written.
     """
 
-    priority = training.PRIORITY_READER
+    default_name = 'LogReport'
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, trigger: Callable):
+        super().__init__(trigger=trigger)
+        # Chainer takes filename=None for its default.
+        self._log_name = None
         self.path = path
 
     def __call__(self, trainer) -> None:
-        with replace_when_done(self.path) as path:
-            path.write_text(json.dumps(trainer.get_extension('LogReport').log, indent=4))
+        for name in trainer.observation:
+            if name.startswith('validation/'):
+                self._summary._summaries.pop(name, None)
+        n_before = len(self.log)
+        super().__call__(trainer)
+        if len(self.log) > n_before:
+            with replace_when_done(self.path) as path:
+                path.write_text(json.dumps(self.log, indent=4))
 
 
 class PrintLog(training.Extension):
@@ -101,7 +117,7 @@ def line(entry: Mapping, epoch: float) -> str:
     """Format an entry of the log as one line.
 
     Args:
-        entry (mapping): An entry of Chainer's ``LogReport``.
+        entry (mapping): An entry of :class:`Log`.
         epoch (float): Current epoch.
     """
     text = (

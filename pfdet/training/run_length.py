@@ -60,6 +60,21 @@ class RunLength:
         """A trigger that fires every ``n`` iterations and at the last one."""
         return lambda trainer: trainer.updater.iteration % n == 0 or self.ended(trainer)
 
+    def spaced(self, n: int) -> Callable:
+        """A trigger that fires every ``n`` iterations and at the last one.
+
+        It does not fire less than ``n / 2`` iterations before the last one.
+        """
+
+        def fires(trainer) -> bool:
+            iteration = trainer.updater.iteration
+            if iteration % n:
+                return self.ended(trainer)
+            remaining = self.last_iteration(trainer) - iteration
+            return remaining == 0 or remaining >= n / 2
+
+        return fires
+
 
 class Stop:
     """The trainer's stop trigger.

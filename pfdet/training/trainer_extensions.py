@@ -14,7 +14,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import model_directory
 from pfdet.training.finite_loss import FiniteLoss
-from pfdet.training.reports import MeanOverRanks, PrintLog, WriteLog
+from pfdet.training.reports import Log, MeanOverRanks, PrintLog
 from pfdet.training.run_length import RunLength
 from pfdet.training.run_options import RunOptions
 from pfdet.training.running_statistics import AverageRunningStatistics
@@ -92,8 +92,7 @@ def extend_first_rank(
 ) -> None:
     """Add the extensions of the first rank: the log and the progress bar."""
     trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
-    trainer.extend(extensions.LogReport(trigger=log_trigger, filename=None))
-    trainer.extend(WriteLog(out / 'log'), trigger=log_trigger)
+    trainer.extend(Log(out / 'log', log_trigger))
     trainer.extend(PrintLog(), trigger=log_trigger)
     if sys.stdout.isatty():
         trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))

@@ -72,6 +72,37 @@ def test_triggers_at_the_interval_and_at_the_end():
     assert fired == [4, 8, 10]
 
 
+def fired(length, trigger):
+    trainer, iterations = Trainer(), []
+    while not length.ended(trainer):
+        trainer.train(length, until=trainer.updater.iteration + 1)
+        if trigger(trainer):
+            iterations.append(trainer.updater.iteration)
+    return iterations
+
+
+@pytest.mark.parametrize(
+    'n_iteration, n, expected',
+    [
+        (690, 86, [86, 172, 258, 344, 430, 516, 602, 690]),
+        (690, 345, [345, 690]),
+        (10, 4, [4, 8, 10]),
+        (11, 4, [4, 8, 11]),
+        (9, 4, [4, 9]),
+        (12, 4, [4, 8, 12]),
+        (3, 4, [3]),
+        (5, 4, [5]),
+        (4, 1, [1, 2, 3, 4]),
+        (1, 1, [1]),
+    ],
+)
+def test_spaced_trigger_fires_once_near_the_end(n_iteration, n, expected):
+    epochs = RunLength(100 * n_iteration, 1, 100)
+    assert fired(epochs, epochs.spaced(n)) == expected
+    iterations = RunLength(10**6, 5, 100, n_iteration)
+    assert fired(iterations, iterations.spaced(n)) == expected
+
+
 def test_stops_on_request():
     requests = []
     stop = Stop(RunLength(8, 1.5, 4), lambda: len(requests))
