@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pfdet.errors import InputError
+from pfdet.files.regular import regular_file
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
@@ -128,7 +129,7 @@ def read_training_images(path: str | os.PathLike, classes: Classes) -> np.ndarra
     columns = ('LabelName', 'ImagesExpanded')
     counts: dict[str, int] = {}
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
+        with open(path, encoding='utf-8-sig', newline='', opener=regular_file) as f:
             rows = csv.DictReader(f, strict=True)
             for column in columns:
                 if column not in (rows.fieldnames or ()):

@@ -15,7 +15,9 @@ pyarrow parses blocks of whole lines. If it rejects a block, a slow second pass 
 import codecs
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +25,14 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pfdet.errors import InputError
+from pfdet.files.regular import regular_file
 
 _BLOCK_SIZE = 1 << 22
+_MAX_THREADS = 8
 _LONGEST_LINE = 1 << 26
 _LINE_END = re.compile(b'\r\n|\r|\n')
 _FIELD = re.compile(r'(?:^|(?<=,))(?:"((?:[^"]|"")*)"|([^",]*))(?=,|$)')
-_COMMA, _QUOTE = b',"'
+_MAY_BE_BESIDE_QUOTES = np.isin(np.arange(256), list(b',"\r\n'))
 
 
 class _StrayQuoteError(Exception):
@@ -104,7 +108,8 @@ class CSVBlock:
         # Columns are addressed by position, since the names of other columns may be repeated.
         columns = {str(header.index(name)): type_ for name, type_ in types.items()}
         schema = pa.schema(list(types.items()))
-        if not self.data.strip(b'\r\n'):
+        # Stops at the first character of a row.
+        if not self.data.lstrip(b'\r\n'):
             return schema.empty_table()
         # pyarrow would remove a byte order mark from any block. After the header it is text.
         data = b'\n' + self.data if self.data.startswith(codecs.BOM_UTF8) else self.data
@@ -199,7 +204,7 @@ def read_header(path: str | os.PathLike) -> list[str]:
         InputError: The line is not UTF-8, or a quote is misplaced.
         OSError: The file cannot be read.
     """
-    with open(path, 'rb') as f:
+    with open(path, 'rb', opener=regular_file) as f:
         line = f.readline(_LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     line = _LINE_END.split(line, 1)[0]
     try:
@@ -231,6 +236,34 @@ def csv_blocks(path: str | os.PathLike, block_size: int | None = None) -> Iterat
             yield CSVBlock(path, 2, block.data[end.end() :])
 
 
+def parse_blocks(
+    path: str | os.PathLike, header: Sequence[str], types: Mapping[str, pa.DataType]
+) -> Iterator[pa.Table]:
+    """Parse the lines after the header in several threads.
+
+    Args:
+        path (path): A CSV file.
+        header, types: See :meth:`CSVBlock.parse`.
+
+    Yields:
+        pyarrow.Table: The rows of each block, in order.
+
+    Raises:
+        InputError: See :meth:`CSVBlock.parse`. The message names the first such line.
+        OSError: The file cannot be read.
+    """
+    n_thread = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+    waiting: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(n_thread) as pool:
+        for block in csv_blocks(path):
+            waiting.append(pool.submit(block.parse, header, types))
+            # Memory holds as many blocks as there are threads.
+            if len(waiting) == n_thread:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def csv_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
     """Read all lines, including the first, in Python.
 
@@ -250,7 +283,7 @@ def csv_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
 
 def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[CSVBlock]:
     line = 1
-    with open(path, 'rb') as f:
+    with open(path, 'rb', opener=regular_file) as f:
         if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             f.seek(0)
         rest = b''
@@ -291,17 +324,19 @@ def _check_quotes(data: bytes) -> bool:
     if b'"' not in data:
         return False
     text = np.frombuffer(b'\n' + data + b'\n', np.uint8)
-    at = np.flatnonzero(text == _QUOTE)
-    if len(at) % 2:
+    found = (text == ord('"')) | (text == ord('\n'))
+    if b'\r' in data:
+        found |= text == ord('\r')
+    at = np.flatnonzero(found)
+    is_quote = text[at] == ord('"')
+    inside = np.cumsum(is_quote) % 2 == 1
+    if inside[-1]:
         raise _StrayQuoteError('a quote without its counterpart')
-    begin, end = at[::2], at[1::2]
-    separates = np.zeros(256, bool)
-    separates[list(b',"\r\n')] = True
-    if not (separates[text[begin - 1]] & separates[text[end + 1]]).all():
-        raise _StrayQuoteError('a quote inside a field')
-    line_end = np.flatnonzero((text == 10) | (text == 13))
-    if (np.searchsorted(line_end, begin) != np.searchsorted(line_end, end)).any():
+    if (inside & ~is_quote).any():
         raise _StrayQuoteError('a line end inside quotes')
+    begin, end = at[is_quote & inside], at[is_quote & ~inside]
+    if not (_MAY_BE_BESIDE_QUOTES[text[begin - 1]] & _MAY_BE_BESIDE_QUOTES[text[end + 1]]).all():
+        raise _StrayQuoteError('a quote inside a field')
     return True
 
 

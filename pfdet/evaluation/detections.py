@@ -36,6 +36,8 @@ from pfdet.openimages.classes import Classes
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
 _ROWS_PER_BLOCK = 1 << 17
+# Suppression compares all pairs of detections of an image and class.
+_MAX_PER_IMAGE = 100_000
 
 
 @dataclass
@@ -281,6 +283,7 @@ def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> I
             rows.bbox,
         )
         block = block if rest is None else _join_blocks(rest, block)
+        _check_number(path, block)
         n_complete = len(block.image_ids) - 1
         if n_complete > 0:
             yield _without_empty_rows(block.slice_images(0, n_complete))
@@ -288,6 +291,15 @@ def blocks_of_images(path: str | os.PathLike, classes: Classes, n_row: int) -> I
         rest = block if len(block.image_ids) else None
     if rest is not None:
         yield _without_empty_rows(rest)
+
+
+def _check_number(path: str | os.PathLike, block: Detections) -> None:
+    n = np.bincount(block.image, minlength=1)
+    if n.max() > _MAX_PER_IMAGE:
+        raise InputError(
+            f'{path}: more than {_MAX_PER_IMAGE:,} rows of image '
+            f'{block.image_ids[int(n.argmax())]!r}; expected detections of a model'
+        )
 
 
 def _join_blocks(a: Detections, b: Detections) -> Detections:

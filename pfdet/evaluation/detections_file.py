@@ -19,7 +19,11 @@ import pyarrow.parquet as pq
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.evaluation.csv_rows import csv_blocks, csv_rows, read_header
+from pfdet.evaluation.csv_rows import csv_rows, parse_blocks, read_header
+from pfdet.evaluation.parquet_size import check_parquet_size
+from pfdet.files.json_file import parse_json
+from pfdet.files.reading import reading
+from pfdet.files.regular import regular_file
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
@@ -41,6 +45,7 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 _BUFFER = 1 << 16
+_PARQUET = 'a complete Parquet file of detections'
 # Coordinates outside [0, 1] by at most this much are rounding errors and are clipped.
 _ROUNDING = 1e-5
 
@@ -79,22 +84,21 @@ def open_parquet(path: str | os.PathLike, in_batches: bool = False) -> Iterator[
         InputError: The file cannot be read, on opening or inside the ``with`` statement, or its
             columns are wrong.
     """
-    try:
-        # Given a name, pyarrow would look for a partitioned data set.
-        with open(path, 'rb') as f:
-            file = pq.ParquetFile(
-                f,
-                read_dictionary=['ImageID', 'LabelName'],
-                pre_buffer=not in_batches,
-                buffer_size=_BUFFER if in_batches else 0,
-            )
-            _check_columns(path, file.schema_arrow.names)
-            _check_types(path, file.schema_arrow)
-            yield file
-    except (pa.ArrowException, OSError, ValueError) as e:
-        raise InputError(
-            f'{path}: cannot read the detections: {_one_line(e)}; expected a complete Parquet file'
-        ) from e
+    # Given a name, pyarrow would look for a partitioned data set.
+    with (
+        reading(path, _PARQUET, 'cannot read the detections'),
+        open(path, 'rb', opener=regular_file) as f,
+    ):
+        file = pq.ParquetFile(
+            f,
+            read_dictionary=['ImageID', 'LabelName'],
+            pre_buffer=not in_batches,
+            buffer_size=_BUFFER if in_batches else 0,
+        )
+        _check_columns(path, file.schema_arrow.names)
+        _check_types(path, file.schema_arrow)
+        check_parquet_size(path, file.metadata, os.fstat(f.fileno()).st_size, in_batches)
+        yield file
 
 
 def _check_types(path: str | os.PathLike, schema: pa.Schema) -> None:
@@ -143,8 +147,8 @@ def read_metadata_list(
     if text is None:
         return None
     try:
-        values = json.loads(text)
-    except ValueError:
+        values = parse_json(path, text, 'a list of strings')
+    except InputError:
         values = None
     if not isinstance(values, list) or not all(isinstance(i, str) and i for i in values):
         raise InputError(f'{path}: expected its metadata {key.decode()} to be a list of strings')
@@ -174,8 +178,7 @@ def csv_tables(path: str | os.PathLike) -> Iterator[pa.Table]:
         header = read_header(path)
         _check_columns(path, header)
         yield TEXT_SCHEMA.empty_table()
-        for block in csv_blocks(path):
-            yield block.parse(header, dict(zip(TEXT_SCHEMA.names, TEXT_SCHEMA.types)))
+        yield from parse_blocks(path, header, dict(zip(TEXT_SCHEMA.names, TEXT_SCHEMA.types)))
     except OSError as e:
         raise InputError(f'{path}: cannot read the detections: {_one_line(e)}') from e
 

@@ -1,6 +1,5 @@
 """Reading the output directory of a run: recipe, score and log."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_json
 from pfdet.recipes.initial_weights import deviation
 
 
@@ -153,12 +153,7 @@ def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Ru
 
 
 def _read_json(path: Path, source: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except OSError as e:
-        raise InputError(f'{path}: {e.strerror or e}; expected a file {source}') from e
-    except (ValueError, RecursionError) as e:
-        raise InputError(f'{path}: invalid JSON: {e}; expected a file {source}') from e
+    return read_json(path, f'a file {source}')
 
 
 def _check_score(score: Any, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pfdet.files.memory import check_memory
 from pfdet.files.reading import reading
 from pfdet.files.regular import read_bytes
+from pfdet.printable import printable
 
 _MAX_SIZE = 1 << 27
 # Memory of the content per byte of text, at most: that of [[],[],...].
@@ -31,6 +32,40 @@ def read_json(path: str | os.PathLike, expected: str, max_size: int = _MAX_SIZE)
         data = read_bytes(path, max_size=max_size)
     check_memory(path, _GROWTH * len(data))
     return parse_json(path, data, expected)
+
+
+def read_object(path: str | os.PathLike, expected: str, **entries: type) -> dict[str, Any]:
+    """Read a JSON file with an object.
+
+    Args:
+        path (path): The file, as for :func:`read_json`.
+        expected (str): What the file should be, for messages.
+        **entries (type): Entries that it must have, with their types.
+
+    Returns:
+        dict: The object.
+
+    Raises:
+        InputError: The file cannot be read, is not JSON, is not an object, or lacks an entry.
+    """
+    content = read_json(path, expected)
+    with reading(path, expected):
+        if not isinstance(content, dict):
+            raise ValueError('it is not an object')
+        for key, kind in entries.items():
+            if not isinstance(content.get(key), kind):
+                raise ValueError(f'it has no entry {key} of type {kind.__name__}')
+    return content
+
+
+def shortened(value: Any) -> str:
+    """Represent a value of a JSON file in a message, in at most 60 characters."""
+    try:
+        text = printable(repr(value))
+    except (RecursionError, ValueError):
+        # Nested too deeply, or a number of thousands of digits.
+        text = f'a long {type(value).__name__}'
+    return text if len(text) <= 60 else text[:57] + '...'
 
 
 def parse_json(path: str | os.PathLike, text: str | bytes, expected: str, part: str = '') -> Any:

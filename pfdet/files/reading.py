@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from pfdet.errors import InputError
+from pfdet.printable import printable
 
 _MAX_REASON = 200
 # For these, the name of the type says nothing to a user.
@@ -57,17 +58,3 @@ def reason(error: Exception) -> str:
     if not text or not isinstance(error, _SELF_EXPLANATORY):
         text = f'{type(error).__name__}: {text}' if text else type(error).__name__
     return printable(text)[:_MAX_REASON]
-
-
-def printable(text: str) -> str:
-    """Escape line ends, control characters and lone surrogates.
-
-    Names in files may have them. In a message, they would break the line or command the terminal.
-
-    Args:
-        text (str): Any text.
-
-    Returns:
-        str: The text with escapes such as ``\\n``.
-    """
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -1,6 +1,5 @@
 """Weights of the models of an ensemble for each class (PFDet, section 2.4)."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_object, shortened
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
 
 
@@ -149,21 +149,12 @@ def read_scores(path: Path) -> dict[str, float]:
     Raises:
         InputError: The file cannot be read, or an AP is invalid.
     """
-    try:
-        ap = json.loads(path.read_text(encoding='utf-8'))['AP']
-        items = list(ap.items())
-    except OSError as e:
-        raise InputError(f'{path}: cannot read the scores: {e.strerror or e}') from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise InputError(
-            f'{path}: expected scores written by evaluate/score.py, a JSON object with AP by '
-            f'class, but {type(e).__name__}: {e}'
-        ) from e
-    for mid, value in items:
+    ap = read_object(path, 'scores written by evaluate/score.py, with AP by class', AP=dict)['AP']
+    for mid, value in ap.items():
         if value is not None and not (
             type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1
         ):
             raise InputError(
-                f'{path}: AP of {mid} is {value!r}; expected a number from 0 to 1, or null'
+                f'{path}: AP of {mid} is {shortened(value)}; expected a number from 0 to 1, or null'
             )
-    return {mid: math.nan if value is None else float(value) for mid, value in items}
+    return {mid: math.nan if value is None else float(value) for mid, value in ap.items()}

@@ -22,6 +22,10 @@ import numpy as np
 from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
+from pfdet.evaluation.detections_file import bad_rows
+from pfdet.files.json_file import read_object
+from pfdet.files.reading import reading
+from pfdet.files.regular import regular_file
 from pfdet.inference.predict import (
     ImageDetections,
     PredictSettings,
@@ -35,8 +39,10 @@ from pfdet.openimages.column_file import map_columns, verify_columns, write_colu
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.progress import report as report_progress
 
 _KIND = 'part of a prediction'
+_ABOUT = 'the description of an unfinished prediction; give --restart to start over'
 # Batches of equal shape are formed within windows of this many images. Merging holds the detections
 # of one window in memory.
 _WINDOW = 4096
@@ -126,6 +132,7 @@ def predict_to_file(
         InputError: An image cannot be read, too many of them cannot, or the existing parts belong
             to a different run.
     """
+    report_progress('planning the prediction')
     directory = out.with_name(out.name + '.parts')
     parts = None
     if comm.rank == 0:
@@ -139,10 +146,13 @@ def predict_to_file(
         )
     parts = comm.mpi_comm.bcast(parts)
     local = range(comm.rank, len(parts), comm.size)
-    done = [k for k in local if _read_part(directory, k, parts[k], corrupt is not None)]
+    done = [
+        k for k in local if _read_part(directory, k, parts[k], len(classes), corrupt is not None)
+    ]
     done = sorted(sum(comm.mpi_comm.allgather(done), []))
     todo = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
 
+    report_progress('prediction')
     batches = [batch for k in todo for batch in parts[k].batches]
     found = detect(detector, dataset, batches, settings, progress, corrupt)
     for k in todo:
@@ -156,6 +166,7 @@ def predict_to_file(
     # Exhaust the iterator, so that the progress bar closes.
     for _ in found:
         pass
+    report_progress('merging the parts of the prediction')
     comm.mpi_comm.Barrier()
     if comm.rank > 0:
         return None
@@ -191,8 +202,9 @@ def file_checksum(path: Path) -> str:
         str: Hexadecimal digest.
     """
     digest = hashlib.sha256()
-    with open(path, 'rb') as f:
+    with open(path, 'rb', opener=regular_file) as f:
         while block := f.read(1 << 24):
+            report_progress()
             digest.update(block)
     return digest.hexdigest()
 
@@ -205,11 +217,9 @@ def _begin(directory: Path, about: dict[str, Any], restart: bool) -> None:
         with replace_when_done(path) as unfinished:
             unfinished.write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
         return
-    try:
-        before = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
-        raise InputError(f'{path}: {e}; give --restart to start over') from e
-    differences = _differences(before, about)
+    before = read_object(path, _ABOUT)
+    with reading(path, _ABOUT):
+        differences = _differences(before, about)
     if differences:
         raise InputError(
             f'{directory} has parts of another prediction ({"; ".join(differences[:3])}); give '
@@ -257,21 +267,41 @@ def _write_part(
 
 
 def _read_part(
-    directory: Path, k: int, part: Part, may_be_corrupt: bool
+    directory: Path, k: int, part: Part, n_class: int, may_be_corrupt: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     # None if the part must be predicted: it is missing, damaged, of other images, or lacks corrupt
     # images although they are not allowed now.
     path = _part_path(directory, k)
     try:
         columns, header = map_columns(path, _KIND)
-        verify_columns(path, columns, header)
+        with reading(path, _KIND):
+            verify_columns(path, columns, header)
+            _check_part(columns, header, part, n_class)
     except InputError:
         return None
-    if not np.array_equal(columns['image'], part.images) or (
-        header['corrupt'] and not may_be_corrupt
-    ):
-        return None
-    return columns, header
+    return None if header['corrupt'] and not may_be_corrupt else (columns, header)
+
+
+def _check_part(
+    columns: dict[str, np.ndarray], header: dict[str, Any], part: Part, n_class: int
+) -> None:
+    image, count, label, score, bbox = (
+        columns[name] for name in ('image', 'count', 'label', 'score', 'bbox')
+    )
+    n = len(label)
+    valid = (
+        np.array_equal(image, part.images)
+        and count.shape == image.shape
+        and (count >= 0).all()
+        and count.sum() == n
+        and label.shape == score.shape == (n,)
+        and bbox.shape == (n, 4)
+        and ((label >= 0) & (label < n_class)).all()
+        and not any(bad_rows(score, bbox, np.ones(n, bool)))
+        and all(type(i) is int and isinstance(text, str) for i, text in header['corrupt'])
+    )
+    if not valid:
+        raise ValueError('of other images, or damaged')
 
 
 def _merge(
@@ -287,7 +317,7 @@ def _merge(
         total = CorruptImages(corrupt.max_share, corrupt.min_count, corrupt.n_first)
     n_detection = 0
     with detections_writer(out, classes) as write:
-        for window in _windows(directory, parts, index, total):
+        for window in _windows(directory, parts, index, len(classes), total):
             n_detection += len(window)
             write(window)
         if total is not None:
@@ -296,13 +326,18 @@ def _merge(
 
 
 def _windows(
-    directory: Path, parts: list[Part], index: AnnotationIndex, total: CorruptImages | None
+    directory: Path,
+    parts: list[Part],
+    index: AnnotationIndex,
+    n_class: int,
+    total: CorruptImages | None,
 ) -> Iterator[Detections]:
     window_of = np.array([part.window for part in parts], np.int64)
     for window in range(int(window_of.max(initial=-1)) + 1):
+        report_progress()
         read = []
         for k in np.flatnonzero(window_of == window).tolist():
-            part = _read_part(directory, k, parts[k], total is not None)
+            part = _read_part(directory, k, parts[k], n_class, total is not None)
             if part is None:
                 raise InputError(
                     f'{_part_path(directory, k)}: missing or damaged; expected --out on a file '

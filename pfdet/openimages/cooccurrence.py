@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from pfdet.errors import InputError
+from pfdet.files.regular import read_bytes
 from pfdet.openimages.classes import Classes
 
+_MAX_SIZE = 1 << 26
 _COLUMNS = ('SubjectMID', 'PartMID')
 
 
@@ -38,7 +40,7 @@ def read_pairs(
     else:
         path = Path(path)
     try:
-        text = path.read_text(encoding='utf-8-sig')
+        text = read_bytes(path, max_size=_MAX_SIZE).decode('utf-8-sig')
     except OSError as e:
         raise InputError(f'{path}: cannot read the pairs: {e.strerror or e}') from e
     except UnicodeDecodeError as e:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pfdet.errors import InputError
+from pfdet.files.regular import regular_file
 
 DELIMITERS = ',;\t'
 _LONGEST_HEADER = 1 << 16
@@ -59,7 +60,7 @@ def open_utf8(path: str | os.PathLike, what: str = 'table') -> Iterator[tuple[Bi
     """
     stream = None
     try:
-        with open(path, 'rb') as raw:
+        with open(path, 'rb', opener=regular_file) as raw:
             file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b'\x1f\x8b' else raw
             stream = _utf8_stream(file)
             yield raw, stream

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.files.regular import regular_file
 from pfdet.links.backbone_file import is_backbone_file
 from pfdet.recipes.initial_weights import BACKBONE, DETECTOR
 from pfdet.training import model_directory
@@ -60,7 +61,7 @@ def _sha256(path: Path) -> str:
     """The checksum of a file in hexadecimal."""
     sha256 = hashlib.sha256()
     try:
-        with open(path, 'rb') as file:
+        with open(path, 'rb', opener=regular_file) as file:
             while block := file.read(1 << 20):
                 sha256.update(block)
     except OSError as e:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.json_file import read_json
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
 from pfdet.printable import printable
@@ -88,8 +89,11 @@ def train_experts(
     full = recipe
     if init is not None:
         description = model_directory.read_recipe(init.parent)
-        if description.classes.mids != index.classes.mids:
-            raise InputError(f'{init}: trained on other classes than those of {index.path}')
+        missing = sorted(set(index.classes.mids) - set(description.classes.mids))
+        if missing:
+            raise InputError(
+                f'{init}: not trained on all classes of {index.path}: {missing[0]} is missing'
+            )
         full = description.recipe
     recipe = expert_recipe(recipe, full, settings, ranks_per_expert)
     plan = plan_experts(index, recipe.expert_size, first, last)
@@ -127,6 +131,9 @@ def train_experts(
             for k in groups[group]
         )
     finished = all(comm.mpi_comm.allgather(finished))
+    if stop_request is not None:
+        # All ranks exit with the same status, also those of groups that were done.
+        stop_request.signal = max(comm.mpi_comm.allgather(stop_request.signal))
     if comm.rank == 0 and finished:
         print(f'trained {len(plan)} experts: {out}', flush=True)
     return finished
@@ -255,11 +262,13 @@ def _check_plan(
         path = out / 'experts.json'
         try:
             if path.exists():
-                error = _difference(path, json.loads(path.read_text()), content)
+                error = _difference(path, read_json(path, 'written by train-experts'), content)
             else:
                 out.mkdir(parents=True, exist_ok=True)
                 with replace_when_done(path) as unfinished:
                     unfinished.write_text(json.dumps(content, indent=1) + '\n')
+        except InputError as e:
+            error = str(e)
         except (OSError, ValueError) as e:
             error = f'{path}: {e}'
     error = comm.mpi_comm.bcast(error)

@@ -238,7 +238,7 @@ def test_command_with_bad_input(models, tmp_path):
     )
     (tmp_path / 's.json').write_text('{}')
     check_error(
-        '--detections', path, '--scores', tmp_path / 's.json', message='s.json: expected scores'
+        '--detections', path, '--scores', tmp_path / 's.json', message='expected scores written by'
     )
     check_error(
         '--detections', path, path, '--scores', tmp_path / 's.json', message='1 values for 2 files'

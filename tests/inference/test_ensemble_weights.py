@@ -101,10 +101,10 @@ def test_classes_of_experts_from_their_files(tmp_path):
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('{"mAP": 1}', "expected scores .* KeyError: 'AP'"),
-        ('[1]', 'expected scores'),
-        ('{"AP": [1]}', 'expected scores'),
-        ('{"AP": {"/m/a": ', 'expected scores .* JSONDecodeError'),
+        ('{"mAP": 1}', 'it has no entry AP of type dict; expected scores'),
+        ('[1]', 'it is not an object; expected scores'),
+        ('{"AP": [1]}', 'it has no entry AP of type dict; expected scores'),
+        ('{"AP": {"/m/a": ', 'not JSON, line 1, column 17: .*; expected scores'),
         (
             '{"AP": {"/m/a": NaN, "/m/b": 0, "/m/c": 0}}',
             'AP of /m/a is nan; expected a number from',
@@ -117,7 +117,7 @@ def test_classes_of_experts_from_their_files(tmp_path):
             '{"AP": {"/m/a": null, "/m/b": 0, "/m/c": 0}}',
             'AP of /m/a is null, but a number in .*0.j',
         ),
-        ('\udcff', 'expected scores .* UnicodeDecodeError'),
+        ('\udcff', '.* codec .*; expected scores'),
     ],
 )
 def test_bad_scores(tmp_path, text, message):
@@ -132,7 +132,7 @@ def test_missing_file_and_unknown_class(tmp_path):
     [path] = write_scores(tmp_path, {'/m/other': 0.5})
     with pytest.raises(InputError, match="x.csv: its model has class '/m/other'"):
         model_weights([tmp_path / 'x.csv'], [None], [path], CLASSES, 0.5)
-    with pytest.raises(InputError, match='no.json: cannot read the scores: No such file'):
+    with pytest.raises(InputError, match='no.json: No such file'):
         model_weights([tmp_path / 'x.csv'], [None], [tmp_path / 'no.json'], CLASSES, 0.5)
 
 
