@@ -30,9 +30,11 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         pathlib.Path: The temporary file, in the same directory and with the same suffix.
 
     Raises:
-        InputError: The directory cannot be written to, or the disk is full.
+        InputError: The directory cannot be written to, ``path`` is a directory, or the disk is
+            full.
     """
     path = Path(path)
+    check_no_directory(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -62,6 +64,20 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         unfinished.unlink(missing_ok=True)
 
 
+def check_no_directory(*paths: Path) -> None:
+    """Refuse to write to a directory.
+
+    Args:
+        *paths (path): Files that will be written.
+
+    Raises:
+        InputError: One of them is a directory.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f'{path}: cannot be written: Is a directory; expected a file or none')
+
+
 def remove_unfinished(directory: str | os.PathLike, *names: str) -> None:
     """Remove temporary files that :func:`replace_when_done` left when its process was killed.
 
@@ -74,7 +90,8 @@ def remove_unfinished(directory: str | os.PathLike, *names: str) -> None:
     for name in map(Path, names):
         # mkstemp inserts eight characters.
         for path in Path(directory).glob(f'.{name.stem}-????????{name.suffix}'):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def _is_no_room(error: OSError) -> bool:

@@ -99,3 +99,13 @@ def test_unfinished_files_of_killed_writers_are_removed(tmp_path):
     remove_unfinished(tmp_path, 'iter_*.npz', 'log')
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
     remove_unfinished(tmp_path / 'absent', 'log')
+
+
+def test_directory_in_the_place_of_the_file(tmp_path):
+    (tmp_path / 'log').mkdir()
+    (tmp_path / '.log-abcdefgh').mkdir()
+    with pytest.raises(InputError, match=r'log: cannot be written: Is a directory; expected a f'):
+        with replace_when_done(tmp_path / 'log'):
+            raise AssertionError('nothing is written first')
+    remove_unfinished(tmp_path, 'log')
+    assert sorted(os.listdir(tmp_path)) == ['.log-abcdefgh', 'log']

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfdet.atomic_write import remove_unfinished, replace_when_done
+from pfdet.atomic_write import check_no_directory, remove_unfinished, replace_when_done
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import model_directory
@@ -19,6 +19,8 @@ def write_description(
     out: Path, recipe: Recipe, net: NetworkToTrain, facts: dict[str, Any]
 ) -> None:
     """Write ``recipe.json`` and ``rates.npy``, and remove temporary files of killed runs."""
+    # Otherwise the end of the run would be the first to notice.
+    check_no_directory(*(out / name for name in ('model.npz', 'log', 'score.json')))
     remove_unfinished(out, 'model.npz', 'recipe.json', 'log', 'score.json', 'rates.npy')
     model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, facts)
     if net.rates is not None:
