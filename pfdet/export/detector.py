@@ -16,7 +16,8 @@ from pfdet.links.faster_rcnn import FasterRCNN
 
 #: Key of the model's metadata under which pfdet stores what it needs to use the model.
 METADATA = 'pfdet'
-_FORMAT = 1
+#: Raised when a model of an older version cannot be used any more.
+FORMAT = 1
 _REGIONS = 'regions'
 
 
@@ -47,7 +48,7 @@ def onnx_model(network: FasterRCNN, part: str = 'detector', about: Mapping | Non
     graph = Graph(network)
     PARTS[part](graph, network)
     metadata = {
-        'format': _FORMAT,
+        'format': FORMAT,
         'part': part,
         'stride': network.stride,
         'n_class': network.n_class,

@@ -20,8 +20,8 @@ from pfdet.export.packages import optional_package
 # Since opset 16, RoiAlign can leave out the shift by half a pixel.
 OPSET = 17
 _IR_VERSION = 8
-# A protocol buffer cannot be larger.
-_MAX_BYTES = 2**31 - 1
+#: Size that a protocol buffer, and so a model, can have.
+MAX_BYTES = 2**31 - 1
 
 
 class Value:
@@ -254,10 +254,10 @@ class Graph:
         """
         onnx = optional_package('onnx')
         size = sum(len(tensor.raw_data) for tensor in self._initializers)
-        if size > _MAX_BYTES:
+        if size > MAX_BYTES:
             raise InputError(
                 f'cannot be exported to ONNX: {math.ceil(size / 2**20)} MiB of weights; expected '
-                f'at most {_MAX_BYTES // 2**20}'
+                f'at most {MAX_BYTES // 2**20}'
             )
         graph = onnx.helper.make_graph(
             self._nodes, 'pfdet', self._inputs, self._outputs, self._initializers

@@ -82,6 +82,8 @@ def read(path: Path, settings: Sequence[str] = ()) -> Model:
         mids, names = zip(*metadata['classes'], strict=True)
         classes = Classes(tuple(mids), tuple(names))
         fields = metadata['recipe']
+        if not all(isinstance(text, str) for text in (*mids, *names)):
+            raise TypeError('expected text')
     except (KeyError, TypeError, ValueError) as e:
         raise InputError(
             f'{path}: has no recipe and classes; expected a model of pfdet export'

@@ -3,16 +3,19 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pfdet.cpu.threads import n_thread
 from pfdet.errors import InputError
-from pfdet.export.detector import METADATA, onnx_model
+from pfdet.export.detector import FORMAT, METADATA, onnx_model
+from pfdet.export.graph import MAX_BYTES
 from pfdet.export.packages import optional_package
+from pfdet.files.regular import read_bytes
 from pfdet.links.faster_rcnn import FasterRCNN
+
+_EXPECTED = 'expected a model of pfdet export'
 
 
 class OnnxDetector:
@@ -50,17 +53,14 @@ class OnnxDetector:
         options.log_severity_level = 3
         # Planned for fixed sizes
         options.enable_mem_pattern = False
-        source = model if isinstance(model, bytes) else os.fspath(model)
-        name = 'model' if isinstance(model, bytes) else source
-        if not isinstance(model, bytes) and not Path(model).is_file():
-            raise InputError(f'{name}: no such file; expected an ONNX model')
+        name = 'model' if isinstance(model, bytes) else os.fspath(model)
+        content = model if isinstance(model, bytes) else _read(name)
         try:
-            self._session = runtime.InferenceSession(source, options, providers=list(providers))
+            self._session = runtime.InferenceSession(content, options, providers=list(providers))
         except Exception as e:
             # ONNX Runtime has a class of exception per kind of error, without a common base.
             raise InputError(
-                f'{name}: ONNX Runtime cannot load it: {_first_line(e)}; expected a model of '
-                'pfdet export'
+                f'{name}: ONNX Runtime cannot load it: {_first_line(e)}; {_EXPECTED}'
             ) from e
         stored = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         self.metadata: dict[str, Any] = _metadata(stored, name)
@@ -107,14 +107,28 @@ class OnnxDetector:
         return [(bbox[begin:end], score[begin:end]) for begin, end in zip(ends, ends[1:])]
 
 
+def _read(path: str) -> bytes:
+    try:
+        return read_bytes(path, max_size=MAX_BYTES)
+    except OSError as e:
+        raise InputError(f'{path}: {e.strerror or e}; {_EXPECTED}') from e
+
+
 def _metadata(stored: str | None, name: str) -> dict[str, Any]:
     if stored is None:
-        raise InputError(f'{name}: not a model of pfdet export')
-    metadata = json.loads(stored)
-    if metadata['part'] != 'detector':
-        raise InputError(
-            f'{name}: is the part {metadata["part"]!r} of a detector; expected a whole one'
-        )
+        raise InputError(f'{name}: is a model of another program; {_EXPECTED}')
+    try:
+        metadata = json.loads(stored)
+        version, part = metadata['format'], metadata['part']
+        numbers = [metadata[key] for key in ('stride', 'n_class', 'n_box')]
+        if not all(type(n) is int and n > 0 for n in numbers):
+            raise ValueError('numbers that are not positive')
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise InputError(f'{name}: its entry {METADATA!r} is damaged: {e}; {_EXPECTED}') from e
+    if version != FORMAT:
+        raise InputError(f'{name}: has format {version!r}; expected {FORMAT}: export it again')
+    if part != 'detector':
+        raise InputError(f'{name}: is the {part} of a detector; expected a whole one')
     return metadata
 
 

@@ -220,7 +220,7 @@ def test_networks_that_cannot_be_exported(change, message, small_detector):
 
 
 def test_a_network_that_is_too_large(small_detector, monkeypatch):
-    monkeypatch.setattr('pfdet.export.graph._MAX_BYTES', 2**20 // 8)
+    monkeypatch.setattr('pfdet.export.graph.MAX_BYTES', 2**20 // 8)
     with pytest.raises(InputError, match='1 MiB of weights; expected at most 0'):
         onnx_model(small_detector())
 
