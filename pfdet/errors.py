@@ -20,6 +20,8 @@ _SECONDS_FIRST = 1.5
 _SECONDS_OTHERS = 3.0
 # Longest time that MPI may take to end after all ranks have failed.
 _SECONDS_TO_FINALIZE = 10.0
+# Longest time that the launcher may take to end this rank.
+_SECONDS_TO_ABORT = 10.0
 # Environment variables with the rank: MPICH's and Slurm's PMI, PMIx, Open MPI.
 _LAUNCHED = 'PMI_RANK', 'PMIX_RANK', 'OMPI_COMM_WORLD_RANK'
 # Of messages between ranks that have failed; no other code sends messages with a tag like it.
@@ -147,7 +149,7 @@ def end_all_ranks(status: int, report: Callable[[], None]) -> None:
     if world is None:
         if _is_launched() and 'mpi4py.MPI' not in sys.modules:
             # The import of MPI was interrupted. Other ranks may wait for this one in it.
-            os._exit(status)
+            abort_job(status)
         return
     if _all_have_failed(world):
         # Should MPI not end after all, nothing is lost by ending without it.
@@ -170,13 +172,28 @@ def abort_job(status: int) -> None:
         status (int): Exit status of the job.
     """
     shared_memory.remove_own()
-    if 'HYDI_CONTROL_FD' not in os.environ:
-        mpi = sys.modules.get('mpi4py.MPI')
-        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-            mpi.COMM_WORLD.Abort(status)
-    # MPICH's launcher ends the job as soon as a rank exits without finalizing MPI. Unlike
-    # MPI_Abort, this prints nothing.
+    # MPI may wait for what another thread holds.
+    timer = threading.Timer(_SECONDS_TO_ABORT, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+    _ask_launcher_to_abort(status)
+    mpi = sys.modules.get('mpi4py.MPI')
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.COMM_WORLD.Abort(status)
     os._exit(status)
+
+
+def _ask_launcher_to_abort(status: int) -> None:
+    """Have MPICH's launcher kill all ranks, also stopped ones; return if there is another launcher.
+
+    MPI_Abort sends the same message, but prints a line of its own first, must not be called while
+    another thread is in MPI, and needs MPI to have started.
+    """
+    if 'HYDI_CONTROL_FD' in os.environ and os.environ.get('PMI_FD', '').isdecimal():
+        with contextlib.suppress(OSError):
+            # The command of version 1 of PMI, which connects the ranks with their launcher.
+            os.write(int(os.environ['PMI_FD']), f'cmd=abort exitcode={status}\n'.encode())
+            time.sleep(_SECONDS_TO_ABORT / 2)
 
 
 def _flush() -> None:

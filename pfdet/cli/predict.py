@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from pfdet.errors import InputError
+from pfdet.progress import report as report_progress
 from pfdet.training.run_options import add_options
 from pfdet.training.startup_guard import StartupGuard
 
@@ -38,6 +39,7 @@ def main() -> None:
     comm, device = communicator()
     guard.close()
     with watchdog.watch(comm, args.rank_timeout):
+        report_progress('reading the model')
         model = _read(args)
         settings = model_directory.predict_settings(model.recipe)
         given = {

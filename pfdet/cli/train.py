@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from pfdet import recipes
+from pfdet import progress, recipes
 from pfdet.cli.arguments import (
     add_index,
     add_recipe_size,
@@ -71,6 +71,7 @@ def main() -> int | None:
     comm, device = communicator(options.communicator, options.allreduce_dtype)
     guard.close()
     with watchdog.watch(comm, options.rank_timeout):
+        progress.report('reading the index')
         train_index = AnnotationIndex.open(args.train_index)
         val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
         finished = train(

@@ -17,7 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
-from pfdet import recipes
+from pfdet import progress, recipes
 from pfdet.cli.arguments import (
     add_index,
     add_recipe_size,
@@ -67,6 +67,7 @@ def main() -> int:
     comm, device = communicator(options.communicator)
     guard.close()
     with watchdog.watch(comm, options.rank_timeout):
+        progress.report('planning the experts')
         finished = train_experts(
             recipe,
             AnnotationIndex.open(args.train_index),

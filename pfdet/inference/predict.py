@@ -16,6 +16,7 @@ from pfdet.inference.postprocessing import select
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.resizing import resized_size
+from pfdet.progress import report as report_progress
 
 # Boxes (D, 4), scores (D,) and labels (D,) of one image.
 ImageDetections = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -192,6 +193,7 @@ def detect(
     with ThreadPoolExecutor(1) as pool:
         loading = [pool.submit(load, batch) for batch in batches[:1]]
         for n, _ in enumerate(progress(batches)):
+            report_progress()
             imgs = loading.pop().result()
             if n + 1 < len(batches):
                 loading.append(pool.submit(load, batches[n + 1]))

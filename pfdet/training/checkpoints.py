@@ -17,6 +17,7 @@ import chainer
 import numpy as np
 from chainer import training
 
+from pfdet import progress
 from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 from pfdet.files.json_file import parse_json
@@ -68,6 +69,10 @@ class Snapshot(training.Extension):
 
     def __call__(self, trainer) -> None:
         iteration = trainer.updater.iteration
+        with progress.phase(f'the snapshot after iteration {iteration}'):
+            self._write(trainer, iteration)
+
+    def _write(self, trainer, iteration: int) -> None:
         serializer = chainer.serializers.DictionarySerializer()
         serializer.save(trainer)
         name = _first_nonfinite(serializer.target)
@@ -130,6 +135,7 @@ class _HashedFile(io.RawIOBase):
 
     def write(self, data) -> int:
         self.sha256.update(data)
+        progress.report()
         return self.file.write(data)
 
 

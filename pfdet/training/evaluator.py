@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from chainer import training
 
+from pfdet import progress
 from pfdet.evaluation.average_precision import average_precision, score_dict
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.ground_truth import ground_truth_of_index
@@ -54,7 +55,8 @@ class ValidationAP(training.Extension):
         self.score = None
 
     def __call__(self, trainer) -> None:
-        result = evaluate(self.predict, self.index, self.comm)
+        with progress.phase(f'validation after iteration {trainer.updater.iteration}'):
+            result = evaluate(self.predict, self.index, self.comm)
         if result is not None:
             self.score = score_dict(result, self.index.classes, self.index.hierarchy)
             trainer.observation['validation/mAP'] = self.score['mAP']

@@ -21,7 +21,7 @@ import signal
 import numpy as np
 from chainer import training
 
-from pfdet import interruption
+from pfdet import interruption, progress
 from pfdet.interruption import StopRequest
 
 __all__ = ['STATUS', 'AgreeToStop', 'StopRequest', 'end_with_launcher', 'exit_status']
@@ -92,6 +92,8 @@ class AgreeToStop(training.Extension):
 
             self.comm.mpi_comm.Allreduce(MPI.IN_PLACE, received, MPI.MAX)
         self.signal = int(received[0])
+        if trainer is not None:
+            progress.report(f'iteration {trainer.updater.iteration + 1}')
         if self.signal:
             # All ranks exit with the same status.
             self.request.signal = self.signal

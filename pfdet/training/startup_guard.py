@@ -21,6 +21,9 @@ _RANKS = ('PMI_RANK', 'MPI_LOCALRANKID'), ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WO
 _RANKS += (('PMIX_RANK', 'SLURM_LOCALID'), ('PMI_RANK', 'SLURM_LOCALID'))
 # Nodes without a stopped rank report later than the one with it.
 _SECONDS_LATER = 10.0
+_SECONDS_TO_PASS_ON = 1.0
+#: Exit status of a job that was ended because a rank had stopped, that of the program ``timeout``.
+STATUS = 124
 
 
 class StartupGuard:
@@ -35,12 +38,15 @@ class StartupGuard:
         found = [pair for pair in _RANKS if all(name in os.environ for name in pair)]
         if timeout <= 0 or not found or os.environ[found[0][1]] != '0':
             return
-        arguments = [str(os.getpid()), found[0][0], str(timeout)]
+        # Through which MPICH's launcher takes the command to end the job.
+        launcher = os.environ.get('PMI_FD', '') if 'HYDI_CONTROL_FD' in os.environ else ''
+        arguments = [str(os.getpid()), found[0][0], str(timeout), launcher]
         self._process = subprocess.Popen(
             [sys.executable, '-I', '-S', __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=[int(launcher)] if launcher else [],
         )
 
     def close(self) -> None:
@@ -69,7 +75,10 @@ def _main() -> None:
     line = f'error: {line}; waited for {timeout:g} seconds (--rank-timeout); the job ends\n'
     os.write(2, line.encode())
     # For the launcher to forward the line.
-    time.sleep(1)
+    time.sleep(_SECONDS_TO_PASS_ON)
+    if sys.argv[4]:
+        os.write(int(sys.argv[4]), f'cmd=abort exitcode={STATUS}\n'.encode())
+        time.sleep(_SECONDS_TO_PASS_ON)
     for p in {*stopped.values(), pid}:
         try:
             os.kill(p, 9)

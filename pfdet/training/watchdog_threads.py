@@ -14,10 +14,9 @@ from typing import Any
 from pfdet import interruption, progress
 from pfdet.errors import abort_job
 from pfdet.training import watchdog_network as network
+from pfdet.training.startup_guard import STATUS
 from pfdet.training.watchdog_rules import Heartbeat, Monitor, Problem
 
-#: Exit status of a job that was ended because a rank had stopped, that of the program ``timeout``.
-STATUS = 124
 # A process is active if it computes for more than this share of the time.
 _ACTIVE_SHARE = 0.002
 # For the launcher to forward the line, and for the message to reach the ranks.
@@ -139,10 +138,6 @@ class Watcher:
         _kill_later([p for p in stopped if p['where'] == self.me['where']])
         interruption.clean_up()
         time.sleep(_SECONDS_TO_PASS_ON)
-        # MPI_Abort may need what the main thread holds.
-        timer = threading.Timer(_SECONDS_TO_PASS_ON, os._exit, (STATUS,))
-        timer.daemon = True
-        timer.start()
         abort_job(STATUS)
 
 
