@@ -13,6 +13,7 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.files.npz import read_npz
+from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.load_arrays import load_arrays
 from pfdet.training import checkpoints, model_directory
@@ -49,7 +50,8 @@ def read_detector(path: Path) -> DetectorWeights:
     }
     if in_snapshot:
         mids = checkpoints.read_run(path).get('classes')
-        return DetectorWeights(in_snapshot, None if mids is None else tuple(mids))
+        with reading(path, 'a snapshot', 'its classes'):
+            return DetectorWeights(in_snapshot, None if mids is None else tuple(mids))
     if not (path.parent / 'recipe.json').exists():
         return DetectorWeights(arrays, None)
     return DetectorWeights(arrays, model_directory.read_recipe(path.parent).classes.mids)
@@ -71,19 +73,21 @@ def load_detector(network: FasterRCNN, path: Path, mids: Sequence[str]) -> list[
             its classes, and it has another number of them than the network.
     """
     arrays, known = read_detector(path)
-    n_output = len(arrays['head/conf/W']) if 'head/conf/W' in arrays else None
-    if n_output is None:
-        raise InputError(f"{path}: has no head/conf/W; expected a detector's model.npz")
-    if known is None:
-        if n_output != len(network.head.conf.W.array):
-            raise InputError(
-                f'{path}: its head has {n_output} outputs, the network '
-                f'{len(network.head.conf.W.array)}; the recipe.json of its run must be next to it'
-            )
-        known = tuple(mids)
-    position = {mid: k for k, mid in enumerate(known)}
-    rows = np.array([position.get(mid, -1) for mid in mids], np.int64)
-    arrays = {**arrays, **head_of_classes(arrays, rows, len(known), _head(network), path)}
+    with reading(path, "a detector's model.npz"):
+        n_output = len(arrays['head/conf/W']) if 'head/conf/W' in arrays else None
+        if n_output is None:
+            raise InputError(f"{path}: has no head/conf/W; expected a detector's model.npz")
+        if known is None:
+            n_expected = len(network.head.conf.W.array)
+            if n_output != n_expected:
+                raise InputError(
+                    f'{path}: its head has {n_output} outputs, the network {n_expected}; the '
+                    'recipe.json of its run must be next to it'
+                )
+            known = tuple(mids)
+        position = {mid: k for k, mid in enumerate(known)}
+        rows = np.array([position.get(mid, -1) for mid in mids], np.int64)
+        arrays = {**arrays, **head_of_classes(arrays, rows, len(known), _head(network), path)}
     load_arrays(network, arrays, path, 'weights of this network')
     return [mid for mid, row in zip(mids, rows.tolist(), strict=True) if row < 0]
 
