@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pfdet.errors import InputError
+from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
 from pfdet.openimages.expanded_boxes import without_expansion
@@ -121,7 +122,8 @@ def read_annotations(
         box_table, counts = without_expansion(box_table, tree)
     ids, positions = union_of_ids([box_table, label_table])
     chosen, counts_of_lists = _chosen_images(ids, options)
-    ids = ids.filter(pa.array(chosen)) if not chosen.all() else ids
+    if not chosen.all():
+        ids = ids.take(from_numbers(np.flatnonzero(chosen).astype(np.int32)))
     box_table = _restrict(box_table, ids, positions[0], chosen)
     label_table = _restrict(label_table, ids, positions[1], chosen)
     files = find_files(ids.to_pylist()) if find_files is not None else None

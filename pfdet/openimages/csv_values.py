@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pfdet.openimages.arrow_arrays import from_numbers, numbers, string_buffers
+from pfdet.openimages.arrow_arrays import from_numbers, from_strings, numbers, string_buffers
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id, normal_mid
 
 # ASCII digits, as in pyarrow; \d would match the digits of all scripts.
@@ -193,7 +193,7 @@ def normalized(column: pa.DictionaryArray, kind: Kind) -> tuple[pa.DictionaryArr
         return column, 0
     normal, n_changed = _normal_values(column, kind)
     if n_changed:
-        column = pa.DictionaryArray.from_arrays(column.indices, pa.array(normal, pa.string()))
+        column = pa.DictionaryArray.from_arrays(column.indices, from_strings(normal))
     return column, n_changed
 
 
