@@ -1,5 +1,6 @@
 """Commands on malformed files: a message of one line, status 2, and no output file."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -73,7 +74,6 @@ def error_message(tmp_path, monkeypatch, capsys):
     """A function that runs a command on a bad file and returns its error message."""
     for name, text in ('classes.csv', CLASSES), ('boxes.csv', BOXES), ('labels.csv', LABELS):
         (tmp_path / name).write_text(text)
-    monkeypatch.syspath_prepend(str(ROOT / 'evaluate'))
     options = {
         'make_submission': ['--out', 'out.csv'],
         'score': ['--boxes', 'boxes.csv', '--labels', 'labels.csv', '--out', 'out.json'],
@@ -96,7 +96,7 @@ def error_message(tmp_path, monkeypatch, capsys):
         )
         before = set(os.listdir())
         with pytest.raises(SystemExit) as e:
-            run_command(__import__(command).main)
+            run_command(importlib.import_module(f'pfdet.cli.{command}').main)
         message = capsys.readouterr().err
         assert e.value.code == 2 and message.startswith(f'error: {path.name}'), message
         assert message.count('\n') == 1 and set(os.listdir()) == before
