@@ -1,7 +1,8 @@
 """The annotation index: the annotations of a split as memory-mapped columns.
 
 ``python -m pfdet.openimages.build_index`` compiles it from the files of Open Images. Opening an
-index reads only its header and needs only NumPy. All processes of a node share one copy in memory.
+index verifies its checksums, once per node and day, and needs only NumPy. All processes of a node
+share one copy in memory.
 
 The table lists the columns of an index of N images, sorted by id, with O objects that have L labels
 in total. Offsets are int32, or int64 if necessary: entry ``i`` owns the positions from
@@ -159,6 +160,11 @@ class AnnotationIndex:
         ancestors[pairs[:, 0], pairs[:, 1]] = True
         return Hierarchy(ancestors)
 
+    @property
+    def checksums(self) -> dict[str, int]:
+        """CRC-32 of each column."""
+        return {name: entry['crc32'] for name, entry in self._header['columns'].items()}
+
     @classmethod
     def open(
         cls, path: str | os.PathLike, images: str | os.PathLike | None = None
@@ -175,8 +181,9 @@ class AnnotationIndex:
             AnnotationIndex: The index.
 
         Raises:
-            InputError: If the file is missing, truncated, not an index, of another format version,
-                or its header is damaged. Only :meth:`verify` detects damage of the columns.
+            InputError: If the file is missing, truncated, damaged, not an index, or of another
+                format version. Large indexes are read once per node and day, see
+                :mod:`pfdet.files.verified_files`.
         """
         path = Path(os.path.abspath(path))
         columns, header = map_columns(path, _KIND)
@@ -202,7 +209,7 @@ class AnnotationIndex:
         return i + n_image if i < 0 else i
 
     def verify(self) -> None:
-        """Verify the checksums of all columns. :meth:`open` does not read the columns.
+        """Verify the checksums of all columns, whether or not :meth:`open` has done so.
 
         Raises:
             InputError: If a column is damaged. The message names it.

@@ -15,12 +15,23 @@ def _option(
     *,
     minimum: float | None = None,
     maximum: float | None = None,
+    on_resume: bool = False,
     **argument: Any,
 ) -> Any:
-    """A field with the help text, limits and other arguments of its flag."""
+    """A field with the help text, limits and other arguments of its flag.
+
+    ``on_resume`` says whether it may be changed when a run is resumed. Any other option decides
+    what is learned: with another value it is another run.
+    """
     return dataclasses.field(
         default=default,
-        metadata={'help': help, 'minimum': minimum, 'maximum': maximum, 'argument': argument},
+        metadata={
+            'help': help,
+            'minimum': minimum,
+            'maximum': maximum,
+            'on_resume': on_resume,
+            'argument': argument,
+        },
     )
 
 
@@ -42,12 +53,14 @@ class RunOptions:
         'start from random weights although the recipe starts from a pretrained backbone or from '
         'the weights of another recipe; recipe.json and the reports say so',
         action='store_true',
+        on_resume=True,
     )
     resume: bool = _option(
         False,
         'resume from the newest undamaged snapshot in --out, on any number of ranks; start from '
         'scratch if there is none',
         action='store_true',
+        on_resume=True,
     )
     seed: int = _option(0, 'seed of weights, order of images, augmentation and sampling', type=int)
     iterations: int | None = _option(
@@ -55,12 +68,20 @@ class RunOptions:
         'stop after this many iterations; the learning rate schedule is unchanged',
         minimum=0,
         type=int,
+        on_resume=True,
     )
-    threads: int = _option(1, 'threads per rank that load images', minimum=1, type=int)
+    threads: int = _option(
+        1,
+        'threads per rank that load images',
+        minimum=1,
+        type=int,
+        on_resume=True,
+    )
     corrupt: str = _option(
         'raise',
         'stop at the first training image that cannot be read, or replace it by another image',
         choices=('raise', 'skip'),
+        on_resume=True,
     )
     max_corrupt_share: float = _option(
         0.01,
@@ -70,6 +91,7 @@ class RunOptions:
         maximum=1,
         type=float,
         metavar='SHARE',
+        on_resume=True,
     )
     accumulate: int = _option(
         1,
@@ -79,6 +101,7 @@ class RunOptions:
         minimum=1,
         type=int,
         metavar='N',
+        on_resume=True,
     )
     bn_group_size: int = _option(
         0,
@@ -89,6 +112,7 @@ class RunOptions:
     communicator: str | None = _option(
         None,
         'packed, or the name of a ChainerMN communicator (default: pure_nccl on GPUs, else packed)',
+        on_resume=True,
     )
     allreduce_dtype: str | None = _option(
         None,
@@ -103,22 +127,34 @@ class RunOptions:
         action='store_true',
     )
     log_interval: int = _option(
-        10, 'iterations between entries of the log', minimum=1, type=int, metavar='ITERATIONS'
+        10,
+        'iterations between entries of the log',
+        minimum=1,
+        type=int,
+        metavar='ITERATIONS',
+        on_resume=True,
     )
     val_interval: float | None = _option(
         None,
         'epochs between validations (default: an eighth of the run)',
         type=float,
         metavar='EPOCHS',
+        on_resume=True,
     )
     snapshot_interval: int | None = _option(
         None,
         'iterations between snapshots (default: one epoch); one is also written at the end',
         type=int,
         metavar='ITERATIONS',
+        on_resume=True,
     )
     keep_snapshots: int = _option(
-        3, 'number of newest snapshots to keep', minimum=1, type=int, metavar='K'
+        3,
+        'number of newest snapshots to keep',
+        minimum=1,
+        type=int,
+        metavar='K',
+        on_resume=True,
     )
 
     rank_timeout: float = _option(
@@ -128,6 +164,7 @@ class RunOptions:
         minimum=0,
         type=float,
         metavar='SECONDS',
+        on_resume=True,
     )
 
     def __post_init__(self) -> None:
@@ -141,7 +178,7 @@ class RunOptions:
             limit = f'at least {minimum}'
             if maximum is not None:
                 limit = f'a number from {minimum} to {maximum}'
-            raise InputError(f'{_flag(field.name)} {value}: expected {limit}')
+            raise InputError(f'{flag(field.name)} {value}: expected {limit}')
 
     @property
     def corrupt_images(self) -> CorruptImages | None:
@@ -164,7 +201,7 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
             argument['default'] = field.default
         shows_default = field.default is not None and 'action' not in argument
         parser.add_argument(
-            _flag(field.name),
+            flag(field.name),
             help=field.metadata['help'] + (' (default: %(default)s)' if shows_default else ''),
             **argument,
         )
@@ -183,5 +220,12 @@ def options_of(args: argparse.Namespace) -> RunOptions:
     return RunOptions(**{name: value for name, value in vars(args).items() if name in fields})
 
 
-def _flag(name: str) -> str:
+def options_that(on_resume: bool) -> tuple[str, ...]:
+    """Names of the options that may, or may not, be changed when a run is resumed."""
+    fields = dataclasses.fields(RunOptions)
+    return tuple(f.name for f in fields if f.metadata['on_resume'] == on_resume)
+
+
+def flag(name: str) -> str:
+    """The flag of an option, such as ``--bn-group-size``."""
     return '--' + name.replace('_', '-')

@@ -7,7 +7,9 @@ from pathlib import Path
 import chainer
 import numpy as np
 
+from pfdet import progress
 from pfdet.errors import InputError
+from pfdet.files.locks import output_lock_of_ranks
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
@@ -64,9 +66,9 @@ def train(
             ``snapshots/``.
         comm (ChainerMN communicator): The ranks.
         options (RunOptions): Options of the run. With ``resume``, the run resumes from the newest
-            undamaged snapshot in ``out``, if there is one. The number of ranks and the fields in
-            :data:`pfdet.training.resume.MAY_CHANGE` may have changed (see
-            :class:`~pfdet.training.run_length.RunLength`). A finished run is left unchanged.
+            undamaged snapshot in ``out``, if there is one. The number of ranks may have changed
+            (see :class:`~pfdet.training.run_length.RunLength`), and what
+            :mod:`pfdet.training.resume` lists. A finished run is left unchanged.
         val_index (AnnotationIndex): The validation set.
         device (int): GPU of this rank, or -1.
         pick (int array): Class ids :math:`(K,)` of an expert to train (see
@@ -80,7 +82,7 @@ def train(
 
     Raises:
         InputError: A file or a setting cannot be used, the disk is full, ``out`` has snapshots of
-            another run, or the loss is not finite (see
+            another run or is in use by another process, or the loss is not finite (see
             :class:`~pfdet.training.finite_loss.FiniteLoss`).
     """
     if recipe.expert_size and pick is None:
@@ -89,6 +91,24 @@ def train(
             'pfdet train-experts trains experts'
         )
     _check_indexes(train_index, val_index)
+    with output_lock_of_ranks(out, comm, is_directory=True):
+        return _train(
+            recipe, train_index, out, comm, options, val_index, device, pick, stop_request
+        )
+
+
+def _train(
+    recipe: Recipe,
+    train_index: AnnotationIndex,
+    out: Path,
+    comm,
+    options: RunOptions,
+    val_index: AnnotationIndex | None,
+    device: int,
+    pick: np.ndarray | None,
+    stop_request: StopRequest | None,
+) -> bool:
+    progress.report('set-up')
     if not options.resume:
         refuse_existing_snapshots(out / 'snapshots', comm)
     if comm.size > 1:
@@ -122,14 +142,12 @@ def train(
     if val_index is not None:
         validation = validation_ap(recipe, net.network, val_index, comm, options)
         interval = (options.val_interval or recipe.epochs / 8) * length.n_epoch_iteration
-        trainer.extend(validation, trigger=length.every(max(1, round(interval))))
-    identity = run_identity(
-        recipe, options.seed, train_index, net.classes, comm.size, length.global_batch
-    )
+        trainer.extend(validation, trigger=length.spaced(max(1, round(interval))))
     start = initial_weights_facts(options.init) if comm.rank == 0 else {}
-    snapshot = Snapshot(
-        out / 'snapshots', keep=options.keep_snapshots, run={**identity, 'initial_weights': start}
+    identity = run_identity(
+        recipe, options, train_index, net.classes, comm.size, length.global_batch, start
     )
+    snapshot = Snapshot(out / 'snapshots', keep=options.keep_snapshots, run=identity)
     if comm.rank == 0:
         extend_first_rank(trainer, out, length.every(options.log_interval), options.log_interval)
         at_interval = length.every(
@@ -158,6 +176,7 @@ def train(
             print(f'note: {note}', file=sys.stderr, flush=True)
     start_iteration, start_time = updater.iteration, time.perf_counter()
     stop.request.defer()
+    progress.report(f'iteration {updater.iteration + 1}')
     try:
         if not length.ended(trainer):
             trainer.run(show_loop_exception_msg=False)
@@ -165,6 +184,7 @@ def train(
         iterator.finalize()
 
     finished = length.ended(trainer)
+    progress.report('writing the results')
     if comm.rank == 0:
         if updater.iteration > start_iteration:
             print(f'waiting for data: {data_wait.share:.1%} of the time', flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.files.json_file import read_json
+from pfdet.files.locks import output_lock_of_ranks
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
 from pfdet.printable import printable
@@ -77,7 +78,8 @@ def train_experts(
         bool: Whether all experts are finished; :obj:`False` if the run was stopped by a signal.
 
     Raises:
-        InputError: A file or a setting cannot be used, or ``out`` was started with other arguments.
+        InputError: A file or a setting cannot be used, ``out`` was started with other arguments, or
+            ``out`` is in use by another process.
     """
     n_rank = dry_run or comm.size
     if not 1 <= ranks_per_expert <= n_rank:
@@ -106,37 +108,38 @@ def train_experts(
             lines = plan_lines(plan, recipe, images_seen, groups, ranks_per_expert, options)
             print('\n'.join(lines), flush=True)
         return True
-    _check_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
-    if comm.rank == 0:
-        print(_choices(recipe, images_seen, ranks_per_expert), flush=True)
+    with output_lock_of_ranks(out, comm, is_directory=True):
+        _check_plan(out, recipe, images_seen, init, index, plan, options.seed, comm)
+        if comm.rank == 0:
+            print(_choices(recipe, images_seen, ranks_per_expert), flush=True)
 
-    options = dataclasses.replace(options, init=init, resume=True)
-    group = comm.rank // ranks_per_expert
-    busy = group < n_group
-    group_comm = comm.split(group if busy else n_group, comm.rank)
-    finished = True
-    if busy:
-        # all() stops at the first expert that is not finished.
-        finished = all(
-            _train(
-                plan[k],
-                with_images_seen(recipe, len(plan[k].images), images_seen),
-                index,
-                out / plan[k].name,
-                group_comm,
-                options,
-                device,
-                stop_request,
+        options = dataclasses.replace(options, init=init, resume=True)
+        group = comm.rank // ranks_per_expert
+        busy = group < n_group
+        group_comm = comm.split(group if busy else n_group, comm.rank)
+        finished = True
+        if busy:
+            # all() stops at the first expert that is not finished.
+            finished = all(
+                _train(
+                    plan[k],
+                    with_images_seen(recipe, len(plan[k].images), images_seen),
+                    index,
+                    out / plan[k].name,
+                    group_comm,
+                    options,
+                    device,
+                    stop_request,
+                )
+                for k in groups[group]
             )
-            for k in groups[group]
-        )
-    finished = all(comm.mpi_comm.allgather(finished))
-    if stop_request is not None:
-        # All ranks exit with the same status, also those of groups that were done.
-        stop_request.signal = max(comm.mpi_comm.allgather(stop_request.signal))
-    if comm.rank == 0 and finished:
-        print(f'trained {len(plan)} experts: {out}', flush=True)
-    return finished
+        finished = all(comm.mpi_comm.allgather(finished))
+        if stop_request is not None:
+            # All ranks exit with the same status, also those of groups that were done.
+            stop_request.signal = max(comm.mpi_comm.allgather(stop_request.signal))
+        if comm.rank == 0 and finished:
+            print(f'trained {len(plan)} experts: {out}', flush=True)
+        return finished
 
 
 def plan_lines(
