@@ -31,12 +31,19 @@ from pfdet.evaluation.detections import (
     read_model_classes,
 )
 from pfdet.evaluation.image_order import no_detections, sorted_by_image
+from pfdet.files.locks import output_lock
 from pfdet.inference.ensemble import SUPPRESSIONS, ensemble
 from pfdet.inference.ensemble_weights import label_space, model_weights
 
 
 def main() -> None:
     args = parse_arguments()
+    with output_lock(args.out):
+        merge(args)
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Combine the detections, write them, and print a closing line."""
     started = time.perf_counter()
     named = [read_model_classes(path) for path in args.detections]
     classes, hierarchy_of_index = read_label_space(args)

@@ -24,6 +24,7 @@ from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
 from pfdet.evaluation.detections_file import bad_rows
 from pfdet.files.json_file import read_object
+from pfdet.files.locks import output_lock_of_ranks
 from pfdet.files.reading import reading
 from pfdet.files.regular import regular_file
 from pfdet.inference.predict import (
@@ -35,7 +36,7 @@ from pfdet.inference.predict import (
     padded_shapes,
 )
 from pfdet.openimages.classes import Classes
-from pfdet.openimages.column_file import map_columns, verify_columns, write_columns
+from pfdet.openimages.column_file import map_columns, write_columns
 from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
@@ -129,50 +130,53 @@ def predict_to_file(
         all ranks and runs, or :obj:`None`. On other ranks :obj:`None`.
 
     Raises:
-        InputError: An image cannot be read, too many of them cannot, or the existing parts belong
-            to a different run.
+        InputError: An image cannot be read, too many of them cannot, the existing parts belong to
+            a different run, or another process writes the same file.
     """
-    report_progress('planning the prediction')
-    directory = out.with_name(out.name + '.parts')
-    parts = None
-    if comm.rank == 0:
-        n_image = len(dataset)
-        about = {**about, 'images': index_checksum(dataset.index), 'settings': vars(settings)}
-        _begin(directory, json.loads(json.dumps(about)), restart)
-        remove_unfinished(out.parent, out.name)
-        parts = plan_parts(
-            padded_shapes(detector, dataset, np.arange(n_image), settings, corrupt is not None),
-            settings.batch_size,
-        )
-    parts = comm.mpi_comm.bcast(parts)
-    local = range(comm.rank, len(parts), comm.size)
-    done = [
-        k for k in local if _read_part(directory, k, parts[k], len(classes), corrupt is not None)
-    ]
-    done = sorted(sum(comm.mpi_comm.allgather(done), []))
-    todo = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
+    with output_lock_of_ranks(out, comm):
+        report_progress('planning the prediction')
+        directory = out.with_name(out.name + '.parts')
+        parts = None
+        if comm.rank == 0:
+            n_image = len(dataset)
+            about = {**about, 'images': index_checksum(dataset.index), 'settings': vars(settings)}
+            _begin(directory, json.loads(json.dumps(about)), restart)
+            remove_unfinished(out.parent, out.name)
+            parts = plan_parts(
+                padded_shapes(detector, dataset, np.arange(n_image), settings, corrupt is not None),
+                settings.batch_size,
+            )
+        parts = comm.mpi_comm.bcast(parts)
+        local = range(comm.rank, len(parts), comm.size)
+        done = [
+            k
+            for k in local
+            if _read_part(directory, k, parts[k], len(classes), corrupt is not None)
+        ]
+        done = sorted(sum(comm.mpi_comm.allgather(done), []))
+        todo = sorted(set(range(len(parts))).difference(done))[comm.rank :: comm.size]
 
-    report_progress('prediction')
-    batches = [batch for k in todo for batch in parts[k].batches]
-    found = detect(detector, dataset, batches, settings, progress, corrupt)
-    for k in todo:
-        _write_part(
-            directory,
-            k,
-            parts[k],
-            {i: arrays for _ in parts[k].batches for i, arrays in next(found).items()},
-            corrupt,
-        )
-    # Exhaust the iterator, so that the progress bar closes.
-    for _ in found:
-        pass
-    report_progress('merging the parts of the prediction')
-    comm.mpi_comm.Barrier()
-    if comm.rank > 0:
-        return None
-    count = _merge(directory, parts, dataset.index, out, classes, corrupt)
-    shutil.rmtree(directory)
-    return {**count, 'resumed': sum(len(parts[k].images) for k in done)}
+        report_progress('prediction')
+        batches = [batch for k in todo for batch in parts[k].batches]
+        found = detect(detector, dataset, batches, settings, progress, corrupt)
+        for k in todo:
+            _write_part(
+                directory,
+                k,
+                parts[k],
+                {i: arrays for _ in parts[k].batches for i, arrays in next(found).items()},
+                corrupt,
+            )
+        # Exhaust the iterator, so that the progress bar closes.
+        for _ in found:
+            pass
+        report_progress('merging the parts of the prediction')
+        comm.mpi_comm.Barrier()
+        if comm.rank > 0:
+            return None
+        count = _merge(directory, parts, dataset.index, out, classes, corrupt)
+        shutil.rmtree(directory)
+        return {**count, 'resumed': sum(len(parts[k].images) for k in done)}
 
 
 def index_checksum(index: AnnotationIndex) -> str:
@@ -275,7 +279,6 @@ def _read_part(
     try:
         columns, header = map_columns(path, _KIND)
         with reading(path, _KIND):
-            verify_columns(path, columns, header)
             _check_part(columns, header, part, n_class)
     except InputError:
         return None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pfdet.errors import InputError, run_command
+from pfdet.files.locks import output_lock
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.annotation_files import (
     ReadOptions,
@@ -214,17 +215,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.threads < 1:
         raise InputError(f'--threads {args.threads}: expected 1 or more')
     start = time.perf_counter()
-    report = build_index(
-        args.boxes,
-        args.labels,
-        args.classes,
-        args.hierarchy,
-        args.images,
-        args.out,
-        args.keep_missing,
-        args.threads,
-        read_options(args, args.pixels),
-    )
+    with output_lock(args.out):
+        report = build_index(
+            args.boxes,
+            args.labels,
+            args.classes,
+            args.hierarchy,
+            args.images,
+            args.out,
+            args.keep_missing,
+            args.threads,
+            read_options(args, args.pixels),
+        )
     for line in describe_report(report, args.keep_missing):
         print(line)
     print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')

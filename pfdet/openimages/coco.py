@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pfdet.errors import InputError, run_command
+from pfdet.files.locks import output_lock
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
@@ -338,15 +339,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.annotations is None:
         write_table(args.table, table_rows(decide(list(read_mapping()), classes), classes))
         return
-    report = build_coco_index(
-        args.annotations,
-        args.images,
-        args.out,
-        classes,
-        hierarchy,
-        args.exhaustive if args.exhaustive or args.no_negatives else None,
-        args.keep_missing,
-    )
+    with output_lock(args.out):
+        report = build_coco_index(
+            args.annotations,
+            args.images,
+            args.out,
+            classes,
+            hierarchy,
+            args.exhaustive if args.exhaustive or args.no_negatives else None,
+            args.keep_missing,
+        )
     for line in describe_report(report, classes, args.keep_missing):
         print(line)
     if args.table is not None:

@@ -37,6 +37,7 @@ import scipy.sparse as sp
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.files.locks import output_lock
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
@@ -358,9 +359,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = dict(zip(('Train', 'Validation'), chosen))
     out = Path(args.out)
     try:
-        subset(index, parts['Train'].images, out / 'train.index')
-        subset(val_index or index, parts['Validation'].images, out / 'validation.index')
-        write_table(out / 'split.csv', parts, index.classes)
+        with output_lock(out, is_directory=True):
+            subset(index, parts['Train'].images, out / 'train.index')
+            subset(val_index or index, parts['Validation'].images, out / 'validation.index')
+            write_table(out / 'split.csv', parts, index.classes)
     except OSError as e:
         raise InputError(f'--out {args.out}: cannot write there: {e.strerror or e}') from e
     for name, part in parts.items():
