@@ -109,3 +109,23 @@ def test_directory_in_the_place_of_the_file(tmp_path):
             raise AssertionError('nothing is written first')
     remove_unfinished(tmp_path, 'log')
     assert sorted(os.listdir(tmp_path)) == ['.log-abcdefgh', 'log']
+
+
+def test_a_synced_file_is_on_the_disk_before_its_name_appears(tmp_path, monkeypatch):
+    path, calls = tmp_path / 'snapshot.npz', []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle):
+        name = os.readlink(f'/proc/self/fd/{handle}')
+        calls.append('directory' if name == str(tmp_path) else 'file')
+        real_fsync(handle)
+
+    def replace(source, target):
+        calls.append('rename')
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    monkeypatch.setattr(os, 'replace', replace)
+    with replace_when_done(path, sync=True) as unfinished:
+        unfinished.write_text('x')
+    assert calls == ['file', 'rename', 'directory']

@@ -100,6 +100,20 @@ def test_aligned_blocks(models):
     assert seen == sorted({m.image_ids[i] for m in models[0] for i in m.image})
 
 
+def test_weight_0_drops_a_class_of_a_model_even_without_a_score_threshold(models):
+    weight = np.ones((4, len(CLASSES)))
+    weight[:, 3] = 0
+    weight[0] = 0
+    found = by_image(ensemble(models[1], CLASSES, weight, score_thresh=0.0, max_per_image=None))
+    without_first = by_image(
+        ensemble(models[1][1:], CLASSES, weight[1:], score_thresh=0.0, max_per_image=None)
+    )
+    for image_id, (_, score, label) in found.items():
+        assert (label != 3).all() and (score > 0).all()
+        expected = without_first.get(image_id)
+        assert (0 if expected is None else len(expected[1])) == len(score)
+
+
 @pytest.mark.parametrize(
     'name, suppress', [('nmw', non_maximum_weighted), ('nms', non_maximum_suppression)]
 )

@@ -73,6 +73,11 @@ def test_each_row_builds_and_takes_a_step_at_mini_scale(recipe, small_world):
 
 def test_settings_of_the_baseline():
     r = recipes.find('table1-baseline')
+    # Ren et al., Faster R-CNN, section 3.1.2, and Girshick, Fast R-CNN, section 2.3, with
+    # ChainerCV's shares
+    assert (r.rpn_positive_iou, r.rpn_negative_iou, r.rpn_positive_share) == (0.7, 0.3, 0.25)
+    assert (r.roi_foreground_iou, r.roi_foreground_share) == (0.5, 0.25)
+    assert (r.n_anchor, r.n_roi, r.rpn_nms, r.roi_size, r.roi_sampling) == (256, 512, 0.7, 7, 2)
     assert (r.base_lr, r.lr_batch_size) == (0.01, 8)
     assert r.epochs == 12 and [12 * s for s in r.steps] == [8, 11]
     assert recipes.find('table1-multiscale').min_size == (640, 1056)
@@ -150,6 +155,48 @@ def test_rows_with_the_same_figure_in_two_tables_are_the_same_recipe():
 def test_what_a_recipe_starts_from_is_a_recipe():
     for recipe in recipes.RECIPES.values():
         assert recipe.init in ('imagenet', 'scratch', *recipes.RECIPES)
+
+
+@pytest.mark.parametrize(
+    'field, value, sampler, keyword',
+    [
+        ('n_anchor', 77, 'sample_anchors', 'n_sample'),
+        ('rpn_positive_share', 0.4, 'sample_anchors', 'positive_share'),
+        ('rpn_positive_iou', 0.65, 'sample_anchors', 'positive_iou'),
+        ('rpn_negative_iou', 0.2, 'sample_anchors', 'negative_iou'),
+        ('anchor_border', 3, 'sample_anchors', 'border'),
+        ('n_roi', 99, 'sample_rois', 'n_sample'),
+        ('roi_foreground_share', 0.3, 'sample_rois', 'foreground_share'),
+        ('roi_foreground_iou', 0.6, 'sample_rois', 'foreground_iou'),
+    ],
+)
+def test_sampling_fields_reach_the_samplers(field, value, sampler, keyword, small_world):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    recipe = recipes.override(recipes.find('mini'), [f'{field}={value}'])
+    network = build.detector(recipe, len(index.classes))
+    chain = build.train_chain(recipe, network, index.classes, index.hierarchy, 0)
+    assert getattr(chain, sampler).keywords[keyword] == value
+
+
+@pytest.mark.parametrize(
+    'field, value, of',
+    [
+        ('rpn_nms', 0.6, lambda n: n.rpn.nms_thresh),
+        ('anchor_size', 12, lambda n: n.rpn.anchor_size),
+        ('roi_size', 5, lambda n: n.head.roi_size),
+        ('roi_sampling', 3, lambda n: n.head.sampling_ratio),
+        ('head_conv', 2, lambda n: n.head.n_conv),
+        ('head_fc', 1, lambda n: n.head.n_fc),
+        ('canonical_size', 40, lambda n: n.head.canonical_size),
+        ('class_agnostic', False, lambda n: n.head.n_box == 1),
+    ],
+)
+def test_network_fields_reach_the_network(field, value, of):
+    network = build.detector(recipes.override(recipes.find('mini'), [f'{field}={value}']), 3)
+    assert of(network) == value
+    at_prior = build.detector(recipes.override(recipes.find('mini'), ['prior=0.2']), 3)
+    bias = at_prior.head.conf.b.array
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), 0.2, rtol=1e-5)
 
 
 def test_score_must_fit_the_loss():

@@ -117,6 +117,20 @@ def test_sample_anchors(border, n_pair):
                 assert pairwise_ioa(anchor[None], bboxes[n][k][None])[0, 0] < 0.5
 
 
+def test_the_best_anchor_of_each_object_is_positive_whatever_its_iou():
+    anchors = np.array([[0, 0, 20, 20], [0, 30, 20, 50], [60, 60, 80, 80]], np.float32)
+    # IoU 0.25 with the first anchor, and 0.5 and 0.25 with the second
+    objects = np.array([[0, 0, 10, 10], [0, 30, 10, 50], [10, 40, 20, 50]], np.float32)
+    sampled = sample_anchors(
+        anchors, make_truth([objects]), np.array([[90, 90]], np.float32), priorities(0, [0], 3), 9
+    )
+    assert dict(zip(sampled.anchor.tolist(), sampled.positive.tolist(), strict=True)) == {
+        0: True,
+        1: True,
+        2: False,
+    }
+
+
 def test_memory_does_not_grow_with_the_number_of_objects():
     rng = np.random.default_rng(0)
     anchors = random_boxes(rng, 20_000, 800)
