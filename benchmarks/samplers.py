@@ -90,7 +90,7 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
 
 def make_lists(path: str, expand: bool) -> dict[str, float]:
     """Time writing the file of images by class, as the first rank does."""
-    from pfdet.iterators.balanced import shared_class_images
+    from pfdet.iterators.class_images import shared_class_images
     from pfdet.openimages.index import AnnotationIndex
 
     index = AnnotationIndex.open(path)
@@ -105,7 +105,7 @@ def rank(
     """Set up a sampler, draw images, and measure both."""
     import numpy as np
 
-    from pfdet.iterators import balanced
+    from pfdet.iterators import balanced, class_images
     from pfdet.iterators.samplers import SequentialSampler, aspect_groups
     from pfdet.openimages.index import AnnotationIndex
 
@@ -120,7 +120,7 @@ def rank(
     if kind == 'sequential':
         sampler = SequentialSampler(len(index), 0, **options)
     else:
-        find = balanced.class_images if own else balanced.shared_class_images
+        find = class_images.class_images if own else class_images.shared_class_images
         classes = find(index)
         if kind == 'class_aware':
             sampler = balanced.ClassAwareSampler(classes, 0, **options)

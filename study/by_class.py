@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from pfdet.evaluation.run_directory import Run
-from pfdet.iterators.balanced import ClassImages, class_images, soft_balance
+from pfdet.iterators.balanced import soft_balance
+from pfdet.iterators.class_images import ClassImages, class_images
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex

@@ -13,22 +13,17 @@ share one sequence without communication:
 
 A rank holds one shuffled pass of every class: 4 bytes per image and class. The unshuffled images
 of the classes have the same size; ranks of a node share them if they come from
-:func:`shared_class_images`.
+:func:`~pfdet.iterators.class_images.shared_class_images`.
 """
 
 import functools
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pfdet.errors import InputError
 from pfdet.iterators.aspect_runs import Runs, number_groups
-from pfdet.openimages.column_file import map_columns, write_columns
-from pfdet.openimages.index import AnnotationIndex
+from pfdet.iterators.class_images import ClassImages
 
-_KIND = 'list of images by class'
 # Positions per block: two milliseconds to draw, half a megabyte to keep.
 _BLOCK = 1 << 17
 # Positions per cell. Occurrences before a cell are counted ahead of time, those within it on
@@ -36,120 +31,6 @@ _BLOCK = 1 << 17
 _CELL = 1 << 12
 # Several passes of a small class are drawn together, about this many images at a time.
 _PASSES = 1 << 12
-
-
-@dataclass(frozen=True, eq=False)
-class ClassImages:
-    """The images of each class.
-
-    If the arrays are mapped from a file, pickling stores only its path.
-
-    Attributes:
-        offsets (int64 array): :math:`(C + 1,)`. The images of class :math:`c` are
-            ``images[offsets[c]:offsets[c + 1]]``.
-        images (int32 array): Images of all classes, ascending within a class.
-        n_image (int): Number of images in the data set, with or without a class.
-        path (pathlib.Path): File from which the arrays are mapped, or :obj:`None`.
-    """
-
-    offsets: np.ndarray
-    images: np.ndarray
-    n_image: int
-    path: Path | None = None
-
-    @property
-    def count(self) -> np.ndarray:
-        """Number of images of each class, :math:`n_i`, :math:`(C,)`."""
-        return np.diff(self.offsets)
-
-    def __reduce__(self) -> tuple:
-        if self.path is not None:
-            return _open, (self.path,)
-        return ClassImages, (self.offsets, self.images, self.n_image)
-
-
-def class_images(index: AnnotationIndex, expand: bool = False) -> ClassImages:
-    """Find the images with a box of each class.
-
-    Args:
-        index (AnnotationIndex): The training set.
-        expand (bool): Whether the images of a class are also images of its ancestors. The paper
-            counts "images containing objects of the i-th class" and does not say. By default,
-            labels count as annotated: the long tail is in these. After expansion, a parent such as
-            Clothing has most images of the data set, which are already drawn through their own
-            classes.
-
-    Raises:
-        InputError: If no image has a box.
-    """
-    n_class = len(index.classes)
-    offsets, label = index.image_classes()
-    if not len(label):
-        raise InputError(f'{index.path}: no image has a box; expected images of some class')
-    image = np.repeat(np.arange(len(index), dtype=np.int32), np.diff(offsets))
-    image = image[np.argsort(label, kind='stable')]
-    count = np.bincount(label, minlength=n_class)
-    if expand:
-        lists = np.split(image, np.cumsum(count)[:-1])
-        lists = [_union(lists, index.hierarchy.closure[:, c], len(index)) for c in range(n_class)]
-        image = np.concatenate(lists)
-        count = np.array([len(images) for images in lists])
-    return ClassImages(np.append(0, np.cumsum(count)), image, len(index))
-
-
-def _union(lists: list[np.ndarray], chosen: np.ndarray, n_image: int) -> np.ndarray:
-    """Images in any of the chosen lists, ascending."""
-    found = np.zeros(n_image, bool)
-    for c in np.flatnonzero(chosen):
-        found[lists[c]] = True
-    return np.flatnonzero(found).astype(np.int32)
-
-
-def shared_class_images(index: AnnotationIndex, expand: bool = False) -> ClassImages:
-    """Find the images with a box of each class, in a file that processes share.
-
-    The result of :func:`class_images` is mapped from a file next to the index. The file is written
-    if it is missing or belongs to another index. If it cannot be written, the arrays are private to
-    this process. Several processes may call this at the same time. It is cheaper if one process
-    writes the file first.
-
-    Args:
-        index (AnnotationIndex): The training set.
-        expand (bool): See :func:`class_images`.
-
-    Raises:
-        InputError: If no image has a box.
-    """
-    path = Path(f'{index.path}.class-images{"-expanded" if expand else ""}')
-    # The checksums in the index's header identify the index that the file belongs to.
-    _, header = map_columns(index.path, 'annotation index')
-    source = {
-        name: header['columns'][name]['crc32']
-        for name in ('object_offsets', 'label_offsets', 'label')
-    }
-    if expand:
-        source['ancestors'] = header['ancestors']
-    try:
-        return _open(path, source)
-    except InputError:
-        classes = class_images(index, expand)
-    try:
-        write_columns(
-            path,
-            _KIND,
-            {'offsets': classes.offsets, 'images': classes.images},
-            {'n_image': classes.n_image, 'made_of': source},
-        )
-    except OSError:
-        return classes
-    return _open(path, source)
-
-
-def _open(path: Path, source: dict | None = None) -> ClassImages:
-    columns, header = map_columns(path, _KIND)
-    if source is not None and header['made_of'] != source:
-        raise InputError(f'{path}: belongs to another index')
-    return ClassImages(columns['offsets'], columns['images'], header['n_image'], path)
 
 
 def soft_balance(count: np.ndarray, lam: float) -> np.ndarray:

@@ -10,11 +10,8 @@ from pfdet.errors import InputError
 from pfdet.functions.closed_form import NORMALIZATIONS
 from pfdet.functions.effective_number import effective_number_weights
 from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
-from pfdet.iterators.balanced import (
-    ClassAwareSampler,
-    SoftBalanceSampler,
-    shared_class_images,
-)
+from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler
+from pfdet.iterators.class_images import shared_class_images
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 from pfdet.links.backbone import Backbone
 from pfdet.links.backbones import BACKBONES, backbone_name

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.iterators.balanced import class_images
+from pfdet.iterators.class_images import class_images
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import Recipe, override

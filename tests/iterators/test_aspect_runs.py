@@ -3,7 +3,8 @@ import pytest
 
 from pfdet.iterators import aspect_runs
 from pfdet.iterators.aspect_runs import Runs, number_groups, sort_by_group
-from pfdet.iterators.balanced import ClassImages, SoftBalanceSampler
+from pfdet.iterators.balanced import SoftBalanceSampler
+from pfdet.iterators.class_images import ClassImages
 from pfdet.iterators.samplers import SequentialSampler
 from pfdet.iterators.sharded import ShardedIterator
 

@@ -5,21 +5,11 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from pfdet.errors import InputError
 from pfdet.iterators import balanced
-from pfdet.iterators.balanced import (
-    ClassAwareSampler,
-    ClassImages,
-    SoftBalanceSampler,
-    class_images,
-    shared_class_images,
-    soft_balance,
-)
+from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler, soft_balance
+from pfdet.iterators.class_images import ClassImages
 from pfdet.iterators.samplers import SequentialSampler
 from pfdet.iterators.sharded import ShardedIterator
-from pfdet.openimages.classes import Classes
-from pfdet.openimages.hierarchy import hierarchy_from_edges
-from pfdet.openimages.index import AnnotationIndex, write_index
 
 N_DRAW = 1_000_000
 # A long tail like that of Open Images: 500 classes with 400,000 to 13 images.
@@ -262,79 +252,3 @@ def test_fewer_images_than_a_run(few):
     assert {sampler[p] for p in range(2000)} == set(range(1, 20)) - {15}
     with pytest.raises(ValueError, match='chunk'):
         SoftBalanceSampler(few, 0.7, 0, GROUP, 0)
-
-
-def make_index(path, labels):
-    """Write an index of images with one box per label."""
-    names = ('fruit', 'apple', 'pear', 'car')
-    classes = Classes(tuple(f'/m/{name}' for name in names), names)
-    hierarchy = hierarchy_from_edges([('/m/fruit', '/m/apple'), ('/m/fruit', '/m/pear')], classes)
-    n_image, n_box = len(labels), sum(map(len, labels))
-    offsets = np.append(0, np.cumsum([len(some) for some in labels])).astype(np.int32)
-    columns = {
-        'id_offsets': np.arange(n_image + 1, dtype=np.int32),
-        'id_bytes': np.arange(97, 97 + n_image, dtype=np.uint8),
-        'image_size': np.ones((n_image, 2), np.int32),
-        'image_suffix': np.zeros(n_image, np.uint8),
-        'object_offsets': offsets,
-        'bbox': np.zeros((n_box, 4), np.float32),
-        'flags': np.zeros(n_box, np.uint8),
-        'label_offsets': np.arange(n_box + 1, dtype=np.int32),
-        'label': np.array(sum(labels, []), np.int16),
-    }
-    for name in 'positive', 'negative':
-        columns |= {f'{name}_offsets': np.zeros(n_image + 1, np.int32), name: np.zeros(0, np.int16)}
-    write_index(path, columns, classes, hierarchy, path.parent, ['.jpg'], {})
-    return AnnotationIndex.open(path)
-
-
-LABELS = [[1, 1, 3], [2], [], [0, 1], [3, 3], [2, 1]]
-AS_ANNOTATED = [[3], [0, 3, 5], [1, 5], [0, 4]]
-EXPANDED = [[0, 1, 3, 5], [0, 3, 5], [1, 5], [0, 4]]
-
-
-def lists_of(classes):
-    return [part.tolist() for part in np.split(classes.images, classes.offsets[1:-1])]
-
-
-@pytest.mark.parametrize('find', [class_images, shared_class_images])
-def test_images_of_classes(tmp_path, find):
-    index = make_index(tmp_path / 'x.index', LABELS)
-    for expand, expected in (False, AS_ANNOTATED), (True, EXPANDED):
-        found = find(index, expand)
-        assert lists_of(found) == expected
-        assert found.count.tolist() == [len(images) for images in expected]
-        assert found.n_image == 6 and found.images.dtype == np.int32
-
-
-def test_image_lists_are_shared_in_a_file(tmp_path):
-    path = tmp_path / 'x.index'
-    shared = shared_class_images(make_index(path, LABELS))
-    assert shared.path == tmp_path / 'x.index.class-images'
-    written = shared.path.stat().st_mtime_ns
-    assert len(pickle.dumps(shared)) < 400
-    assert lists_of(pickle.loads(pickle.dumps(shared))) == AS_ANNOTATED
-    again = shared_class_images(AnnotationIndex.open(path))
-    assert again.path.stat().st_mtime_ns == written and not again.images.flags.writeable
-    # A file of another index and a truncated file are rewritten.
-    other = shared_class_images(make_index(path, LABELS[:3]))
-    assert lists_of(other) == [[], [0], [1], [0]] and other.n_image == 3
-    other.path.write_bytes(other.path.read_bytes()[:-9])
-    assert lists_of(shared_class_images(AnnotationIndex.open(path))) == [[], [0], [1], [0]]
-
-
-def test_image_lists_in_a_read_only_directory(tmp_path, monkeypatch):
-    index = make_index(tmp_path / 'x.index', LABELS)
-
-    def refuse(*args):
-        raise PermissionError
-
-    monkeypatch.setattr(balanced, 'write_columns', refuse)
-    found = shared_class_images(index)
-    assert found.path is None and lists_of(found) == AS_ANNOTATED
-
-
-def test_no_image_has_a_box(tmp_path):
-    index = make_index(tmp_path / 'x.index', [[], []])
-    with pytest.raises(InputError, match=r'x\.index: no image has a box'):
-        class_images(index)

@@ -5,7 +5,8 @@ import pytest
 
 from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.run_directory import Run
-from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler, class_images
+from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler
+from pfdet.iterators.class_images import class_images
 from pfdet.openimages.classes import challenge_classes
 from pfdet.openimages.hierarchy import challenge_hierarchy
 from pfdet.openimages.index import AnnotationIndex

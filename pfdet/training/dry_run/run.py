@@ -16,7 +16,8 @@ import chainer
 import numpy as np
 
 from pfdet.atomic_write import replace_when_done
-from pfdet.iterators.balanced import SoftBalanceSampler, class_images
+from pfdet.iterators.balanced import SoftBalanceSampler
+from pfdet.iterators.class_images import class_images
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import (

@@ -19,7 +19,7 @@ from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.class_groups import rank_slice
 from pfdet.files.json_file import read_object
-from pfdet.iterators.balanced import class_images
+from pfdet.iterators.class_images import class_images
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.subprocesses import run_python
 from pfdet.training.experts import plan_experts
