@@ -38,6 +38,7 @@ from pfdet.openimages.resizing import resized_size
 
 _JPEG_START = b'\xff\xd8'
 _JPEG_END = b'\xff\xd9'
+_TIFF_ORIENTATION = 0x0112
 _DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -186,6 +187,27 @@ def _read(path: str | os.PathLike, n_byte: int | None = None) -> bytes:
         raise InputError(f'{path}: cannot read the image: {reason(e)}') from e
     if not data:
         raise InputError(f'{path}: empty file; expected an image')
+    return _with_stored_orientation(data)
+
+
+def _with_stored_orientation(data: bytes) -> bytes:
+    """Replace the orientation of a TIFF file by that of its stored pixels.
+
+    Decoders apply it without being asked, and not all of them the same orientations.
+    """
+    order = {b'II*\0': '<', b'MM\0*': '>'}.get(data[:4])
+    if order is None:
+        return data
+    try:
+        (directory,) = struct.unpack_from(f'{order}I', data, 4)
+        (n_entry,) = struct.unpack_from(f'{order}H', data, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * n_entry, 12):
+            if struct.unpack_from(f'{order}H', data, entry)[0] == _TIFF_ORIENTATION:
+                upright = struct.pack(f'{order}HIHH', 3, 1, 1, 0)
+                return data[: entry + 2] + upright + data[entry + 12 :]
+    except struct.error:
+        # Only a part of the file, or a damaged one, which decoding will tell.
+        pass
     return data
 
 
