@@ -54,10 +54,12 @@ def main() -> None:
             args.score_digits,
         )
     size = args.out.stat().st_size / 1e6
-    expanded = '' if hierarchy is None else ' before the expansion'
+    source = f'of {n_detection} detections'
+    if hierarchy is not None:
+        source = f'detections after the expansion of {n_detection}'
     print(
         f'{args.out}: {counts["images"]} images, {counts["empty"]} of them without detections, '
-        f'{counts["detections"]} of {n_detection} detections{expanded}, {size:.1f} MB'
+        f'{counts["detections"]} {source}, {size:.1f} MB'
     )
 
 

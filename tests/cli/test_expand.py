@@ -99,7 +99,7 @@ def test_make_submission(run, tmp_path):
     )
     assert status == 0
     assert (tmp_path / 'made.csv').read_bytes() == (tmp_path / 'expected.csv').read_bytes()
-    assert f'{len(expected)} of 300 detections before the expansion' in out
+    assert f'{len(expected)} detections after the expansion of 300,' in out
     assert run(make_submission, *common)[0] == 0
     assert len(read_detections(tmp_path / 'made.csv', CLASSES)) == 300
 
