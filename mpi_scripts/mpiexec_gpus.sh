@@ -15,8 +15,11 @@
 # Every rank is bound to consecutive cores. Rank r of a machine selects GPU r itself, so every rank
 # must see all GPUs of the machine. OMP_NUM_THREADS is the number of cores per rank, unless it is
 # set. These variables are passed to all machines: PATH, LD_LIBRARY_PATH, PYTHONPATH, VIRTUAL_ENV,
-# CHAINER_*, CUDA_*, CUPY_*, MPIR_*, NCCL_*, OMP_*, OPENBLAS_*, PFDET_* and UCX_*. For NCCL's
-# settings see mpi_scripts/README.md.
+# CHAINER_*, CUDA_*, CUPY_*, MPI4PY_*, MPIR_*, NCCL_*, OMP_*, OPENBLAS_*, PFDET_* and UCX_*. For
+# NCCL's settings see mpi_scripts/README.md.
+#
+# On SIGTERM, SIGINT, SIGHUP or SIGUSR1 to this script, the ranks write a snapshot and exit with
+# status 75.
 set -euo pipefail
 
 fail() {
@@ -92,8 +95,8 @@ fi
 passed=()
 while IFS= read -r name; do
     case $name in
-    PATH | LD_LIBRARY_PATH | PYTHONPATH | VIRTUAL_ENV | CHAINER_* | CUDA_* | CUPY_* | MPIR_* | \
-        NCCL_* | OMP_* | OPENBLAS_* | PFDET_* | UCX_*) passed+=("$name") ;;
+    PATH | LD_LIBRARY_PATH | PYTHONPATH | VIRTUAL_ENV | CHAINER_* | CUDA_* | CUPY_* | MPI4PY_* | \
+        MPIR_* | NCCL_* | OMP_* | OPENBLAS_* | PFDET_* | UCX_*) passed+=("$name") ;;
     esac
 done < <(compgen -e | sort)
 
@@ -122,5 +125,31 @@ if [ -n "$show" ]; then
     echo
     exit 0
 fi
-# exec, so that signals to this script reach mpiexec, which forwards them to the ranks.
-exec "${launch[@]}" "$@"
+if [ "$flavor" != openmpi ]; then
+    # exec, so that signals to this script reach mpiexec, which forwards them to the ranks.
+    exec "${launch[@]}" "$@"
+fi
+
+# Open MPI's mpiexec forwards SIGUSR1. Other signals make it kill the ranks within a second, before
+# they have written a snapshot. It gets a process group of its own, which Ctrl-C does not reach.
+set -m
+"${launch[@]}" "$@" </dev/null &
+job=$!
+signalled='' interrupted=''
+stop() {
+    signalled=1
+    kill -"$1" "$job" 2>/dev/null || true
+}
+trap 'stop USR1' TERM HUP USR1
+# A second Ctrl-C ends the ranks at once.
+trap 'if [ -n "$interrupted" ]; then stop TERM; else interrupted=1; stop USR1; fi' INT
+
+# A signal interrupts the wait, but the ranks run on: wait again. Status 127 means already done.
+status=0
+wait "$job" || status=$?
+while [ -n "$signalled" ]; do
+    signalled='' again=0
+    wait "$job" || again=$?
+    [ "$again" -eq 127 ] || status=$again
+done
+exit "$status"

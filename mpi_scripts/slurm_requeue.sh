@@ -34,6 +34,24 @@ cpus=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-$OMP_NUM_THREADS}
 
+gpus=()
+case ${SLURM_GPUS_PER_TASK:-0} in
+0) ;;
+*) gpus=(--gpus-per-task="$SLURM_GPUS_PER_TASK" --gpu-bind=none) ;;
+esac
+if [ -z "${PFDET_SRUN_MPI:-}" ]; then
+    # The Python of the command: its first word, or the one beside it.
+    case ${1##*/} in
+    python*) python=$1 ;;
+    *) python=$(dirname "$(command -v "$1" || echo .)")/python ;;
+    esac
+    [ -x "$(command -v "$python")" ] || python=python3
+    PFDET_SRUN_MPI=$("$python" -m pfdet.mpi) || {
+        echo "error: $python -m pfdet.mpi failed; set PFDET_SRUN_MPI to one of srun --mpi=list" >&2
+        exit 2
+    }
+fi
+
 case " $* " in
 *' --resume '*) resume=() ;;
 *) resume=(--resume) ;;
@@ -49,7 +67,7 @@ trap forward USR1 TERM
 
 # In the background, because bash handles signals only while it waits. No --kill-on-bad-exit: the
 # first ranks to exit would kill the one that still writes the snapshot.
-"${SRUN:-srun}" --mpi="${PFDET_SRUN_MPI:-pmix}" --gpus-per-task=1 --gpu-bind=none \
+"${SRUN:-srun}" --mpi="$PFDET_SRUN_MPI" ${gpus[@]+"${gpus[@]}"} \
     --cpus-per-task="$cpus" --cpu-bind=cores --distribution=block:block \
     --kill-on-bad-exit=0 --wait=60 --export=ALL "$@" ${resume[@]+"${resume[@]}"} &
 step=$!

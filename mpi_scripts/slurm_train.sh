@@ -9,7 +9,11 @@
 # needs this, too. Consecutive ranks are on the same machine, on consecutive cores, so
 # --bn-group-size 8 shares batch statistics within machines.
 #
-# PFDET_SRUN_MPI (pmix) is the value of srun --mpi=. It must match the MPI library, see
+# On a cluster without GPUs, give --gpus-per-task=0 to sbatch, and the cores of a rank:
+#
+#     sbatch --gpus-per-task=0 --cpus-per-task=8 mpi_scripts/slurm_train.sh pfdet train ...
+#
+# srun --mpi= is chosen by the MPI library of the command's Python; PFDET_SRUN_MPI overrides it, see
 # mpi_scripts/README.md. SRUN (srun) names the program.
 #SBATCH --job-name=pfdet
 #SBATCH --nodes=64
@@ -29,9 +33,27 @@ cpus=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-$OMP_NUM_THREADS}
 
+gpus=()
+case ${SLURM_GPUS_PER_TASK:-0} in
+0) ;;
+*) gpus=(--gpus-per-task="$SLURM_GPUS_PER_TASK" --gpu-bind=none) ;;
+esac
+if [ -z "${PFDET_SRUN_MPI:-}" ]; then
+    # The Python of the command: its first word, or the one beside it.
+    case ${1##*/} in
+    python*) python=$1 ;;
+    *) python=$(dirname "$(command -v "$1" || echo .)")/python ;;
+    esac
+    [ -x "$(command -v "$python")" ] || python=python3
+    PFDET_SRUN_MPI=$("$python" -m pfdet.mpi) || {
+        echo "error: $python -m pfdet.mpi failed; set PFDET_SRUN_MPI to one of srun --mpi=list" >&2
+        exit 2
+    }
+fi
+
 # Since 22.05, srun does not inherit --cpus-per-task from sbatch. A rank that fails ends the others
 # itself. A rank that is killed cannot, so all end a minute after the first: not at once, because
 # ranks that stop for a snapshot do not exit at the same time.
-exec "${SRUN:-srun}" --mpi="${PFDET_SRUN_MPI:-pmix}" --gpus-per-task=1 --gpu-bind=none \
+exec "${SRUN:-srun}" --mpi="$PFDET_SRUN_MPI" ${gpus[@]+"${gpus[@]}"} \
     --cpus-per-task="$cpus" --cpu-bind=cores --distribution=block:block \
     --kill-on-bad-exit=0 --wait=60 --export=ALL "$@"

@@ -34,7 +34,7 @@ def fake_programs(tmp_path):
     clean = {
         k: v
         for k, v in os.environ.items()
-        if not k.startswith(('SLURM', 'NCCL', 'OMP', 'OPENBLAS', 'PFDET', 'MPIR', 'UCX'))
+        if not k.startswith(('SLURM', 'NCCL', 'OMP', 'OPENBLAS', 'PFDET', 'MPI', 'UCX'))
     }
     write_program(programs / 'nvidia-smi', 'for i in 0 1 2 3; do echo "GPU $i: V100"; done')
     write_program(programs / 'nproc', 'echo 64')
@@ -83,6 +83,7 @@ def test_mpiexec_binds_cores_and_passes_the_environment(fake_programs, flavor, t
     hosts = tmp_path / 'hosts'
     hosts.write_text('a\nb\n')
     env = {**env, 'NCCL_IB_HCA': 'mlx5_0', 'SECRET': 'x', 'PYTHONPATH': '/code'}
+    env['MPI4PY_LIBMPI'] = '/opt/mpi/lib/libmpi.so.40'
     done = run(
         'mpiexec_gpus.sh',
         '-n',
@@ -106,11 +107,13 @@ def test_mpiexec_binds_cores_and_passes_the_environment(fake_programs, flavor, t
         assert follows(lines, '--map-by', 'ppr:4:node:PE=6')
         assert follows(lines, '--bind-to', 'core')
         assert follows(lines, '--hostfile', str(hosts))
-        assert follows(lines, '-x', 'NCCL_IB_HCA') and follows(lines, '-x', 'OMP_NUM_THREADS')
+        for name in 'NCCL_IB_HCA', 'OMP_NUM_THREADS', 'MPI4PY_LIBMPI':
+            assert follows(lines, '-x', name)
     else:
         assert follows(lines, '-ppn', '4') and follows(lines, '-f', str(hosts))
         names = lines[lines.index('-genvlist') + 1].split(',')
-        assert {'NCCL_IB_HCA', 'OMP_NUM_THREADS', 'PATH', 'PYTHONPATH'} <= set(names)
+        expected = {'NCCL_IB_HCA', 'OMP_NUM_THREADS', 'PATH', 'PYTHONPATH', 'MPI4PY_LIBMPI'}
+        assert expected <= set(names)
     if flavor == 'mpich':
         assert follows(lines, '-bind-to', 'core:6')
     if flavor == 'intel':
@@ -172,34 +175,122 @@ def test_unknown_mpiexec_is_refused(fake_programs):
     assert done.returncode == 2 and '--flavor' in done.stderr
 
 
+# Dies of every signal but USR1, as Open MPI's mpiexec ends its ranks.
+FAKE_OPEN_MPI = """
+[ "$1" != --version ] || { echo 'mpiexec (Open MPI) 5.0.3'; exit 0; }
+asked=
+trap 'asked=-asked; echo noted' USR1
+trap 'echo killed; exit 1' TERM INT HUP
+touch "$READY"
+for i in $(seq 6000); do
+    sleep 0.1
+    [ ! -e "$FINISH" ] || { echo "snapshot$asked"; exit 75; }
+done
+exit 99"""
+
+
+@pytest.mark.parametrize(
+    'signals, expected',
+    [
+        (['TERM'], (75, ['noted', 'snapshot-asked'])),
+        (['HUP'], (75, ['noted', 'snapshot-asked'])),
+        (['INT'], (75, ['noted', 'snapshot-asked'])),
+        (['USR1'], (75, ['noted', 'snapshot-asked'])),
+        # A scheduler may send several.
+        (['USR1', 'TERM', 'TERM'], (75, ['noted', 'noted', 'noted', 'snapshot-asked'])),
+        # A second Ctrl-C ends it.
+        (['INT', 'INT'], (1, ['noted', 'killed'])),
+    ],
+    ids=lambda value: '-'.join(value) if isinstance(value, list) else '',
+)
+def test_open_mpi_gets_signals_that_it_forwards(fake_programs, tmp_path, signals, expected):
+    programs, env = fake_programs
+    write_program(programs / 'mpiexec', FAKE_OPEN_MPI)
+    ready, printed, finish = (tmp_path / name for name in ('ready', 'printed', 'finish'))
+    with printed.open('w') as out:
+        # In a session of its own, as from a terminal: Ctrl-C goes to the whole process group.
+        process = subprocess.Popen(
+            [SCRIPTS / 'mpiexec_gpus.sh', 'python', 'train.py'],
+            env={**env, 'READY': str(ready), 'FINISH': str(finish)},
+            stdout=out,
+            start_new_session=True,
+        )
+        wait_for(ready.exists, process)
+        for k, name in enumerate(signals):
+            os.killpg(process.pid, getattr(signal, f'SIG{name}'))
+            # Signals that are pending at the same time are one.
+            wait_for(lambda n=k: len(printed.read_text().split()) > n)
+        finish.touch()
+        status = process.wait(timeout=600)
+    assert (status, printed.read_text().split()) == expected
+
+
+def wait_for(condition, process):
+    """Wait until a condition is met or the process has ended."""
+    deadline = time.monotonic() + 600
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize('status', [0, 7, 75])
+def test_the_status_is_that_of_open_mpi(fake_programs, status):
+    programs, env = fake_programs
+    version = '[ "$1" != --version ] || { echo "mpiexec (Open MPI) 5.0.3"; exit 0; }'
+    write_program(programs / 'mpiexec', f'{version}\nexit {status}')
+    assert run('mpiexec_gpus.sh', 'true', env=env).returncode == status
+
+
 @pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_requeue.sh'])
-def test_srun(fake_programs, script):
+@pytest.mark.parametrize('gpus', ['1', 'v100:1', '0', None])
+def test_srun(fake_programs, script, gpus):
     programs, env = fake_programs
     write_program(programs / 'srun', 'printf "%s\\n" "$@"\necho "threads $OMP_NUM_THREADS"\nexit 3')
-    done = run(
-        script,
-        'python',
-        'train.py',
-        '--out',
-        'a b',
-        env={**env, 'SLURM_CPUS_PER_TASK': '4', 'PFDET_SRUN_MPI': 'pmi2'},
-    )
+    env = {**env, 'SLURM_CPUS_PER_TASK': '4', 'PFDET_SRUN_MPI': 'pmi2'}
+    if gpus is not None:
+        env['SLURM_GPUS_PER_TASK'] = gpus
+    done = run(script, 'python', 'train.py', '--out', 'a b', env=env)
     lines = done.stdout.splitlines()
     assert done.returncode == 3, 'the status is that of srun'
-    assert {
-        '--mpi=pmi2',
-        '--gpus-per-task=1',
-        '--gpu-bind=none',
-        '--cpus-per-task=4',
-        '--cpu-bind=cores',
-        '--kill-on-bad-exit=0',
-    } <= set(lines)
+    options = {'--mpi=pmi2', '--cpus-per-task=4', '--cpu-bind=cores', '--kill-on-bad-exit=0'}
+    assert options <= set(lines)
+    # A cluster without GPUs refuses to give any.
+    asked = [line for line in lines if line.startswith('--gpu')]
+    expected = [f'--gpus-per-task={gpus}', '--gpu-bind=none'] if gpus not in ('0', None) else []
+    assert asked == expected
     assert lines[-1] == 'threads 4'
     command = ['python', 'train.py', '--out', 'a b']
     assert lines[lines.index('python') : -1] == command + ['--resume'] * (
         script != 'slurm_train.sh'
     )
     assert run(script, env=env).returncode == 2
+
+
+@pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_requeue.sh'])
+def test_srun_gets_the_plugin_of_the_library(fake_programs, script, tmp_path):
+    """The library is that of the command's Python, whatever other ones are installed."""
+    programs, env = fake_programs
+    write_program(programs / 'srun', 'echo "$1"')
+    asks = '[ "$*" = "-m pfdet.mpi" ] && echo {}'
+    write_program(programs / 'python', asks.format('of-path'))
+    other = tmp_path / 'other/bin'
+    other.mkdir(parents=True)
+    write_program(other / 'python', asks.format('of-other'))
+    write_program(other / 'pfdet', 'exit 1')
+    write_program(programs / 'wrapper', 'exit 1')
+    for command, expected in (
+        ('python', 'of-path'),
+        (str(other / 'python'), 'of-other'),
+        (str(other / 'pfdet'), 'of-other'),
+        ('wrapper', 'of-path'),
+    ):
+        assert run(script, command, 'train', env=env).stdout == f'--mpi={expected}\n'
+    given = run(script, 'python', 'x', env={**env, 'PFDET_SRUN_MPI': 'mine'})
+    assert given.stdout == '--mpi=mine\n'
+    write_program(programs / 'python', 'exit 2')
+    refused = run(script, 'python', 'x', env=env)
+    assert refused.returncode == 2 and refused.stdout == ''
+    assert 'set PFDET_SRUN_MPI' in refused.stderr and refused.stderr.count('\n') == 1
 
 
 def directives(script: str) -> set[str]:
@@ -246,12 +337,10 @@ def requeue_run(fake_programs, tmp_path, status: int, number: int | None, **more
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**env, 'SLURM_JOB_ID': '42', **more},
+        env={**env, 'SLURM_JOB_ID': '42', 'PFDET_SRUN_MPI': 'pmi2', **more},
     )
     if number:
-        deadline = time.monotonic() + 600
-        while not ready.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(ready.exists, process)
         process.send_signal(number)
     stdout, stderr = process.communicate(timeout=600)
     return (
