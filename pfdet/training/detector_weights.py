@@ -18,7 +18,6 @@ from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.load_arrays import load_arrays
 from pfdet.training import checkpoints, model_directory
 
-_NETWORK_IN_SNAPSHOT = 'updater/model:main/detector/'
 _HEAD = 'head/conf/W', 'head/conf/b', 'head/loc/W', 'head/loc/b'
 
 
@@ -44,9 +43,9 @@ def read_detector(path: Path) -> DetectorWeights:
     """
     arrays = read_npz(path)
     in_snapshot = {
-        name.removeprefix(_NETWORK_IN_SNAPSHOT): array
+        name.removeprefix(model_directory.NETWORK_IN_SNAPSHOT): array
         for name, array in arrays.items()
-        if name.startswith(_NETWORK_IN_SNAPSHOT)
+        if name.startswith(model_directory.NETWORK_IN_SNAPSHOT)
     }
     if in_snapshot:
         mids = checkpoints.read_run(path).get('classes')

@@ -1,6 +1,7 @@
 """The output directory of a training run: weights, recipe, label space and concurrent rates."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe, fields_that
 from pfdet.recipes.settings import from_dict, override, to_dict
-from pfdet.training import build
+from pfdet.training import build, checkpoints
 
 if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _RUN = 'the --out directory of a training run'
 _WEIGHTS = 'weights of this network'
+#: Prefix of the names of the network's arrays in a snapshot.
+NETWORK_IN_SNAPSHOT = 'updater/model:main/detector/'
 
 
 class Model(NamedTuple):
@@ -39,12 +42,14 @@ class Model(NamedTuple):
         recipe (Recipe): The recipe of the training, with the overrides for testing.
         classes (Classes): The label space.
         rates (array): Concurrent rates :math:`(C, C)` used by the score, or :obj:`None`.
+        weights (path): The file of the network's weights, if it was read from one.
     """
 
     network: FasterRCNN
     recipe: Recipe
     classes: Classes
     rates: np.ndarray | None
+    weights: Path | None = None
 
 
 def write_recipe(
@@ -80,14 +85,67 @@ def load_weights(network: FasterRCNN, path: Path) -> None:
 
     Args:
         network (FasterRCNN): A network of the same architecture and label space.
-        path (path): A ``model.npz``.
+        path (path): A ``model.npz``, or a snapshot of the training.
 
     Raises:
         InputError: The file cannot be read, has the weights of another network, or has values that
             are not finite.
     """
     with open_npz(path) as arrays:
-        load_arrays(network, arrays, path, _WEIGHTS)
+        in_snapshot = {name: name.removeprefix(NETWORK_IN_SNAPSHOT) for name in arrays}
+        if any(name != short for name, short in in_snapshot.items()):
+            weights = {
+                short: arrays[name] for name, short in in_snapshot.items() if name != short
+            }
+            load_arrays(network, weights, path, _WEIGHTS)
+        else:
+            load_arrays(network, arrays, path, _WEIGHTS)
+
+
+def weights_file(directory: Path) -> Path:
+    """The file with the weights of a run: ``model.npz``, or the newest snapshot before the end.
+
+    Damaged snapshots are skipped with a warning on standard error.
+
+    Args:
+        directory (path): Output directory of the run.
+
+    Raises:
+        InputError: The run has neither, or all of its snapshots are damaged.
+    """
+    final = Path(directory) / 'model.npz'
+    if final.exists():
+        return final
+    damaged = []
+    for path in checkpoints.snapshots(final.parent / 'snapshots'):
+        damage = checkpoints.problem(path)
+        if damage is None:
+            return path
+        damaged.append(path)
+        print(
+            f'warning: {path}: damaged snapshot ({damage}); trying the previous one',
+            file=sys.stderr,
+            flush=True,
+        )
+    if damaged:
+        raise InputError(
+            f'{final}: missing, and all snapshots of the run are damaged ({len(damaged)}); '
+            f'expected {_RUN}'
+        )
+    raise InputError(f'{final}: missing, and the run has no snapshot; expected {_RUN}')
+
+
+def weights_note(model: Model) -> str:
+    """A line that says which snapshot a model was read from; empty for its final weights."""
+    if model.weights is None or model.weights.name == 'model.npz':
+        return ''
+    directory = model.weights.parent.parent
+    if model.weights.parent.name != 'snapshots' or (directory / 'model.npz').exists():
+        return f'note: the weights are those of {model.weights}'
+    return (
+        f'note: {directory} has no model.npz, since its training has not ended; the weights are '
+        f'those of the snapshot {model.weights}'
+    )
 
 
 def write_rates(directory: Path, rates: np.ndarray) -> None:
@@ -222,7 +280,12 @@ def _ancestors(pairs: Sequence[tuple[int, int]], n_class: int) -> np.ndarray:
     return ancestors
 
 
-def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = None) -> Model:
+def read(
+    directory: Path,
+    settings: Sequence[str] = (),
+    rates: Path | None = None,
+    weights: Path | None = None,
+) -> Model:
     """Load the model of a training run.
 
     Args:
@@ -230,6 +293,8 @@ def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = Non
         settings (sequence of str): Overrides for testing; see :func:`override_for_test`.
         rates (path): Concurrent rates, for scores that use them; see :func:`read_rates`. By
             default those of the run.
+        weights (path): The file of the weights, such as ``best.npz`` or a snapshot. By default
+            that of :func:`weights_file`.
 
     Raises:
         InputError: A file is missing or damaged, or a setting cannot be used.
@@ -248,5 +313,6 @@ def read(directory: Path, settings: Sequence[str] = (), rates: Path | None = Non
     network = build.detector(
         recipe, len(classes), rates=score_rates, descendants=hierarchy.descendants
     )
-    load_weights(network, Path(directory) / 'model.npz')
-    return Model(network, recipe, classes, score_rates)
+    weights = Path(weights) if weights is not None else weights_file(directory)
+    load_weights(network, weights)
+    return Model(network, recipe, classes, score_rates, weights)
