@@ -138,6 +138,10 @@ OF_TABLE_1 = 'se_resnext101=FILE senet154=FILE'
             ['--table', 'cs-table4', '--rows', 'cs-table4-scratch-20', '--backbone', 'BACKBONE'],
             'no row starts from a pretrained backbone',
         ),
+        (
+            ['--scale', 'mini', '--table', 'cs-table1', '--set', 'backbone=resnet50'],
+            'give the backbone trained on ImageNet: --backbone resnet50=FILE.npz',
+        ),
         (['--table', 'mini'], '--scale full: recipe mini is defined at mini scale only'),
         # Experts and ensembles
         (

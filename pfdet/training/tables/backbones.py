@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pfdet.errors import InputError
 from pfdet.recipes import Recipe
+from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.training.initial_weights_file import check_backbone
 
 
@@ -50,7 +51,8 @@ def find_backbones(given: Sequence[str], trained: Collection[Recipe]) -> dict[st
 def check_backbones(trained: Iterable[Recipe], found: Collection[str]) -> None:
     """Refuse to train recipes without the pretrained backbone that they start from.
 
-    Recipes at mini size start from random weights without one: nobody publishes such weights.
+    The mini network may start from random weights, see
+    :func:`~pfdet.recipes.initial_weights.check_initial_weights`.
 
     Args:
         trained (iterable of Recipe): What is to be trained.
@@ -60,7 +62,9 @@ def check_backbones(trained: Iterable[Recipe], found: Collection[str]) -> None:
         InputError: Weights of a backbone are missing.
     """
     missing = [
-        r for r in trained if r.init == 'imagenet' and r.backbone not in found and r.size == 'full'
+        r
+        for r in trained
+        if r.init == 'imagenet' and r.backbone not in found and not _may_be_random(r)
     ]
     if missing:
         first = missing[0].backbone
@@ -97,3 +101,12 @@ def note_on_random_weights(trained: Iterable[Recipe], found: Collection[str]) ->
             'ImageNet'
         )
     return note
+
+
+def _may_be_random(recipe: Recipe) -> bool:
+    """Whether a training may start from random weights without being asked to."""
+    try:
+        check_initial_weights(recipe, None, False)
+    except InputError:
+        return False
+    return True
