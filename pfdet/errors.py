@@ -36,6 +36,20 @@ class InputError(Exception):
     """
 
 
+class NotFiniteError(ArithmeticError):
+    """The network's output for an image has a NaN or an infinity.
+
+    Args:
+        what (str): The output, such as ``'scores'``.
+        image (int): Position of the image in the batch.
+    """
+
+    def __init__(self, what: str, image: int):
+        super().__init__(f'the {what} of image {image} of the batch are not finite')
+        self.what = what
+        self.image = image
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` as a command line program and exit.
 

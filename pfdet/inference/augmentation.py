@@ -4,10 +4,12 @@ PFDet, section 3: "we augmented outputs at the test-time by concatenating output
 multiple scales with and without horizontal flip".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from pfdet.errors import NotFiniteError
 
 
 def flip_bbox(bbox: np.ndarray) -> np.ndarray:
@@ -45,6 +47,9 @@ def augmented_outputs(
         list of pairs of arrays: For each image, boxes :math:`(K, B, 4)` in [0, 1] and scores
         :math:`(K, C)`, as returned by :meth:`~pfdet.links.faster_rcnn.FasterRCNN.predict`. The
         order is first size, first size flipped, second size, and so on.
+
+    Raises:
+        NotFiniteError: A proposal, box or score of an image is not finite.
     """
     bboxes: list[list[np.ndarray]] = [[] for _ in imgs]
     scores: list[list[np.ndarray]] = [[] for _ in imgs]
@@ -53,15 +58,30 @@ def augmented_outputs(
         batch = [img for img in same_size if img is not None]
         if not batch:
             continue
-        for k, (bbox, score) in zip(present, detector.predict(batch, score_thresh), strict=True):
+        for k, bbox, score in _predict(detector, batch, present, score_thresh):
             bboxes[k].append(bbox)
             scores[k].append(score)
         if flip:
-            flipped = detector.predict([img[:, :, ::-1] for img in batch], score_thresh)
-            for k, (bbox, score) in zip(present, flipped, strict=True):
+            flipped = [img[:, :, ::-1] for img in batch]
+            for k, bbox, score in _predict(detector, flipped, present, score_thresh):
                 bboxes[k].append(flip_bbox(bbox))
                 scores[k].append(score)
     return [
         (np.concatenate(image_bbox), np.concatenate(image_score))
         for image_bbox, image_score in zip(bboxes, scores, strict=True)
     ]
+
+
+def _predict(
+    detector: Any, batch: Sequence[np.ndarray], images: Sequence[int], score_thresh: float
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The outputs for a batch of the images at these positions, with the positions."""
+    try:
+        outputs = detector.predict(batch, score_thresh)
+    except NotFiniteError as e:
+        raise NotFiniteError(e.what, images[e.image]) from e
+    for k, (bbox, score) in zip(images, outputs, strict=True):
+        for what, array in ('scores', score), ('boxes', bbox):
+            if not np.isfinite(array).all():
+                raise NotFiniteError(what, k)
+        yield k, bbox, score

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pfdet.boxes.nms import non_maximum_suppression
-from pfdet.errors import InputError
+from pfdet.errors import InputError, NotFiniteError
 from pfdet.evaluation.detections import Detections
+from pfdet.functions.finite import checked
 from pfdet.inference.augmentation import augmented_outputs
 from pfdet.inference.postprocessing import select
 from pfdet.openimages.corrupt_images import CorruptImages
@@ -173,7 +174,7 @@ def detect(
         and labels :math:`(D,)`. Unreadable images are omitted.
 
     Raises:
-        InputError: An image cannot be read, or too many of them cannot.
+        InputError: An image cannot be read, or too many of them cannot; or an output is not finite.
     """
 
     def load(batch: np.ndarray) -> dict[int, list[np.ndarray | None]]:
@@ -197,17 +198,30 @@ def detect(
             imgs = loading.pop().result()
             if n + 1 < len(batches):
                 loading.append(pool.submit(load, batches[n + 1]))
-            outputs = (
-                augmented_outputs(
-                    detector, list(imgs.values()), settings.flip, settings.score_thresh
-                )
-                if imgs
-                else []
-            )
+            outputs = _outputs(detector, dataset, imgs, settings) if imgs else []
             yield {
                 i: _select(bbox, score, settings)
                 for i, (bbox, score) in zip(imgs, outputs, strict=True)
             }
+
+
+def _outputs(
+    detector: Any,
+    dataset: OpenImagesDataset,
+    imgs: dict[int, list[np.ndarray | None]],
+    settings: PredictSettings,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    try:
+        with checked():
+            return augmented_outputs(
+                detector, list(imgs.values()), settings.flip, settings.score_thresh
+            )
+    except NotFiniteError as e:
+        image_id = dataset.index.image_id(list(imgs)[e.image])
+        raise InputError(
+            f'image {image_id}: the {e.what} that the network computes are not finite; expected '
+            'weights of a training that has not diverged'
+        ) from e
 
 
 def _resized_versions(

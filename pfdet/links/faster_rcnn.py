@@ -7,6 +7,7 @@ import numpy as np
 
 from pfdet.boxes import coding
 from pfdet.boxes.arrays import Array
+from pfdet.errors import NotFiniteError
 from pfdet.functions.expand_scores import expand_scores, highest_in_family
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.fpn import FPN
@@ -100,11 +101,15 @@ class FasterRCNN(chainer.Chain):
             list of pairs of arrays: For each image, boxes :math:`(K, B, 4)` relative to the image
             size, in [0, 1], where :math:`B` is 1 or, for class-specific boxes, :math:`C`; and
             scores :math:`(K, C)` in [0, 1]. NumPy arrays.
+
+        Raises:
+            NotFiniteError: The outputs of the region proposal network have a NaN or an infinity.
         """
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             x = self.prepare(imgs)
             hs = self.extractor(x)
             locs, confs, n_anchors = self.rpn(hs)
+            _check_finite(locs.array, confs.array)
             anchors = self.rpn.anchors([h.shape[2:] for h in hs])
             proposals = self.rpn.decode(locs.array, confs.array, anchors, n_anchors, x.shape[2:])
             image, index = self.xp.nonzero(proposals.valid)
@@ -137,6 +142,17 @@ class FasterRCNN(chainer.Chain):
         highest = highest_in_family(score, descendants)
         rows = self.xp.arange(len(score))[:, None]
         return bbox[rows, highest], score[rows, highest]
+
+
+def _check_finite(locs: Array, confs: Array) -> None:
+    """Refuse outputs of the region proposal network that are not finite.
+
+    Proposals made of them would be dropped silently.
+    """
+    xp = chainer.backends.cuda.get_array_module(confs)
+    finite = xp.isfinite(confs).all(axis=1) & xp.isfinite(locs).all(axis=(1, 2))
+    for image in np.flatnonzero(~chainer.backends.cuda.to_cpu(finite)):
+        raise NotFiniteError('proposals', int(image))
 
 
 def relative_boxes(

@@ -172,13 +172,17 @@ class RPN(chainer.Chain):
 
 
 def _best(xp: ModuleType, score: Array, k: int) -> Array:
-    """Indices of the ``k`` largest of each row in descending order; ties keep their order."""
+    """Indices of the ``k`` largest of each row in descending order; ties keep their order.
+
+    A NaN comes after all numbers.
+    """
     if xp is np and k < score.shape[1]:
         # A partition and a sort of the k largest are faster than a stable sort of all.
         least = -np.partition(-score, k - 1, axis=1)[:, k - 1 : k]
         order = np.empty((len(score), k), np.int64)
         for i, row in enumerate(score):
-            above = np.flatnonzero(row >= least[i])
+            # Written so that a row with NaN, of which the least may be one, has enough of them.
+            above = np.flatnonzero(~(row < least[i]))
             order[i] = above[np.argsort(-row[above], kind='stable')[:k]]
         return order
     # CuPy's sort is always stable.

@@ -10,6 +10,7 @@ import numpy as np
 from pfdet import progress
 from pfdet.errors import InputError
 from pfdet.files.locks import output_lock_of_ranks
+from pfdet.functions.finite import checked
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
@@ -179,7 +180,8 @@ def _train(
     progress.report(f'iteration {updater.iteration + 1}')
     try:
         if not length.ended(trainer):
-            trainer.run(show_loop_exception_msg=False)
+            with checked():
+                trainer.run(show_loop_exception_msg=False)
     finally:
         iterator.finalize()
 

@@ -7,6 +7,7 @@ import chainer.functions as F
 import numpy as np
 
 from pfdet.boxes import coding
+from pfdet.functions.finite import PROPOSALS, nan_unless_finite
 from pfdet.functions.smooth_l1 import smooth_l1
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.targets import rules, sampling
@@ -112,6 +113,7 @@ class TrainChain(chainer.Chain):
                 'loss/rpn_conf': rpn_conf_loss,
                 'loss/head_loc': head_loc_loss,
                 'loss/head_conf': head_conf_loss,
+                PROPOSALS: nan_unless_finite(locs.array, confs.array),
             },
             self,
         )

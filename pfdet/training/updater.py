@@ -6,6 +6,8 @@ from collections.abc import Callable
 import chainer
 from chainer.training import StandardUpdater
 
+from pfdet.functions.finite import GRADIENTS, nan_unless_squares_finite
+
 
 class Updater(StandardUpdater):
     """Update the weights from a whole batch, or from parts of it to save memory.
@@ -45,6 +47,8 @@ class Updater(StandardUpdater):
             optimizer.update(optimizer.target, batch)
         else:
             self._update_in_parts(optimizer, batch)
+        gradients = [param.grad for param in optimizer.target.params() if param.grad is not None]
+        chainer.report({f'main/{GRADIENTS}': nan_unless_squares_finite(gradients)})
         self.seconds = time.perf_counter() - started
 
     def _update_in_parts(self, optimizer, batch) -> None:
