@@ -219,7 +219,7 @@ def test_open_mpi_gets_signals_that_it_forwards(fake_programs, tmp_path, signals
         for k, name in enumerate(signals):
             os.killpg(process.pid, getattr(signal, f'SIG{name}'))
             # Signals that are pending at the same time are one.
-            wait_for(lambda n=k: len(printed.read_text().split()) > n)
+            wait_for(lambda n=k: len(printed.read_text().split()) > n, process)
         finish.touch()
         status = process.wait(timeout=600)
     assert (status, printed.read_text().split()) == expected
