@@ -10,6 +10,7 @@ If ONNX Runtime is installed, the exported network is compared with the original
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
 from pfdet.errors import InputError
@@ -26,12 +27,15 @@ def main() -> None:
 
     optional_package('onnx')
     model = model_directory.read(args.model, args.set, args.rates)
+    note = model_directory.weights_note(model)
+    if note:
+        print(note, file=sys.stderr, flush=True)
     hierarchy = model_directory.read_recipe(args.model).hierarchy
     about = 'not compared with the original'
     if args.check and importlib.util.find_spec('onnxruntime') is not None:
         difference = largest_difference(model.network)
         about = f'largest relative difference from the original on random input: {difference:.1g}'
-    weights = file_checksum(args.model / 'model.npz')
+    weights = file_checksum(model.weights)
     size = model_file.write(args.out, model, hierarchy, args.part, weights)
     print(f'{args.out}: {args.part}, {len(model.classes)} classes, {size / 2**20:.1f} MiB; {about}')
 

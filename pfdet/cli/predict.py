@@ -11,6 +11,7 @@ For an ensemble, --no-suppression leaves suppression to pfdet ensemble.
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from pfdet.errors import InputError
@@ -40,7 +41,10 @@ def main() -> None:
     guard.close()
     with watchdog.watch(comm, args.rank_timeout):
         report_progress('reading the model')
-        model = _read(args)
+        model = _read(args, comm)
+        note = model_directory.weights_note(model)
+        if note and comm.rank == 0:
+            print(note, file=sys.stderr, flush=True)
         settings = model_directory.predict_settings(model.recipe)
         given = {
             'sizes': tuple(args.sizes or ()),
@@ -64,7 +68,7 @@ def main() -> None:
         about = {}
         if comm.rank == 0:
             about = {
-                **_checksum(args),
+                **_checksum(args, model.weights),
                 'recipe': to_dict(model.recipe),
                 'classes': model.classes.mids,
                 'rates': None if model.rates is None else model.rates.tolist(),
@@ -93,7 +97,7 @@ def main() -> None:
             )
 
 
-def _read(args: argparse.Namespace):
+def _read(args: argparse.Namespace, comm):
     """The model, with the network that ``--backend`` asks for."""
     from pfdet.training import model_directory
 
@@ -101,7 +105,12 @@ def _read(args: argparse.Namespace):
         from pfdet.export import model_file
 
         return model_file.read(args.model, args.set)
-    model = model_directory.read(args.model, args.set, args.rates)
+    # The newest snapshot of a running training may be another one a moment later, on another rank.
+    weights = args.weights
+    if weights is None and comm.rank == 0:
+        weights = model_directory.weights_file(args.model)
+    weights = comm.mpi_comm.bcast(weights)
+    model = model_directory.read(args.model, args.set, args.rates, weights)
     if args.backend == 'onnxruntime':
         from pfdet.export.onnx_detector import OnnxDetector
 
@@ -109,13 +118,13 @@ def _read(args: argparse.Namespace):
     return model
 
 
-def _checksum(args: argparse.Namespace) -> dict[str, str]:
+def _checksum(args: argparse.Namespace, weights: Path | None) -> dict[str, str]:
     """What identifies the weights and the program that computes with them."""
     from pfdet.inference.resumable import file_checksum
 
     if args.model.suffix == '.onnx':
         return {'model.onnx': file_checksum(args.model)}
-    checksum = {'model.npz': file_checksum(args.model / 'model.npz')}
+    checksum = {'model.npz': file_checksum(weights)}
     return checksum if args.backend == 'chainer' else {**checksum, 'backend': args.backend}
 
 
@@ -129,7 +138,14 @@ def parse_arguments() -> argparse.Namespace:
         '--model',
         type=Path,
         required=True,
-        help='--out directory of a training run, or a file of pfdet export ending in .onnx',
+        help='--out directory of a training run, or a file of pfdet export ending in .onnx; of a '
+        'run that has not ended, the newest snapshot is taken',
+    )
+    add(
+        '--weights',
+        type=Path,
+        metavar='FILE.npz',
+        help='other weights of the run, such as its best.npz or a snapshot',
     )
     add(
         '--backend',
@@ -230,6 +246,8 @@ def parse_arguments() -> argparse.Namespace:
         raise InputError(
             f'--rates {args.rates}: {args.model} has its rates; give them to pfdet export'
         )
+    if exported and args.weights is not None:
+        raise InputError(f'--weights {args.weights}: {args.model} has its weights')
     for name, low, high in (
         ('max_corrupt_share', 0, 1),
         ('score_thresh', 0, 1),
