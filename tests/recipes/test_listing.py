@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,10 @@ def test_tricks_and_ensemble_of_peng_et_al():
     tricks = recipes.find('cs-table5-other-tricks')
     assert (tricks.head_conv, tricks.head_fc) == (4, 1)
     assert tricks.color_jitter and tricks.crop < 1 and tricks.rotation
+    before = recipes.find('cs-table5-hybrid')
+    changed = {f.name for f in fields(Recipe) if getattr(tricks, f.name) != getattr(before, f.name)}
+    augmentation, head = {'color_jitter', 'crop', 'rotation'}, {'head_conv', 'head_fc'}
+    assert changed == augmentation | head | {'init', 'name', 'about'}
     ensemble = recipes.COMPOSITES['cs-table5-ensemble']
     members = [recipes.find(name) for name in ensemble.models]
     assert [m.backbone for m in members] == ['resnext101', 'resnext152', 'efficientnet_b7']

@@ -161,6 +161,16 @@ def test_500_classes_have_the_ranks_of_the_paper():
     assert planned_classes(index, Ranks(11, 350, 250)) == scored_classes(index, *TABLE4)
 
 
+def test_classes_without_images_have_ranks_but_no_experts():
+    index = synthetic_index(300)
+    n_empty = int((count_classes(index).images_expanded == 0).sum())
+    assert 20 < n_empty < 300
+    ranks = ranks_of_table4(index)
+    assert planned_classes(index, ranks) == scored_classes(index, *TABLE4)
+    up_to_250 = planned_classes(index, ranks._replace(last=ranks.last_in_ensemble))
+    assert up_to_250 == scored_classes(index, *TABLE4[:2])
+
+
 def class_counts_are_positive(index):
     return bool((count_classes(index).images_expanded > 0).all())
 
