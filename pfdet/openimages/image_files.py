@@ -12,7 +12,7 @@ from tqdm import tqdm
 from pfdet.errors import InputError
 from pfdet.openimages.images import image_size
 
-SUFFIXES = ['.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG']
+SUFFIXES = ['.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.webp', '.WEBP']
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _find(
     found = np.zeros(len(image_ids), bool)
     repeated = set()
     # Ids are looked up in the listings, and never joined to the path of the directory.
-    for folder, names in _listings(root):
+    for folder, names in folders_below(root):
         in_folder: dict[int, str] = {}
         for name in names:
             stem, suffix = os.path.splitext(name)
@@ -145,12 +145,20 @@ def _check_twins(root: str | os.PathLike, folder: str, a: str, b: str) -> None:
         )
 
 
-def _listings(root: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
-    """List the directory and all folders below it, those of the same depth by name.
+def folders_below(root: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
+    """List a directory and all folders below it, those of the same depth by name.
+
+    Folders whose name starts with a dot are left out.
+
+    Args:
+        root (path): The directory.
 
     Yields:
         tuple: The path of the folder below ``root`` and its regular files. Nothing if there is no
         directory ``root``.
+
+    Raises:
+        InputError: A folder below ``root`` cannot be listed.
     """
     level, visited = [''], set()
     while level:
