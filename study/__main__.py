@@ -5,15 +5,17 @@ it, and writes a page that compares the results with the papers. Every step is a
 printed before it runs. All of it takes hours on two cores. After an interruption, the same command
 resumes; ``--report`` only writes the page from the runs that exist. ``--given
 docs/study/results.jsonl`` skips what has been run elsewhere, unless its recipe has changed since;
-together with ``--report``, it makes the page of these results, whatever their recipes. ``--row
-NAME`` runs one row on all cores, and ``--notes`` lists which notes on the findings are about the
-current results.
+together with ``--report``, it makes the page of these results alone, whatever their recipes.
+``--row NAME`` runs one row on all cores, and ``--notes`` lists which notes on the findings are
+about the current results.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,22 +50,40 @@ def main() -> None:
     indexes = draw(args.out / 'data', args.images, args.seed)
     data = digest(args.out / 'data')
     backbone = args.backbone or pretrain(args.out, indexes['pretraining'])
-    rows = mini_rows(args.out / 'runs', indexes['train'], indexes['validation'], backbone)
-    if args.given is not None:
-        n = restore_results(rows, data, args.given, changed=args.report)
-        print(f'{n} runs taken from {args.given}', flush=True)
-    try:
-        if not args.report:
-            execute_plan(rows, indexes, args.jobs, args.only)
-    finally:
-        # After an interruption too, from what was done until then.
-        from study.report import write_report
+    with contextlib.ExitStack() as stack:
+        runs = args.out / 'runs'
+        if args.report and args.given is not None:
+            # Runs of changed recipes must not be taken for those of a later study.
+            runs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rows = mini_rows(runs, indexes['train'], indexes['validation'], backbone)
+        if args.given is not None:
+            n = restore_results(rows, data, args.given, changed=args.report)
+            print(f'{n} runs taken from {args.given}', flush=True)
+        try:
+            if not args.report:
+                execute_plan(rows, indexes, args.jobs, args.only)
+        finally:
+            # After an interruption too, from what was done until then.
+            report(rows, data, backbone, args.report_to)
 
-        if next(rows.out.rglob('score.json'), None) is not None:
-            write_results(rows, data, page_file(args.report_to, 'results.jsonl'))
-            if backbone != page_file(args.report_to, 'backbone.npz'):
-                shutil.copyfile(backbone, page_file(args.report_to, 'backbone.npz'))
-            write_report(rows, args.report_to, 'make study', NOTES)
+
+def report(rows: Rows, data: str, backbone: Path, page: Path) -> None:
+    """Write the page, the results and the backbone, if there are finished runs.
+
+    Args:
+        rows (Rows): The runs.
+        data (str): See :func:`~study.results.digest`.
+        backbone (path): Weights that replace those of ImageNet.
+        page (path): The page.
+    """
+    from study.report import write_report
+
+    if next(rows.out.rglob('score.json'), None) is None:
+        return
+    write_results(rows, data, page_file(page, 'results.jsonl'))
+    if backbone != page_file(page, 'backbone.npz'):
+        shutil.copyfile(backbone, page_file(page, 'backbone.npz'))
+    write_report(rows, page, 'make study', NOTES)
 
 
 def run_one_row(args: argparse.Namespace) -> None:
