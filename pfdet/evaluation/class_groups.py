@@ -9,18 +9,21 @@
 """
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.files.regular import regular_file
+from pfdet.files.regular import read_bytes
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 
+# Of a list of classes with counts.
+_MAX_SIZE = 1 << 26
 #: First and last rank out of 500. Rank 1 is the class with the fewest training images.
 RANKS = {
     'rank 11-100': (11, 100),
@@ -129,7 +132,8 @@ def read_training_images(path: str | os.PathLike, classes: Classes) -> np.ndarra
     columns = ('LabelName', 'ImagesExpanded')
     counts: dict[str, int] = {}
     try:
-        with open(path, encoding='utf-8-sig', newline='', opener=regular_file) as f:
+        text = read_bytes(path, max_size=_MAX_SIZE).decode('utf-8-sig')
+        with io.StringIO(text, newline='') as f:
             rows = csv.DictReader(f, strict=True)
             for column in columns:
                 if column not in (rows.fieldnames or ()):

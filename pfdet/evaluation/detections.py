@@ -32,6 +32,7 @@ from pfdet.evaluation.detections_file import (
     row_location,
 )
 from pfdet.evaluation.prediction_strings import is_submission, submission_tables
+from pfdet.files.reading import reading
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
@@ -330,6 +331,9 @@ def _check_rows(
     # One detection per row, in order. The label is -1 where a row has only an image id. The image
     # ids are not sorted and may include ids that no row uses. first_row is the index in the file of
     # the table's first row, for messages.
+    with reading(path, 'a complete file of detections', 'cannot read the detections'):
+        # Damaged dictionaries and codes crash Arrow or give wrong names where they are used.
+        table.validate(full=True)
     image, ids = _dictionary_codes(table.column('ImageID'))
     label, mids = _dictionary_codes(table.column('LabelName'))
     numbers = {name: _to_float(table.column(name)) for name in NUMBERS}

@@ -16,6 +16,7 @@ from pfdet.openimages.text_files import DELIMITERS, open_utf8, text_lines
 
 # Words of the headers of class descriptions, without spaces and underscores. Open Images has
 # LabelName,DisplayName since V7, and no header before.
+_MAX_SIZE = 1 << 26
 _MID_WORDS = frozenset(('mid', 'mids', 'id', 'labelname', 'label', 'labelid', 'classid', 'class'))
 _NAME_WORDS = frozenset(
     ('name', 'names', 'displayname', 'classname', 'labelname', 'class', 'label', 'description')
@@ -123,7 +124,7 @@ class _Row(NamedTuple):
 
 def _read_rows(path: str | os.PathLike) -> list[_Row]:
     rows: list[_Row] = []
-    with open_utf8(path, 'class description') as (_, stream):
+    with open_utf8(path, 'class description', _MAX_SIZE) as (_, stream):
         for number, line in enumerate(text_lines(stream), 1):
             text = line.strip('\r\n')
             if not text.strip() or text.lstrip().startswith('#'):

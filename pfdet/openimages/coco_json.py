@@ -11,9 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from pfdet.errors import InputError
+from pfdet.files.memory import available_memory
 from pfdet.openimages.identifiers import normal_image_id, normal_name
 from pfdet.openimages.text_files import open_utf8
 
+# Memory per byte of the file, with segmentations, which are dropped.
+_GROWTH = 4
 _SECTIONS = ('images', 'annotations', 'categories')
 
 
@@ -122,7 +125,7 @@ def _load(path: str | os.PathLike) -> tuple[list, list, list]:
     # JSON has no reference cycles. Garbage collection would double the reading time.
     gc.disable()
     try:
-        with open_utf8(path, 'list of annotations') as (_, stream):
+        with open_utf8(path, 'list of annotations', available_memory() // _GROWTH) as (_, stream):
             top = json.loads(stream.read().decode(), object_hook=drop_segmentation)
     except json.JSONDecodeError as e:
         raise InputError(

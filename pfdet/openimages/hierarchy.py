@@ -13,6 +13,8 @@ from pfdet.errors import InputError
 from pfdet.openimages.classes import Classes, challenge_classes
 from pfdet.openimages.text_files import open_utf8
 
+_MAX_SIZE = 1 << 26
+
 
 class Hierarchy:
     """The transitive is-a relation between classes.
@@ -148,7 +150,7 @@ def read_hierarchy(path: str | os.PathLike, classes: Classes) -> Hierarchy:
             of the classes. The message names the file and the line or node.
     """
     try:
-        with open_utf8(path, 'hierarchy') as (_, stream):
+        with open_utf8(path, 'hierarchy', _MAX_SIZE) as (_, stream):
             root = json.loads(stream.read().decode())
     except json.JSONDecodeError as e:
         raise InputError(

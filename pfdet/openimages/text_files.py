@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import os
@@ -40,7 +41,9 @@ class Header:
 
 
 @contextlib.contextmanager
-def open_utf8(path: str | os.PathLike, what: str = 'table') -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def open_utf8(
+    path: str | os.PathLike, what: str = 'table', max_size: int | None = None
+) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """Open a text file as a stream of UTF-8 without a byte order mark.
 
     Gzip is detected from the content. UTF-16 and UTF-32 are detected from their byte order mark,
@@ -50,6 +53,8 @@ def open_utf8(path: str | os.PathLike, what: str = 'table') -> Iterator[tuple[Bi
     Args:
         path (path): The file.
         what (str): What the file is, for messages.
+        max_size (int): Reading more bytes, after decompression, is an error. A small compressed
+            file can otherwise fill the memory. By default there is no limit.
 
     Yields:
         tuple: The file on the disk, whose position tells how much was read, and the stream.
@@ -63,6 +68,8 @@ def open_utf8(path: str | os.PathLike, what: str = 'table') -> Iterator[tuple[Bi
         with open(path, 'rb', opener=regular_file) as raw:
             file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b'\x1f\x8b' else raw
             stream = _utf8_stream(file)
+            if max_size is not None:
+                stream = io.BufferedReader(_AtMost(stream, max_size), 1 << 20)
             yield raw, stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise InputError(f'{path}: damaged gzip file: {e}; expected a complete {what}') from e
@@ -70,6 +77,8 @@ def open_utf8(path: str | os.PathLike, what: str = 'table') -> Iterator[tuple[Bi
         raise InputError(f'{path}: damaged text: {e}; expected a {what} in UTF-8 or UTF-16') from e
     except OSError as e:
         raise InputError(f'{path}: cannot read the {what}: {e.strerror or e}') from e
+    except MemoryError as e:
+        raise InputError(f'{path}: not enough memory to read it; expected a {what}') from e
 
 
 def _utf8_stream(file: BinaryIO) -> BinaryIO:
@@ -106,6 +115,25 @@ class _Recoded(io.RawIOBase):
         n = min(len(buffer), len(self._rest))
         buffer[:n] = self._rest[:n]
         self._rest = self._rest[n:]
+        return n
+
+
+class _AtMost(io.RawIOBase):
+    """A stream that must end within a number of bytes."""
+
+    def __init__(self, file: BinaryIO, n_byte: int) -> None:
+        self._file = file
+        self._n_byte = n_byte
+        self._n_left = n_byte
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        n = self._file.readinto(buffer)
+        self._n_left -= n
+        if self._n_left < 0:
+            raise OSError(errno.EFBIG, f'it has more than {self._n_byte:,} bytes')
         return n
 
 
