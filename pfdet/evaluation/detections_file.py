@@ -20,6 +20,12 @@ import pyarrow.parquet as pq
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.csv_rows import csv_rows, parse_blocks, read_header
+from pfdet.evaluation.parquet_checksum import (
+    VERIFY_PAGES,
+    WRITE_PAGE_CHECKSUMS,
+    append_checksum,
+    verify_checksum,
+)
 from pfdet.evaluation.parquet_size import check_parquet_size
 from pfdet.files.json_file import parse_json
 from pfdet.files.reading import reading
@@ -89,11 +95,13 @@ def open_parquet(path: str | os.PathLike, in_batches: bool = False) -> Iterator[
         reading(path, _PARQUET, 'cannot read the detections'),
         open(path, 'rb', opener=regular_file) as f,
     ):
+        verify_checksum(path, f)
         file = pq.ParquetFile(
             f,
             read_dictionary=['ImageID', 'LabelName'],
             pre_buffer=not in_batches,
             buffer_size=_BUFFER if in_batches else 0,
+            **VERIFY_PAGES,
         )
         _check_columns(path, file.schema_arrow.names)
         _check_types(path, file.schema_arrow)
@@ -330,6 +338,7 @@ class ParquetWriter(RowWriter):
                 self.metadata,
             ),
             compression='zstd',
+            **WRITE_PAGE_CHECKSUMS,
         )
 
     def write_group(self, rows: pa.Table) -> None:
@@ -348,6 +357,8 @@ class ParquetWriter(RowWriter):
         empty = {IMAGES_KEY: json.dumps(self.empty_ids)}
         if hasattr(self.file, 'add_key_value_metadata'):
             self.file.add_key_value_metadata(empty)
+            self.file.close()
+            append_checksum(self.path)
             return
         # Before pyarrow 16, adding metadata requires a copy of the file.
         self.file.close()
@@ -359,6 +370,7 @@ class ParquetWriter(RowWriter):
                 for group in range(written.num_row_groups):
                     self.file.write_table(written.read_row_group(group).cast(self.file.schema))
             self.file.close()
+            append_checksum(copy)
 
 
 class CSVWriter(RowWriter):
