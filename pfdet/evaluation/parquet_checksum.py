@@ -34,7 +34,7 @@ _MAGIC = b'PFDETCRC'
 _RECORD = struct.Struct('<8sII')
 _END = struct.Struct('<I4s')
 _PARQUET = b'PAR1'
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 def _if_known(function: Any, option: str) -> dict[str, bool]:
