@@ -45,7 +45,8 @@ _FAMILIES = {
     'MVAPICH': ('MVAPICH',),
     'MPICH': ('MPICH', 'HYDRA'),
 }
-_SRUN_MPI = {'Open MPI': 'pmix', 'Intel MPI': 'pmi2', 'MVAPICH': 'pmi2', 'MPICH': 'pmi2'}
+#: By the family of a library: the value of ``srun --mpi=`` that it needs.
+SRUN_MPI = {'Open MPI': 'pmix', 'Intel MPI': 'pmi2', 'MVAPICH': 'pmi2', 'MPICH': 'pmi2'}
 
 
 class Library(NamedTuple):
@@ -87,7 +88,7 @@ def check_ranks(size: int, environ: Mapping[str, str] | None = None) -> None:
     used = library()
     fitting = launcher() or f'the mpiexec of {used.family or "this library"}'
     if used.family:
-        fitting += f', or srun --mpi={_SRUN_MPI[used.family]}'
+        fitting += f', or srun --mpi={SRUN_MPI[used.family]}'
     raise InputError(
         f'the launcher started {how_many}, but MPI has {size}: the ranks have not found each '
         f'other, because the launcher does not fit the library, {used.version}; expected {fitting}'
@@ -221,7 +222,7 @@ def srun_mpi() -> str:
             f'{used.version}: not a known MPI library; set PFDET_SRUN_MPI to one of those that '
             'srun --mpi=list prints'
         )
-    return _SRUN_MPI[used.family]
+    return SRUN_MPI[used.family]
 
 
 def main() -> None:

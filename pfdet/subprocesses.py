@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from pfdet import interruption
+from pfdet import interruption, mpi
 from pfdet.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,17 +87,16 @@ def flags(**values: object) -> list[object]:
 
 
 def mpiexec() -> str:
-    """The launcher of the MPI that this environment uses.
+    """The launcher of the MPI that this environment uses; see :func:`pfdet.mpi.launcher`.
 
     Raises:
         InputError: There is none.
     """
-    # Prefer the launcher installed with the interpreter: it matches the library that mpi4py loads.
-    beside = Path(sys.executable).with_name('mpiexec')
-    found = str(beside) if beside.exists() else shutil.which('mpiexec')
+    found = mpi.launcher()
     if found is None:
         raise InputError(
-            'no mpiexec found, neither in the directory of the Python interpreter nor on PATH'
+            'no mpiexec found: none that MPIEXEC names, in the directory of the interpreter '
+            'or on PATH'
         )
     return found
 

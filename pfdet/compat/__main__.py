@@ -1,10 +1,11 @@
-"""Print the versions in this environment, the state of the CUDA libraries, and the fixes applied.
+"""Print the versions in this environment, its MPI and CUDA libraries, and the fixes applied.
 
 Usage: ``python -m pfdet.compat``
 """
 
 import argparse
 import importlib.metadata
+import shutil
 import sys
 
 import pfdet.compat  # noqa: F401
@@ -14,6 +15,7 @@ from pfdet.compat.import_hook import FIXES
 import chainercv  # noqa: F401
 import chainermn  # noqa: F401
 
+from pfdet import mpi
 from pfdet.cpu.install import REPLACED
 
 PACKAGES = {
@@ -26,16 +28,32 @@ PACKAGES = {
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of the packages and of the MPI library, by name."""
+    """Return the versions of Python, of the packages and of the MPI, by name."""
     result = {'Python': sys.version.split()[0]}
     for name, packages in PACKAGES.items():
         result[name] = ' '.join(filter(None, map(_version, packages))) or 'not installed'
-    try:
-        from mpi4py import MPI
+    result.update(mpi_versions())
+    return result
 
-        result['MPI'] = ' '.join(MPI.Get_library_version().rstrip('\0').splitlines()[0].split())
+
+def mpi_versions() -> dict[str, str]:
+    """Return the version and the file of the MPI library, and the launchers found, by name."""
+    try:
+        library = mpi.library()
     except (ImportError, RuntimeError) as e:
-        result['MPI'] = f'not found ({e})'
+        return {'MPI': f'not found ({" ".join(str(e).split())})'}
+    result = {'MPI': library.version, 'MPI library': library.path or 'unknown file'}
+    path = mpi.launcher()
+    if path is None:
+        result['mpiexec'] = 'not found'
+    else:
+        family = mpi.launcher_family(path)
+        result['mpiexec'] = f'{path} ({family or "of an unknown MPI"})'
+        if family != library.family:
+            result['mpiexec'] += f': does not fit {library.version}, set MPIEXEC or MPI4PY_LIBMPI'
+    if shutil.which('srun'):
+        plugin = mpi.SRUN_MPI.get(library.family)
+        result['srun'] = f'--mpi={plugin}' if plugin else 'see srun --mpi=list'
     return result
 
 
