@@ -10,15 +10,17 @@ import argparse
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_space
+from pfdet.cli.validate_submission import read_image_ids
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.image_order import blocks_of_all_images, sorted_by_image
 from pfdet.evaluation.submission import write_submission
 from pfdet.inference.expansion import expand_detections
+from pfdet.inference.predict import as_detections
 from pfdet.openimages.classes import challenge_classes
 
 _ROWS_AT_ONCE = 1 << 16
@@ -29,6 +31,7 @@ def main() -> None:
     classes, hierarchy_of_index = read_label_space(args)
     classes = classes or challenge_classes()
     hierarchy = read_expansion(args, classes, hierarchy_of_index)
+    listed = None if args.images is None else dict.fromkeys(read_image_ids(args.images), False)
     n_detection = 0
 
     def blocks() -> Iterator[Detections]:
@@ -37,11 +40,17 @@ def main() -> None:
             path = sorted_by_image(args.detections, classes, Path(copy))
             for block in blocks_of_all_images(path, classes, _ROWS_AT_ONCE):
                 n_detection += len(block)
+                if listed is not None:
+                    _mark(listed, block.image_ids, args)
                 yield (
                     block
                     if hierarchy is None
                     else expand_detections(block, hierarchy, args.iou_thresh)
                 )
+
+        if listed is not None:
+            # The images that nothing was predicted for, such as unreadable ones
+            yield as_detections(sorted(i for i, is_done in listed.items() if not is_done), [])
 
     with contextlib.closing(blocks()) as stream:
         counts = write_submission(
@@ -63,6 +72,17 @@ def main() -> None:
     )
 
 
+def _mark(listed: dict[str, bool], image_ids: Iterable[str], args: argparse.Namespace) -> None:
+    """Note which of the listed images have been predicted."""
+    for image_id in image_ids:
+        if image_id not in listed:
+            raise InputError(
+                f'{args.detections}: image {image_id!r} is not one of the {len(listed):,} images '
+                f'in {args.images}; expected detections in these only'
+            )
+        listed[image_id] = True
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,6 +91,13 @@ def _parse_arguments() -> argparse.Namespace:
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='submission.csv')
+    parser.add_argument(
+        '--images',
+        type=Path,
+        metavar='FILE',
+        help="the images that must each have a row, such as the competition's "
+        'sample_submission.csv; those without detections get an empty row',
+    )
     add_expand(parser, "the challenge's 500 classes")
     parser.add_argument(
         '--iou-thresh',

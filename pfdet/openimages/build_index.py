@@ -4,6 +4,9 @@
 
     python -m pfdet.openimages.build_index --boxes CSV --labels CSV --classes CSV \\
         --hierarchy JSON --images DIR --out INDEX [--ids CSV] [--exclude-ids CSV]
+    python -m pfdet.openimages.build_index --model RUN --images DIR --out INDEX
+
+The second form makes an index of images without annotations, for prediction.
 """
 
 import argparse
@@ -25,12 +28,14 @@ from pfdet.openimages.annotation_files import (
     read_options,
 )
 from pfdet.openimages.arrow_arrays import from_numbers
-from pfdet.openimages.classes import read_classes
+from pfdet.openimages.classes import Classes, read_classes
 from pfdet.openimages.csv_columns import Paths
-from pfdet.openimages.hierarchy import read_hierarchy
+from pfdet.openimages.hierarchy import Hierarchy, read_hierarchy
 from pfdet.openimages.image_files import SUFFIXES, ImageFiles, find_image_files
 from pfdet.openimages.index import write_index
+from pfdet.openimages.label_space import label_space_of_run
 from pfdet.openimages.tables import describe_unknown
+from pfdet.openimages.unannotated import unannotated_images
 from pfdet.printable import printable
 
 
@@ -60,10 +65,10 @@ class BuildReport:
 
 
 def build_index(
-    boxes: Paths,
+    boxes: Paths | None,
     labels: Paths | None,
-    classes: str | os.PathLike,
-    hierarchy: str | os.PathLike,
+    classes: str | os.PathLike | Classes,
+    hierarchy: str | os.PathLike | Hierarchy,
     images: str | os.PathLike,
     out: str | os.PathLike,
     keep_missing: bool = False,
@@ -75,11 +80,12 @@ def build_index(
     The index contains the images of the box and label tables that have a readable image file.
 
     Args:
-        boxes (path or paths): Box CSVs, plain or gzip.
+        boxes (path or paths): Box CSVs, plain or gzip. Without them, the index contains all images
+            in the directory, without annotations: see :mod:`pfdet.openimages.unannotated`.
         labels (path or paths): Image-level label CSVs, plain or gzip. Without them, only the
             classes with a box are verified.
-        classes (path): Class descriptions, ``mid,name``, of at most 32,767 classes.
-        hierarchy (path): Hierarchy JSON.
+        classes (path or Classes): Class descriptions, ``mid,name``, of at most 32,767 classes.
+        hierarchy (path or Hierarchy): Hierarchy JSON.
         images (path): Directory of the files ``{image id}.jpg``, or with another of
             :data:`SUFFIXES`, which may be in folders.
         out (path): The index file. It is replaced when the new one is complete.
@@ -95,26 +101,30 @@ def build_index(
             no image has a readable file (unless ``keep_missing``), no box is usable, or ``out``
             cannot be written.
     """
-    label_space = read_classes(classes)
+    label_space = classes if isinstance(classes, Classes) else read_classes(classes)
     if len(label_space) > np.iinfo(np.int16).max:
         raise InputError(
             f'{classes}: {len(label_space)} classes; expected at most {np.iinfo(np.int16).max}'
         )
-    tree = read_hierarchy(hierarchy, label_space)
-    tables = read_annotations(
-        boxes,
-        labels,
-        label_space,
-        tree,
-        options,
-        lambda image_ids: find_image_files(images, image_ids, n_thread),
-    )
+    is_tree = isinstance(hierarchy, Hierarchy)
+    tree = hierarchy if is_tree else read_hierarchy(hierarchy, label_space)
+
+    def find_files(image_ids: list[str]) -> ImageFiles:
+        return find_image_files(images, image_ids, n_thread)
+
+    if boxes is None:
+        if labels is not None:
+            raise InputError('--labels: needs --boxes; without both, the index has no annotations')
+        tables = unannotated_images(images, options, find_files)
+    else:
+        tables = read_annotations(boxes, labels, label_space, tree, options, find_files)
     ids, files = tables.ids, tables.files
     box_table, label_table = tables.boxes, tables.labels
     found = files.size[:, 0] > 0
     if not found.any() and not keep_missing:
         raise InputError(
-            f'{images}: none of the {len(ids)} images in the tables was found; '
+            f'{images}: none of the {len(ids)} images in the '
+            f'{"lists" if boxes is None else "tables"} was found; '
             f'expected files such as {ids[0].as_py()}.jpg'
         )
     kept = np.ones_like(found) if keep_missing else found
@@ -172,7 +182,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         description='Compile Open Images annotation files to an annotation index.',
     )
     parser.add_argument(
-        '--boxes', nargs='+', required=True, metavar='CSV', help='box annotations, plain or gzip'
+        '--boxes',
+        nargs='+',
+        metavar='CSV',
+        help='box annotations, plain or gzip (default: an index of the images in --images, or of '
+        'those in --ids, without annotations)',
     )
     parser.add_argument(
         '--labels',
@@ -181,10 +195,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='human-verified image-level labels, plain or gzip (default: only the classes with a '
         'box are verified)',
     )
+    parser.add_argument('--classes', metavar='CSV', help='class descriptions: mid,name')
+    parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy')
     parser.add_argument(
-        '--classes', required=True, metavar='CSV', help='class descriptions: mid,name'
+        '--model',
+        metavar='RUN',
+        help='take the classes and the hierarchy of a training run, in place of --classes and '
+        '--hierarchy',
     )
-    parser.add_argument('--hierarchy', required=True, metavar='JSON', help='class hierarchy')
     parser.add_argument(
         '--images',
         required=True,
@@ -214,22 +232,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.threads < 1:
         raise InputError(f'--threads {args.threads}: expected 1 or more')
+    classes, hierarchy = _label_space(args)
     start = time.perf_counter()
     with output_lock(args.out):
         report = build_index(
             args.boxes,
             args.labels,
-            args.classes,
-            args.hierarchy,
+            classes,
+            hierarchy,
             args.images,
             args.out,
             args.keep_missing,
             args.threads,
             read_options(args, args.pixels),
         )
-    for line in describe_report(report, args.keep_missing):
+    describe = describe_report if args.boxes else describe_images
+    for line in describe(report, args.keep_missing):
         print(line)
     print(f'{args.out}: {report.size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s')
+
+
+def _label_space(args: argparse.Namespace) -> tuple[str | Classes, str | Hierarchy]:
+    if args.model is None:
+        for name in 'classes', 'hierarchy':
+            if getattr(args, name) is None:
+                raise InputError(
+                    f'no --{name}: expected --classes and --hierarchy, or --model RUN, which has '
+                    'both'
+                )
+        return args.classes, args.hierarchy
+    for name in 'classes', 'hierarchy':
+        if getattr(args, name) is not None:
+            raise InputError(f'--{name} {getattr(args, name)}: expected this or --model, not both')
+    return label_space_of_run(args.model)
 
 
 def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str]:
@@ -258,11 +293,37 @@ def describe_report(report: BuildReport, keep_missing: bool = False) -> list[str
     if report.unknown:
         lines.append(f'unknown classes: {printable(describe_unknown(report.unknown))}')
     lines += describe_reading(c)
+    return lines + _describe_files(report, keep_missing)
+
+
+def describe_images(report: BuildReport, keep_missing: bool = False) -> list[str]:
+    """Return the lines that the command prints about an index without annotations.
+
+    Args:
+        report (BuildReport): From :func:`build_index`.
+        keep_missing (bool): As given to :func:`build_index`.
+
+    Returns:
+        list of str: Lines without line ends.
+    """
+    c = report.counts
+    lines = [f'images without annotations: {c["images"]:,}']
+    if c['listed']:
+        lines.append(f'images in the lists: {c["listed"]:,}')
+    if c['excluded']:
+        lines.append(f'images left out by --exclude-ids: {c["excluded"]:,}')
+    if c['same_id']:
+        lines.append(
+            'files with the name of another one in the same folder, except for the suffix, '
+            f'skipped: {c["same_id"]:,}'
+        )
+    return lines + _describe_files(report, keep_missing)
+
+
+def _describe_files(report: BuildReport, keep_missing: bool) -> list[str]:
     action = 'kept' if keep_missing else 'skipped'
     files = report.files
-    lines.append(
-        f'images without a file, {action}: {len(files.missing):,}{_examples(files.missing)}'
-    )
+    lines = [f'images without a file, {action}: {len(files.missing):,}{_examples(files.missing)}']
     for names, what in (
         (files.unreadable, f'image files that cannot be read, {action}'),
         (files.repeated, 'images with a file in several folders, the first taken'),

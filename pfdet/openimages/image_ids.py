@@ -1,5 +1,6 @@
 """Sets of image ids: their union, and lists of them in files."""
 
+import contextlib
 import csv
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -14,6 +15,7 @@ from pfdet.openimages.csv_columns import Paths, as_paths, map_batches
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 from pfdet.openimages.text_files import open_utf8, read_first_line, split_header, text_lines
 
+_COLUMNS = ('ImageID', 'ImageId')
 # Open Images' own list for its download script names each image as SPLIT/ID.
 _SPLITS = ('train', 'validation', 'test', 'challenge2018')
 
@@ -79,8 +81,9 @@ def contains(ids: pa.Array, listed: pa.Array) -> np.ndarray:
 def read_image_ids(paths: Paths) -> pa.Array:
     """Read lists of image ids, such as ``challenge-2018-image-ids-valset-od.csv``.
 
-    A list is a CSV file with a column ``ImageID``, or a text file with one id per line, which may
-    be preceded by the split and a slash, as in Open Images' lists of images to download.
+    A list is a CSV file with a column ``ImageID``, or ``ImageId`` as in submissions to Kaggle; or a
+    text file with one id per line, which may be preceded by the split and a slash, as in Open
+    Images' lists of images to download.
 
     Args:
         paths (path or sequence of paths): The files, plain or gzip.
@@ -94,8 +97,9 @@ def read_image_ids(paths: Paths) -> pa.Array:
     """
     found = []
     for path in as_paths(paths):
-        if _has_header(path):
-            batches = map_batches(lambda batch: batch.column(0), path, {'ImageID': 'id'}, {})
+        column = _column_of_ids(path)
+        if column is not None:
+            batches = map_batches(lambda batch: batch.column(0), path, {column: 'id'}, {})
             found += [column.dictionary.cast(pa.large_string()) for column in batches]
         else:
             found.append(from_strings(list(_plain_ids(path))))
@@ -103,11 +107,13 @@ def read_image_ids(paths: Paths) -> pa.Array:
     return ids
 
 
-def _has_header(path) -> bool:
-    try:
-        return 'ImageID' in split_header(read_first_line(path, 'list of images'), ['ImageID']).names
-    except csv.Error:
-        return False
+def _column_of_ids(path) -> str | None:
+    line = read_first_line(path, 'list of images')
+    for column in _COLUMNS:
+        with contextlib.suppress(csv.Error):
+            if column in split_header(line, [column]).names:
+                return column
+    return None
 
 
 def _plain_ids(path) -> Iterator[str]:

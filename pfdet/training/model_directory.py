@@ -1,6 +1,5 @@
 """The output directory of a training run: weights, recipe, label space and concurrent rates."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files.json_file import read_json
-from pfdet.files.memory import check_memory
+from pfdet.files.checksum import file_checksum
+from pfdet.files.json_file import read_json, read_object, write_json
 from pfdet.files.npz import open_npz, read_npy
 from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
@@ -20,6 +19,7 @@ from pfdet.links.load_arrays import load_arrays
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.label_space import parse_label_space
 from pfdet.recipes.recipe import Recipe, fields_that
 from pfdet.recipes.settings import from_dict, override, to_dict
 from pfdet.training import build, checkpoints
@@ -70,8 +70,7 @@ def write_recipe(
         'classes': [list(pair) for pair in zip(classes.mids, classes.names, strict=True)],
         'ancestors': np.argwhere(hierarchy.ancestors).tolist(),
     }
-    with replace_when_done(directory / 'recipe.json') as path:
-        path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    write_json(directory / 'recipe.json', content)
 
 
 def write_weights(directory: Path, network: FasterRCNN) -> None:
@@ -94,9 +93,7 @@ def load_weights(network: FasterRCNN, path: Path) -> None:
     with open_npz(path) as arrays:
         in_snapshot = {name: name.removeprefix(NETWORK_IN_SNAPSHOT) for name in arrays}
         if any(name != short for name, short in in_snapshot.items()):
-            weights = {
-                short: arrays[name] for name, short in in_snapshot.items() if name != short
-            }
+            weights = {short: arrays[name] for name, short in in_snapshot.items() if name != short}
             load_arrays(network, weights, path, _WEIGHTS)
         else:
             load_arrays(network, arrays, path, _WEIGHTS)
@@ -148,10 +145,16 @@ def weights_note(model: Model) -> str:
     )
 
 
-def write_rates(directory: Path, rates: np.ndarray) -> None:
-    """Write ``rates.npy``: the concurrent rates that the network's score uses."""
+def write_rates(directory: Path, rates: np.ndarray) -> str:
+    """Write ``rates.npy``: the concurrent rates that the network's score uses.
+
+    Returns:
+        str: The SHA-256 of the file, which ``recipe.json`` has as ``rates_sha256``, since the
+        format has no checksum.
+    """
     with replace_when_done(directory / 'rates.npy') as path:
         np.save(path, rates)
+        return file_checksum(path)
 
 
 def read_rates(
@@ -183,6 +186,7 @@ def read_rates(
     if path.suffix == '.npz':
         rates = read_concurrent_rates(path, classes).rates
     elif path.suffix == '.npy':
+        _verify_rates(path)
         rates = read_npy(path)
         if rates.shape != (len(classes),) * 2:
             raise InputError(f'{path}: has shape {rates.shape}; expected {(len(classes),) * 2}')
@@ -199,6 +203,18 @@ def read_rates(
         ids = [index.classes.ids[mid] for mid in classes.mids]
         rates = concurrent_rates(index).rates[np.ix_(ids, ids)]
     return with_hierarchy(rates, hierarchy, hierarchy_rate)
+
+
+def _verify_rates(path: Path) -> None:
+    """Compare the rates of a run with their checksum, if ``recipe.json`` beside them has it."""
+    description = path.parent / 'recipe.json'
+    if path.name != 'rates.npy' or not description.exists():
+        return
+    run = read_object(description, _RUN).get('run')
+    expected = run.get('rates_sha256') if isinstance(run, dict) else None
+    with reading(path, 'rates of a run'):
+        if expected is not None and file_checksum(path) != expected:
+            raise ValueError(f'damaged, does not match its checksum in {description}')
 
 
 def override_for_test(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -258,26 +274,9 @@ def read_recipe(directory: Path) -> Description:
     path = Path(directory) / 'recipe.json'
     content = read_json(path, _RUN)
     with reading(path, _RUN):
-        fields, pairs = content['recipe'], content['classes']
-        if not all(isinstance(text, str) and text for pair in pairs for text in pair):
-            raise ValueError('a class has no mid and name')
-        mids, names = zip(*pairs, strict=True)
-        classes = Classes(tuple(mids), tuple(names))
-        # A list of short mids is smaller than the matrices of the hierarchy, of which there are
-        # several.
-        check_memory(path, 4 * len(mids) ** 2, 'its hierarchy')
-        hierarchy = Hierarchy(_ancestors(content.get('ancestors', ()), len(mids)))
+        fields = content['recipe']
+        classes, hierarchy = parse_label_space(content, path)
     return Description(from_dict(fields, str(path)), classes, hierarchy)
-
-
-def _ancestors(pairs: Sequence[tuple[int, int]], n_class: int) -> np.ndarray:
-    ancestors = np.zeros((n_class, n_class), bool)
-    for child, ancestor in pairs:
-        for i in child, ancestor:
-            if type(i) is not int or not 0 <= i < n_class:
-                raise ValueError(f'ancestors: {str(i)[:20]} is not the id of a class')
-        ancestors[child, ancestor] = True
-    return ancestors
 
 
 def read(
