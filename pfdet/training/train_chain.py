@@ -113,7 +113,7 @@ class TrainChain(chainer.Chain):
                 'loss/rpn_conf': rpn_conf_loss,
                 'loss/head_loc': head_loc_loss,
                 'loss/head_conf': head_conf_loss,
-                PROPOSALS: nan_unless_finite(locs.array, confs.array),
+                PROPOSALS: chainer.as_variable(nan_unless_finite(locs.array, confs.array)),
             },
             self,
         )

@@ -144,7 +144,9 @@ def observe(chain, batch):
 
 
 def losses_and_gradients(chain, observation):
-    losses = {key: float(cuda.to_cpu(v.array)) for key, v in observation.items()}
+    values = {key: float(cuda.to_cpu(v.array)) for key, v in observation.items()}
+    assert values.pop('main/finite/proposals') == 0
+    losses = {key: value for key, value in values.items() if key.startswith('main/loss')}
     return losses, {name: cuda.to_cpu(p.grad) for name, p in chain.namedparams()}
 
 

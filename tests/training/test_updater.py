@@ -87,7 +87,7 @@ def test_parts_equal_the_whole_batch(small_world, n_part):
     assert [len(p) for p, _ in parts.seen] == [6 // n_part] * 5 * n_part
     assert iterator.position == 30 and iterator.epoch_detail == 30 / N_IMAGE
     for a, b in zip(observed, expected, strict=True):
-        assert a.keys() == b.keys() == {'main/loss', 'main/size'}
+        assert a.keys() == b.keys() == {'main/loss', 'main/size', 'main/finite/gradients'}
         for key in a:
             np.testing.assert_allclose(
                 a[key], b[key].array if hasattr(b[key], 'array') else b[key], rtol=1e-12
