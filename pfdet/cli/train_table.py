@@ -66,7 +66,8 @@ def main() -> None:
                 composites.run(row, seed)
             else:
                 rows.run(row.name, seed)
-    finished = sorted({run.path.parent for run in rows.finished()})
+    # Not the directories above: they may have trainings that are only validated so far.
+    finished = [run.path for run in rows.finished()]
     page = args.out / f'{args.table}.html'
     run_pfdet('compare-tables', '--runs', *finished, '--out', page)
 

@@ -234,3 +234,29 @@ def test_weights_are_not_needed_again(small_world, tmp_path, monkeypatch, capsys
     )
     options = '--table', 'cs-table1', '--rows', 'cs-table1-softmax'
     assert noted(monkeypatch, capsys, small_world, tmp_path, *options) == ''
+
+
+def test_only_finished_rows_are_compared(small_world, tmp_path, monkeypatch):
+    """A model of an ensemble has the score of its last validation, but is not a row."""
+    recipe = recipes.to_dict(recipes.find('cs-table1-softmax', 'mini'))
+    for seed in 0, 1, 2:
+        directory = tmp_path / 'cs-table1-softmax' / f'seed{seed}'
+        directory.mkdir(parents=True)
+        (directory / 'recipe.json').write_text(
+            json.dumps({'recipe': recipe, 'run': {'seed': seed, 'init': None}})
+        )
+        (directory / 'model.npz').touch()
+        (directory / 'score.json').write_text(json.dumps({'mAP': 0.5, 'AP': {}}))
+        if seed != 1:
+            (directory / 'done').touch()
+    compared = []
+    monkeypatch.setattr('pfdet.subprocesses.run_python', lambda *args, **_: compared.append(args))
+    arguments = [
+        *('--scale', 'mini', '--table', 'cs-table1', '--rows', 'cs-table1-softmax'),
+        *('--train-index', small_world / 'train.index'),
+        *('--val-index', small_world / 'validation.index', '--out', tmp_path),
+    ]
+    assert run(monkeypatch, *arguments) == 0
+    (args,) = compared
+    row = tmp_path / 'cs-table1-softmax'
+    assert args[3:-2] == ('--runs', row / 'seed0', row / 'seed2')
