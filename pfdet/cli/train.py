@@ -187,7 +187,11 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('--recipe', default=recipes.DEFAULT, help='configuration to train (default: %(default)s)')
+    add(
+        '--recipe',
+        default=recipes.DEFAULT,
+        help='configuration to train, by name, or the recipe.json of a run (default: %(default)s)',
+    )
     add_recipe_size(parser)
     add_index(parser, 'train')
     add_index(parser, 'val')

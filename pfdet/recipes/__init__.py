@@ -33,16 +33,19 @@ DEFAULT = 'table1-senet154'
 
 
 def find(name: str, size: str | None = None) -> Recipe:
-    """The recipe of this name.
+    """The recipe of this name, or in this file.
 
     Args:
-        name (str): Its name.
+        name (str): Its name; or the path of a ``.json`` file, the ``recipe.json`` of a run or the
+            fields of a recipe.
         size (str): ``'full'`` or ``'mini'``; by default the recipe's own.
 
     Raises:
         InputError: There is none, it is a row of several models, or it is not defined at that
-            size.
+            size; or the file cannot be used.
     """
+    if name.endswith('.json'):
+        return _read(name, size)
     if name in COMPOSITES:
         table = next(key for key, table in TABLES.items() if COMPOSITES[name] in table.rows)
         raise InputError(
@@ -57,3 +60,14 @@ def find(name: str, size: str | None = None) -> Recipe:
     if recipe.size == 'mini':
         raise InputError(f'--scale {size}: recipe {name} is defined at mini scale only')
     return at_size(recipe, size)
+
+
+def _read(path: str, size: str | None) -> Recipe:
+    # Imported here, since most commands take a recipe by its name.
+    from pfdet.files.json_file import read_object
+
+    content = read_object(path, 'the recipe.json of a run, or the fields of a recipe')
+    recipe = from_dict(content.get('recipe', content), path)
+    if size not in (None, recipe.size):
+        raise InputError(f'--scale {size}: the recipe in {path} has the size {recipe.size!r}')
+    return recipe

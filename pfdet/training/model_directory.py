@@ -73,9 +73,9 @@ def write_recipe(
     write_json(directory / 'recipe.json', content)
 
 
-def write_weights(directory: Path, network: FasterRCNN) -> None:
-    """Write ``model.npz``."""
-    with replace_when_done(directory / 'model.npz') as path:
+def write_weights(directory: Path, network: FasterRCNN, name: str = 'model.npz') -> None:
+    """Write ``model.npz``, or weights of another name."""
+    with replace_when_done(directory / name) as path:
         chainer.serializers.save_npz(str(path), network)
 
 

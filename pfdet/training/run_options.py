@@ -156,6 +156,13 @@ class RunOptions:
         metavar='K',
         on_resume=True,
     )
+    keep_best: bool = _option(
+        False,
+        'keep the weights with the highest validation mAP as best.npz, and their score as '
+        'best.json; needs --val-index',
+        action='store_true',
+        on_resume=True,
+    )
 
     rank_timeout: float = _option(
         600.0,

@@ -25,6 +25,7 @@ from pfdet.training.checkpoints import Snapshot
 from pfdet.training.count_corrupt_images import CountCorruptImages
 from pfdet.training.data_wait import DataWait
 from pfdet.training.initial_weights_file import initial_weights_facts
+from pfdet.training.keep_best import KeepBest
 from pfdet.training.network import network_to_train
 from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.preemption import AgreeToStop, StopRequest, end_with_launcher
@@ -92,6 +93,8 @@ def train(
             'pfdet train-experts trains experts'
         )
     _check_indexes(train_index, val_index)
+    if options.keep_best and val_index is None:
+        raise InputError('--keep-best: needs a validation set; give --val-index INDEX')
     with output_lock_of_ranks(out, comm, is_directory=True):
         return _train(
             recipe, train_index, out, comm, options, val_index, device, pick, stop_request
@@ -151,6 +154,10 @@ def _train(
     snapshot = Snapshot(out / 'snapshots', keep=options.keep_snapshots, run=identity)
     if comm.rank == 0:
         extend_first_rank(trainer, out, length.every(options.log_interval), options.log_interval)
+        if options.keep_best:
+            trainer.extend(
+                KeepBest(out, net.network, validation, options.resume), trigger=(1, 'iteration')
+            )
         at_interval = length.every(
             options.snapshot_interval or max(1, round(length.n_epoch_iteration))
         )
