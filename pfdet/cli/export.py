@@ -22,7 +22,7 @@ def main() -> None:
     from pfdet.export import model_file
     from pfdet.export.check import largest_difference
     from pfdet.export.packages import optional_package
-    from pfdet.inference.resumable import file_checksum
+    from pfdet.files.checksum import file_checksum
     from pfdet.training import model_directory
 
     optional_package('onnx')

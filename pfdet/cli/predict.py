@@ -120,7 +120,7 @@ def _read(args: argparse.Namespace, comm):
 
 def _checksum(args: argparse.Namespace, weights: Path | None) -> dict[str, str]:
     """What identifies the weights and the program that computes with them."""
-    from pfdet.inference.resumable import file_checksum
+    from pfdet.files.checksum import file_checksum
 
     if args.model.suffix == '.onnx':
         return {'model.onnx': file_checksum(args.model)}

@@ -15,11 +15,9 @@ training images.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from pfdet.atomic_write import replace_when_done
 from pfdet.evaluation.average_precision import average_precision, score_dict
 from pfdet.evaluation.class_groups import (
     class_groups,
@@ -33,6 +31,7 @@ from pfdet.evaluation.ground_truth import (
     ground_truth_of_index,
     ground_truth_of_tables,
 )
+from pfdet.files.json_file import write_json
 from pfdet.openimages.annotation_files import (
     add_read_options,
     describe_reading,
@@ -83,8 +82,7 @@ def main() -> None:
         group_of_weight=args.group_of_weight,
         groups=mean_by_group(result['ap'], class_groups(classes, images, hierarchy)),
     )
-    with replace_when_done(args.out) as unfinished:
-        unfinished.write_text(json.dumps(score, indent=1), encoding='utf-8')
+    write_json(args.out, score)
 
     if unknown:
         print(

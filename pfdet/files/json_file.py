@@ -1,9 +1,12 @@
-"""Read JSON files."""
+"""Read and write JSON files."""
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from pfdet.atomic_write import replace_when_done
+from pfdet.files.json_digest import with_digest, without_digest
 from pfdet.files.memory import check_memory
 from pfdet.files.reading import reading
 from pfdet.files.regular import read_bytes
@@ -15,7 +18,7 @@ _GROWTH = 24
 
 
 def read_json(path: str | os.PathLike, expected: str, max_size: int = _MAX_SIZE) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, and verify its checksum if it has one (:mod:`pfdet.files.json_digest`).
 
     Args:
         path (path): The file, in UTF-8, with or without a byte order mark.
@@ -26,12 +29,29 @@ def read_json(path: str | os.PathLike, expected: str, max_size: int = _MAX_SIZE)
         object: The content.
 
     Raises:
-        InputError: The file cannot be read, or is not JSON.
+        InputError: The file cannot be read, is not JSON, or does not match its checksum.
     """
     with reading(path, expected):
         data = read_bytes(path, max_size=max_size)
     check_memory(path, _GROWTH * len(data))
-    return parse_json(path, data, expected)
+    content = parse_json(path, data, expected)
+    with reading(path, expected):
+        return without_digest(path, content, expected)
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write an object with its checksum to a JSON file. The file appears when it is complete.
+
+    Args:
+        path (path): The file.
+        content (mapping): Serializable as JSON.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    with replace_when_done(path) as unfinished:
+        text = json.dumps(with_digest(content), indent=1)
+        unfinished.write_text(text + '\n', encoding='utf-8')
 
 
 def read_object(path: str | os.PathLike, expected: str, **entries: type) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from pfdet.evaluation.detections_file import bad_rows
 from pfdet.files.json_file import read_object
 from pfdet.files.locks import output_lock_of_ranks
 from pfdet.files.reading import reading
-from pfdet.files.regular import regular_file
 from pfdet.inference.predict import (
     ImageDetections,
     PredictSettings,
@@ -193,23 +192,6 @@ def index_checksum(index: AnnotationIndex) -> str:
     digest = hashlib.sha256()
     for name in 'id_offsets', 'id_bytes', 'image_size', 'image_suffix':
         digest.update(np.ascontiguousarray(index.columns[name]).view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
-
-
-def file_checksum(path: Path) -> str:
-    """Compute the SHA-256 checksum of a file.
-
-    Args:
-        path (path): The file.
-
-    Returns:
-        str: Hexadecimal digest.
-    """
-    digest = hashlib.sha256()
-    with open(path, 'rb', opener=regular_file) as f:
-        while block := f.read(1 << 24):
-            report_progress()
-            digest.update(block)
     return digest.hexdigest()
 
 

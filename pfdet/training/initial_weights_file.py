@@ -1,12 +1,11 @@
 """The file with the weights that a run starts from: its kind and checksum."""
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
-from pfdet.files.regular import regular_file
+from pfdet.files.checksum import file_checksum
 from pfdet.links.backbone_file import is_backbone_file
 from pfdet.recipes.initial_weights import BACKBONE, DETECTOR
 from pfdet.training import model_directory
@@ -38,7 +37,7 @@ def initial_weights_facts(init: Path | None) -> dict[str, Any]:
     return {
         'random_weights': False,
         'init': str(init),
-        'init_sha256': _sha256(init),
+        'init_sha256': _checksum(init),
         'init_kind': kind,
         'init_recipe': name,
     }
@@ -57,13 +56,8 @@ def check_backbone(path: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    """The checksum of a file in hexadecimal."""
-    sha256 = hashlib.sha256()
+def _checksum(path: Path) -> str:
     try:
-        with open(path, 'rb', opener=regular_file) as file:
-            while block := file.read(1 << 20):
-                sha256.update(block)
+        return file_checksum(path)
     except OSError as e:
         raise InputError(f'{path}: {e.strerror or e}') from e
-    return sha256.hexdigest()

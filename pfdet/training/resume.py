@@ -71,16 +71,26 @@ def run_identity(
         'seed': options.seed,
         'classes': classes.mids,
         'images': len(index),
-        'image_ids': zlib.crc32(index.columns['id_bytes']),
-        'annotations': {name: crc for name, crc in index.checksums.items() if name not in _FILES},
-        'label_space': zlib.crc32(json.dumps(index.classes.mids).encode()),
-        'hierarchy': _crc32(np.argwhere(index.hierarchy.ancestors)),
+        **index_identity(index),
         'cooccurrence_pairs': pairs,
         'ranks': n_rank,
         'global_batch_size': global_batch,
         'initial_weights': dict(initial_weights or {}),
     }
     return json.loads(json.dumps(identity))
+
+
+def index_identity(index: AnnotationIndex) -> dict[str, Any]:
+    """Checksums of the ids of the images, their annotations, the classes and the hierarchy.
+
+    They do not depend on where the files of the images are.
+    """
+    return {
+        'image_ids': zlib.crc32(index.columns['id_bytes']),
+        'annotations': {name: crc for name, crc in index.checksums.items() if name not in _FILES},
+        'label_space': zlib.crc32(json.dumps(index.classes.mids).encode()),
+        'hierarchy': _crc32(np.argwhere(index.hierarchy.ancestors)),
+    }
 
 
 def _crc32(array: np.ndarray) -> int:

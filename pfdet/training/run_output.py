@@ -1,11 +1,11 @@
 """Files and messages of the first rank at the start and end of a training run."""
 
-import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfdet.atomic_write import check_no_directory, remove_unfinished, replace_when_done
+from pfdet.atomic_write import check_no_directory, remove_unfinished
+from pfdet.files.json_file import write_json
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import model_directory
@@ -22,17 +22,16 @@ def write_description(
     # Otherwise the end of the run would be the first to notice.
     check_no_directory(*(out / name for name in ('model.npz', 'log', 'score.json')))
     remove_unfinished(out, 'model.npz', 'recipe.json', 'log', 'score.json', 'rates.npy')
-    model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, facts)
     if net.rates is not None:
-        model_directory.write_rates(out, net.rates)
+        facts = {**facts, 'rates_sha256': model_directory.write_rates(out, net.rates)}
+    model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, facts)
 
 
 def write_results(out: Path, network: FasterRCNN, validation: 'ValidationAP | None') -> None:
     """Write the final weights, and the score of the last validation."""
     model_directory.write_weights(out, network)
     if validation is not None and validation.score is not None:
-        with replace_when_done(out / 'score.json') as path:
-            path.write_text(json.dumps(validation.score, indent=1) + '\n')
+        write_json(out / 'score.json', validation.score)
 
 
 def closing_line(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files.json_file import read_json
+from pfdet.files.checksum import file_checksum
+from pfdet.files.json_file import read_json, write_json
 from pfdet.files.locks import output_lock_of_ranks
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.subset import subset
@@ -24,9 +24,16 @@ from pfdet.training.experts import (
     with_images_seen,
 )
 from pfdet.training.preemption import StopRequest
+from pfdet.training.resume import index_identity
 from pfdet.training.run_length import RunLength
 from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
+
+# Entries of experts.json that name a file have the checksum of its content in another entry.
+_CHECKSUMS = {
+    'init_sha256': 'other weights of --init',
+    'train_index_checksums': 'another content of --train-index',
+}
 
 
 def train_experts(
@@ -259,6 +266,7 @@ def _check_plan(
                     'seed': seed,
                     'init': str(init),
                     'train_index': str(index.path),
+                    **_checksums(init, index),
                 }
             )
         )
@@ -268,8 +276,7 @@ def _check_plan(
                 error = _difference(path, read_json(path, 'written by train-experts'), content)
             else:
                 out.mkdir(parents=True, exist_ok=True)
-                with replace_when_done(path) as unfinished:
-                    unfinished.write_text(json.dumps(content, indent=1) + '\n')
+                write_json(path, content)
         except InputError as e:
             error = str(e)
         except (OSError, ValueError) as e:
@@ -279,13 +286,24 @@ def _check_plan(
         raise InputError(error)
 
 
+def _checksums(init: Path, index: AnnotationIndex) -> dict[str, Any]:
+    return {'init_sha256': file_checksum(init), 'train_index_checksums': index_identity(index)}
+
+
 def _difference(path: Path, before: Any, now: dict) -> str | None:
     """Describe the first difference from the content of ``experts.json``."""
     if not isinstance(before, dict):
         return f'{path}: not written by train-experts; give another --out'
+    # Earlier versions wrote no checksums.
+    before = {**{key: now[key] for key in _CHECKSUMS}, **before}
     key = next((key for key in now if before.get(key) != now[key]), None)
     if key is None:
         return None
+    if key in _CHECKSUMS:
+        return (
+            f'{path}: was started with {_CHECKSUMS[key]}, although the name of the file is the '
+            'same; give another --out, or the same file to resume'
+        )
     if key == 'experts':
         return f'{path}: was started with other classes; give another --out'
     name, old, new = key, before.get(key), now[key]

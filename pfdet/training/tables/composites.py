@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pfdet import recipes
-from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files.json_file import read_object
+from pfdet.files.json_file import read_object, write_json
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import Composite, Recipe
 from pfdet.recipes.composite import FULL, OTHERS
@@ -159,8 +158,7 @@ class Composites:
                 'scores': {**before.get('scores', {}), score: facts},
             },
         }
-        with replace_when_done(directory / 'recipe.json') as path:
-            path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        write_json(directory / 'recipe.json', content)
         self.rows.score(merged, directory / f'{score}.json', images.index)
         (directory / 'done').write_text(commit() + '\n', encoding='utf-8')
 

@@ -1,13 +1,11 @@
 """The indexes and weights that the runs of a directory were made with."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
-from pfdet.files.json_file import read_object
-from pfdet.inference.resumable import file_checksum
+from pfdet.files.checksum import file_checksum
+from pfdet.files.json_file import read_object, write_json
 from pfdet.training.tables.halves import image_ids
 
 
@@ -37,9 +35,7 @@ def check_inputs(out: Path, files: Mapping[str, Path]) -> None:
                 'same file to resume'
             )
     if before != {**before, **now}:
-        with replace_when_done(path) as unfinished:
-            text = json.dumps({**before, **now}, indent=1)
-            unfinished.write_text(text + '\n', encoding='utf-8')
+        write_json(path, {**before, **now})
 
 
 def check_disjoint(weights_index: Path, val_index: Path) -> None:

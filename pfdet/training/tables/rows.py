@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pfdet import recipes
-from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.run_directory import Run, find_runs
-from pfdet.files.json_file import read_object
+from pfdet.files.json_file import read_object, write_json
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
 from pfdet.subprocesses import commit, run_python
@@ -323,8 +322,7 @@ class Rows:
         content = read_object(trained / 'recipe.json', _RUN, run=dict)
         content['recipe'] = recipes.to_dict(self.recipe(name))
         content['run']['trained'] = str(trained.relative_to(self.out))
-        with replace_when_done(directory / 'recipe.json') as path:
-            path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        write_json(directory / 'recipe.json', content)
         shutil.copyfile(trained / 'log', directory / 'log')
 
 
