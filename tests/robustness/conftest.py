@@ -40,14 +40,20 @@ class Outcome:
 
 
 class Worker:
-    """Reads files in child processes with limits; the modules are imported once."""
+    """Reads files in child processes with limits; the modules are imported once.
 
-    def __init__(self):
+    Args:
+        programs (path): A directory at the start of ``PATH``.
+    """
+
+    def __init__(self, programs):
+        self.programs = programs
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name('worker.py'))],
             cwd=ROOT,
             env={
                 **os.environ,
+                'PATH': os.pathsep.join([str(programs), os.environ['PATH']]),
                 'PYTHONPATH': os.pathsep.join(
                     [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
                 ),
@@ -93,8 +99,8 @@ class Worker:
 
 
 @pytest.fixture(scope='session')
-def worker():
-    worker = Worker()
+def worker(tmp_path_factory):
+    worker = Worker(tmp_path_factory.mktemp('programs'))
     yield worker
     worker.close()
 
