@@ -1,14 +1,13 @@
 """The weights with the best validation mAP of a run."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainer import training
 
-from pfdet.atomic_write import check_no_directory, remove_unfinished, replace_when_done
+from pfdet.atomic_write import check_no_directory, remove_unfinished
 from pfdet.errors import InputError
-from pfdet.files.json_file import read_object
+from pfdet.files.json_file import read_object, write_json
 from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.training import model_directory
@@ -73,6 +72,4 @@ class KeepBest(training.Extension):
         self.best = score['mAP']
         # A run that is killed between the two has weights that are better than their score.
         model_directory.write_weights(self.weights.parent, self.network, self.weights.name)
-        content = {'iteration': trainer.updater.iteration, **score}
-        with replace_when_done(self.score) as path:
-            path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        write_json(self.score, {'iteration': trainer.updater.iteration, **score})

@@ -104,6 +104,7 @@ OTHER_OPTIONS = {
     'val_interval': 0.5,
     'snapshot_interval': 9,
     'keep_snapshots': 5,
+    'keep_best': True,
     'rank_timeout': 5.0,
 }
 REFUSED = {'seed', 'bn_group_size', 'allreduce_dtype', 'double_buffering', 'init'}

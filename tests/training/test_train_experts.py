@@ -15,6 +15,7 @@ import pytest
 from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import read_detections
+from pfdet.files.json_file import write_json
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.training.communicators import create_communicator
 from pfdet.training.train import train as train_on_ranks
@@ -136,6 +137,20 @@ def test_three_experts_on_two_ranks(full, small_world, tmp_path, mpiexec):
         refused = train(mpiexec, 1, full, small_world, out, *more, check=False)
         assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
         assert f'experts.json: was started with {message}' in refused.stderr
+
+    # Other weights in the same file.
+    path = out / 'experts.json'
+    content = json.loads(path.read_text())
+    assert content['init_sha256'] == sha256(full / 'model.npz')
+    whole = path.read_text()
+    for key, message in (
+        ('init_sha256', 'other weights of --init, although the name of the file is the same'),
+        ('train_index_checksums', 'another content of --train-index, although the name'),
+    ):
+        write_json(path, {**content, key: 'another'})
+        refused = train(mpiexec, 1, full, small_world, out, check=False)
+        assert refused.returncode == 2 and f'was started with {message}' in refused.stderr
+    path.write_text(whole)
 
     # An expert's directory is resumed neither as a model of all classes nor by pfdet train.
     described = (directories[0] / 'recipe.json').read_text()
