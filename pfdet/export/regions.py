@@ -117,7 +117,10 @@ def write_score(graph: Graph, link: BboxHead, conf: Value) -> Value:
 
 
 def _write_sigmoid_score(graph: Graph, x: Value) -> Value:
-    return graph.add('Sigmoid', x)
+    # Not the operator Sigmoid: ONNX Runtime's rounds to multiples of 6e-8, and low scores to 0.
+    # This is the formula of pfdet.functions.sigmoid.
+    e = graph.add('Exp', graph.add('Neg', graph.add('Abs', x)))
+    return graph.where(x >= 0, 1, e) / (e + 1)
 
 
 def _write_softmax_score(graph: Graph, x: Value) -> Value:

@@ -17,6 +17,15 @@ pytest.importorskip('onnxruntime')
 _SMALL = ['fpn_channel=8', 'head_unit=16', 'test_proposals=(60, 60)', 'canonical_size=28']
 
 
+@pytest.fixture(autouse=True)
+def seed_of_initializers():
+    """Chainer's initializers use NumPy's global generator."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    yield
+    np.random.set_state(state)
+
+
 @pytest.fixture(scope='session')
 def randomized():
     """Give all statistics, scales and biases random values: ``randomized(link, seed=0)``.
@@ -84,10 +93,11 @@ def small_detector(randomized):
 def photos():
     """Draw images of different sizes, none a multiple of a stride: ``photos(seed, sizes)``.
 
-    They are smooth, as photographs are, in three value types.
+    They are smooth, as photographs are, in three value types. The sizes are similar: features far
+    inside padding are all equal, and rounding would decide the order of all anchors there.
     """
 
-    def draw(seed=0, sizes=((70, 101), (96, 64), (33, 47))):
+    def draw(seed=0, sizes=((100, 101), (97, 120), (90, 127))):
         rng = np.random.default_rng(seed)
         imgs = []
         for k, (height, width) in enumerate(sizes):

@@ -4,10 +4,13 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
 import pfdet.compat  # noqa: F401
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -19,8 +22,11 @@ from pfdet.evaluation.detections import read_detections
 from pfdet.export import model_file, packages
 from pfdet.export.detector import METADATA, onnx_model
 from pfdet.export.onnx_detector import OnnxDetector
+from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.training import build, model_directory
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -267,3 +273,42 @@ def test_without_the_packages(name, run, tmp_path, call, monkeypatch):
         assert 'not compared with the original' in call(*arguments)
         with pytest.raises(InputError, match='onnxruntime is not installed'):
             OnnxDetector(tmp_path / 'm.onnx')
+
+
+def test_example_without_pfdet(run, small_world, tmp_path, call):
+    """The script of the documentation finds what pfdet predict with NMS finds."""
+    file, index_path = tmp_path / 'm.onnx', small_world / 'validation.index'
+    call(export.main, run, '--out', file, '--no-check', '--set', 'test_sizes=(64,)')
+    index = AnnotationIndex.open(index_path)
+    # At the size of the network: what differs is not the resizing.
+    recipe = model_file.read(file).recipe
+    img = OpenImagesDataset(index).get_resized(0, 64, recipe.max_size)
+    image = tmp_path / 'image.png'
+    cv2.imwrite(str(image), img[:, :, ::-1])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'docs' / 'examples' / 'exported.py'), str(file), str(image)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.rsplit(maxsplit=5) for line in done.stdout.splitlines()]
+    out = tmp_path / 'd.parquet'
+    call(
+        predict.main,
+        *('--model', file, '--index', index_path, '--out', out),
+        *('--suppression', 'nms', '--max-per-image', 100_000),
+    )
+    found = read_detections(out, index.classes)
+    rows = found.image == list(found.image_ids).index(index.image_id(0))
+    expected = np.column_stack(
+        [found.label[rows], found.score[rows], found.bbox[rows] * np.tile(img.shape[:2], 2)]
+    )
+    names = index.classes.mids
+    actual = np.array([[names.index(line[0].split()[0]), *map(float, line[1:])] for line in lines])
+    assert len(actual) > 50
+    distance = abs(actual[:, None] - expected).max(axis=2)
+    # The script prints tenths of a pixel.
+    for nearest in distance.min(axis=0), distance.min(axis=1):
+        assert (nearest < 0.06).mean() > 0.97

@@ -75,7 +75,9 @@ def test_scores(name, scale, run_graph):
     head = BboxHead(6, _SCALES, 6, background, score_function(name, rates), n_unit=4)
     x = rng.normal(0, scale, (50, 6 + background)).astype(np.float32)
     actual = run_graph(head, lambda graph, x: write_score(graph, head, x), {'x': x})['y']
-    np.testing.assert_allclose(actual, head._score(x), rtol=1e-4, atol=1e-6)
+    # Small scores keep their relative precision: with class-specific boxes, the highest of a family
+    # decides whose box it gets.
+    np.testing.assert_allclose(actual, head._score(x), rtol=1e-4, atol=1e-25)
 
 
 def test_concurrent_softmax_below_a_larger_logit_of_weight_0(run_graph):
