@@ -2,7 +2,7 @@
 
     pfdet compare-tables --runs runs --out report.html
 
-Prints the tables that have runs, and writes an HTML page with all tables and plots. A run belongs
+Prints the tables that have runs, and writes an HTML page with these tables and plots. A run belongs
 to the row that its recipe is named after. Several runs of a recipe count as seeds: their mean and
 each value are given. Differences are between rows, as in the papers.
 """
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pfdet.atomic_write import replace_when_done
+from pfdet.cli.report import DETECTIONS, detections_of
 from pfdet.errors import InputError
 from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.detections import read_detections
@@ -19,7 +20,7 @@ from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.comparison import compare, other_runs
 from pfdet.report.comparison_page import write_comparison
-from pfdet.report.comparison_text import markdown, terminal
+from pfdet.report.comparison_text import markdown, omitted, terminal
 from pfdet.report.examples import error_examples, example_images
 
 
@@ -36,14 +37,15 @@ def main() -> None:
     shown = _to_show(args, runs)
     images, errors = [], []
     if args.index is not None:
-        detections = shown.path / args.detections
-        if detections.exists():
+        detections = _detections_of(shown, args)
+        if detections is not None:
             index = AnnotationIndex.open(args.index)
             found = read_detections(detections, index.classes)
             images = example_images(index, found, args.images)
             errors = error_examples(index, found, shown.score)
         else:
-            print(f'{detections}: no such file; the page shows no images', file=sys.stderr)
+            names = args.detections or ' or '.join(DETECTIONS)
+            print(f'{shown.path}: no {names}; the page shows no images', file=sys.stderr)
     write_comparison(
         args.out,
         compared,
@@ -56,7 +58,8 @@ def main() -> None:
     )
     if args.markdown is not None:
         with replace_when_done(args.markdown) as path:
-            path.write_text(markdown(compared, others), encoding='utf-8')
+            text = markdown([table for table in compared if table.n_run], others)
+            path.write_text(f'{text}\n{omitted(compared)}\n', encoding='utf-8')
     print(terminal(compared, others))
     if unfinished:
         print(f'\nSkipped, without {args.score}: ' + ', '.join(map(str, unfinished)))
@@ -69,8 +72,15 @@ def _to_show(args: argparse.Namespace, runs: list[Run]) -> Run:
             if run.path.resolve() == args.show.resolve():
                 return run
         raise InputError(f'{args.show}: --show expects one of the scored runs of --runs')
-    detected = [run for run in runs if (run.path / args.detections).exists()]
+    detected = [run for run in runs if _detections_of(run, args) is not None]
     return max(detected or runs, key=lambda run: run.score['mAP'] or 0)
+
+
+def _detections_of(run: Run, args: argparse.Namespace) -> Path | None:
+    if args.detections is None:
+        return detections_of(run.path)
+    path = run.path / args.detections
+    return path if path.exists() else None
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -115,9 +125,8 @@ def _parse_arguments() -> argparse.Namespace:
     )
     add(
         '--detections',
-        default='detections.parquet',
         metavar='NAME',
-        help="file name of a run's detections (default: %(default)s)",
+        help=f"file name of a run's detections (default: {' or '.join(DETECTIONS)})",
     )
     add(
         '--images',

@@ -29,6 +29,7 @@ COMMANDS = {
     'score': ('pfdet.cli.score', "compute the challenge's average precision"),
     'make-submission': ('pfdet.cli.make_submission', 'write a Kaggle submission'),
     'validate-submission': ('pfdet.cli.validate_submission', 'check a Kaggle submission'),
+    'report': ('pfdet.cli.report', 'write a page about one run'),
     'compare-tables': ('pfdet.cli.compare_tables', "compare runs with the papers' tables"),
     'compat': ('pfdet.compat.__main__', 'print versions and what was fixed in Chainer'),
 }

@@ -52,7 +52,7 @@ def main() -> None:
     step('Write the report')
     score, before = (json.loads((d / 'score.json').read_text()) for d in (run, untrained))
     seconds = time.perf_counter() - started
-    report(out, score, before, seconds)
+    report(out, before, seconds)
     print(
         f'quickstart: mAP={score["mAP"]:.2f} untrained={before["mAP"]:.2f} '
         f'submission={out / "submission.csv"} report={out / "report.html"} '
@@ -83,44 +83,30 @@ def predict_and_score(out: Path, model: Path, ranks: int, quiet: bool = False) -
     )
 
 
-def report(out: Path, score: dict, before: dict, seconds: float, n_example: int = 12) -> None:
+def report(out: Path, before: dict, seconds: float, n_example: int = 12) -> None:
     """Write ``report.html`` of a finished quickstart.
 
     Args:
         out (path): The quickstart's directory.
-        score, before (dict): ``score.json`` of the trained and of the untrained network.
+        before (dict): ``score.json`` of the untrained network.
         seconds (float): Duration so far.
         n_example (int): Number of validation images to show.
     """
-    from pfdet.evaluation.class_groups import training_images
-    from pfdet.evaluation.detections import read_detections
-    from pfdet.openimages.index import AnnotationIndex
-    from pfdet.report.examples import error_examples, example_images
-    from pfdet.report.run_page import write_report
+    from pfdet.cli.report import write_report_of_run
 
-    index = AnnotationIndex.open(out / 'validation.index')
     run = json.loads((out / 'run' / 'recipe.json').read_text())
     random = run['run']['random_weights']
-    detections = read_detections(out / 'run' / 'detections.parquet', index.classes)
-    write_report(
+    write_report_of_run(
         out / 'report.html',
-        'MiniOpenImages, trained ' + ('from random weights' if random else 'from given weights'),
-        run['recipe'],
-        json.loads((out / 'run' / 'log').read_text()),
-        score,
-        example_images(index, detections, n_example),
-        errors=error_examples(index, detections, score),
-        frequency=training_images(AnnotationIndex.open(out / 'train.index')),
-        run=run['run'],
-        facts={
-            'Untrained': f'{before["mAP"]:.3f}',
-            'Training images': run['run']['images'],
-            'Validation images': len(index),
-            'Ranks': run['run']['ranks'],
-            'Iterations': run['run']['iterations'],
-            'Wall time': f'{seconds / 60:.1f} min',
-        },
+        out / 'run',
+        index=out / 'validation.index',
+        train_index=out / 'train.index',
+        detections=out / 'run' / 'detections.parquet',
+        title='MiniOpenImages, trained '
+        + ('from random weights' if random else 'from given weights'),
+        facts={'Untrained': f'{before["mAP"]:.3f}', 'Wall time': f'{seconds / 60:.1f} min'},
         command='make quickstart',
+        n_example=n_example,
     )
 
 

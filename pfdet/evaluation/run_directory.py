@@ -113,12 +113,17 @@ def find_runs(
     return runs, unfinished
 
 
-def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Run:
+def read_run(
+    directory: str | os.PathLike,
+    score_name: str | os.PathLike = 'score.json',
+    score: Mapping[str, Any] | None = None,
+) -> Run:
     """Read the recipe, the score and, if there is one, the log of a run.
 
     Args:
         directory (path): The directory of the run.
-        score_name (str): Name of the score file.
+        score_name (path): Name of the score file in it, or another file.
+        score (mapping): The score, in place of a file.
 
     Returns:
         Run: The run.
@@ -138,10 +143,11 @@ def read_run(directory: str | os.PathLike, score_name: str = 'score.json') -> Ru
         raise InputError(
             f'{directory / "recipe.json"}: expected an object with a recipe that has a name'
         )
-    score = _read_json(
-        directory / score_name, 'written by evaluate/score.py, or by training with --val-index'
-    )
-    _check_score(score, directory / score_name)
+    if score is None:
+        path = Path(score_name)
+        path = path if len(path.parts) > 1 else directory / path
+        score = _read_json(path, 'written by evaluate/score.py, or by training with --val-index')
+        _check_score(score, path)
     log = []
     if (directory / 'log').exists():
         log = _read_json(directory / 'log', "written by Chainer's LogReport")

@@ -9,11 +9,12 @@ import scipy.sparse as sp
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from scipy.sparse.csgraph import connected_components
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.openimages.concurrent_rates import ConfusedPair
+from pfdet.openimages.count_axis import label_counts
 
 _INK, _MUTED, _LINE = '#1f2933', '#5f6b7a', '#d9dee5'
 _BLUE, _LIGHT, _ORANGE, _GREY = '#2b6cb0', '#9ec5e8', '#dd6b20', '#cbd2da'
@@ -97,7 +98,7 @@ def images_per_class(series: Sequence[tuple[str, np.ndarray]], names: Sequence[s
                 _annotate_ends(ax, count, [names[i] for i in order])
         if ax.patches:
             ax.set_yscale('log')
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:,.0f}'))
+            label_counts(ax.yaxis)
             ax.legend(frameon=False, loc='upper right')
         else:
             _show_text(ax, 'no image has a box')

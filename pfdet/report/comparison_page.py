@@ -8,7 +8,14 @@ from pfdet.evaluation.run_directory import Run
 from pfdet.recipes.initial_weights import described_start, deviation_sentence
 from pfdet.report.comparison import ComparedRow, ComparedTable
 from pfdet.report.comparison_plots import difference_chart, frequency_figures, training_curves
-from pfdet.report.comparison_text import COLUMNS_NOTE, grid, notes, others_grid, title
+from pfdet.report.comparison_text import (
+    COLUMNS_NOTE,
+    grid,
+    notes,
+    omitted,
+    others_grid,
+    title,
+)
 from pfdet.report.examples import ErrorExamples
 from pfdet.report.images import Example
 from pfdet.report.page import (
@@ -35,7 +42,9 @@ def write_comparison(
     score_thresh: float = 0.3,
     n_curve: int = 8,
 ) -> None:
-    """Write a page with all tables of the papers, the matching runs, and details of one run.
+    """Write a page with the tables of the papers that have runs, and details of one run.
+
+    Tables without any run are named, but not shown.
 
     Args:
         path (path): The file to write.
@@ -74,7 +83,8 @@ def write_comparison(
         columns_note=COLUMNS_NOTE,
         notes=notes(compared, others),
         n_run=len(runs),
-        tables=[_table(table) for table in compared],
+        tables=[_table(table) for table in compared if table.n_run],
+        omitted=omitted(compared),
         others=others_grid(others) if others else None,
         unfinished=[str(path) for path in unfinished],
         frequency=[(caption, svg(figure)) for caption, figure in figures],

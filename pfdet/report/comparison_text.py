@@ -230,11 +230,16 @@ def terminal(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = 
             parts.append(f'{title(table)}: {table.table.caption}\n' + _columns(grid(table)))
     if others:
         parts.append('Other runs\n' + _columns(others_grid(others)))
-    empty = [table.table.title for table in compared if not table.n_run]
-    if empty:
-        parts.append('Tables without runs: ' + '; '.join(empty) + '.')
+    if omitted(compared):
+        parts.append(omitted(compared))
     parts += notes(compared, others)
     return '\n\n'.join(parts)
+
+
+def omitted(compared: Sequence[ComparedTable]) -> str:
+    """A sentence that names the tables without a run; empty if all have one."""
+    empty = [table.table.title for table in compared if not table.n_run]
+    return 'Tables without runs: ' + '; '.join(empty) + '.' if empty else ''
 
 
 def notes(compared: Sequence[ComparedTable], others: Sequence[ComparedRow] = ()) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pfdet.openimages.count_axis import label_counts
 from pfdet.report.plot_style import FG, MUTED, SERIES, draw_svg
 
 
@@ -244,9 +245,8 @@ def ap_against_frequency(
             ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
         below.bar(rank, [images[mid] for mid in mids], color=MUTED, width=0.8, alpha=0.6)
         below.set_yscale('log')
-        below.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:,.0f}'))
+        label_counts(below.yaxis)
         below.set_ylabel(unit)
-        below.minorticks_off()
         below.set_xlim(0.3, len(mids) + 0.7)
         if named:
             below.set_xticks(rank, [names.get(mid, mid) for mid in mids], rotation=90, fontsize=9)
