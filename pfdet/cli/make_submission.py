@@ -17,10 +17,9 @@ from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_sp
 from pfdet.cli.validate_submission import read_image_ids
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
-from pfdet.evaluation.image_order import blocks_of_all_images, sorted_by_image
+from pfdet.evaluation.image_order import blocks_of_all_images, no_detections, sorted_by_image
 from pfdet.evaluation.submission import write_submission
 from pfdet.inference.expansion import expand_detections
-from pfdet.inference.predict import as_detections
 from pfdet.openimages.classes import challenge_classes
 
 _ROWS_AT_ONCE = 1 << 16
@@ -50,7 +49,7 @@ def main() -> None:
 
         if listed is not None:
             # The images that nothing was predicted for, such as unreadable ones
-            yield as_detections(sorted(i for i, is_done in listed.items() if not is_done), [])
+            yield no_detections(sorted(i for i, is_done in listed.items() if not is_done))
 
     with contextlib.closing(blocks()) as stream:
         counts = write_submission(
