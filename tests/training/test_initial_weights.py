@@ -114,7 +114,7 @@ def test_a_detector_is_no_backbone(model, small_world, tmp_path, mpiexec):
 
 
 def test_resuming_keeps_the_record_of_the_start(model, backbone, small_world, tmp_path, mpiexec):
-    """The weights of a resumed run are those of its snapshot, whatever weights are given."""
+    """The weights of a resumed run are those of its snapshot; other weights are refused."""
     out, copy = tmp_path / 'run', tmp_path / 'model.npz'
     copy.write_bytes((model[0] / 'model.npz').read_bytes())
     # A recipe that fine-tunes another one needs weights to start, but none to resume.
@@ -124,10 +124,15 @@ def test_resuming_keeps_the_record_of_the_start(model, backbone, small_world, tm
     assert 'starts from the weights of cs-table4-scratch-20' in refused.stderr
     train(mpiexec, small_world, out, '--random-weights', **more)
     assert facts(out) == {'random_weights': True, 'init': None}
-    for iterations, weights in (2, ()), (3, ('--backbone', backbone)):
+    for iterations, weights in (2, ()), (3, ('--random-weights',)):
         done = train(mpiexec, small_world, out, '--resume', *weights, iterations=iterations, **more)
         assert facts(out) == {'random_weights': True, 'init': None}
         assert 'from random weights; its recipe starts from the weights of cs-' in notes(done)[0]
+    other = ('--resume', '--backbone', backbone)
+    refused = train(mpiexec, small_world, out, *other, check=False, iterations=4, **more)
+    assert refused.returncode == 2
+    assert f'started from random weights, not from the weights of {backbone}' in refused.stderr
+    assert facts(out) == {'random_weights': True, 'init': None}
 
 
 @pytest.mark.parametrize('recipe', ['missing', '{', '[]', '{"recipe": 3}'])
