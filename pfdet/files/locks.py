@@ -179,7 +179,7 @@ def _is_at(path: Path, handle: int) -> bool:
 def _owner(path: Path) -> str:
     """The process that holds a lock, as it wrote itself."""
     try:
-        with open(path, 'rb', buffering=0) as file:
+        with open(path, 'rb', buffering=0, opener=regular_file) as file:
             text = file.read(_MAX_OWNER).decode('utf-8', 'replace').strip()
     except OSError:
         text = ''

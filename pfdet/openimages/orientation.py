@@ -34,7 +34,7 @@ def exif_orientation(path: str | os.PathLike) -> int:
         form = image_format(data)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with PIL.Image.open(io.BytesIO(data), formats=form and [form]) as img:
+            with PIL.Image.open(io.BytesIO(data), formats=[form] if form else []) as img:
                 value = img.getexif().get(_TAG, 1)
     # Pillow's plug-ins raise exceptions of any type for malformed files. Whether the pixels can be
     # read is another question, which read_image_uint8 answers.
