@@ -19,6 +19,7 @@ from typing import Any
 
 from pfdet.errors import InputError
 from pfdet.files.reading import printable, reason
+from pfdet.files.regular import regular_file
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _MAX_OWNER = 300
