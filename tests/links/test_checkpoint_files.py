@@ -58,7 +58,7 @@ def test_safetensors(tmp_path):
         (safetensors(b'{"a": '), 'not JSON'),
         (safetensors(b'\xff\xff'), 'header: .* codec'),
         (safetensors(b'[' * 100000), 'header: it is nested too deeply'),
-        (safetensors(b'{"a":' * 5000), 'header: it is nested too deeply'),
+        (safetensors(b'{"a":' * 5000), 'header: (it is nested too deeply|not JSON)'),
         (safetensors([1]), 'not a JSON object'),
         (safetensors({'a': 3}), 'tensor a: it has no valid dtype'),
         (safetensors({'a': {'dtype': 'F32', 'shape': [2]}}), 'tensor a: it has no valid dtype'),
