@@ -245,6 +245,12 @@ def _iterator(
 def _check_indexes(train_index: AnnotationIndex, val_index: AnnotationIndex | None) -> None:
     if len(train_index) == 0:
         raise InputError(f'{train_index.path}: has no images to train on')
+    for index in train_index, val_index:
+        if index is not None and not len(index.columns['bbox']):
+            raise InputError(
+                f'{index.path}: has no boxes; expected an index of annotated images, which pfdet '
+                'index makes with --boxes'
+            )
     if val_index is not None and val_index.classes.mids != train_index.classes.mids:
         raise InputError(f'{val_index.path}: built with other classes than {train_index.path}')
     if val_index is not None and (shared := describe_shared_images(train_index, val_index)):

@@ -18,6 +18,8 @@ from pfdet.openimages.hierarchy import flat_hierarchy, read_hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.unannotated import ids_of_files
 from pfdet.training import build, model_directory
+from pfdet.training.communicators import communicator
+from pfdet.training.train import train
 
 
 def write_image(path, height=40, width=60, seed=0):
@@ -197,3 +199,19 @@ def test_from_photographs_to_a_submission_with_every_image(run, tmp_path, monkey
     with pytest.raises(InputError, match=f'test.parquet: image {ids[1]!r} is not one of the 1 '):
         command(make_submission.main, f'{submission} --images sample_submission.csv')
     assert (tmp_path / 'submission.csv').read_bytes() == before
+
+
+@pytest.mark.parametrize('which', ['train', 'validation'])
+def test_no_training_on_it(which, run, small_world, tmp_path):
+    annotated = AnnotationIndex.open(small_world / 'train.index')
+    write_image(tmp_path / 'images' / 'a.jpg')
+    out = tmp_path / 'x.index'
+    build_index.build_index(
+        None, None, annotated.classes, annotated.hierarchy, tmp_path / 'images', out
+    )
+    index = AnnotationIndex.open(out)
+    indexes = (index, None) if which == 'train' else (annotated, index)
+    comm, _ = communicator()
+    with pytest.raises(InputError, match=r'x\.index: has no boxes; .* with --boxes'):
+        train(recipes.find('mini'), indexes[0], tmp_path / 'out', comm, val_index=indexes[1])
+    assert not (tmp_path / 'out').exists()
