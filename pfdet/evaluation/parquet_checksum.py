@@ -1,7 +1,7 @@
 """A checksum of a whole Parquet file.
 
 Parquet's own checksums cover the data of pages, but neither their headers nor the footer with the
-schema, the statistics and the metadata, and versions of pyarrow before 14 cannot write them. So
+schema, the statistics and the metadata, and versions of pyarrow before 15 cannot write them. So
 files of this package have checksums of all their bytes. They are between the row groups and the
 footer, where other readers ignore them, since all positions in the footer are counted from the
 start of the file::

@@ -1,6 +1,7 @@
 """Tests of which changes are allowed when a run is resumed."""
 
 import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +116,14 @@ def test_every_option_is_listed():
     assert set(options_that(on_resume=False)) == REFUSED
     assert resume.OPTIONS_THAT_MAY_CHANGE == OPTIONS - REFUSED
     assert {f.name for f in dataclasses.fields(recipes.Recipe)} >= resume.MAY_CHANGE
+
+
+def test_documentation_lists_the_refused_options():
+    text = (Path(__file__).resolve().parents[2] / 'docs' / 'reproducibility.md').read_text()
+    section = text.partition('## Resuming')[2].partition('may change.')[0]
+    named = {word.replace('-', '_') for word in re.findall(r'`--([a-z-]+)`', section)}
+    # --backbone is another name of --init, which --random-weights contradicts.
+    assert named - {'resume', 'backbone', 'random_weights'} == REFUSED
 
 
 @pytest.mark.parametrize('name', OTHER_OPTIONS)
