@@ -11,7 +11,6 @@ weapons. An expert of COCO does not answer for such an ancestor, see :func:`comp
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
