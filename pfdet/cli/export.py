@@ -26,7 +26,7 @@ def main() -> None:
     from pfdet.training import model_directory
 
     optional_package('onnx')
-    model = model_directory.read(args.model, args.set, args.rates)
+    model = model_directory.read(args.model, args.set, args.rates, args.weights)
     note = model_directory.weights_note(model)
     if note:
         print(note, file=sys.stderr, flush=True)
@@ -46,7 +46,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('model', type=Path, metavar='RUN', help='--out directory of a training run')
+    add(
+        'model',
+        type=Path,
+        metavar='RUN',
+        help='--out directory of a training run; before its end, the newest snapshot is taken',
+    )
     add('--out', type=Path, required=True, metavar='FILE', help='a name ending in .onnx')
     add(
         '--part',
@@ -62,6 +67,12 @@ def parse_arguments() -> argparse.Namespace:
         default=[],
         metavar='KEY=VALUE',
         help='replace prediction fields of the recipe, such as test_proposals=(300, 300)',
+    )
+    add(
+        '--weights',
+        type=Path,
+        metavar='FILE.npz',
+        help='other weights of the run, such as its best.npz or a snapshot',
     )
     add('--rates', type=Path, metavar='FILE', help='concurrent rates, as in pfdet predict')
     add(

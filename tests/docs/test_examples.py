@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pfdet.export import model_file
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.training import model_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / 'docs' / 'examples'
@@ -57,6 +59,22 @@ def test_predict(small_world, tmp_path):
     index = AnnotationIndex.open(small_world / 'validation.index')
     lines = run('predict.py', index.path, tmp_path).splitlines()
     assert lines and {line.split()[0] for line in lines} <= {index.image_id(i) for i in range(4)}
+
+
+def test_exported(small_world, tmp_path):
+    """Its detections are compared with those of pfdet predict in tests/export."""
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    train = ['--recipe', 'my-recipe', '--train-index', small_world / 'train.index']
+    run('recipe.py', *train, '--out', tmp_path, '--iterations', 0, *SMALL, 'score_thresh=0.0')
+    model_file.write(
+        tmp_path / 'model.onnx',
+        model_directory.read(tmp_path),
+        model_directory.read_recipe(tmp_path).hierarchy,
+    )
+    index = AnnotationIndex.open(small_world / 'validation.index')
+    lines = run('exported.py', tmp_path / 'model.onnx', index.image_path(0)).splitlines()
+    assert lines and {line.split()[0] for line in lines} <= set(index.classes.mids)
 
 
 def test_every_example_is_tested_and_shown():

@@ -1,5 +1,6 @@
 """Files of exported detectors: errors, and the commands that write and use them."""
 
+import hashlib
 import json
 import os
 import re
@@ -125,6 +126,24 @@ def test_settings_at_export_and_after_it(run, tmp_path, call):
             model_file.read(file, [setting])
     with pytest.raises(InputError, match='epochs=3: cannot be changed after training'):
         model_file.read(file, ['epochs=3'])
+
+
+def test_other_weights_of_a_run(run, tmp_path, call):
+    """Not only the final ones; the file has the checksum of the ones it was made from."""
+    network = model_directory.read(run).network
+    network.head.conf.W.array[...] *= -1
+    model_directory.write_weights(tmp_path, network, 'best.npz')
+    stored = {}
+    for name, options in ('final', ()), ('best', ('--weights', tmp_path / 'best.npz')):
+        file = tmp_path / f'{name}.onnx'
+        call(export.main, run, '--out', file, '--no-check', *options)
+        detector = OnnxDetector(file)
+        stored[name] = detector.metadata['weights']
+        (found,) = detector.predict([np.zeros((3, 64, 64), np.uint8)])
+        stored[f'scores of {name}'] = found[1]
+    assert stored['final'] == hashlib.sha256((run / 'model.npz').read_bytes()).hexdigest()
+    assert stored['best'] == hashlib.sha256((tmp_path / 'best.npz').read_bytes()).hexdigest()
+    assert abs(stored['scores of best'] - stored['scores of final']).max() > 1e-3
 
 
 def test_every_prediction_field_is_either_free_or_fixed():
