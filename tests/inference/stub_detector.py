@@ -81,7 +81,7 @@ def draw(directory, n=40, seed=0):
         '000,x,/m/r,1,0,1,0,1,0,0,0,0,0\n'
     )
     (directory / 'labels.csv').write_text(
-        'ImageID,Source,LabelName,Confidence\n' + ''.join(f'{i},x,/m/r,1\n' for i in ids)
+        'ImageID,Source,LabelName,Confidence\n' + ''.join(f'{i},verification,/m/r,1\n' for i in ids)
     )
     (directory / 'classes.csv').write_text('/m/r,Red\n/m/g,Green\n/m/b,Blue\n')
     (directory / 'hierarchy.json').write_text(

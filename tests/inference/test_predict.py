@@ -223,7 +223,8 @@ def test_killed_on_two_ranks_and_resumed_on_one(drawn, tmp_path, mpiexec, monkey
     out = tmp_path / 'd.parquet'
     killed = mpiexec(2, PROGRAM, drawn[1], out, 4, check=False)
     assert killed.returncode != 0 and not out.exists()
-    left = [int(path.stem) for path in (tmp_path / 'd.parquet.parts').glob('*.part')]
+    # Not the unfinished files of the rank that was killed while it wrote.
+    left = [int(path.stem) for path in (tmp_path / 'd.parquet.parts').glob('[0-9]*.part')]
     assert left
     planned, plan = [], resumable.plan_parts
     monkeypatch.setattr(
@@ -338,5 +339,5 @@ def test_images_skipped_before_the_interruption_are_counted(tmp_path):
 
 def test_output_directory_cannot_be_created(drawn, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(InputError, match='d.parquet.parts.*cannot be written'):
+    with pytest.raises(InputError, match='d.parquet: cannot be written: .*file is not a directory'):
         run(drawn, tmp_path / 'file' / 'd.parquet')
