@@ -81,7 +81,9 @@ def _status_of(main: Callable[[], int | None]) -> int | str | None:
     try:
         return main() or 0
     except SystemExit as e:
-        # Such as that of argparse after --help: its output has not been written yet.
+        # Such as that of argparse after --help, which ignores errors of writing.
+        if _output_is_closed():
+            raise BrokenPipeError from e
         sys.stdout.flush()
         return e.code
 
@@ -95,7 +97,7 @@ def _outcome(error: BaseException) -> tuple[int | None, str]:
         return interruption.status(number), interruption.describe(number)
     if isinstance(error, InputError):
         return 2, f'error: {printable(" ".join(str(error).split()))}'
-    if isinstance(error, BrokenPipeError) and _output_is_closed():
+    if isinstance(error, BrokenPipeError) and _drop_output_if_closed():
         return interruption.status(signal.SIGPIPE), ''
     return None, ''
 
@@ -108,18 +110,22 @@ def _print_error(line: str) -> None:
 
 
 def _output_is_closed() -> bool:
-    """Whether standard output is a pipe without a reader. If so, what it still holds is dropped."""
+    """Whether standard output is a pipe without a reader."""
     try:
-        output = sys.stdout.fileno()
         poll = select.poll()
-        poll.register(output, select.POLLOUT)
-        closed = any(events & select.POLLERR for _, events in poll.poll(0))
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _drop_output_if_closed() -> bool:
+    """Drop what standard output still holds if nobody reads it; return whether that is so."""
+    closed = _output_is_closed()
     if closed:
         # Otherwise the interpreter fails to flush it at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, output)
+        os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
     return closed
 

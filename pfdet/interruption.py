@@ -83,8 +83,7 @@ def listen_if_command() -> None:
     """
     # Python sets the first argument to '-m' while it imports the package of 'python -m PACKAGE'.
     program = sys.argv[0] if getattr(sys, 'argv', None) else ''
-    processes = sys.modules.get('multiprocessing.process')
-    if processes is not None and processes.parent_process() is not None:
+    if '--multiprocessing-fork' in sys.orig_argv:
         # A worker: the process that started it ends it.
         return
     if program == '-m' or os.path.basename(program) in ('pfdet', 'pfdet.exe'):
@@ -214,11 +213,15 @@ def passed_on(receive: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def not_in_children() -> Iterator[None]:
-    """Processes that are started in the block do not receive SIGINT and SIGHUP.
+    """Workers of :mod:`multiprocessing` started in the block do not take SIGINT and SIGHUP.
 
     A terminal sends them to all processes of a command. Workers would print a traceback each; they
     end with the process that started them.
     """
+    from multiprocessing import resource_tracker
+
+    # Its start would let the signals through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     try:
         yield

@@ -94,6 +94,8 @@ class LaunchedRun:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            # Jobs that a script starts in the background ignore SIGINT.
+            preexec_fn=default_signals,
         )
         self.lines: list[str] = []
         self.errors: list[str] = []
@@ -179,6 +181,12 @@ class LaunchedRun:
     def output(self) -> str:
         """The output of the job so far."""
         return ''.join([*self.lines, *self.errors])
+
+
+def default_signals() -> None:
+    """Have this process handle signals as one that a user starts in a terminal."""
+    for number in signal.SIGINT, signal.SIGQUIT, signal.SIGHUP:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _stat(pid: int) -> list[str] | None:
