@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 README = ROOT / 'README.md'
+ONNX = ['onnx>=1.14', 'onnxruntime>=1.15']
 
 
 def version() -> str:
@@ -48,7 +49,9 @@ setup(
         'jinja2>=3.1',
         'matplotlib>=3.6',
         'mpi4py>=4.1',
-        'mpich>=4.2',  # an MPI from PyPI; without it, mpi4py loads the system's
+        # An MPI without a compiler or root. While it is installed, mpi4py prefers it to any other:
+        # to use a cluster's, uninstall it or set MPI4PY_LIBMPI (docs/install.md).
+        'mpich>=4.2',
         'numpy>=1.23,<3',
         'opencv-python-headless>=4.6',
         'packaging>=23',
@@ -80,9 +83,11 @@ setup(
             'ensemble-boxes>=1.0.9',
             'hypothesis>=6.62',
             'mypy>=1.5',
+            *ONNX,
             'pytest>=7.4',
             'ruff',
         ],
+        'onnx': ONNX,
         'docs': ['furo>=2025.12', 'myst-parser>=4', 'sphinx>=8.1'],
     },
 )
