@@ -67,7 +67,7 @@ def test_a_preempted_job_is_requeued_and_resumes(cluster, small_world, tmp_path)
         *(*train, '--iterations', 40, *SMALL),
     )
     wait(lambda: len(iterations_of(out)) > 2, cluster, printed)
-    other = cluster.submit('--partition=high', '--exclusive', '--ntasks=1', '--wrap=true')
+    other = cluster.submit('--partition=high', '--exclusive', '--output=/dev/null', '--wrap=true')
     wait(lambda: 'requeueing' in printed.read_text(), cluster, printed)
     wait(lambda: cluster.job(other)['JobState'] == 'COMPLETED', cluster, printed)
     wait(lambda: cluster.job(job)['JobState'] == 'PENDING', cluster, printed)
