@@ -222,7 +222,7 @@ def test_invalid_input_of_training(small_world, tmp_path):
     assert_one_error(
         run(TRAIN, *arguments(small_world, tmp_path / 'x', '--init', TRAIN)),
         'train_multi.py',
-        'not a .npz file',
+        'expected a .npz file',
     )
     assert_one_error(
         run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
