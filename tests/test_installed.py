@@ -109,3 +109,28 @@ def test_the_console_script(installed, tmp_path):
     script = installed / 'bin' / 'pfdet'
     printed = run(sys.executable, script, 'train', '--list', cwd=tmp_path, PYTHONPATH=installed)
     assert 'table1-baseline' in printed
+
+
+@pytest.mark.soak
+def test_the_wheelhouse_has_one_wheel_for_all_versions_of_python(tmp_path):
+    """Needs the network: the wheels are built from the source distributions on PyPI."""
+    source = tmp_path / 'source'
+    source.mkdir()
+    for name in 'Makefile', 'constraints.txt', 'setup.py':
+        shutil.copy(ROOT / name, source)
+    run('make', 'wheelhouse', f'PYTHON={sys.executable}', cwd=source, PIP_NO_CACHE_DIR=1)
+    wheels = sorted((source / 'wheelhouse').iterdir())
+    assert [p.name for p in wheels] == [
+        'chainer-7.8.1-py3-none-any.whl',
+        'chainercv-0.13.1-py3-none-any.whl',
+    ]
+    assert sum(p.stat().st_size for p in wheels) < 2e6
+    # Nothing is left of the environment that built them.
+    assert not (source / 'build' / 'wheels').exists()
+    target = tmp_path / 'target'
+    options = ['--no-deps', '--no-index', '--target', target]
+    run(*PIP, 'install', *options, *wheels, cwd=tmp_path)
+    program = 'import pfdet.compat, chainer, chainercv; print(chainer.__file__)'
+    path = os.pathsep.join(map(str, (target, ROOT)))
+    printed = run(sys.executable, '-c', program, cwd=tmp_path, PYTHONPATH=path)
+    assert printed.strip() == str(target / 'chainer' / '__init__.py')
