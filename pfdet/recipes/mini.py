@@ -11,7 +11,6 @@ _MINI = {
     'fpn_channel': 32,
     'head_unit': 256,
     'canonical_size': 56,
-    'anchor_size': 8,
     'n_anchor': 128,
     'n_roi': 128,
     'train_proposals': (300, 300),
@@ -19,6 +18,9 @@ _MINI = {
     'aspect_chunk': 8,
     'batch_size': 4,
 }
+# By the scales of the pyramid. Anchors double from level to level, and those of the coarsest may not
+# be so large that no object of an image this small is matched to one.
+_ANCHOR_SIZE = {4: 16, 5: 10}
 _MAX_PER_IMAGE = 100
 # Proportions of lengths: of the shorter edge, and of the limit of the longer one.
 _EDGE = 160 / 800
@@ -49,6 +51,7 @@ def at_size(recipe: Recipe, size: str) -> Recipe:
     return dataclasses.replace(
         recipe,
         **_MINI,
+        anchor_size=_ANCHOR_SIZE[recipe.fpn_scale],
         min_size=_scaled(recipe.min_size),
         max_size=round(recipe.max_size * _LIMIT),
         test_sizes=_scaled(recipe.test_sizes),

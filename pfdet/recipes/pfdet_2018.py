@@ -46,10 +46,8 @@ SENET = _row(
 )
 
 MINI = replace(
-    at_size(COOCCURRENCE, 'mini'),
+    at_size(replace(COOCCURRENCE, psp=False, fpn_scale=4), 'mini'),
     name='mini',
-    psp=False,
-    fpn_scale=4,
     epochs=8.0,
     about='The quickstart: multi-scale training, BN in the head, cosine annealing and '
     'co-occurrence loss at mini scale',
