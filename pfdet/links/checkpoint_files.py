@@ -30,17 +30,21 @@ _MAX_HEADER = 1 << 24
 # That of NumPy.
 _MAX_DIMENSION = 64
 _SAFETENSORS = 'a .safetensors file'
+# What training programs put before the names of a network: PyTorch's DataParallel and compile,
+# Lightning, and the backbone of a larger network.
+PREFIXES = 'module.', '_orig_mod.', 'model.', 'backbone.', 'encoder.'
 
 
 def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a checkpoint.
 
     Args:
-        path (path): ``.pth``, ``.pt`` or ``.bin`` of PyTorch, ``.safetensors`` or ``.npz``.
+        path (path): ``.pth``, ``.pth.tar``, ``.pt`` or ``.bin`` of PyTorch, ``.safetensors`` or
+            ``.npz``.
 
     Returns:
-        dict: Arrays by name. bfloat16 is converted to float32. If all names have the prefix
-        ``module.``, it is removed.
+        dict: Arrays by name. bfloat16 is converted to float32. :data:`PREFIXES` that all names have
+        are removed.
 
     Raises:
         InputError: The file cannot be read.
@@ -50,15 +54,22 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
         '.pth': read_pth,
         '.pt': read_pth,
         '.bin': read_pth,
+        '.tar': read_pth,
         '.safetensors': read_safetensors,
         '.npz': read_npz,
     }
-    if path.suffix not in readers:
+    if path.suffix not in readers or (path.suffix == '.tar' and '.pth' not in path.suffixes):
         raise InputError(f'{path}: expected a file named .pth, .safetensors or .npz')
-    arrays = readers[path.suffix](path)
-    # The prefix of PyTorch's DataParallel.
-    if arrays and all(name.startswith('module.') for name in arrays):
-        arrays = {name.removeprefix('module.'): a for name, a in arrays.items()}
+    return without_prefixes(readers[path.suffix](path))
+
+
+def without_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Remove the :data:`PREFIXES` that all names have, such as both of ``module.backbone.``."""
+    while arrays:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in arrays)), None)
+        if prefix is None:
+            break
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays
 
 

@@ -21,7 +21,7 @@ from pfdet.files.reading import reading
 from pfdet.links.backbone import Conventions, is_classifier, is_convention
 from pfdet.links.backbone_file import arrays_of, write_backbone
 from pfdet.links.backbones import ALIASES, BACKBONES, backbone_name
-from pfdet.links.checkpoint_files import read_checkpoint
+from pfdet.links.checkpoint_files import PREFIXES, read_checkpoint
 from pfdet.links.checkpoint_layouts import LAYOUTS, Layout
 from pfdet.links.load_arrays import invalid_value
 
@@ -55,6 +55,8 @@ class Conversion:
 
 # Prefix of the backbone's keys in the weights of a detector.
 _DETECTOR_PREFIX = 'extractor/base/'
+# Parameters of a kind that are listed if they do not fit.
+_N_LISTED = 10
 
 
 def backbone_of_detector(checkpoint: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -194,7 +196,9 @@ def _stored_conventions(checkpoint: dict[str, np.ndarray]) -> Conventions | None
 
 
 def report(result: Conversion, allow_missing: bool, path: Path) -> None:
-    """Print all parameters that did not fit, and raise an error if any must fit.
+    """Print parameters that did not fit, and raise an error if any must fit.
+
+    At most :data:`_N_LISTED` of each kind are printed.
 
     Args:
         result (Conversion): The converted checkpoint.
@@ -215,11 +219,18 @@ def report(result: Conversion, allow_missing: bool, path: Path) -> None:
         for text in problems.pop('missing'):
             print(f'skipped: {text}')
     for kind, texts in problems.items():
-        for text in texts:
+        for text in texts[:_N_LISTED]:
             print(f'{kind}: {text}', file=sys.stderr)
+        if len(texts) > _N_LISTED:
+            print(f'{kind}: ... and {len(texts) - _N_LISTED} more', file=sys.stderr)
     counts = {kind: len(texts) for kind, texts in problems.items() if texts}
     if counts:
         hint = '; --allow-missing skips missing ones' if list(counts) == ['missing'] else ''
+        if result.surplus and len(result.missing) > len(result.arrays) // 2:
+            hint = (
+                '; most names differ: expected those of a backbone alone, without a prefix other '
+                f'than {" ".join(PREFIXES)}'
+            )
         listed = ', '.join(f'{n} {kind}' for kind, n in counts.items())
         raise InputError(
             f'{path}: parameters do not fit the names and shapes of {result.layout.source}: '

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pfdet.errors import InputError
-from pfdet.links.checkpoint_files import read_checkpoint
+from pfdet.links.checkpoint_files import read_checkpoint, without_prefixes
 
 
 def safetensors(header, data=b'', length=None):
@@ -109,3 +109,37 @@ def test_missing_file(suffix, tmp_path):
 def test_unknown_suffix(tmp_path):
     with pytest.raises(InputError, match='expected a file named .pth, .safetensors or .npz'):
         read_checkpoint(tmp_path / 'a.h5')
+
+
+@pytest.mark.parametrize(
+    'names, expected',
+    [
+        (['module.a.w', 'module.b'], ['a.w', 'b']),
+        (['module.backbone.a', 'module.backbone.b'], ['a', 'b']),
+        (['_orig_mod.encoder.a', '_orig_mod.encoder.b'], ['a', 'b']),
+        (['model.a', 'model.model.b'], ['a', 'model.b']),
+        # Not of all names
+        (['backbone.a', 'head.b'], ['backbone.a', 'head.b']),
+        (['modulea', 'module.b'], ['modulea', 'module.b']),
+        (['features.a'], ['features.a']),
+        ([], []),
+    ],
+)
+def test_prefixes_that_all_names_share(names, expected):
+    arrays = {name: np.full(2, k) for k, name in enumerate(names)}
+    stripped = without_prefixes(arrays)
+    assert list(stripped) == expected
+    assert [a[0] for a in stripped.values()] == list(range(len(names)))
+
+
+@pytest.mark.parametrize('name', ['w.pth', 'w.pth.tar', 'w.safetensors', 'w.npz'])
+def test_an_empty_file_is_one_line(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=name):
+        read_checkpoint(tmp_path / name)
+
+
+def test_an_archive_that_is_no_checkpoint(tmp_path):
+    (tmp_path / 'w.tar').touch()
+    with pytest.raises(InputError, match='expected a file named .pth'):
+        read_checkpoint(tmp_path / 'w.tar')

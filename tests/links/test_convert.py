@@ -248,6 +248,15 @@ def test_all_parameters_that_do_not_fit_are_listed(mini, command, tmp_path, caps
     assert not list(tmp_path.glob('*.npz'))
 
 
+def test_of_many_parameters_that_do_not_fit_ten_of_a_kind_are_listed(mini, command, capsys):
+    state = {f'net.{k}': a for k, a in public_state(mini, 'mini_se_resnext').items()}
+    with pytest.raises(InputError, match='most names differ: expected those of a backbone alone'):
+        command(state)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 * 11
+    assert sum('... and' in line for line in lines) == 2
+
+
 def test_allow_missing(mini, command, capsys):
     state = public_state(mini, 'mini_se_resnext')
     del state['layer1.0.conv1.weight']
