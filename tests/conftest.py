@@ -22,6 +22,14 @@ from pfdet.subprocesses import mpiexec as find_mpiexec
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A shell ignores these signals in background jobs, nohup the last, and programs inherit that. The
+# programs that tests start must get them.
+for _signal in signal.SIGINT, signal.SIGQUIT, signal.SIGHUP:
+    if signal.getsignal(_signal) == signal.SIG_IGN:
+        signal.signal(
+            _signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL
+        )
+
 
 @pytest.fixture(scope='session')
 def mpiexec() -> Callable[..., subprocess.CompletedProcess]:
