@@ -8,6 +8,7 @@
 # make row ROW=NAME  set up, then run one row of one table at mini scale (minutes)
 # make test-kernels  set up, then run the tests with the matrix kernels of several processors
 # make test-load     set up, then run the tests three times beside two busy processes
+# make soak          set up, then run the long tests of faults: signals, damaged and hostile files
 # make setup         only build the environment, in .venv
 # make wheelhouse    build wheels of Chainer and ChainerCV, for pip install --find-links wheelhouse .
 # make clean         remove the environment and all other build products
@@ -47,7 +48,7 @@ PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS) $(MPI)' | cksum | tr -dc 0-9)
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
-.PHONY: help setup wheelhouse quickstart study row test test-kernels test-load coverage typecheck lint docs clean
+.PHONY: help setup wheelhouse quickstart study row test test-kernels test-load soak coverage typecheck lint docs clean
 
 help:
 	@sed -n '/^# /s/^# //p; /^$$/q' Makefile
@@ -72,6 +73,9 @@ test-kernels: $(STAMP)
 
 test-load: $(STAMP)
 	@'$(VENV)/bin/python' tests/run_suite.py --busy 2 --times 3 --pytest $(TEST_FLAGS)
+
+soak: $(STAMP)
+	@'$(VENV)/bin/python' -m pytest -q -m soak $(TEST_FLAGS)
 
 lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .
