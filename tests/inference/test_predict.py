@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from stub_detector import StubDetector, draw  # noqa: E402
 
+from pfdet import recipes  # noqa: E402
 from pfdet.boxes.nmw import non_maximum_weighted  # noqa: E402
 from pfdet.errors import InputError  # noqa: E402
 from pfdet.evaluation.detections import read_detections  # noqa: E402
@@ -31,6 +32,7 @@ from pfdet.inference.resumable import plan_parts, predict_to_file  # noqa: E402
 from pfdet.openimages.corrupt_images import CorruptImages  # noqa: E402
 from pfdet.openimages.dataset import OpenImagesDataset  # noqa: E402
 from pfdet.openimages.index import AnnotationIndex  # noqa: E402
+from pfdet.training import model_directory  # noqa: E402
 
 SINGLE_RANK = SimpleNamespace(
     rank=0,
@@ -156,6 +158,38 @@ def test_images_of_a_batch_have_the_same_padded_shape(drawn):
     assert sum(len(batch) < 3 for batch in detector.batches) <= 4
     assert sum(map(len, detector.batches)) == len(dataset)
     assert [len(b) for b in equal_shape_batches(np.zeros((0, 2), np.int64), 4)] == []
+
+
+def test_sizes_that_the_limit_makes_equal_are_used_once(drawn):
+    detector = StubDetector()
+    settings = dataclasses.replace(
+        SETTINGS, sizes=(64, 500, 600, 64), max_size=100, suppression='none', flip=False
+    )
+    raw = predict(detector, drawn[0], [3], settings)
+    heights = [min(shape) for batch in detector.batches for shape in batch]
+    # 64, and one length for both of 500 and 600
+    assert len(heights) == 2 and heights[0] == 64
+    # The stub's scores depend on the image's size, so outputs that count twice would be equal.
+    assert len(raw) == len(set(zip(raw.label.tolist(), raw.score.tolist(), strict=True))) >= 1
+
+
+def test_fields_of_a_recipe_reach_the_prediction():
+    recipe = recipes.override(
+        recipes.find('mini'),
+        [
+            'test_sizes=(64, 96)',
+            'max_size=222',
+            'test_flip=True',
+            'score_thresh=0.25',
+            'suppression=nms',
+            'suppression_iou=0.35',
+            'max_per_image=17',
+            'batch_size=3',
+        ],
+    )
+    assert model_directory.predict_settings(recipe) == PredictSettings(
+        (64, 96), 222, True, 0.25, 'nms', 0.35, 17, 3
+    )
 
 
 def test_augmented_outputs_without_images():

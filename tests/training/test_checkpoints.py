@@ -320,3 +320,16 @@ def test_snapshot_of_objects_without_checksum_is_damaged(tmp_path):
     path = tmp_path / 'iter_00000002.npz'
     np.savez(path, a=np.zeros(3), b=OBJECT)
     assert 'array b: has pickled Python objects' in checkpoints.problem(path)
+
+
+def test_a_snapshot_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / 'iter_00000001.npz', []
+    real = os.fsync
+
+    def fsync(handle):
+        synced.append((os.fstat(handle).st_size, path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    checkpoints.write(path, {'x': np.arange(999.0)}, {})
+    assert (path.stat().st_size, False) in synced

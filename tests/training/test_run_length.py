@@ -8,7 +8,9 @@ import pfdet.compat  # noqa: F401
 import numpy as np
 import pytest
 
+from pfdet import recipes
 from pfdet.training.run_length import RunLength, Stop
+from pfdet.training.trainer_extensions import set_learning_rate
 
 
 class Trainer:
@@ -111,3 +113,29 @@ def test_stops_on_request():
     assert Stop(RunLength(8, 1, 4, 7)).get_training_length() == (7, 'iteration')
     requests.append(15)
     assert stop(Trainer())
+
+
+@pytest.mark.parametrize(
+    'settings, expected',
+    [
+        (['warmup_epochs=0.5'], 50),
+        (['warmup_epochs=0'], 0),
+        # Iterations come in place of epochs.
+        (['warmup_epochs=0.5', 'warmup_iterations=7'], 7),
+        (['warmup_epochs=0', 'warmup_iterations=7'], 7),
+    ],
+)
+def test_warmup(settings, expected):
+    recipe = recipes.override(recipes.find('mini'), settings)
+    assert RunLength(1000, 3, 10).warmup(recipe) == expected
+
+
+def test_the_learning_rate_starts_from_the_share_of_the_recipe():
+    recipe = recipes.override(
+        recipes.find('mini'), ['warmup_iterations=10', 'warmup_start=0.3', 'schedule=step']
+    )
+    length = RunLength(1000, 3, recipe.lr_batch_size)
+    rate = set_learning_rate(recipe, length).rate
+    assert rate(0) == pytest.approx(0.3 * recipe.base_lr)
+    assert rate(5) == pytest.approx(0.65 * recipe.base_lr)
+    assert rate(10) == pytest.approx(recipe.base_lr)
