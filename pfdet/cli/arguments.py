@@ -22,7 +22,8 @@ def add_index(parser: argparse.ArgumentParser, split: str) -> None:
         f'--{split}-index',
         type=Path,
         metavar='INDEX',
-        default=os.environ.get(variable),
+        # An empty variable is as good as none.
+        default=os.environ.get(variable) or None,
         help=f'annotation index of the {name} set (default: ${variable})',
     )
 

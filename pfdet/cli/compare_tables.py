@@ -17,6 +17,7 @@ from pfdet.errors import InputError
 from pfdet.evaluation.class_groups import training_images
 from pfdet.evaluation.detections import read_detections
 from pfdet.evaluation.run_directory import Run, find_runs
+from pfdet.flags import Parser, integer
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.comparison import compare, other_runs
 from pfdet.report.comparison_page import write_comparison
@@ -84,9 +85,7 @@ def _detections_of(run: Run, args: argparse.Namespace) -> Path | None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         '--runs',
@@ -130,12 +129,9 @@ def _parse_arguments() -> argparse.Namespace:
     )
     add(
         '--images',
-        type=int,
+        type=integer(0, 10_000),
         default=12,
         metavar='N',
         help='number of images to show (default: %(default)s)',
     )
-    args = parser.parse_args()
-    if args.images < 0:
-        parser.error(f'--images is {args.images}; expected 0 or more')
-    return args
+    return parser.parse_args()

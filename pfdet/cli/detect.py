@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pfdet.errors import InputError
+from pfdet.flags import SHARE, Parser
 
 FORMATS = ('parquet', 'csv', 'json')
 # A block of photographs is in memory at once, and the next one while it is being read.
@@ -230,9 +231,7 @@ def _json_writer(path: Path, model: Any) -> Iterator[Callable]:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         'photographs',
@@ -258,7 +257,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--score-thresh',
-        type=float,
+        type=SHARE,
         default=0.3,
         metavar='S',
         help='lowest score of a detection (default: %(default)s)',
@@ -284,8 +283,6 @@ def parse_arguments() -> argparse.Namespace:
         'need --no-exif',
     )
     args = parser.parse_args()
-    if not 0 <= args.score_thresh <= 1:
-        raise InputError(f'--score-thresh {args.score_thresh}: expected a number from 0 to 1')
     if args.model.suffix == '.onnx' and args.weights is not None:
         raise InputError(f'--weights {args.weights}: {args.model} has its weights')
     return args

@@ -1,6 +1,6 @@
 """Combine the detections of several models (PFDet, section 2.4).
 
-    pfdet ensemble --detections A.parquet B.parquet ... \
+    pfdet ensemble --detections A.parquet B.parquet ... \\
         --scores A.json B.json ... --alpha 0.5 --out FILE.parquet
 
 Predict with --no-suppression, so that suppression runs once, here. --scores takes the score.json of
@@ -15,7 +15,6 @@ kept.
 """
 
 import argparse
-import math
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from pfdet.evaluation.detections import (
 )
 from pfdet.evaluation.image_order import no_detections, sorted_by_image
 from pfdet.files.locks import output_lock
+from pfdet.flags import SHARE, Parser, integer, number
 from pfdet.inference.ensemble import SUPPRESSIONS, ensemble
 from pfdet.inference.ensemble_weights import label_space, model_weights
 
@@ -86,9 +86,7 @@ def merge(args: argparse.Namespace) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         '--detections',
@@ -107,29 +105,41 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--alpha',
-        type=float,
+        type=SHARE,
         default=0.5,
         help='weight of a model below the mean AP of a class (default: %(default)s)',
     )
-    add('--weights', type=float, nargs='+', metavar='W', help='one factor per model')
+    add(
+        '--weights',
+        type=number(0, 1e9, above=True),
+        nargs='+',
+        metavar='W',
+        help='one factor per model',
+    )
     add('--out', type=Path, required=True, metavar='FILE', help='.parquet or .csv')
     add_expand(parser, 'the classes that the files of detections list')
     add('--suppression', choices=SUPPRESSIONS, default='nmw', help='(default: %(default)s)')
     add(
         '--iou-thresh',
-        type=float,
+        type=SHARE,
         default=0.5,
         metavar='IOU',
         help='boxes of a class with a higher IoU count as one object (default: %(default)s)',
     )
     add(
         '--score-thresh',
-        type=float,
+        type=SHARE,
         default=0.0,
         metavar='S',
         help='lowest score kept, after weighting (default: %(default)s)',
     )
-    add('--max-per-image', type=int, default=300, metavar='N', help='(default: %(default)s)')
+    add(
+        '--max-per-image',
+        type=integer(1, 1_000_000),
+        default=300,
+        metavar='N',
+        help='(default: %(default)s)',
+    )
     args = parser.parse_args()
     n = len(args.detections)
     for name in 'scores', 'weights':
@@ -139,15 +149,6 @@ def parse_arguments() -> argparse.Namespace:
                 f'--{name}: {len(given)} values for {n} files of detections; expected one '
                 'per file, in the same order'
             )
-    if args.weights and not all(0 < w < math.inf for w in args.weights):
-        raise InputError(f'--weights {min(args.weights)}: expected numbers above 0')
-    for name in 'alpha', 'iou_thresh', 'score_thresh':
-        if not 0 <= getattr(args, name) <= 1:
-            raise InputError(
-                f'--{name.replace("_", "-")} {getattr(args, name)}: expected a number from 0 to 1'
-            )
-    if args.max_per_image < 1:
-        raise InputError(f'--max-per-image {args.max_per_image}: expected a number from 1')
     if args.out.suffix not in ('.parquet', '.csv'):
         raise InputError(f'--out {args.out}: expected a name ending in .parquet or .csv')
     return args

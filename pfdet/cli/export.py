@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from pfdet.errors import InputError
+from pfdet.flags import Parser
 
 
 def main() -> None:
@@ -42,9 +43,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         'model',

@@ -8,7 +8,6 @@ the ancestors of their classes: a Lobster is also a detection of Shellfish and A
 
 import argparse
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections
 from pfdet.evaluation.image_order import blocks_of_all_images, no_detections, sorted_by_image
 from pfdet.evaluation.submission import write_submission
+from pfdet.flags import SHARE, Parser, integer, number
 from pfdet.inference.expansion import expand_detections
 from pfdet.openimages.classes import challenge_classes
 
@@ -83,9 +83,7 @@ def _mark(listed: dict[str, bool], image_ids: Iterable[str], args: argparse.Name
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument(
         '--detections', type=Path, required=True, metavar='FILE', help='.parquet or .csv'
     )
@@ -100,7 +98,7 @@ def _parse_arguments() -> argparse.Namespace:
     add_expand(parser, "the challenge's 500 classes")
     parser.add_argument(
         '--iou-thresh',
-        type=float,
+        type=SHARE,
         default=0.5,
         metavar='IOU',
         help='boxes of a class with a higher IoU count as one object in --expand '
@@ -108,38 +106,29 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         '--max-per-image',
-        type=int,
+        type=integer(1, 1_000_000),
         default=300,
         metavar='N',
         help='highest-scoring detections written per image (default: %(default)s)',
     )
     parser.add_argument(
         '--digits',
-        type=int,
+        type=integer(1, 17),
         default=5,
         metavar='N',
         help='decimals of coordinates (default: %(default)s)',
     )
     parser.add_argument(
         '--score-digits',
-        type=int,
+        type=integer(1, 17),
         metavar='N',
         help='significant digits of scores (default: as many as --digits)',
     )
     parser.add_argument(
         '--min-score',
-        type=float,
+        type=number(-1e9, 1e9),
         default=0.0,
         metavar='S',
         help='lowest score written (default: 0)',
     )
-    args = parser.parse_args()
-    for name in 'max_per_image', 'digits', 'score_digits':
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f'--{name.replace("_", "-")} {value}: expected a number from 1')
-    if math.isnan(args.min_score):
-        raise InputError('--min-score nan: expected a number')
-    if not 0 <= args.iou_thresh <= 1:
-        raise InputError(f'--iou-thresh {args.iou_thresh}: expected a number from 0 to 1')
-    return args
+    return parser.parse_args()

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from pfdet.errors import InputError
+from pfdet.flags import SHARE, Parser, integer
 from pfdet.progress import report as report_progress
 from pfdet.training.run_options import add_options
 from pfdet.training.startup_guard import StartupGuard
@@ -130,9 +131,7 @@ def _checksum(args: argparse.Namespace, weights: Path | None) -> dict[str, str]:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         '--model',
@@ -157,14 +156,14 @@ def parse_arguments() -> argparse.Namespace:
     add('--out', type=Path, required=True, help='.parquet or .csv')
     add(
         '--sizes',
-        type=int,
+        type=integer(16, 10_000),
         nargs='+',
         metavar='PIXELS',
         help="shorter edge's lengths (default: the recipe's)",
     )
     add(
         '--max-size',
-        type=int,
+        type=integer(16, 10_000),
         metavar='PIXELS',
         help="limit of the longer edge, at all sizes (default: the recipe's)",
     )
@@ -175,13 +174,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--score-thresh',
-        type=float,
+        type=SHARE,
         metavar='S',
         help="lowest score of a detection (default: the recipe's)",
     )
     add(
         '--max-per-image',
-        type=int,
+        type=integer(1, 1_000_000),
         metavar='N',
         help="detections per image (default: the recipe's; ten times as many without suppression)",
     )
@@ -200,7 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     add(
         '--suppression-iou',
         '--nmw-thresh',
-        type=float,
+        type=SHARE,
         metavar='IOU',
         help="IoU from which boxes of a class count as one object (default: the recipe's)",
     )
@@ -228,7 +227,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--max-corrupt-share',
-        type=float,
+        type=SHARE,
         default=0.01,
         metavar='SHARE',
         help='with --corrupt skip, stop when at least 20 images and more than this share of the '
@@ -248,22 +247,6 @@ def parse_arguments() -> argparse.Namespace:
         )
     if exported and args.weights is not None:
         raise InputError(f'--weights {args.weights}: {args.model} has its weights')
-    for name, low, high in (
-        ('max_corrupt_share', 0, 1),
-        ('score_thresh', 0, 1),
-        ('suppression_iou', 0, 1),
-        ('max_per_image', 1, None),
-        ('max_size', 1, None),
-        ('rank_timeout', 0, None),
-    ):
-        value = getattr(args, name)
-        if value is not None and not (low <= value and (high is None or value <= high)):
-            raise InputError(
-                f'--{name.replace("_", "-")} {value}: expected a number from {low}'
-                + (f' to {high}' if high else '')
-            )
-    if args.sizes and min(args.sizes) < 1:
-        raise InputError(f'--sizes {min(args.sizes)}: expected pixels')
     if args.out.suffix not in ('.parquet', '.csv'):
         raise InputError(f'--out {args.out}: expected a name ending in .parquet or .csv')
     return args

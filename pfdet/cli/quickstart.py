@@ -1,4 +1,6 @@
-"""Data, training, prediction, score and report on a small drawn data set: ``make quickstart``.
+"""Data, training, prediction, score and report on a small drawn data set: make quickstart.
+
+    pfdet quickstart --out quickstart --images 1000 --ranks 2
 
 Each step is a command, printed before it runs, so that it can be typed again.
 """
@@ -9,6 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
+from pfdet.flags import SEED, Parser, integer
 from pfdet.subprocesses import flags, run_pfdet
 
 SPLITS = ('train', 'validation')
@@ -115,12 +118,17 @@ def step(title: str) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add('--out', type=Path, default=Path('quickstart'), help='default: %(default)s')
-    add('--images', type=int, default=1000, help='training images (default: %(default)s)')
-    add('--ranks', type=int, default=2, help='MPI ranks (default: %(default)s)')
-    add('--seed', type=int, default=0, help='of data and training (default: %(default)s)')
+    add(
+        '--images',
+        type=integer(1, 1_000_000),
+        default=1000,
+        help='training images (default: %(default)s)',
+    )
+    add('--ranks', type=integer(1, 1024), default=2, help='MPI ranks (default: %(default)s)')
+    add('--seed', type=SEED, default=0, help='of data and training (default: %(default)s)')
     add('--resume', action='store_true', help='resume an interrupted training')
     add('train_flags', nargs='*', help='after --: arguments for pfdet train')
     return parser.parse_args()

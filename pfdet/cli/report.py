@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.flags import Parser, integer
 
 #: File names of a run's detections in the validation set, in order of preference.
 DETECTIONS = ('detections.parquet', 'validation.parquet')
@@ -150,9 +151,7 @@ def _score(index, detections) -> dict[str, Any]:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add('run', type=Path, metavar='RUN', help='--out directory of a training run')
     add('--index', type=Path, metavar='INDEX', help='validation set, to show images and errors')
@@ -173,12 +172,9 @@ def parse_arguments() -> argparse.Namespace:
     add('--title', metavar='TEXT', help='heading (default: the recipe and the directory)')
     add(
         '--images',
-        type=int,
+        type=integer(0, 10_000),
         default=12,
         metavar='N',
         help='number of images to show (default: %(default)s)',
     )
-    args = parser.parse_args()
-    if args.images < 0:
-        raise InputError(f'--images {args.images}: expected 0 or more')
-    return args
+    return parser.parse_args()

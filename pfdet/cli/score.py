@@ -1,7 +1,7 @@
 """Score detections with the Open Images Challenge 2018's metric.
 
-    pfdet score --boxes validation-annotations-bbox.csv \
-        --labels validation-annotations-human-imagelabels.csv --classes class-descriptions.csv \
+    pfdet score --boxes validation-annotations-bbox.csv \\
+        --labels validation-annotations-human-imagelabels.csv --classes class-descriptions.csv \\
         --hierarchy hierarchy.json --detections validation.parquet --out score.json
 
 With --hierarchy, the annotations are expanded first: boxes and positive labels to ancestors,
@@ -32,6 +32,7 @@ from pfdet.evaluation.ground_truth import (
     ground_truth_of_tables,
 )
 from pfdet.files.json_file import write_json
+from pfdet.flags import SHARE, Parser, number
 from pfdet.openimages.annotation_files import (
     add_read_options,
     describe_reading,
@@ -117,9 +118,7 @@ def _read_ground_truth(
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument('--boxes', type=Path, nargs='+', metavar='CSV')
     parser.add_argument('--labels', type=Path, nargs='+', metavar='CSV')
     parser.add_argument('--classes', type=Path, metavar='CSV')
@@ -145,10 +144,16 @@ def _parse_arguments() -> argparse.Namespace:
         metavar='CSV',
         help='the same from classes.csv of pfdet.openimages.statistics',
     )
-    parser.add_argument('--iou-thresh', type=float, default=0.5, metavar='IOU', help='default 0.5')
+    parser.add_argument(
+        '--iou-thresh',
+        type=number(0, 1, above=True),
+        default=0.5,
+        metavar='IOU',
+        help='default 0.5',
+    )
     parser.add_argument(
         '--group-of-weight',
-        type=float,
+        type=SHARE,
         default=1.0,
         metavar='W',
         help="weight of a group-of box (default: 1, the challenge's); 0 ignores group-of boxes",
@@ -166,10 +171,6 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error(
             '--exhaustive and --machine-labels belong to --boxes; give them to pfdet index'
         )
-    if not 0 < args.iou_thresh <= 1:
-        parser.error(f'--iou-thresh is {args.iou_thresh}; expected a number in (0, 1]')
-    if not 0 <= args.group_of_weight <= 1:
-        parser.error(f'--group-of-weight is {args.group_of_weight}; expected 0 to 1')
     return args
 
 

@@ -26,6 +26,7 @@ from pfdet.cli.arguments import (
     command_line,
 )
 from pfdet.errors import InputError
+from pfdet.flags import MAX_RANKS, Parser, integer
 from pfdet.interruption import StopRequest
 from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.recipes.listing import list_rows
@@ -124,9 +125,6 @@ def with_backbone(options: RunOptions, backbone: Path | None) -> RunOptions:
 
 def preview(recipe: recipes.Recipe, options: RunOptions, args: argparse.Namespace) -> None:
     """Start all ranks, train two steps of a small network, and print the plan of the run."""
-    if args.dry_run < 0:
-        raise InputError(f'--dry-run {args.dry_run}: expected a number of ranks')
-
     from pfdet.training.dry_run import oversubscription
 
     oversubscription.prepare()
@@ -183,9 +181,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         '--recipe',
@@ -208,7 +204,7 @@ def make_parser() -> argparse.ArgumentParser:
     add('--show', action='store_true', help='print the resolved recipe and exit')
     add(
         '--dry-run',
-        type=int,
+        type=integer(0, MAX_RANKS),
         nargs='?',
         const=0,
         metavar='RANKS',

@@ -26,6 +26,7 @@ from pfdet.cli.arguments import (
     command_line,
 )
 from pfdet.errors import InputError
+from pfdet.flags import MANY, MAX_RANKS, Parser, integer
 from pfdet.interruption import StopRequest
 from pfdet.training.run_options import add_options, options_of
 from pfdet.training.startup_guard import StartupGuard
@@ -45,8 +46,6 @@ def main() -> int:
         raise InputError('no full model to start from: give --init MODEL.npz, of its run')
     if args.out is None and not dry:
         raise InputError('no directory for the experts: give --out DIR')
-    if dry and args.dry_run < 0:
-        raise InputError(f'--dry-run {args.dry_run}: expected a number of ranks')
     if args.epochs_of_own_images and args.images_seen is not None:
         raise InputError(
             f'--epochs-of-own-images: contradicts --images-seen {args.images_seen}; give one'
@@ -135,9 +134,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add('--recipe', default='expert-class10', help='default: %(default)s')
     add_recipe_size(parser)
@@ -157,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         '--images-seen',
-        type=int,
+        type=integer(1, 1_000 * MANY),
         metavar='N',
         help='train every expert on N images in all, repeated ones counted again (default: the '
         "recipe's epochs times the number of images of an expert, averaged over the range)",
@@ -170,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         '--ranks-per-expert',
-        type=int,
+        type=integer(1, MAX_RANKS),
         default=1,
         metavar='N',
         help='ranks that train an expert together (default: %(default)s); with one, batch '
@@ -178,7 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         '--dry-run',
-        type=int,
+        type=integer(0, MAX_RANKS),
         nargs='?',
         const=0,
         metavar='RANKS',

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from pfdet import recipes
 from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
+from pfdet.flags import MANY, MAX_RANKS, SEED, Parser, integer
 
 if TYPE_CHECKING:
     from pfdet.training.tables.composites import Composites
@@ -221,9 +222,7 @@ def input_files(args: argparse.Namespace, backbones: Mapping[str, Path]) -> dict
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     tables = ', '.join(key for key in recipes.TABLES if key != 'experts')
     add('--table', required=True, metavar='KEY', help=f'one of {tables}')
@@ -234,7 +233,7 @@ def parse_arguments() -> argparse.Namespace:
     add('--out', type=Path, required=True, help='directory of the runs: OUT/ROW/seedS')
     add(
         '--seeds',
-        type=int,
+        type=SEED,
         nargs='+',
         default=[0],
         metavar='S',
@@ -242,7 +241,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--ranks',
-        type=int,
+        type=integer(1, 1024),
         default=2,
         metavar='N',
         help='MPI ranks on this machine (default: %(default)s)',
@@ -284,19 +283,19 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--images-seen',
-        type=int,
+        type=integer(1, 1_000 * MANY),
         metavar='N',
         help='train every expert on N images in all (default: that of pfdet train-experts)',
     )
     add(
         '--ranks-per-expert',
-        type=int,
+        type=integer(1, MAX_RANKS),
         metavar='N',
         help='ranks that train an expert together (default: 8 at full size, 1 at mini size)',
     )
     add(
         '--sizes',
-        type=int,
+        type=integer(16, 10_000),
         nargs='+',
         metavar='PIXELS',
         help="shorter edge's lengths in test-time augmentation (default: 640 800 1056, at mini "
@@ -317,7 +316,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--split-seed',
-        type=int,
+        type=SEED,
         default=0,
         metavar='S',
         help='seed of the halves (default: %(default)s)',

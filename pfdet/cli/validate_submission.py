@@ -1,21 +1,21 @@
 """Check whether Kaggle accepts a submission, and otherwise report the first error and its line.
 
-pfdet validate-submission submission.csv --images sample_submission.csv
+    pfdet validate-submission submission.csv --images sample_submission.csv
+
+The exit status is 0 if the submission is valid, and else 2.
 """
 
-import argparse
 from pathlib import Path
 
 from pfdet.errors import InputError
 from pfdet.evaluation.csv_rows import csv_rows, is_unicode
 from pfdet.evaluation.submission import validate_submission
+from pfdet.flags import Parser
 from pfdet.openimages.classes import challenge_classes, read_classes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument('submission', type=Path)
     parser.add_argument(
         '--classes',

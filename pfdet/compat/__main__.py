@@ -3,7 +3,6 @@
 Usage: ``python -m pfdet.compat``
 """
 
-import argparse
 import importlib.metadata
 import shutil
 import sys
@@ -17,6 +16,7 @@ import chainermn  # noqa: F401
 
 from pfdet import mpi
 from pfdet.cpu.install import REPLACED
+from pfdet.flags import Parser
 
 PACKAGES = {
     'NumPy': ['numpy'],
@@ -97,7 +97,7 @@ def _backend() -> str:
 
 def main() -> None:
     """Run the command."""
-    argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0]).parse_args()
+    Parser(description=__doc__).parse_args()
     print(report())
 
 

@@ -1,6 +1,6 @@
 """Convert public weights of a backbone to a file for initializing training.
 
-    python -m pfdet.links.convert --arch se_resnext101 --weights FILE.pth --out FILE.npz
+    pfdet convert --arch se_resnext101 --weights FILE.pth --out FILE.npz
 
 From a detector trained with pfdet (``model.npz``), it extracts the backbone.
 """
@@ -18,6 +18,7 @@ from chainer import initializers
 
 from pfdet.errors import InputError, run_command
 from pfdet.files.reading import reading
+from pfdet.flags import Parser, number
 from pfdet.links.backbone import Conventions, is_classifier, is_convention
 from pfdet.links.backbone_file import arrays_of, write_backbone
 from pfdet.links.backbones import ALIASES, BACKBONES, backbone_name
@@ -244,10 +245,6 @@ def main() -> None:
     """Run the command."""
     args = _parse()
     arch = backbone_name(args.arch)
-    for option, values in ('mean', args.mean), ('std', args.std):
-        invalid = invalid_value(option, np.array(values or ()))
-        if invalid:
-            raise InputError(f'--{option} {_list(values)}: {invalid.partition("; ")[2]}')
     if args.out.suffix != '.npz':
         raise InputError(f'{args.out}: expected a name that ends in .npz')
     checkpoint = backbone_of_detector(read_checkpoint(args.weights))
@@ -284,7 +281,7 @@ def _list(values: Sequence[float]) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__)
     parser.add_argument(
         '--arch',
         required=True,
@@ -309,14 +306,14 @@ def _parse() -> argparse.Namespace:
     )
     conventions.add_argument(
         '--mean',
-        type=float,
+        type=number(-1000, 1000),
         nargs=3,
         metavar=('R', 'G', 'B'),
         help='values subtracted from the channels, which are in [0, 255]',
     )
     conventions.add_argument(
         '--std',
-        type=float,
+        type=number(0, 1e6, above=True),
         nargs=3,
         metavar=('R', 'G', 'B'),
         help='divisors of the channels after subtraction',

@@ -19,6 +19,7 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
+from pfdet.flags import Parser, integer
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.annotation_files import (
     ReadOptions,
@@ -177,9 +178,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         InputError: If an argument or an input is invalid.
     """
-    parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.build_index',
-        description='Compile Open Images annotation files to an annotation index.',
+    parser = Parser(
+        description='Compile Open Images annotation files to an annotation index.\n\n'
+        '    pfdet index --boxes train-annotations-bbox.csv \\\n'
+        '        --labels train-annotations-human-imagelabels.csv \\\n'
+        '        --classes class-descriptions.csv --hierarchy hierarchy.json \\\n'
+        '        --images train --out train.index',
     )
     parser.add_argument(
         '--boxes',
@@ -217,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         '--threads',
-        type=int,
+        type=integer(1, 256),
         default=8,
         metavar='N',
         help='threads that read image sizes; use more for a disk with a high latency '
@@ -230,8 +234,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='coordinates are in pixels of the images, not from 0 to 1',
     )
     args = parser.parse_args(argv)
-    if args.threads < 1:
-        raise InputError(f'--threads {args.threads}: expected 1 or more')
     classes, hierarchy = _label_space(args)
     start = time.perf_counter()
     with output_lock(args.out):

@@ -34,6 +34,7 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
+from pfdet.flags import Parser
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
@@ -278,10 +279,11 @@ def describe_report(report: CocoReport, classes: Classes, keep_missing: bool = F
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.coco',
+    parser = Parser(
         description="Compile COCO's instances_*.json to an annotation index with the classes of "
-        'Open Images.',
+        'Open Images.\n\n'
+        '    pfdet coco --annotations instances_train2017.json --images train2017 \\\n'
+        '        --out coco-train.index',
     )
     parser.add_argument('--annotations', metavar='JSON', help='such as instances_train2017.json')
     parser.add_argument('--images', metavar='DIR', help='directory of the image files')

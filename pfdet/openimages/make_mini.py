@@ -18,7 +18,6 @@ import os
 import shutil
 import sys
 import tempfile
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.flags import SEED, SHARE, Parser, integer, number
 from pfdet.interruption import not_in_children
 from pfdet.openimages.mini.annotation import BoxRow, LabelRow, annotate
 from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
@@ -247,11 +247,32 @@ def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+# Types of the flags of knobs that are numbers, but no rates.
+_TYPES = {
+    'images': integer(1, 10_000_000),
+    'validation_images': integer(-1, 10_000_000),
+    'seed': SEED,
+    'long_side': integer(64, 4096),
+    'tail': number(0, 100),
+    'validation_tail': number(0, 100),
+    'negatives': number(0, 500),
+}
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Adds defaults to the help texts of knobs."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f'{action.help} (default: %(default)s)'
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.make_mini',
-        description='Generate MiniOpenImages, a small synthetic data set.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = Parser(
+        description='Generate MiniOpenImages, a small synthetic data set.\n\n'
+        '    pfdet make-mini --out data --images 1000',
+        formatter_class=_Formatter,
     )
     parser.add_argument('--out', metavar='DIR', help='the directory to create')
     parser.add_argument(
@@ -262,17 +283,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='replace an existing MiniOpenImages')
     parser.add_argument(
         '--workers',
-        type=int,
+        type=integer(1, 1024),
         help='processes (default: one per core); the result does not depend on their number',
     )
-    hints = typing.get_type_hints(Knobs)
     for field in dataclasses.fields(Knobs):
         pair = isinstance(field.default, tuple)
         parser.add_argument(
             flag(field.name),
             default=field.default,
             help=field.metadata['help'],
-            type=float if pair else hints[field.name],
+            type=_TYPES.get(field.name, SHARE if field.metadata['rate'] else str),
             nargs=2 if pair else None,
             metavar=('R12', 'R21') if pair else 'X' if field.metadata['rate'] else None,
         )
@@ -298,8 +318,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if args.out is None and args.preview is None:
         raise InputError('--out DIR: missing; expected the directory to create')
-    if args.workers is not None and args.workers < 1:
-        raise InputError(f'--workers {args.workers}: expected at least 1')
     if args.preview is not None:
         _check_preview(args.preview)
     if args.out is not None:

@@ -38,6 +38,7 @@ import scipy.sparse as sp
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
+from pfdet.flags import MANY, SEED, Parser, integer
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
@@ -281,9 +282,9 @@ def write_table(path: str | os.PathLike, parts: Mapping[str, Part], classes: Cla
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.split',
-        description='Choose a small train and validation split that keeps the ratio of each class.',
+    parser = Parser(
+        description='Choose a small train and validation split that keeps the ratio of each class.'
+        '\n\n    pfdet split --index train.index --train 115000 --val 5000 --out parts',
     )
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
     parser.add_argument(
@@ -300,9 +301,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         'images are training images',
     )
     parser.add_argument(
-        '--train', type=int, metavar='N', help=f'training images (default: {TRAIN})'
+        '--train', type=integer(1, MANY), metavar='N', help=f'training images (default: {TRAIN})'
     )
-    parser.add_argument('--val', type=int, metavar='N', help=f'validation images (default: {VAL})')
+    parser.add_argument(
+        '--val', type=integer(1, MANY), metavar='N', help=f'validation images (default: {VAL})'
+    )
     parser.add_argument(
         '--out',
         required=True,
@@ -311,26 +314,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--at-least',
-        type=int,
+        type=integer(0, MANY),
         default=1,
         metavar='N',
         help='minimum number of images of each class in each part, if there are enough '
         '(%(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='seed of the choice of images (%(default)s)'
+        '--seed', type=SEED, default=0, help='seed of the choice of images (%(default)s)'
     )
     args = parser.parse_args(argv)
     if args.ids and (args.val_index or args.train is not None or args.val is not None):
         raise InputError('--ids: takes all images; expected no --val-index, --train or --val')
     args.train = TRAIN if args.train is None else args.train
     args.val = VAL if args.val is None else args.val
-    for name in ('train', 'val', 'at_least', 'seed'):
-        least = 1 if name in ('train', 'val') else 0
-        if getattr(args, name) < least:
-            raise InputError(
-                f'--{name.replace("_", "-")} {getattr(args, name)}: expected at least {least}'
-            )
     return args
 
 

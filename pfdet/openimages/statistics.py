@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
+from pfdet.flags import MANY, Parser, integer, number
 from pfdet.openimages.class_counts import (
     ClassCounts,
     ParentCounts,
@@ -285,15 +286,15 @@ def _write_table(
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='python -m pfdet.openimages.statistics',
-        description='Count images, boxes and label confusions of an annotation index.',
+    parser = Parser(
+        description='Count images, boxes and label confusions of an annotation index.\n\n'
+        '    pfdet statistics --index train.index --out statistics',
     )
     parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
     parser.add_argument('--out', required=True, metavar='DIR', help='directory for the output')
     parser.add_argument(
         '--iou',
-        type=float,
+        type=number(0, 1, above=True),
         default=0.9,
         metavar='X',
         help='boxes of an image with at least this IoU are one object (%(default)s)',
@@ -308,21 +309,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--threshold',
-        type=float,
+        type=number(0, 1, above=True),
         default=0.1,
         metavar='X',
         help='minimum concurrent rate of a confused pair (%(default)s)',
     )
     parser.add_argument(
         '--min-count',
-        type=int,
+        type=integer(1, MANY),
         default=1,
         metavar='N',
         help='minimum number of objects of the first class of a confused pair (%(default)s)',
     )
     parser.add_argument(
         '--pairs',
-        type=int,
+        type=integer(1, 1000),
         default=55,
         metavar='N',
         help='maximum number of confused pairs in the plots (%(default)s)',
@@ -334,14 +335,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='INDEX',
         help='further indexes, such as of COCO, for the plot of images per class',
     )
-    args = parser.parse_args(argv)
-    for name, value in (('--iou', args.iou), ('--threshold', args.threshold)):
-        if not 0 < value <= 1:
-            raise InputError(f'{name} {value}: expected a number above 0 and at most 1')
-    for name, number in (('--min-count', args.min_count), ('--pairs', args.pairs)):
-        if number < 1:
-            raise InputError(f'{name} {number}: expected at least 1')
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

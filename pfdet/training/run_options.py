@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.flags import MANY, MAX_RANKS, SEED, SHARE, Number, integer, number
 from pfdet.openimages.corrupt_images import CorruptImages
 
 
@@ -13,22 +14,19 @@ def _option(
     default: Any,
     help: str,
     *,
-    minimum: float | None = None,
-    maximum: float | None = None,
     on_resume: bool = False,
     **argument: Any,
 ) -> Any:
-    """A field with the help text, limits and other arguments of its flag.
+    """A field with the help text and other arguments of its flag.
 
-    ``on_resume`` says whether it may be changed when a run is resumed. Any other option decides
-    what is learned: with another value it is another run.
+    The ``type`` of a number has its domain. ``on_resume`` says whether the option may be changed
+    when a run is resumed. Any other option decides what is learned: with another value it is
+    another run.
     """
     return dataclasses.field(
         default=default,
         metadata={
             'help': help,
-            'minimum': minimum,
-            'maximum': maximum,
             'on_resume': on_resume,
             'argument': argument,
         },
@@ -62,19 +60,17 @@ class RunOptions:
         action='store_true',
         on_resume=True,
     )
-    seed: int = _option(0, 'seed of weights, order of images, augmentation and sampling', type=int)
+    seed: int = _option(0, 'seed of weights, order of images, augmentation and sampling', type=SEED)
     iterations: int | None = _option(
         None,
         'stop after this many iterations; the learning rate schedule is unchanged',
-        minimum=0,
-        type=int,
+        type=integer(0, MANY),
         on_resume=True,
     )
     threads: int = _option(
         1,
         'threads per rank that load images',
-        minimum=1,
-        type=int,
+        type=integer(1, 256),
         on_resume=True,
     )
     corrupt: str = _option(
@@ -87,9 +83,7 @@ class RunOptions:
         0.01,
         'with --corrupt skip, stop when at least 20 images and more than this share of all images '
         'drawn cannot be read',
-        minimum=0,
-        maximum=1,
-        type=float,
+        type=SHARE,
         metavar='SHARE',
         on_resume=True,
     )
@@ -98,15 +92,14 @@ class RunOptions:
         "accumulate gradients over N batches of the recipe's size per rank and update, to save "
         'memory; the learning rate is that of the N times larger batch; batch normalization uses '
         'the statistics of one batch at a time',
-        minimum=1,
-        type=int,
+        type=integer(1, 1024),
         metavar='N',
         on_resume=True,
     )
     bn_group_size: int = _option(
         0,
         'number of consecutive ranks that share batch statistics; 0 for all',
-        type=int,
+        type=integer(0, MAX_RANKS),
         metavar='RANKS',
     )
     communicator: str | None = _option(
@@ -129,30 +122,28 @@ class RunOptions:
     log_interval: int = _option(
         10,
         'iterations between entries of the log',
-        minimum=1,
-        type=int,
+        type=integer(1, MANY),
         metavar='ITERATIONS',
         on_resume=True,
     )
     val_interval: float | None = _option(
         None,
         'epochs between validations (default: an eighth of the run)',
-        type=float,
+        type=number(0, 1e6, above=True),
         metavar='EPOCHS',
         on_resume=True,
     )
     snapshot_interval: int | None = _option(
         None,
         'iterations between snapshots (default: one epoch); one is also written at the end',
-        type=int,
+        type=integer(1, MANY),
         metavar='ITERATIONS',
         on_resume=True,
     )
     keep_snapshots: int = _option(
         3,
         'number of newest snapshots to keep',
-        minimum=1,
-        type=int,
+        type=integer(1, MANY),
         metavar='K',
         on_resume=True,
     )
@@ -168,8 +159,7 @@ class RunOptions:
         600.0,
         'end the job if a rank is frozen: it has not answered, or has made no progress, for this '
         'time; 0 to wait forever',
-        minimum=0,
-        type=float,
+        type=number(0, 1e7),
         metavar='SECONDS',
         on_resume=True,
     )
@@ -177,15 +167,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            minimum, maximum = field.metadata['minimum'], field.metadata['maximum']
-            if value is None or minimum is None:
+            kind = field.metadata['argument'].get('type')
+            if not isinstance(kind, Number) or value is None or kind.domain.accepts(value):
                 continue
-            if minimum <= value and (maximum is None or value <= maximum):
-                continue
-            limit = f'at least {minimum}'
-            if maximum is not None:
-                limit = f'a number from {minimum} to {maximum}'
-            raise InputError(f'{flag(field.name)} {value}: expected {limit}')
+            raise InputError(f'{flag(field.name)} {value}: expected {kind.domain.expected}')
 
     @property
     def corrupt_images(self) -> CorruptImages | None:
