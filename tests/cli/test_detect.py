@@ -176,7 +176,7 @@ def test_the_threshold(run, tmp_path):
     for threshold, n in ((0.3, 3), (0.75, 2), (0.85, 1), (0.95, 0)):
         out = run('0.png', '1.png', '2.png', '--score-thresh', threshold).out
         assert out.startswith(f'{n} detections in 3 ')
-    with pytest.raises(InputError, match='--score-thresh 3.0: expected a number from 0 to 1'):
+    with pytest.raises(InputError, match='--score-thresh 3: expected a number from 0 to 1'):
         run('0.png', '--score-thresh', 3)
 
 

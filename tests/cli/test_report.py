@@ -112,7 +112,7 @@ def test_given_files(run, small_world, tmp_path):
     'arguments, message',
     [
         (['nothing'], r'nothing/'),
-        (['my-run', '--images', '-1'], '--images -1: expected 0 or more'),
+        (['my-run', '--images', '-1'], '--images -1: expected an integer from 0'),
         (['my-run', '--score', 'no.json'], r'no\.json'),
         (['my-run', '--index', 'no.index'], r'no\.index'),
     ],

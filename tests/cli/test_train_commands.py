@@ -138,7 +138,7 @@ def test_train_experts_takes_any_recipe_with_an_expert_size(monkeypatch):
             + ['--init', 'm.npz', '--out', 'y'],
             '--epochs-of-own-images: contradicts --images-seen 3',
         ),
-        (['--train-index', 'x', '--dry-run', '-3'], '--dry-run -3: expected a number of ranks'),
+        (['--train-index', 'x', '--dry-run', '-3'], '--dry-run -3: expected an integer'),
         (['--train-index', 'x', '--dry-run', '--range', '7'], '--class-range 7: expected'),
     ],
 )

@@ -183,10 +183,10 @@ def test_resumes_after_an_image_is_repaired(small_world, model, tmp_path):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['--score-thresh', 2], '--score-thresh 2.0: expected a number from 0 to 1'),
+        (['--score-thresh', 2], '--score-thresh 2: expected a number from 0 to 1'),
         (['--score-thresh', 'nan'], '--score-thresh nan: expected'),
-        (['--max-per-image', 0], '--max-per-image 0: expected a number from 1'),
-        (['--sizes', 640, 0], '--sizes 0: expected pixels'),
+        (['--max-per-image', 0], '--max-per-image 0: expected an integer from 1 to'),
+        (['--sizes', 640, 0], '--sizes 0: expected an integer from 16'),
         (['--out', 'd.json'], '--out d.json: expected a name ending in'),
     ],
 )

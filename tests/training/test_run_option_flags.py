@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pfdet.errors import InputError
+from pfdet.flags import Parser
 from pfdet.training.run_options import RunOptions, add_options, options_of
 
 
 def parse(*arguments, names=()):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_options(parser, *names)
     return options_of(parser.parse_args(list(map(str, arguments))))
 
@@ -57,26 +58,39 @@ def test_every_option_is_a_flag():
 
 def test_subset_of_flags():
     assert parse('--seed', 3, names=('seed', 'threads')) == RunOptions(seed=3)
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match='--resume: no such flag'):
         parse('--resume', names=('seed', 'threads'))
 
 
 @pytest.mark.parametrize(
     'flag, text, expected',
     [
-        ('--iterations', '-1', 'at least 0'),
-        ('--threads', '0', 'at least 1'),
-        ('--accumulate', '0', 'at least 1'),
-        ('--log-interval', '0', 'at least 1'),
-        ('--keep-snapshots', '0', 'at least 1'),
+        ('--seed', '-1', 'an integer from 0 to'),
+        ('--seed', str(2**70), 'an integer from 0 to 4,294,967,295'),
+        ('--iterations', '-1', 'an integer from 0 to 1,000,000,000'),
+        ('--threads', '0', 'an integer from 1 to 256'),
+        ('--accumulate', '0', 'an integer from 1 to 1,024'),
+        ('--accumulate', '1000000', 'an integer from 1 to 1,024'),
+        ('--bn-group-size', '-1', 'an integer from 0 to 65,536'),
+        ('--log-interval', '0', 'an integer from 1 to'),
+        ('--val-interval', '0', 'a number above 0'),
+        ('--val-interval', 'inf', 'a number above 0'),
+        ('--snapshot-interval', '0', 'an integer from 1 to'),
+        ('--keep-snapshots', '0', 'an integer from 1 to'),
         ('--max-corrupt-share', '1.5', 'a number from 0 to 1'),
         ('--max-corrupt-share', '-0.1', 'a number from 0 to 1'),
         ('--max-corrupt-share', 'nan', 'a number from 0 to 1'),
+        ('--rank-timeout', '-1', 'a number from 0 to'),
     ],
 )
 def test_value_out_of_range_is_rejected(flag, text, expected):
+    """On the command line, and from Python."""
     with pytest.raises(InputError, match=f'{flag} .*: expected {expected}'):
         parse(flag, text)
+    name = flag.lstrip('-').replace('-', '_')
+    value = float(text) if 'a number' in expected else int(text)
+    with pytest.raises(InputError, match=f'{flag} .*: expected {expected}'):
+        RunOptions(**{name: value})
 
 
 def test_every_counter_of_corrupt_images_is_new():
