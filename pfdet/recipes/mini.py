@@ -18,8 +18,8 @@ _MINI = {
     'aspect_chunk': 8,
     'batch_size': 4,
 }
-# By the scales of the pyramid. Anchors double from level to level, and those of the coarsest may not
-# be so large that no object of an image this small is matched to one.
+# By the scales of the pyramid. Anchors double from level to level, and those of the coarsest may
+# not be so large that no object of an image this small is matched to one.
 _ANCHOR_SIZE = {4: 16, 5: 10}
 _MAX_PER_IMAGE = 100
 # Proportions of lengths: of the shorter edge, and of the limit of the longer one.

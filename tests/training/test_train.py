@@ -226,7 +226,7 @@ def test_invalid_input_of_training(small_world, tmp_path):
     )
     assert_one_error(
         run(TRAIN, *arguments(small_world, tmp_path / 'x', '--set', 'backbone=vgg')),
-        'backbone vgg',
+        "backbone='vgg'",
         'mini_se_resnext',
     )
     assert_one_error(
@@ -320,7 +320,7 @@ def test_invalid_input_of_prediction(small_world, model, tmp_path):
     index = small_world / 'validation.index'
     assert_one_error(
         run(PREDICT, '--model', tmp_path, '--index', index, '--out', tmp_path / 'd.csv'),
-        'recipe.json',
+        'model.npz: missing, and the run has no snapshot',
         'training run',
     )
     assert_one_error(
