@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pfdet.errors import InputError
+from pfdet.flags import path_text
 from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
@@ -212,10 +213,17 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
     add(
         '--ids',
         nargs='+',
+        type=path_text,
         metavar='CSV',
         help='use only the images in these lists: CSV with a column ImageID, or an id per line',
     )
-    add('--exclude-ids', nargs='+', metavar='CSV', help='do not use the images in these lists')
+    add(
+        '--exclude-ids',
+        nargs='+',
+        type=path_text,
+        metavar='CSV',
+        help='do not use the images in these lists',
+    )
     add(
         '--machine-labels',
         action='store_true',

@@ -19,7 +19,7 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
-from pfdet.flags import Parser, integer
+from pfdet.flags import Parser, integer, path_text
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.annotation_files import (
     ReadOptions,
@@ -188,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--boxes',
         nargs='+',
+        type=path_text,
         metavar='CSV',
         help='box annotations, plain or gzip (default: an index of the images in --images, or of '
         'those in --ids, without annotations)',
@@ -195,14 +196,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--labels',
         nargs='+',
+        type=path_text,
         metavar='CSV',
         help='human-verified image-level labels, plain or gzip (default: only the classes with a '
         'box are verified)',
     )
-    parser.add_argument('--classes', metavar='CSV', help='class descriptions: mid,name')
-    parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy')
+    parser.add_argument(
+        '--classes', type=path_text, metavar='CSV', help='class descriptions: mid,name'
+    )
+    parser.add_argument('--hierarchy', type=path_text, metavar='JSON', help='class hierarchy')
     parser.add_argument(
         '--model',
+        type=path_text,
         metavar='RUN',
         help='take the classes and the hierarchy of a training run, in place of --classes and '
         '--hierarchy',
@@ -210,10 +215,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--images',
         required=True,
+        type=path_text,
         metavar='DIR',
         help='directory of the image files, which are named by image id; they may be in folders',
     )
-    parser.add_argument('--out', required=True, metavar='INDEX', help='the index to write')
+    parser.add_argument(
+        '--out', required=True, type=path_text, metavar='INDEX', help='the index to write'
+    )
     parser.add_argument(
         '--keep-missing',
         action='store_true',

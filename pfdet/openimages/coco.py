@@ -34,7 +34,7 @@ import numpy as np
 
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
-from pfdet.flags import Parser
+from pfdet.flags import Parser, path_text
 from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
@@ -285,23 +285,31 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '    pfdet coco --annotations instances_train2017.json --images train2017 \\\n'
         '        --out coco-train.index',
     )
-    parser.add_argument('--annotations', metavar='JSON', help='such as instances_train2017.json')
-    parser.add_argument('--images', metavar='DIR', help='directory of the image files')
-    parser.add_argument('--out', metavar='INDEX', help='the index to write')
+    parser.add_argument(
+        '--annotations', type=path_text, metavar='JSON', help='such as instances_train2017.json'
+    )
+    parser.add_argument(
+        '--images', type=path_text, metavar='DIR', help='directory of the image files'
+    )
+    parser.add_argument('--out', type=path_text, metavar='INDEX', help='the index to write')
     parser.add_argument(
         '--table',
         nargs='?',
         const='-',
+        type=path_text,
         metavar='FILE.csv',
         help='write the class that each COCO class is mapped to, and the reason; without '
         'FILE.csv, print it; without --annotations, do nothing else',
     )
     parser.add_argument(
         '--classes',
+        type=path_text,
         metavar='CSV',
         help='class descriptions: mid,name (default: the 500 classes of the challenge)',
     )
-    parser.add_argument('--hierarchy', metavar='JSON', help='class hierarchy of --classes')
+    parser.add_argument(
+        '--hierarchy', type=path_text, metavar='JSON', help='class hierarchy of --classes'
+    )
     parser.add_argument(
         '--no-negatives',
         action='store_true',

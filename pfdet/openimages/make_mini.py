@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.flags import SEED, SHARE, Parser, integer, number
+from pfdet.flags import SEED, SHARE, Parser, integer, number, path_text
 from pfdet.interruption import not_in_children
 from pfdet.openimages.mini.annotation import BoxRow, LabelRow, annotate
 from pfdet.openimages.mini.classes import mini_classes, mini_hierarchy
@@ -274,9 +274,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '    pfdet make-mini --out data --images 1000',
         formatter_class=_Formatter,
     )
-    parser.add_argument('--out', metavar='DIR', help='the directory to create')
+    parser.add_argument('--out', type=path_text, metavar='DIR', help='the directory to create')
     parser.add_argument(
         '--preview',
+        type=path_text,
         metavar='FILE.png',
         help='write a contact sheet of images with their boxes; without --out, do nothing else',
     )

@@ -38,7 +38,7 @@ import scipy.sparse as sp
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
-from pfdet.flags import MANY, SEED, Parser, integer
+from pfdet.flags import MANY, SEED, Parser, integer, path_text
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.csv_columns import Paths, as_paths
@@ -286,9 +286,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Choose a small train and validation split that keeps the ratio of each class.'
         '\n\n    pfdet split --index train.index --train 115000 --val 5000 --out parts',
     )
-    parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
+    parser.add_argument(
+        '--index', required=True, type=path_text, metavar='INDEX', help='an annotation index'
+    )
     parser.add_argument(
         '--val-index',
+        type=path_text,
         metavar='INDEX',
         help='source of the validation images '
         '(default: --index without the chosen training images)',
@@ -296,6 +299,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--ids',
         nargs='+',
+        type=path_text,
         metavar='CSV',
         help='lists of the validation images, with a column ImageID or an id per line; all other '
         'images are training images',
@@ -309,6 +313,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         required=True,
+        type=path_text,
         metavar='DIR',
         help='directory for train.index, validation.index and split.csv',
     )

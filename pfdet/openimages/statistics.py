@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, run_command
-from pfdet.flags import MANY, Parser, integer, number
+from pfdet.flags import MANY, Parser, integer, number, path_text
 from pfdet.openimages.class_counts import (
     ClassCounts,
     ParentCounts,
@@ -290,8 +290,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Count images, boxes and label confusions of an annotation index.\n\n'
         '    pfdet statistics --index train.index --out statistics',
     )
-    parser.add_argument('--index', required=True, metavar='INDEX', help='an annotation index')
-    parser.add_argument('--out', required=True, metavar='DIR', help='directory for the output')
+    parser.add_argument(
+        '--index', required=True, type=path_text, metavar='INDEX', help='an annotation index'
+    )
+    parser.add_argument(
+        '--out', required=True, type=path_text, metavar='DIR', help='directory for the output'
+    )
     parser.add_argument(
         '--iou',
         type=number(0, 1, above=True),
@@ -332,6 +336,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--compare',
         nargs='+',
         default=[],
+        type=path_text,
         metavar='INDEX',
         help='further indexes, such as of COCO, for the plot of images per class',
     )

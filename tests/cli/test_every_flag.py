@@ -96,6 +96,14 @@ def test_every_number_has_a_domain(parsers, command):
 
 
 @pytest.mark.parametrize('command', COMMANDS)
+def test_every_path_is_checked(parsers, command):
+    for action in parsers[command]._actions:
+        name = str(action.metavar)
+        if re.fullmatch(r'CSV|JSON|DIR|INDEX|RUN|FILE|[\w.]+\.(npz|csv|json|png|html)', name):
+            assert action.type in (Path, flags.path_text), action.option_strings
+
+
+@pytest.mark.parametrize('command', COMMANDS)
 def test_odd_values_are_taken_or_refused_in_one_line(parsers, command):
     parser = parsers[command]
     for action in flags_with_values(parser):
