@@ -30,8 +30,8 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         pathlib.Path: The temporary file, in the same directory and with the same suffix.
 
     Raises:
-        InputError: The directory cannot be written to, ``path`` is a directory, or the disk is
-            full.
+        InputError: The directory cannot be written to or has been removed, ``path`` is a directory,
+            or the disk is full.
     """
     path = Path(path)
     check_no_directory(path)
@@ -57,11 +57,14 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         if sync:
             _sync(path.parent)
     except OSError as e:
-        if _is_no_room(e):
+        # Not an error of reading another file in the block.
+        if _is_no_room(e) or unfinished.name in str(e):
             raise _cannot_be_written(path, e) from e
         raise
     finally:
-        unfinished.unlink(missing_ok=True)
+        # The directory may have been removed, or replaced by a file.
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def check_no_directory(*paths: Path) -> None:

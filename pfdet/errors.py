@@ -1,6 +1,7 @@
 """The exception for bad input, and how commands report it."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -53,10 +54,10 @@ class NotFiniteError(ArithmeticError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` as a command line program and exit.
 
-    An :class:`InputError` becomes one line on standard error and exit status 2. A signal that asks
-    the command to end (:mod:`pfdet.interruption`) becomes one line and the status 128 plus the
-    signal, 130 for Ctrl-C. Under MPI both end all ranks of the job, which would otherwise wait
-    forever for this one. Any other exception ends them, too (see
+    An :class:`InputError`, or a system error of a file, becomes one line on standard error and exit
+    status 2. A signal that asks the command to end (:mod:`pfdet.interruption`) becomes one line and
+    the status 128 plus the signal, 130 for Ctrl-C. Under MPI both end all ranks of the job, which
+    would otherwise wait forever for this one. Any other exception ends them, too (see
     :func:`end_all_ranks_on_exception`). If the reader of standard output has closed it, such as
     ``head``, the command ends without a message and with status 141, as programs do that are ended
     by SIGPIPE.
@@ -99,7 +100,26 @@ def _outcome(error: BaseException) -> tuple[int | None, str]:
         return 2, f'error: {printable(" ".join(str(error).split()))}'
     if isinstance(error, BrokenPipeError) and _drop_output_if_closed():
         return interruption.status(signal.SIGPIPE), ''
-    return None, ''
+    line = _of_a_file(error)
+    return (2, f'error: {printable(line)}') if line else (None, '')
+
+
+def _of_a_file(error: BaseException) -> str:
+    """The line of an error that the system reports for a file; empty for other errors.
+
+    Most are caught where the purpose of the file is known. This is for all others: a directory that
+    is read-only, or was removed meanwhile, a full disk.
+    """
+    if not isinstance(error, OSError) or error.strerror is None:
+        return ''
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_path(name)]
+    if not names and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return ''
+    return ': '.join([*([' -> '.join(names)] if names else []), error.strerror])
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, (str, bytes, os.PathLike))
 
 
 def _print_error(line: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import stat
 
 import numpy as np
@@ -129,3 +130,28 @@ def test_a_synced_file_is_on_the_disk_before_its_name_appears(tmp_path, monkeypa
     with replace_when_done(path, sync=True) as unfinished:
         unfinished.write_text('x')
     assert calls == ['file', 'rename', 'directory']
+
+
+def test_a_directory_that_is_removed_meanwhile_is_an_input_error(tmp_path):
+    """Where the block notices it, and where only the renaming does."""
+    path = tmp_path / 'run' / 'log'
+    with pytest.raises(InputError, match=r'run/log: cannot be written: No such file or directory'):
+        with replace_when_done(path) as unfinished:
+            shutil.rmtree(path.parent)
+            unfinished.open('r+b')
+    with pytest.raises(InputError, match=r'run/log: cannot be written: No such file or directory'):
+        with replace_when_done(path) as unfinished, unfinished.open('wb') as file:
+            shutil.rmtree(path.parent)
+            file.write(b'x')
+    with pytest.raises(InputError, match=r'run/log: cannot be written: Not a directory'):
+        with replace_when_done(path):
+            shutil.rmtree(path.parent)
+            path.parent.write_text('')
+    assert os.listdir(tmp_path) == ['run']
+
+
+def test_an_error_of_another_file_is_not_of_this_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match='input'):
+        with replace_when_done(tmp_path / 'log'):
+            (tmp_path / 'input').read_text()
+    assert not os.listdir(tmp_path)

@@ -1,5 +1,7 @@
 """Tests of error reporting by commands, on one rank and on several."""
 
+import os
+
 import pytest
 
 from pfdet.errors import InputError, run_command
@@ -22,6 +24,37 @@ def test_input_error_is_one_line_and_status_2(capsys):
     output = capsys.readouterr()
     assert output.out == ''
     assert output.err == ('error: boxes.csv line 3: no column XMin, expected a number in [0, 1]\n')
+
+
+@pytest.mark.parametrize(
+    'work, line',
+    [
+        (lambda p: (p / 'none').read_text(), '{}/none: No such file or directory'),
+        (lambda p: p.write_text('x'), '{}: Is a directory'),
+        (lambda p: (p / 'file' / 'x').mkdir(), '{}/file/x: Not a directory'),
+        (lambda p: (p / ('n' * 300)).touch(), '{}/' + 'n' * 300 + ': File name too long'),
+        (lambda p: (p / 'file').mkdir(), '{}/file: File exists'),
+        (lambda p: os.rename(p, p / 'x'), '{0} -> {0}/x: Invalid argument'),
+        (lambda p: open('/dev/full', 'w').write('x' * 100_000), 'No space left on device'),
+    ],
+)
+def test_errors_of_files_are_one_line(work, line, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: work(tmp_path))
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == f'error: {line.format(tmp_path)}\n'
+
+
+@pytest.mark.parametrize(
+    'error', [OSError('no file'), ConnectionResetError(104, 'reset'), OSError(5, 'error', 7)]
+)
+def test_other_system_errors_keep_their_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(OSError):
+        run_command(main)
 
 
 def test_other_exceptions_keep_their_traceback():

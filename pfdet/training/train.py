@@ -179,6 +179,7 @@ def _train(
             **start,
         }
         run_output.write_description(out, recipe, net, facts)
+        trainer.extend(run_output.StillThere(out))
         note = deviation_sentence(to_dict(recipe), facts)
         if note:
             print(f'note: {note}', file=sys.stderr, flush=True)
