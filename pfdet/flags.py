@@ -6,16 +6,16 @@ Every command's parser is a :class:`Parser`. A flag with a number has a type of 
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pfdet.errors import InputError
 from pfdet.recipes import domains
+from pfdet.similar_names import expected_name, similar
 
 #: Limit of counts, such as iterations: sums of them still fit in 64 bits.
 MANY = 1_000_000_000
@@ -194,16 +194,8 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        close = similar(str(value), map(str, action.choices))
-        expected = f'did you mean {" or ".join(close)}?' if close else ''
-        expected = expected or 'expected one of ' + ', '.join(map(str, action.choices))
+        expected = expected_name(str(value), map(str, action.choices))
         raise InputError(f'{_name(action)} {_short(str(value))}: {expected}')
-
-
-def similar(text: str, names: Iterable[str], n: int = 2) -> list[str]:
-    """The names that a misspelled text may mean, the most similar one first; at most ``n``."""
-    # The time is quadratic in the length.
-    return difflib.get_close_matches(text[:100], list(names), n, 0.7)
 
 
 def _name(action: argparse.Action) -> str:

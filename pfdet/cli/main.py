@@ -9,6 +9,7 @@ import sys
 
 from pfdet import __version__
 from pfdet.errors import InputError, run_command
+from pfdet.similar_names import expected_name
 
 #: By name: the module whose ``main`` is run, and what it does.
 COMMANDS = {
@@ -45,7 +46,7 @@ def main() -> int | None:
         return None
     name, *arguments = sys.argv[1:]
     if name not in COMMANDS:
-        raise InputError(f'pfdet {name}: no such command; expected one of {", ".join(COMMANDS)}')
+        raise InputError(f'pfdet {name}: no such command; {expected_name(name, COMMANDS)}')
     sys.argv = [f'pfdet {name}', *arguments]
     return _main_of(name)
 

@@ -28,6 +28,7 @@ from pfdet import recipes
 from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
 from pfdet.flags import MANY, MAX_RANKS, SEED, Parser, integer
+from pfdet.similar_names import expected_name
 
 if TYPE_CHECKING:
     from pfdet.training.tables.composites import Composites
@@ -81,11 +82,13 @@ def chosen_rows(args: argparse.Namespace) -> list[Row]:
     """
     tables = [key for key in recipes.TABLES if key != 'experts']
     if args.table not in tables:
-        raise InputError(f'--table {args.table}: expected one of {", ".join(tables)}')
+        raise InputError(f'--table {args.table}: {expected_name(args.table, tables)}')
     by_name = {row.name: row for row in recipes.TABLES[args.table].rows}
     for name in args.rows or ():
         if name not in by_name:
-            raise InputError(f'--rows {name}: expected rows of {args.table}: {", ".join(by_name)}')
+            raise InputError(
+                f'--rows {name}: no row of {args.table}; {expected_name(name, by_name)}'
+            )
     return [by_name[name] for name in args.rows or by_name]
 
 

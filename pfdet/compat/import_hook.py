@@ -64,7 +64,8 @@ def install() -> None:
     early = [m for f in FIXES for m in f.modules if m in sys.modules and f.needed()]
     if early:
         raise ImportError(
-            f'import pfdet before chainer, chainermn and chainercv: {early[0]} is already loaded'
+            f'pfdet: {early[0]} was imported before pfdet, which fixes Chainer as it is imported: '
+            'put "import pfdet" above the imports of chainer, chainermn and chainercv'
         )
     sys.meta_path.insert(0, _RepairingFinder())
 

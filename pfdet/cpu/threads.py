@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+from pfdet.cores import n_core
+
 
 @functools.lru_cache(maxsize=1)
 def n_thread() -> int:
@@ -23,9 +25,7 @@ def n_thread() -> int:
         value = os.environ.get(name, '')
         if value.isdigit() and int(value) > 0:
             return int(value)
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return n_core()
 
 
 def for_each(work: Callable[[Any], None], pieces: Iterable) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from pfdet.cores import n_core
 from pfdet.errors import InputError
 from pfdet.files.regular import regular_file
 
@@ -252,7 +253,7 @@ def parse_blocks(
         InputError: See :meth:`CSVBlock.parse`. The message names the first such line.
         OSError: The file cannot be read.
     """
-    n_thread = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+    n_thread = min(n_core(), _MAX_THREADS)
     waiting: deque[Future[pa.Table]] = deque()
     with ThreadPoolExecutor(n_thread) as pool:
         for block in csv_blocks(path):

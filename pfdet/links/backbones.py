@@ -9,6 +9,7 @@ from pfdet.links.resnet import resnet50, resnet101
 from pfdet.links.resnext import resnext101, resnext152
 from pfdet.links.se_resnext import MiniSEResNeXt, se_resnext50, se_resnext101
 from pfdet.links.senet import senet154
+from pfdet.similar_names import expected_name
 
 # Each takes the keywords n_class (classes of a classifier on top; by default none) and initialW.
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -46,7 +47,5 @@ def backbone_name(name: str) -> str:
     """
     name = ALIASES.get(name, name)
     if name not in BACKBONES:
-        raise InputError(
-            f'backbone {name}: no such network; expected one of {", ".join(BACKBONES)}'
-        )
+        raise InputError(f'backbone {name}: no such network; {expected_name(name, BACKBONES)}')
     return name

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 from tqdm import tqdm
 
+from pfdet.cores import n_core
 from pfdet.errors import InputError
 from pfdet.openimages.csv_values import (
     KINDS,
@@ -93,7 +94,7 @@ def map_batches(
         InputError: If a file cannot be read, lacks a column or has no rows, or a row is malformed.
             The message names the file, the line (the header is line 1) and the expected value.
     """
-    n_thread = n_thread or min(len(os.sched_getaffinity(0)), 8)
+    n_thread = n_thread or min(n_core(), 8)
     with ThreadPoolExecutor(n_thread) as pool:
         for path in as_paths(paths):
             header = _read_header(path, required, optional)

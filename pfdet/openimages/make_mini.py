@@ -25,6 +25,7 @@ import cv2
 from tqdm import tqdm
 
 from pfdet.atomic_write import replace_when_done
+from pfdet.cores import n_core
 from pfdet.errors import InputError, run_command
 from pfdet.flags import SEED, SHARE, Parser, integer, number, path_text
 from pfdet.interruption import not_in_children
@@ -158,7 +159,7 @@ def _paint_all(
         (plan, knobs, str(directory / f'{image_id(knobs, split, plan.number)}.jpg'))
         for plan in plans
     ]
-    workers = min(workers or _count_cores(), -(-len(tasks) // 16))
+    workers = min(workers or n_core(), -(-len(tasks) // 16))
     bar = tqdm(total=len(tasks), desc=split, unit='image', disable=None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bar)
@@ -185,12 +186,6 @@ def _paint_one(task: tuple[Plan, Knobs, str]) -> list[VisibleObject]:
         raise RuntimeError(f'OpenCV could not encode {path}')
     Path(path).write_bytes(data.tobytes())
     return scene.objects
-
-
-def _count_cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _box_fields(row: BoxRow, ids: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pfdet.recipes.composite import Composite, Table
 from pfdet.recipes.mini import at_size
 from pfdet.recipes.recipe import Recipe
 from pfdet.recipes.settings import from_dict, override, to_dict
+from pfdet.similar_names import expected_name
 
 __all__ = [
     'COMPOSITES',
@@ -53,7 +54,7 @@ def find(name: str, size: str | None = None) -> Recipe:
             f'--table {table} --rows {name}'
         )
     if name not in RECIPES:
-        raise InputError(f'--recipe {name}: no such recipe; expected one of {", ".join(RECIPES)}')
+        raise InputError(f'--recipe {name}: no such recipe; {expected_name(name, RECIPES)}')
     recipe = RECIPES[name]
     if size is None or size == recipe.size:
         return recipe

@@ -7,6 +7,7 @@ from mpi4py import MPI
 
 from pfdet import mpi, shared_memory
 from pfdet.errors import InputError, end_all_ranks_on_exception
+from pfdet.similar_names import expected_name
 from pfdet.training.watched_communicator import WatchedComm
 
 DTYPES = ('float32', 'float16')
@@ -39,7 +40,7 @@ def create_communicator(name: str | None = None, dtype: str | None = None):
     }
     if name not in known:
         raise InputError(
-            f'--communicator {name}: no such communicator; expected one of {", ".join(known)}'
+            f'--communicator {name}: no such communicator; {expected_name(name, known)}'
         )
     if known[name] and not gpu:
         raise InputError(f'--communicator {name}: needs GPUs and CuPy; use packed on CPUs')

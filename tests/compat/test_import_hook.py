@@ -88,7 +88,7 @@ def test_the_error_names_module_fix_and_version(tmp_path):
 def test_chainer_imported_too_early_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, 'meta_path', [])
     monkeypatch.setitem(sys.modules, 'chainer._environment_check', types.ModuleType('early'))
-    with pytest.raises(ImportError, match='import pfdet before chainer'):
+    with pytest.raises(ImportError, match='put "import pfdet" above the imports of chainer'):
         import_hook.install()
     assert sys.meta_path == []
 

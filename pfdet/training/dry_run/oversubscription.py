@@ -9,6 +9,8 @@ import contextlib
 import os
 from collections.abc import MutableMapping
 
+from pfdet.cores import n_core
+
 # Waiting ranks yield their core and sleep. The queues between ranks of a node are small.
 SETTINGS = {
     'MPIR_CVAR_ENABLE_HEAVY_YIELD': '1',
@@ -38,7 +40,7 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
         n_local, n_rank = (int(environment[name]) for name in ('MPI_LOCALNRANKS', 'PMI_SIZE'))
     except (KeyError, ValueError):
         return
-    if n_local <= len(os.sched_getaffinity(0)):
+    if n_local <= n_core():
         return
     for name, value in {**SETTINGS, **(ONE_NODE if n_local == n_rank else {})}.items():
         environment.setdefault(name, value)
