@@ -18,6 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pfdet.errors import InputError
 from pfdet.evaluation.average_precision import average_precision, score_dict
 from pfdet.evaluation.class_groups import (
     class_groups,
@@ -25,7 +26,7 @@ from pfdet.evaluation.class_groups import (
     read_training_images,
     training_images_of_index,
 )
-from pfdet.evaluation.detections import read_detections
+from pfdet.evaluation.detections import Detections, read_detections
 from pfdet.evaluation.ground_truth import (
     GroundTruth,
     ground_truth_of_index,
@@ -68,6 +69,7 @@ def main() -> None:
             shared = describe_shared_images(AnnotationIndex.open(args.train_index), index)
             if shared:
                 print(f'warning: {shared}', file=sys.stderr)
+    _check_common_images(args, detections, truth)
     result = average_precision(
         detections, truth, len(classes), args.iou_thresh, args.group_of_weight
     )
@@ -99,6 +101,20 @@ def main() -> None:
             file=sys.stderr,
         )
     _print_summary(score)
+
+
+def _check_common_images(
+    args: argparse.Namespace, detections: Detections, truth: GroundTruth
+) -> None:
+    """Refuse detections of other images: their mAP would be 0, whatever the model."""
+    predicted = list(detections.image_ids)
+    if predicted and set(predicted).isdisjoint(truth.image_ids):
+        annotations = args.index or ', '.join(map(str, args.boxes))
+        raise InputError(
+            f'{args.detections}: none of its {len(predicted)} images, such as {predicted[0]!r}, is '
+            f'in {annotations}, which has {len(truth.image_ids)}, such as '
+            f'{next(iter(truth.image_ids))!r}; expected detections in the same images'
+        )
 
 
 def _read_ground_truth(

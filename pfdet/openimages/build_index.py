@@ -32,7 +32,12 @@ from pfdet.openimages.arrow_arrays import from_numbers
 from pfdet.openimages.classes import Classes, read_classes
 from pfdet.openimages.csv_columns import Paths
 from pfdet.openimages.hierarchy import Hierarchy, read_hierarchy
-from pfdet.openimages.image_files import SUFFIXES, ImageFiles, find_image_files
+from pfdet.openimages.image_files import (
+    SUFFIXES,
+    ImageFiles,
+    check_image_directory,
+    find_image_files,
+)
 from pfdet.openimages.index import write_index
 from pfdet.openimages.label_space import label_space_of_run
 from pfdet.openimages.tables import describe_unknown
@@ -242,6 +247,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='coordinates are in pixels of the images, not from 0 to 1',
     )
     args = parser.parse_args(argv)
+    if not args.keep_missing:
+        # Reading the tables takes minutes.
+        check_image_directory(args.images)
     classes, hierarchy = _label_space(args)
     start = time.perf_counter()
     with output_lock(args.out):

@@ -50,6 +50,7 @@ from pfdet.openimages.coco_mapping import (
 )
 from pfdet.openimages.coco_table import table_rows, write_table
 from pfdet.openimages.hierarchy import Hierarchy, challenge_hierarchy, read_hierarchy
+from pfdet.openimages.image_files import check_image_directory
 from pfdet.openimages.index import write_index
 from pfdet.openimages.tables import GROUP_OF, BoxTable, ImageLabelTable
 from pfdet.printable import printable
@@ -349,6 +350,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.annotations is None:
         write_table(args.table, table_rows(decide(list(read_mapping()), classes), classes))
         return
+    if not args.keep_missing:
+        check_image_directory(args.images)
     with output_lock(args.out):
         report = build_coco_index(
             args.annotations,

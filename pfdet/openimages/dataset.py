@@ -112,7 +112,15 @@ class OpenImagesDataset(GetterDataset):
 
     def _read(self, i: int, target_size: tuple[int, int] | None) -> np.ndarray:
         path = self.index.image_path(i)
-        img, size = read_reduced(path, target_size)
+        try:
+            img, size = read_reduced(path, target_size)
+        except InputError as e:
+            if not self.index.images.is_dir():
+                raise InputError(
+                    f'{self.index.images}: no such directory; {self.index.path} expects its images '
+                    'there: move them back, or build the index again'
+                ) from e
+            raise
         expected = self.index.image_size(i)
         if expected not in ((0, 0), size):
             raise InputError(

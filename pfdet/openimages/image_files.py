@@ -42,6 +42,18 @@ class ImageFiles:
     repeated: list[str] = field(default_factory=list)
 
 
+def check_image_directory(images: str | os.PathLike) -> None:
+    """Refuse a directory of image files that is missing.
+
+    Raises:
+        InputError: There is no such directory, or it cannot be read.
+    """
+    if not os.path.isdir(images):
+        raise InputError(f'{images}: no such directory; expected the one of the image files')
+    if not os.access(images, os.R_OK | os.X_OK):
+        raise InputError(f'{images}: cannot be read; expected a readable directory of image files')
+
+
 def find_image_files(
     root: str | os.PathLike,
     image_ids: Sequence[str],

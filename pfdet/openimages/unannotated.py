@@ -12,7 +12,12 @@ from pfdet.openimages.annotation_files import AnnotationTables, ReadOptions
 from pfdet.openimages.arrow_arrays import from_numbers, from_strings
 from pfdet.openimages.csv_columns import as_paths
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
-from pfdet.openimages.image_files import SUFFIXES, ImageFiles, folders_below
+from pfdet.openimages.image_files import (
+    SUFFIXES,
+    ImageFiles,
+    check_image_directory,
+    folders_below,
+)
 from pfdet.openimages.image_ids import contains, read_image_ids
 from pfdet.openimages.tables import BoxTable, no_image_labels
 
@@ -90,8 +95,7 @@ def ids_of_files(images: str | os.PathLike) -> tuple[list[str], int, list[str]]:
     Raises:
         InputError: There is no such directory, or a folder cannot be listed.
     """
-    if not os.path.isdir(images) or not os.access(images, os.R_OK | os.X_OK):
-        raise InputError(f'{images}: no such directory; expected one of image files')
+    check_image_directory(images)
     folders_of: dict[str, list[str]] = {}
     n_same, refused = 0, []
     for folder, names in folders_below(images):
