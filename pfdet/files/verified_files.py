@@ -118,4 +118,5 @@ def _remember(record: int, status: os.stat_result) -> None:
         return
     with contextlib.suppress(OSError):
         os.ftruncate(record, 0)
-        os.pwrite(record, f'{_identity(status)} {now:.3f}'.encode(), 0)
+        # In full: rounded up, it would be in the future.
+        os.pwrite(record, f'{_identity(status)} {now!r}'.encode(), 0)

@@ -257,4 +257,4 @@ def test_command_with_bad_input(models, tmp_path):
     check_error(
         '--detections', path, path, '--scores', tmp_path / 's.json', message='1 values for 2 files'
     )
-    check_error('--detections', path, '--alpha', 2, message='--alpha 2.0: expected')
+    check_error('--detections', path, '--alpha', 2, message='--alpha 2: expected')
