@@ -15,7 +15,9 @@ of experts (expert_size above 0) are trained by pfdet train-experts.
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pfdet import progress, recipes
 from pfdet.cli.arguments import (
@@ -33,6 +35,9 @@ from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_options import RunOptions, add_options, options_of
 from pfdet.training.startup_guard import StartupGuard
+
+if TYPE_CHECKING:
+    from pfdet.openimages.index import AnnotationIndex
 
 
 def main() -> int | None:
@@ -75,6 +80,8 @@ def main() -> int | None:
         progress.report('reading the index')
         train_index = AnnotationIndex.open(args.train_index)
         val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
+        if device < 0 and comm.rank == 0 and recipe.size == 'full':
+            print_cost(recipe, options, train_index, comm.size)
         finished = train(
             recipe,
             train_index,
@@ -86,6 +93,22 @@ def main() -> int | None:
             stop_request=stop_request,
         )
     return 0 if finished else preemption.exit_status(stop_request.signal)
+
+
+def print_cost(
+    recipe: recipes.Recipe, options: RunOptions, train_index: 'AnnotationIndex', n_rank: int
+) -> None:
+    """Print a note if the run takes long on CPUs."""
+    from pfdet.training.cpu_cost import cost_note, operations_of_training, operations_per_second
+
+    n_image = recipe.epochs * len(train_index)
+    if options.iterations is not None:
+        global_batch = recipe.batch_size * options.accumulate * n_rank
+        n_image = min(n_image, options.iterations * global_batch)
+    operations = operations_of_training(recipe, len(train_index.classes), n_image)
+    note = cost_note(operations, operations_per_second(), n_rank)
+    if note:
+        print(f'note: {note}', file=sys.stderr, flush=True)
 
 
 def refuse_experts(recipe: recipes.Recipe, args: argparse.Namespace) -> None:
