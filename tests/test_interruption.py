@@ -181,6 +181,11 @@ def test_a_second_sigint_ends_at_once(busy, tmp_path):
 def test_the_same_ctrl_c_by_two_ways_counts_once():
     """A launcher may forward the signal that the terminal has sent to the process itself."""
     process = program("""
+        from pfdet import interruption
+
+        # The test may be slow.
+        interruption._SECONDS_ONE_SIGNAL = 1000
+
         def main():
             try:
                 ready()
