@@ -73,6 +73,15 @@ def listen() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
     sys.unraisablehook = _raise_again(sys.unraisablehook)
+    # UCX, by which MPICH communicates, would stop this process at SIGHUP to let a debugger attach.
+    os.environ.setdefault('UCX_DEBUG_SIGNO', '0')
+
+
+def listen_again() -> None:
+    """Set the handlers again, after a library such as MPI may have set its own."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _handle:
+            signal.signal(number, _handle)
 
 
 def listen_if_command() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from chainermn.communicators.naive_communicator import NaiveCommunicator
 from mpi4py import MPI
 
-from pfdet import mpi, shared_memory
+from pfdet import interruption, mpi, shared_memory
 from pfdet.errors import InputError, end_all_ranks_on_exception
 from pfdet.similar_names import expected_name
 from pfdet.training.watched_communicator import WatchedComm
@@ -76,6 +76,7 @@ def communicator(name: str | None = None, allreduce_dtype: str | None = None):
     end_all_ranks_on_exception()
     mpi.check_ranks(MPI.COMM_WORLD.size)
     comm = create_communicator(name, allreduce_dtype)
+    interruption.listen_again()
     shared_memory.remove_abandoned()
     # All ranks of the node have opened it now.
     comm.mpi_comm.Barrier()

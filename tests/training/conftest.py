@@ -224,4 +224,4 @@ def _rank(pid: int) -> int | None:
     except OSError:
         return None
     match = re.search(rb'(?:^|\0)PMI_RANK=(\d+)\0', environment)
-    return int(match[1]) if match and re.search(rb'/train_\w+\.py\0', command) else None
+    return int(match[1]) if match and re.search(rb'/(?:train_\w+|predict)\.py\0', command) else None
