@@ -18,8 +18,8 @@
 # CHAINER_*, CUDA_*, CUPY_*, MPI4PY_*, MPIR_*, NCCL_*, OMP_*, OPENBLAS_*, PFDET_* and UCX_*. For
 # NCCL's settings see mpi_scripts/README.md.
 #
-# On SIGTERM, SIGINT, SIGHUP or SIGUSR1 to this script, the ranks write a snapshot and exit with
-# status 75.
+# On SIGTERM or SIGUSR1 to this script, ranks that train write a snapshot, and the status is 75;
+# likewise 130 on SIGINT (Ctrl-C) and 129 on SIGHUP. A second SIGINT ends them at once.
 set -euo pipefail
 
 fail() {
@@ -125,24 +125,36 @@ if [ -n "$show" ]; then
     echo
     exit 0
 fi
-if [ "$flavor" != openmpi ]; then
-    # exec, so that signals to this script reach mpiexec, which forwards them to the ranks.
-    exec "${launch[@]}" "$@"
-fi
-
 # Open MPI's mpiexec forwards SIGUSR1. Other signals make it kill the ranks within a second, before
-# they have written a snapshot. It gets a process group of its own, which Ctrl-C does not reach.
+# they have written a snapshot. Those of MPICH and Intel MPI forward all signals but SIGHUP, of which
+# they die. So mpiexec gets a process group of its own, which the terminal's signals do not reach.
 set -m
 "${launch[@]}" "$@" </dev/null &
 job=$!
-signalled='' interrupted=''
+signalled='' interrupted='' user_status=''
 stop() {
     signalled=1
     kill -"$1" "$job" 2>/dev/null || true
 }
-trap 'stop USR1' TERM HUP USR1
-# A second Ctrl-C ends the ranks at once.
-trap 'if [ -n "$interrupted" ]; then stop TERM; else interrupted=1; stop USR1; fi' INT
+hang_up() {
+    user_status=129
+    stop USR1
+}
+interrupt() {
+    if [ "$flavor" != openmpi ]; then
+        # They end the ranks at the second SIGINT themselves.
+        stop INT
+    elif [ -n "$interrupted" ]; then
+        stop TERM
+    else
+        interrupted=1 user_status=130
+        stop USR1
+    fi
+}
+trap 'stop USR1' USR1
+trap hang_up HUP
+trap interrupt INT
+if [ "$flavor" = openmpi ]; then trap 'stop USR1' TERM; else trap 'stop TERM' TERM; fi
 
 # A signal interrupts the wait, but the ranks run on: wait again. Status 127 means already done.
 status=0
@@ -152,4 +164,8 @@ while [ -n "$signalled" ]; do
     wait "$job" || again=$?
     [ "$again" -eq 127 ] || status=$again
 done
+# The ranks have got SIGUSR1 in place of the user's signal: 75 if they train, 138 if not.
+case $status in
+75 | 138) [ -z "$user_status" ] || status=$user_status ;;
+esac
 exit "$status"

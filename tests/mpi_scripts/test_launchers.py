@@ -175,37 +175,55 @@ def test_unknown_mpiexec_is_refused(fake_programs):
     assert done.returncode == 2 and '--flavor' in done.stderr
 
 
-# Dies of every signal but USR1, as Open MPI's mpiexec ends its ranks.
-FAKE_OPEN_MPI = """
-[ "$1" != --version ] || { echo 'mpiexec (Open MPI) 5.0.3'; exit 0; }
-asked=
-trap 'asked=-asked; echo noted' USR1
-trap 'echo killed; exit 1' TERM INT HUP
+# Open MPI's mpiexec ends its ranks at every signal but USR1; MPICH's at SIGHUP and a second SIGINT.
+FAKE_MPIEXEC = """
+[ "$1" != --version ] || { echo '%s'; exit 0; }
+asked= status=75 interrupted=
+note() { asked=-asked; echo "noted $1"; }
+end() { echo killed; exit 1; }
+if [ %s = openmpi ]; then
+    trap 'note USR1' USR1
+    trap end TERM INT HUP
+else
+    trap 'note USR1' USR1
+    trap 'note TERM' TERM
+    trap '[ -z "$interrupted" ] || end; interrupted=1; note INT; status=130' INT
+    trap end HUP
+fi
 touch "$READY"
 for i in $(seq 6000); do
     sleep 0.1
-    [ ! -e "$FINISH" ] || { echo "snapshot$asked"; exit 75; }
+    [ ! -e "$FINISH" ] || { echo "snapshot$asked"; exit $status; }
 done
 exit 99"""
 
 
 @pytest.mark.parametrize(
-    'signals, expected',
+    'flavor, signals, expected',
     [
-        (['TERM'], (75, ['noted', 'snapshot-asked'])),
-        (['HUP'], (75, ['noted', 'snapshot-asked'])),
-        (['INT'], (75, ['noted', 'snapshot-asked'])),
-        (['USR1'], (75, ['noted', 'snapshot-asked'])),
+        ('openmpi', ['TERM'], (75, ['noted USR1', 'snapshot-asked'])),
+        ('openmpi', ['HUP'], (129, ['noted USR1', 'snapshot-asked'])),
+        ('openmpi', ['INT'], (130, ['noted USR1', 'snapshot-asked'])),
+        ('openmpi', ['USR1'], (75, ['noted USR1', 'snapshot-asked'])),
         # A scheduler may send several.
-        (['USR1', 'TERM', 'TERM'], (75, ['noted', 'noted', 'noted', 'snapshot-asked'])),
+        ('openmpi', ['USR1', 'TERM', 'TERM'], (75, [*['noted USR1'] * 3, 'snapshot-asked'])),
         # A second Ctrl-C ends it.
-        (['INT', 'INT'], (1, ['noted', 'killed'])),
+        ('openmpi', ['INT', 'INT'], (1, ['noted USR1', 'killed'])),
+        ('mpich', ['TERM'], (75, ['noted TERM', 'snapshot-asked'])),
+        ('mpich', ['HUP'], (129, ['noted USR1', 'snapshot-asked'])),
+        ('mpich', ['INT'], (130, ['noted INT', 'snapshot-asked'])),
+        ('mpich', ['USR1'], (75, ['noted USR1', 'snapshot-asked'])),
+        ('mpich', ['HUP', 'TERM'], (129, ['noted USR1', 'noted TERM', 'snapshot-asked'])),
+        ('mpich', ['INT', 'INT'], (1, ['noted INT', 'killed'])),
+        ('intel', ['HUP'], (129, ['noted USR1', 'snapshot-asked'])),
     ],
-    ids=lambda value: '-'.join(value) if isinstance(value, list) else '',
+    ids=lambda value: '-'.join(value) if isinstance(value, list) else str(value)[:7],
 )
-def test_open_mpi_gets_signals_that_it_forwards(fake_programs, tmp_path, signals, expected):
+def test_signals_reach_the_ranks_as_their_mpiexec_forwards_them(
+    fake_programs, tmp_path, flavor, signals, expected
+):
     programs, env = fake_programs
-    write_program(programs / 'mpiexec', FAKE_OPEN_MPI)
+    write_program(programs / 'mpiexec', FAKE_MPIEXEC % (VERSIONS[flavor], flavor))
     ready, printed, finish = (tmp_path / name for name in ('ready', 'printed', 'finish'))
     with printed.open('w') as out:
         # In a session of its own, as from a terminal: Ctrl-C goes to the whole process group.
@@ -219,10 +237,10 @@ def test_open_mpi_gets_signals_that_it_forwards(fake_programs, tmp_path, signals
         for k, name in enumerate(signals):
             os.killpg(process.pid, getattr(signal, f'SIG{name}'))
             # Signals that are pending at the same time are one.
-            wait_for(lambda n=k: len(printed.read_text().split()) > n, process)
+            wait_for(lambda n=k: len(printed.read_text().splitlines()) > n, process)
         finish.touch()
         status = process.wait(timeout=600)
-    assert (status, printed.read_text().split()) == expected
+    assert (status, printed.read_text().splitlines()) == expected
 
 
 def wait_for(condition, process):
