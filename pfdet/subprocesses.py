@@ -99,21 +99,3 @@ def mpiexec() -> str:
             'or on PATH'
         )
     return found
-
-
-def commit() -> str:
-    """What the code is at: a commit's short name, ``-dirty`` after changes outside ``docs/``, or
-    ``'unknown'``."""
-
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ['git', '-C', str(ROOT), *args], capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    if not (ROOT / 'setup.py').exists():
-        # Installed: a repository around the directory would be another project's.
-        return 'unknown'
-    name = git('describe', '--always')
-    # The study writes its page and results to docs/; what it runs does not read them.
-    changed = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':(exclude)docs')
-    return (name or 'unknown') + ('-dirty' if name and changed else '')

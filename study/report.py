@@ -14,8 +14,8 @@ from pfdet.evaluation.run_directory import Run
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.report.comparison import compare
 from pfdet.report.comparison_text import markdown, signed
-from pfdet.subprocesses import commit
 from pfdet.training.tables.rows import Rows
+from pfdet.version import commit
 from study.by_class import experts_table, parts_table, relatives_table, views_table
 from study.claims import part_classes, thirds
 from study.expert_ensembles import IMAGES_SEEN, RANKS

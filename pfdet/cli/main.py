@@ -7,7 +7,7 @@ mpiexec -n 8 pfdet train --recipe NAME --train-index INDEX --out DIR
 import importlib
 import sys
 
-from pfdet import __version__
+from pfdet import version
 from pfdet.errors import InputError, run_command
 from pfdet.similar_names import expected_name
 
@@ -42,7 +42,7 @@ def main() -> int | None:
         print(usage())
         return None
     if sys.argv[1] == '--version':
-        print(f'pfdet {__version__}')
+        print(version.describe())
         return None
     name, *arguments = sys.argv[1:]
     if name not in COMMANDS:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainer import training
 
+from pfdet import __version__
 from pfdet.atomic_write import check_no_directory, remove_unfinished
 from pfdet.errors import InputError
 from pfdet.files.json_file import write_json
@@ -13,6 +14,7 @@ from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import model_directory
 from pfdet.training.network import NetworkToTrain
+from pfdet.version import commit
 
 if TYPE_CHECKING:
     from pfdet.training.evaluator import ValidationAP
@@ -28,6 +30,7 @@ def write_description(
     if snapshots.exists() and not snapshots.is_dir():
         raise InputError(f'{snapshots}: is a file; expected a directory, or none')
     remove_unfinished(out, 'model.npz', 'recipe.json', 'log', 'score.json', 'rates.npy')
+    facts = {'version': __version__, 'commit': commit(), **facts}
     if net.rates is not None:
         facts = {**facts, 'rates_sha256': model_directory.write_rates(out, net.rates)}
     model_directory.write_recipe(out, recipe, net.classes, net.hierarchy, facts)

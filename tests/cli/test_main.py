@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from pfdet import __version__
 from pfdet.cli import main as cli
 from pfdet.errors import InputError
 
@@ -23,11 +22,6 @@ def test_without_a_command_all_are_listed(arguments, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith('usage: pfdet COMMAND')
     assert all(f'  {name} ' in printed for name in cli.COMMANDS)
-
-
-def test_version(monkeypatch, capsys):
-    run(monkeypatch, '--version')
-    assert capsys.readouterr().out == f'pfdet {__version__}\n'
 
 
 def test_unknown_command_names_those_that_exist(monkeypatch):

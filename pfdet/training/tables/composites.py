@@ -22,10 +22,10 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import Composite, Recipe
 from pfdet.recipes.composite import FULL, OTHERS
 from pfdet.recipes.pfdet_2018 import COCO
-from pfdet.subprocesses import commit
 from pfdet.training.tables.experts import Ranks, fine_tune, in_ensemble, ranks_of_table4
 from pfdet.training.tables.merging import Images, Merger, Model, augmentation
 from pfdet.training.tables.rows import Rows
+from pfdet.version import commit
 
 # GPUs, and so images, of an expert's update at full size: the batch that base_lr is given for.
 _RANKS_PER_EXPERT = 8

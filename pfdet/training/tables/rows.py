@@ -19,7 +19,8 @@ from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.files.json_file import read_object, write_json
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
-from pfdet.subprocesses import commit, run_python
+from pfdet.subprocesses import run_python
+from pfdet.version import commit
 
 # Recipe fields that only prediction uses.
 _RUN = 'the --out directory of a training run'
