@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pfdet import recipes
 from pfdet.errors import InputError, run_command
+from pfdet.flags import SEED, Parser, integer
 from pfdet.recipes.paper_tables import table_of
 from pfdet.training.tables.rows import Rows
 from study.data import draw, pretrain
@@ -163,16 +164,19 @@ def execute_plan(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog='python -m study', description=__doc__)
     add = parser.add_argument
     add('--out', type=Path, default=Path('study_runs'), help='default: %(default)s')
-    add('--images', type=int, default=1000, help='training images (default: %(default)s)')
-    add('--seed', type=int, default=0, help='of the synthetic data (default: %(default)s)')
+    add(
+        '--images',
+        type=integer(1, 1_000_000),
+        default=1000,
+        help='training images (default: %(default)s)',
+    )
+    add('--seed', type=SEED, default=0, help='of the synthetic data (default: %(default)s)')
     add(
         '--jobs',
-        type=int,
+        type=integer(1, 1024),
         default=os.cpu_count() or 1,
         help='parallel runs of one rank and one thread each (default: %(default)s)',
     )
