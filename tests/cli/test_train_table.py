@@ -74,7 +74,10 @@ def test_rows_are_trained_scored_and_compared(small_world, tmp_path, monkeypatch
     [
         (['--table', 'table9'], '--table table9: did you mean table'),
         (['--table', 'experts'], '--table experts: expected one of table1, table2'),
-        (['--table', 'table1', '--rows', 'cs-table1-softmax'], 'no row of table1; expected one of table1-baseline'),
+        (
+            ['--table', 'table1', '--rows', 'cs-table1-softmax'],
+            'no row of table1; expected one of table1-baseline',
+        ),
         (['--table', 'table1'], 'give --train-index INDEX or set $PFDET_TRAIN_INDEX'),
     ],
 )
