@@ -5,12 +5,14 @@ import errno
 import os
 import select
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
 
-from pfdet import interruption, shared_memory
+from pfdet import interruption, progress, shared_memory
 from pfdet.printable import printable
 
 # Time for the launcher to forward the last output of a rank.
@@ -175,29 +177,39 @@ def end_all_ranks_on_exception() -> None:
 def end_all_ranks(status: int, report: Callable[[], None]) -> None:
     """Report an error of this rank, and end all others.
 
-    If all ranks have failed, only the first one reports, and the function returns: MPI ends in
-    order when the interpreter exits. Otherwise the job is aborted. A single process only reports.
+    If all ranks have failed, only the first one reports. If MPI has started, the function then
+    returns, and MPI ends in order when the interpreter exits. Otherwise the job is aborted. A
+    single process only reports.
 
     Args:
         status (int): Exit status of the job.
         report (callable): Prints the error. Takes no argument.
     """
-    world = _world()
-    if world is None or world.rank == 0:
+    world = None
+    if 'mpi4py.MPI' in sys.modules or launcher_socket() is None:
+        world = _world()
+        rank, size = (0, 1) if world is None else (world.rank, world.size)
+    else:
+        # Not by starting MPI: another rank may be far from doing so.
+        rank, size = (int(os.environ.get(name, 0)) for name in ('PMI_RANK', 'PMI_SIZE'))
+    if rank == 0:
         report()
     _flush()
-    if world is None:
-        if _is_launched() and 'mpi4py.MPI' not in sys.modules:
+    if size <= 1:
+        if _is_launched() and launcher_socket() is None and 'mpi4py.MPI' not in sys.modules:
             # The import of MPI was interrupted. Other ranks may wait for this one in it.
             abort_job(status)
         return
-    if _all_have_failed(world):
+    if world is None:
+        # The first rank ends the job within this time if it has failed, too.
+        time.sleep(0 if rank == 0 else _SECONDS_OTHERS)
+    elif _all_have_failed(world):
         # Should MPI not end after all, nothing is lost by ending without it.
         timer = threading.Timer(_SECONDS_TO_FINALIZE, os._exit, (status,))
         timer.daemon = True
         timer.start()
         return
-    if world.rank > 0:
+    if rank > 0:
         report()
     _flush()
     # MPICH's launcher drops output that it has not yet forwarded when the job is aborted.
@@ -229,11 +241,47 @@ def _ask_launcher_to_abort(status: int) -> None:
     MPI_Abort sends the same message, but prints a line of its own first, must not be called while
     another thread is in MPI, and needs MPI to have started.
     """
-    if 'HYDI_CONTROL_FD' in os.environ and os.environ.get('PMI_FD', '').isdecimal():
+    connection = launcher_socket()
+    if connection is not None:
         with contextlib.suppress(OSError):
-            # The command of version 1 of PMI, which connects the ranks with their launcher.
-            os.write(int(os.environ['PMI_FD']), f'cmd=abort exitcode={status}\n'.encode())
+            # The command of version 1 of PMI, the protocol of this connection.
+            os.write(connection, f'cmd=abort exitcode={status}\n'.encode())
             time.sleep(_SECONDS_TO_ABORT / 2)
+
+
+def launcher_socket() -> int | None:
+    """The connection of this rank with MPICH's launcher, which takes the command to end the job.
+
+    Returns:
+        int: The number of the open file; :obj:`None` under another launcher or none, and in a
+        process that a rank has started: it inherits the number, but not the file.
+    """
+    number = os.environ.get('PMI_FD', '')
+    if 'HYDI_CONTROL_FD' not in os.environ or not number.isdecimal():
+        return None
+    try:
+        with socket.socket(fileno=os.dup(int(number))) as connection:
+            credentials = connection.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i')
+            )
+    except (OSError, AttributeError):
+        return None
+    # The process that has made the connection: the launcher's, on this node.
+    return int(number) if struct.unpack('3i', credentials)[0] in _ancestors() else None
+
+
+def _ancestors() -> set[int]:
+    found: set[int] = set()
+    pid = os.getppid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        try:
+            with open(f'/proc/{pid}/stat') as file:
+                # Split after the program name, which may contain blanks and parentheses.
+                pid = int(file.read().rpartition(')')[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            break
+    return found
 
 
 def _flush() -> None:
@@ -267,6 +315,7 @@ def _completed(requests: list, seconds: float) -> bool:
     while not MPI.Request.Testall(requests):
         if time.monotonic() > deadline:
             return False
+        progress.report()
         time.sleep(0.01)
     return True
 

@@ -141,3 +141,55 @@ def test_rank_that_fails_before_mpi_starts_ends_the_others(mpiexec):
     )
     assert result.returncode == 1
     assert 'Traceback' in result.stderr and 'ImportError: of rank 1' in result.stderr
+
+
+def test_rank_that_fails_does_not_wait_for_one_that_is_far_from_starting_mpi(mpiexec):
+    result = mpiexec(
+        3,
+        """
+        import os
+        import time
+        from pfdet.errors import InputError, run_command
+
+        def main():
+            if os.environ['PMI_RANK'] == '2':
+                raise InputError('of rank 2')
+            time.sleep(3600)
+
+        run_command(main)
+    """,
+        check=False,
+        timeout=600,
+    )
+    assert result.returncode == 2
+    assert result.stderr == 'error: of rank 2\n'
+
+
+def test_only_ranks_themselves_talk_to_their_launcher(mpiexec):
+    """A process that a rank has started has the same variables, but another file of that number."""
+    result = mpiexec(
+        1,
+        """
+        import os
+        import subprocess
+        import sys
+
+        from pfdet.errors import launcher_socket
+
+        number = int(os.environ['PMI_FD'])
+        assert launcher_socket() == number
+        ask = 'from pfdet.errors import launcher_socket; print(launcher_socket())'
+        child = [sys.executable, '-c', ask]
+
+        # Neither the file nor another socket
+        print(subprocess.run(child, capture_output=True, text=True).stdout.strip())
+        other = 'import os, socket; s = socket.socketpair()[0]; os.dup2(s.fileno(), %d); ' % number
+        child = [sys.executable, '-c', other + ask]
+        print(subprocess.run(child, capture_output=True, text=True).stdout.strip())
+        # A rank may be started by a shell that the launcher has started.
+        child = ['sh', '-c', '"$0" "$@"', sys.executable, '-c', ask]
+        done = subprocess.run(child, capture_output=True, text=True, pass_fds=[number])
+        print(done.stdout.strip() == str(number))
+    """,
+    )
+    assert result.stdout.split() == ['None', 'None', 'True'], result.stderr

@@ -38,15 +38,17 @@ class StartupGuard:
         found = [pair for pair in _RANKS if all(name in os.environ for name in pair)]
         if timeout <= 0 or not found or os.environ[found[0][1]] != '0':
             return
-        # Through which MPICH's launcher takes the command to end the job.
-        launcher = os.environ.get('PMI_FD', '') if 'HYDI_CONTROL_FD' in os.environ else ''
-        arguments = [str(os.getpid()), found[0][0], str(timeout), launcher]
+        # Not above: the program below does without this package.
+        from pfdet.errors import launcher_socket
+
+        launcher = launcher_socket()
+        arguments = [str(os.getpid()), found[0][0], str(timeout), str(launcher or '')]
         self._process = subprocess.Popen(
             [sys.executable, '-I', '-S', __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=[int(launcher)] if launcher else [],
+            pass_fds=[] if launcher is None else [launcher],
         )
 
     def close(self) -> None:

@@ -32,7 +32,8 @@ TIMEOUT = 600.0
 def watch(comm, timeout: float = TIMEOUT) -> Iterator[None]:
     """Within the block, end the job if a rank stops; all ranks must call this.
 
-    At the end of the block, all ranks wait for each other.
+    At the end of the block, all ranks wait for each other. After an exception, which ends the job
+    (:func:`pfdet.errors.end_all_ranks`), this rank is watched until the process ends.
 
     Args:
         comm (ChainerMN communicator): The ranks.
@@ -42,12 +43,10 @@ def watch(comm, timeout: float = TIMEOUT) -> Iterator[None]:
         yield
         return
     watcher = _start(comm.mpi_comm, timeout)
-    try:
-        yield
-        with progress.phase('end'):
-            comm.mpi_comm.barrier()
-    finally:
-        watcher.close()
+    yield
+    with progress.phase('end'):
+        comm.mpi_comm.barrier()
+    watcher.close()
 
 
 def _start(mpi_comm, timeout: float) -> FirstRank | OtherRank:
