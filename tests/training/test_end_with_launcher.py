@@ -10,7 +10,7 @@ TRAIN = Path(__file__).resolve().parents[2] / 'train' / 'train_multi.py'
 
 # Train, then print the signal that the kernel sends when the parent process dies.
 SCRIPT = """
-import ctypes, runpy, sys
+import ctypes, os, runpy, sys
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name='__main__')
@@ -19,7 +19,9 @@ except SystemExit as e:
 got = ctypes.c_int()
 PR_GET_PDEATHSIG = 2
 assert ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(got)) == 0
-print('death signal', got.value, flush=True)
+# In one piece, so that the ranks' lines do not mix
+sys.stdout.flush()
+os.write(1, f'death signal {got.value}\\n'.encode())
 """
 
 
