@@ -27,8 +27,10 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
         InputError: The exit status is not 0.
     """
     command = [sys.executable, *map(str, args)]
+    is_open_mpi = False
     if ranks > 1:
         command = [mpiexec(), '-n', str(ranks), *command]
+        is_open_mpi = mpi.launcher_family(command[0]) == 'Open MPI'
     print(
         '$ ' + shlex.join(os.path.relpath(c) if os.path.isabs(c) else c for c in command),
         flush=True,
@@ -40,11 +42,11 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
     path = filter(None, [str(ROOT), environment.get('PYTHONPATH')])
     environment['PYTHONPATH'] = os.pathsep.join(path)
     if log is None:
-        status = _run(command, environment, subprocess.DEVNULL if quiet else None)
+        status = _run(command, environment, is_open_mpi, subprocess.DEVNULL if quiet else None)
     else:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a', encoding='utf-8') as out:
-            status = _run(command, environment, out, subprocess.STDOUT)
+            status = _run(command, environment, is_open_mpi, out, subprocess.STDOUT)
     if status:
         raise InputError(
             f'the command above failed with status {status}' + (f'; see {log}' if log else '')
@@ -52,7 +54,11 @@ def run_python(*args: object, ranks: int = 1, quiet: bool = False, log: Path | N
 
 
 def _run(
-    command: list[str], environment: dict[str, str], out: Any, errors: int | None = None
+    command: list[str],
+    environment: dict[str, str],
+    is_open_mpi: bool,
+    out: Any,
+    errors: int | None = None,
 ) -> int:
     """Run a command and return its status; pass a signal that interrupts this process on to it."""
     # In a session of its own, so that a terminal's Ctrl-C reaches it only once, through this
@@ -61,7 +67,15 @@ def _run(
         command, env=environment, stdout=out, stderr=errors, start_new_session=True
     )
 
+    passed_on: list[int] = []
+
     def pass_on(number: int) -> None:
+        passed_on.append(number)
+        if is_open_mpi:
+            # At any other signal, Open MPI's mpiexec kills the ranks within a second, before they
+            # have written a snapshot. The second time, that is what is asked for.
+            process.send_signal(signal.SIGUSR1 if len(passed_on) == 1 else signal.SIGTERM)
+            return
         # mpiexec would die of SIGHUP without telling its ranks.
         process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 

@@ -134,3 +134,23 @@ def test_the_wheelhouse_has_one_wheel_for_all_versions_of_python(tmp_path):
     path = os.pathsep.join(map(str, (target, ROOT)))
     printed = run(sys.executable, '-c', program, cwd=tmp_path, PYTHONPATH=path)
     assert printed.strip() == str(target / 'chainer' / '__init__.py')
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['MPI=lam'], 'MPI=lam: expected mpich or system'),
+        (['CONSTRAINTS=none.txt'], 'CONSTRAINTS=none.txt is not a readable file'),
+        (['PYTHON=no-python'], 'no-python does not run: set PYTHON='),
+    ],
+)
+def test_set_up_refuses_before_it_removes_anything(tmp_path, arguments, words):
+    shutil.copy(ROOT / 'Makefile', tmp_path)
+    (tmp_path / 'constraints.txt').touch()
+    old = tmp_path / '.venv' / 'file'
+    old.parent.mkdir()
+    old.touch()
+    command = ['make', 'setup', f'PYTHON={sys.executable}', *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr
+    assert old.exists()

@@ -1,0 +1,59 @@
+"""Signals to a command that runs ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Notes the first signal, and ends a little later.
+LAUNCHER = """#!/bin/bash
+[ "$1" != --version ] || { echo 'VERSION'; exit 0; }
+for name in INT TERM HUP USR1; do trap "asked=1; echo got $name" $name; done
+echo ready
+for i in $(seq 6000); do
+    sleep 0.1
+    [ -z "$asked" ] || { sleep 0.3; echo snapshot; exit 75; }
+done
+"""
+PROGRAM = """
+from pfdet.errors import run_command
+from pfdet.subprocesses import run_python
+
+run_command(lambda: run_python('train.py', ranks=2))
+"""
+
+
+@pytest.mark.parametrize(
+    'version, number, passed_on',
+    [
+        ('mpiexec (Open MPI) 5.0.3', signal.SIGTERM, 'USR1'),
+        ('mpiexec (Open MPI) 5.0.3', signal.SIGINT, 'USR1'),
+        ('mpiexec (OpenRTE) 4.1.4', signal.SIGHUP, 'USR1'),
+        ('mpiexec (OpenRTE) 4.1.4', signal.SIGUSR1, 'USR1'),
+        ('HYDRA build details:', signal.SIGTERM, 'TERM'),
+        ('HYDRA build details:', signal.SIGINT, 'INT'),
+        ('HYDRA build details:', signal.SIGHUP, 'TERM'),
+    ],
+)
+def test_the_launcher_gets_a_signal_that_it_forwards(tmp_path, version, number, passed_on):
+    launcher = tmp_path / 'mpiexec'
+    launcher.write_text(LAUNCHER.replace('VERSION', version))
+    launcher.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, '-c', textwrap.dedent(PROGRAM)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPIEXEC': str(launcher)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline().startswith('$ ')
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=600)
+    assert stdout == f'got {passed_on}\nsnapshot\n'
+    assert process.returncode == 128 + number and stderr.count('\n') == 1
