@@ -26,6 +26,8 @@ from mpi4py import MPI
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError, end_all_ranks_on_exception, run_command
+from pfdet.flags import MAX_RANKS, Parser, integer, number
+from pfdet.mpi import check_ranks
 
 # Powers of four, and the gradients of PFDet's largest network
 DEFAULT_SIZES = tuple(4**i for i in range(1, 15)) + (636_500_484,)
@@ -39,8 +41,9 @@ def main() -> None:
     args = parse_arguments()
     end_all_ranks_on_exception()
     world = MPI.COMM_WORLD
+    check_ranks(world.size)
     group_size = args.group_size or world.size
-    if group_size < 1 or world.size % group_size:
+    if world.size % group_size:
         raise InputError(f'--group-size {group_size}: expected a divisor of the {world.size} ranks')
     local = world.Split(world.rank // group_size, world.rank)
     if args.communicator == 'mpi':
@@ -333,9 +336,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         '--communicator',
@@ -358,21 +359,21 @@ def parse_arguments() -> argparse.Namespace:
     add('--max-size', metavar='BYTES', help='skip larger messages; each rank holds two')
     add(
         '--group-size',
-        type=int,
+        type=integer(0, MAX_RANKS),
         default=0,
         metavar='RANKS',
         help='consecutive ranks that all-reduce among themselves (default: all)',
     )
-    add('--repetitions', type=int, default=20, help='repetitions per size (default: %(default)s)')
+    add('--repetitions', type=integer(1, 10_000), default=20, help='per size (default: 20)')
     add(
         '--seconds',
-        type=float,
+        type=number(0, 1000),
         default=0.002,
         help='minimum duration of a repetition; the call is repeated (default: %(default)s)',
     )
     add(
         '--bn-channels',
-        type=int,
+        type=integer(1, 65_536),
         nargs='*',
         default=(64, 256, 2048),
         metavar='C',
@@ -380,7 +381,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--bn-shape',
-        type=int,
+        type=integer(1, 10_000),
         nargs=3,
         default=(1, 25, 25),
         metavar=('N', 'H', 'W'),
@@ -391,8 +392,6 @@ def parse_arguments() -> argparse.Namespace:
     sizes = [parse_size(s) for s in args.sizes] if args.sizes else list(DEFAULT_SIZES)
     limit = parse_size(args.max_size) if args.max_size else None
     args.sizes = [s for s in sizes if limit is None or s <= limit]
-    if args.repetitions < 1:
-        raise InputError(f'--repetitions {args.repetitions}: expected at least 1')
     return args
 
 

@@ -145,7 +145,7 @@ def test_imports_are_few():
         (('--dtype', 'float16'), 'take --communicator packed'),
         (('--sizes', '3x'), '3x: expected bytes'),
         (('--group-size', '2'), 'a divisor of the 1 ranks'),
-        (('--repetitions', '0'), 'expected at least 1'),
+        (('--repetitions', '0'), '--repetitions 0: expected an integer from 1 to'),
     ],
 )
 def test_refuses(flags, message):
