@@ -116,7 +116,8 @@ define TAKE_MPI
 	@test '$(MPI)' = mpich || '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq uninstall \
 	    -y mpich
 	@'$(VENV)/bin/python' -c 'import mpi4py; mpi4py.rc.initialize = False; \
-	    from mpi4py import MPI; print("setup: MPI is", MPI.Get_library_version().split(",")[0])' \
+	    from mpi4py import MPI; \
+	    print("setup: MPI is", *MPI.Get_library_version().split(",")[0].splitlines()[0].split())' \
 	    2>/dev/null || \
 	    { echo 'error: MPI=$(MPI): mpi4py finds no MPI library; load the module of your cluster, or' \
 	        'set MPI4PY_LIBMPI to its libmpi.so' >&2; exit 2; }
