@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -134,46 +135,47 @@ BUSY = {
     'clean-up': 'time.sleep(600)',
     # Never returns to Python, like an MPI call that waits for another rank.
     'library': """
-                import ctypes
-                mutex = ctypes.create_string_buffer(256)
-                lock = ctypes.CDLL(None).pthread_mutex_lock
-                lock(mutex)
-                lock(mutex)
+        import ctypes
+        mutex = ctypes.create_string_buffer(256)
+        lock = ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        lock(mutex)
     """,
     'thread': """
-                thread = threading.Thread(target=time.sleep, args=(600,))
-                thread.start()
-                thread.join()
+        thread = threading.Thread(target=time.sleep, args=(600,))
+        thread.start()
+        thread.join()
     """,
 }
+SECOND = """
+from pfdet.atomic_write import replace_when_done
+
+def main():
+    with replace_when_done(Path(sys.argv[1]) / 'result'):
+        try:
+            ready()
+            time.sleep(600)
+        finally:
+            ready()
+            busy()
+
+def busy():
+    %s
+
+run_command(main)
+"""
 
 
 @pytest.mark.parametrize('busy', BUSY)
 def test_a_second_sigint_ends_at_once(busy, tmp_path):
-    process = program(
-        f"""
-        from pfdet.atomic_write import replace_when_done
-
-        def main():
-            with replace_when_done(Path(sys.argv[1]) / 'result') as path:
-                try:
-                    ready()
-                    time.sleep(600)
-                finally:
-                    ready()
-                    if 1:
-                        {BUSY[busy].strip()}
-
-        run_command(main)
-        """,
-        tmp_path,
-    )
-    for _ in range(2):
-        wait_until_ready(process)
-        # The thread that counts the signals takes those of a moment for one.
-        if _:
-            subprocess.run(['sleep', '0.3'], check=True)
-        process.send_signal(signal.SIGINT)
+    lines = textwrap.dedent(BUSY[busy]).strip().replace('\n', '\n    ')
+    process = program(SECOND % lines, tmp_path)
+    wait_until_ready(process)
+    process.send_signal(signal.SIGINT)
+    wait_until_ready(process)
+    # The thread that counts the signals takes those of a moment for one.
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
     assert end(process) == (130, '', 'interrupted\n')
     assert list(tmp_path.iterdir()) == []
 
@@ -191,12 +193,15 @@ def test_the_same_ctrl_c_by_two_ways_counts_once():
                 ready()
                 time.sleep(600)
             finally:
+                time.sleep(0.5)
                 print('cleaned up', flush=True)
 
         run_command(main)
     """)
     wait_until_ready(process)
     process.send_signal(signal.SIGINT)
+    # Signals that are pending at the same time are one anyway.
+    time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert end(process) == (130, 'cleaned up\n', 'interrupted\n')
 

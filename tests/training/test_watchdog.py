@@ -266,7 +266,7 @@ def other_rank(first_rank, **changes):
 def test_a_rank_of_another_job_is_refused(first_rank):
     stranger = other_rank(first_rank, token='guessed')
     assert not stranger.connected
-    assert list(first_rank._connections) == []
+    assert list(first_rank._ranks) == [0] and list(first_rank._monitor.nodes) == [0]
 
 
 def test_a_rank_finds_the_first_one_by_any_of_its_addresses(first_rank):

@@ -105,6 +105,15 @@ def test_the_rank_that_is_furthest_behind_is_named_first():
     assert problem.ranks == (1, 0)
 
 
+def test_ranks_that_wait_for_a_silent_one_are_not_taken_for_it():
+    """On GPUs a rank waits without a mark, and has made its last progress earlier."""
+    job = Job()
+    assert job.run(4 * INTERVAL, {0: hangs, 1: hangs, 2: reports, 3: hangs})[0] is None
+    problem, time = job.run(10 * TIMEOUT, {0: hangs, 1: hangs, 3: hangs})
+    assert problem.ranks == (2,) and ANSWERS in problem.line
+    assert time > 4 * INTERVAL + TIMEOUT
+
+
 def test_a_silent_rank_that_answers_again_has_not_stopped():
     job = Job(2)
     assert job.run(TIMEOUT - INTERVAL, {0: waits})[0] is None
