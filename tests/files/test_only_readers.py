@@ -46,6 +46,7 @@ OWN_TEXT = {
     'openimages/mini/classes.py',
     'recipes/paper_tables.py',
     'report/page.py',
+    'version.py',
 }
 
 
