@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from pfdet import interruption, progress, shared_memory
 from pfdet.printable import printable
+from pfdet.process_stat import stat_fields
 
 # Time for the launcher to forward the last output of a rank.
 _SECONDS_TO_PASS_ON = 1.0
@@ -275,12 +276,8 @@ def _ancestors() -> set[int]:
     pid = os.getppid()
     while pid > 0 and pid not in found:
         found.add(pid)
-        try:
-            with open(f'/proc/{pid}/stat') as file:
-                # Split after the program name, which may contain blanks and parentheses.
-                pid = int(file.read().rpartition(')')[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            break
+        fields = stat_fields(pid)
+        pid = int(fields[1]) if fields else 0
     return found
 
 

@@ -80,6 +80,8 @@ def number(low: float, high: float, *, above: bool = False, below: bool = False)
 
 #: The type of seeds. NumPy's generators take 32 bits.
 SEED = integer(0, 2**32 - 1)
+#: The type of lengths of an image's edge.
+EDGE = Number(domains.EDGE, int)
 #: The type of shares, scores and IoUs.
 SHARE = number(0, 1)
 

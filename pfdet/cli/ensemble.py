@@ -27,9 +27,10 @@ from pfdet.errors import InputError
 from pfdet.evaluation.detections import (
     detections_writer,
     images_without_detections,
+    no_detections,
     read_model_classes,
 )
-from pfdet.evaluation.image_order import no_detections, sorted_by_image
+from pfdet.evaluation.image_order import sorted_by_image
 from pfdet.files.locks import output_lock
 from pfdet.flags import SHARE, Parser, integer, number
 from pfdet.inference.ensemble import SUPPRESSIONS, ensemble

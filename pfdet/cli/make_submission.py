@@ -15,8 +15,8 @@ from pathlib import Path
 from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_space
 from pfdet.cli.validate_submission import read_image_ids
 from pfdet.errors import InputError
-from pfdet.evaluation.detections import Detections
-from pfdet.evaluation.image_order import blocks_of_all_images, no_detections, sorted_by_image
+from pfdet.evaluation.detections import Detections, no_detections
+from pfdet.evaluation.image_order import blocks_of_all_images, sorted_by_image
 from pfdet.evaluation.submission import write_submission
 from pfdet.flags import SHARE, Parser, integer, number
 from pfdet.inference.expansion import expand_detections

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from pfdet.errors import InputError
-from pfdet.flags import SHARE, Parser, integer
+from pfdet.flags import EDGE, SHARE, Parser, integer
 from pfdet.progress import report as report_progress
 from pfdet.training.run_options import add_options
 from pfdet.training.startup_guard import StartupGuard
@@ -156,14 +156,14 @@ def parse_arguments() -> argparse.Namespace:
     add('--out', type=Path, required=True, help='.parquet or .csv')
     add(
         '--sizes',
-        type=integer(16, 10_000),
+        type=EDGE,
         nargs='+',
         metavar='PIXELS',
         help="shorter edge's lengths (default: the recipe's)",
     )
     add(
         '--max-size',
-        type=integer(16, 10_000),
+        type=EDGE,
         metavar='PIXELS',
         help="limit of the longer edge, at all sizes (default: the recipe's)",
     )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from pfdet import recipes
 from pfdet.cli.arguments import add_index, add_recipe_size, add_settings, check_index
 from pfdet.errors import InputError
-from pfdet.flags import MANY, MAX_RANKS, SEED, Parser, integer
+from pfdet.flags import EDGE, MANY, MAX_RANKS, SEED, Parser, integer
 from pfdet.similar_names import expected_name
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         '--sizes',
-        type=integer(16, 10_000),
+        type=EDGE,
         nargs='+',
         metavar='PIXELS',
         help="shorter edge's lengths in test-time augmentation (default: 640 800 1056, at mini "

@@ -26,11 +26,11 @@ import pyarrow.csv
 
 from pfdet.cores import n_core
 from pfdet.errors import InputError
+from pfdet.files import lines
 from pfdet.files.regular import regular_file
 
 _BLOCK_SIZE = 1 << 22
 _MAX_THREADS = 8
-_LONGEST_LINE = 1 << 26
 _LINE_END = re.compile(b'\r\n|\r|\n')
 _FIELD = re.compile(r'(?:^|(?<=,))(?:"((?:[^"]|"")*)"|([^",]*))(?=,|$)')
 _MAY_BE_BESIDE_QUOTES = np.isin(np.arange(256), list(b',"\r\n'))
@@ -206,7 +206,7 @@ def read_header(path: str | os.PathLike) -> list[str]:
         OSError: The file cannot be read.
     """
     with open(path, 'rb', opener=regular_file) as f:
-        line = f.readline(_LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
+        line = f.readline(lines.LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     line = _LINE_END.split(line, 1)[0]
     try:
         line.decode()
@@ -287,23 +287,16 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[CSVBlock]:
     with open(path, 'rb', opener=regular_file) as f:
         if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             f.seek(0)
-        rest = b''
-        while chunk := f.read(block_size):
-            # A carriage return at the end of the chunk may be the first half of a line end.
-            end = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
-            if not end:
-                rest += chunk
-                if len(rest) > _LONGEST_LINE:
-                    raise InputError(
-                        f'{path}, line {line}: the line is longer than {_LONGEST_LINE} bytes; '
-                        'expected a CSV file'
-                    )
-                continue
-            data, rest = rest + chunk[:end], chunk[end:]
+
+        def too_long() -> InputError:
+            return InputError(
+                f'{path}, line {line}: the line is longer than {lines.LONGEST_LINE} bytes; '
+                'expected a CSV file'
+            )
+
+        for data in lines.whole_lines(lambda: f.read(block_size), too_long):
             yield CSVBlock(path, line, data)
             line += count_line_ends(data)
-        if rest:
-            yield CSVBlock(path, line, rest)
 
 
 def count_line_ends(data: bytes) -> int:

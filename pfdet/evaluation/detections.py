@@ -96,6 +96,12 @@ class Detections:
         )
 
 
+def no_detections(image_ids: Sequence[str]) -> Detections:
+    """Return images without detections."""
+    none = np.zeros(0, np.int32)
+    return Detections(image_ids, none, none, np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+
+
 def write_detections(path: str | os.PathLike, detections: Detections, classes: Classes) -> None:
     """Write detections to a file, in the format of :func:`detections_writer`.
 

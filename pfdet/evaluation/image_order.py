@@ -19,6 +19,7 @@ from pfdet.evaluation.detections import (
     blocks_of_images,
     detections_writer,
     images_without_detections,
+    no_detections,
     row_blocks,
 )
 from pfdet.evaluation.detections_file import is_parquet, open_parquet
@@ -192,24 +193,6 @@ def is_among_first(image: np.ndarray, n: int | None) -> np.ndarray:
     if n is None:
         return np.ones(len(image), bool)
     return np.arange(len(image)) - np.searchsorted(image, image) < n
-
-
-def no_detections(image_ids: Sequence[str]) -> Detections:
-    """Return images without detections.
-
-    Args:
-        image_ids (sequence of str): The images.
-
-    Returns:
-        Detections: None, in these images.
-    """
-    return Detections(
-        image_ids,
-        np.zeros(0, np.int32),
-        np.zeros(0, np.int32),
-        np.zeros(0, np.float32),
-        np.zeros((0, 4), np.float32),
-    )
 
 
 def aligned_blocks(streams: Sequence[Iterator[Detections]]) -> Iterator[list[Detections | None]]:

@@ -28,13 +28,13 @@ from typing import Any, BinaryIO
 import pyarrow.parquet as pq
 
 from pfdet.errors import InputError
+from pfdet.files.checksum import crc32_of_part
 from pfdet.files.verified_files import verify_once
 
 _MAGIC = b'PFDETCRC'
 _RECORD = struct.Struct('<8sII')
 _END = struct.Struct('<I4s')
 _PARQUET = b'PAR1'
-_BLOCK = 1 << 16
 
 
 def _if_known(function: Any, option: str) -> dict[str, bool]:
@@ -62,7 +62,7 @@ def append_checksum(path: Path) -> None:
             raise ValueError(f'{path}: not a Parquet file')
         f.seek(start)
         footer = f.read()
-        record = _RECORD.pack(_MAGIC, _crc32(f, 0, start), zlib.crc32(footer))
+        record = _RECORD.pack(_MAGIC, crc32_of_part(f, 0, start), zlib.crc32(footer))
         f.seek(start)
         f.write(record + footer)
 
@@ -88,8 +88,8 @@ def verify_checksum(path: str | os.PathLike, f: BinaryIO) -> None:
     def verify() -> None:
         size = os.fstat(f.fileno()).st_size
         if (
-            _crc32(f, start, size - start) != crc_footer
-            or _crc32(f, 0, start - _RECORD.size) != crc_rows
+            crc32_of_part(f, start, size - start) != crc_footer
+            or crc32_of_part(f, 0, start - _RECORD.size) != crc_rows
         ):
             raise InputError(
                 f'{path}: damaged (checksum mismatch); expected a complete Parquet file'
@@ -107,12 +107,3 @@ def _footer_start(f: BinaryIO) -> int | None:
     length, magic = _END.unpack(f.read(_END.size))
     start = size - _END.size - length
     return start if magic == _PARQUET and start >= 0 else None
-
-
-def _crc32(f: BinaryIO, start: int, n_byte: int) -> int:
-    f.seek(start)
-    crc = 0
-    while n_byte > 0 and (block := f.read(min(n_byte, _BLOCK))):
-        crc = zlib.crc32(block, crc)
-        n_byte -= len(block)
-    return crc

@@ -10,7 +10,7 @@ import numpy as np
 
 from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.errors import InputError, NotFiniteError
-from pfdet.evaluation.detections import Detections
+from pfdet.evaluation.detections import Detections, no_detections
 from pfdet.functions.finite import checked
 from pfdet.inference.augmentation import augmented_outputs
 from pfdet.inference.postprocessing import select
@@ -265,13 +265,7 @@ def as_detections(image_ids: list[str], found: Sequence[ImageDetections | None])
     """
     filled = [(k, *arrays) for k, arrays in enumerate(found) if arrays is not None]
     if not filled:
-        return Detections(
-            image_ids,
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int32),
-            np.zeros(0, np.float32),
-            np.zeros((0, 4), np.float32),
-        )
+        return no_detections(image_ids)
     image, bbox, score, label = zip(*filled, strict=True)
     return Detections(
         image_ids,

@@ -29,6 +29,7 @@ import numpy as np
 
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
+from pfdet.files.checksum import crc32_of_part
 from pfdet.files.json_file import parse_json
 from pfdet.files.memory import check_memory
 from pfdet.files.regular import regular_file
@@ -43,7 +44,6 @@ _HEADER_GROWTH = 24
 _DTYPES = ('|u1', '<i2', '<i4', '<i8', '<f4')
 # The CRC of gigabytes is computed in blocks so that it can be interrupted.
 _CRC_BLOCK = 1 << 24
-_READ_BLOCK = 1 << 20
 
 
 def _aligned(size: int) -> int:
@@ -187,19 +187,10 @@ def _verify(path: str | os.PathLike, f: BinaryIO, header: Mapping[str, Any], dat
         start = data + entry['offset']
         _verify_zeros(path, f, end, start)
         n_byte = math.prod(entry['shape']) * np.dtype(entry['dtype']).itemsize
-        if _crc32_of_file(f, start, n_byte) != entry['crc32']:
+        if crc32_of_part(f, start, n_byte) != entry['crc32']:
             raise _damaged(path, f'column {name}', header['kind'])
         end = start + n_byte
     _verify_zeros(path, f, end, data + header['data_size'])
-
-
-def _crc32_of_file(f: BinaryIO, start: int, n_byte: int) -> int:
-    f.seek(start)
-    crc = 0
-    while n_byte > 0 and (block := f.read(min(n_byte, _READ_BLOCK))):
-        crc = zlib.crc32(block, crc)
-        n_byte -= len(block)
-    return crc
 
 
 def _verify_zeros(path: str | os.PathLike, f: BinaryIO, start: int, end: int) -> None:

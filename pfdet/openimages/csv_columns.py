@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from pfdet.cores import n_core
 from pfdet.errors import InputError
+from pfdet.files import lines
 from pfdet.openimages.csv_values import (
     KINDS,
     Kind,
@@ -46,7 +47,6 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 Result = TypeVar('Result')
 
 _LINE_ENDS = b'\r\n'
-_LONGEST_LINE = 1 << 26
 _REWRITTEN = b'rewritten'
 
 
@@ -164,24 +164,21 @@ def _blocks(path: str | os.PathLike, block_size: int) -> Iterator[tuple[int, byt
             disable=None,
         ) as bar,
     ):
-        rest = b''
-        while chunk := _read(path, file, block_size, start):
+
+        def read() -> bytes:
+            chunk = _read(path, file, block_size, start)
             bar.update(raw.tell() - bar.n)
-            # A carriage return at the end of the chunk may be the first half of a line end.
-            end = 1 + max(chunk.rfind(b'\n'), chunk.rfind(b'\r', 0, -1))
-            if not end:
-                rest += chunk
-                if len(rest) > _LONGEST_LINE:
-                    raise InputError(
-                        f'{path}, line {_line_number(path, start)}: the line is longer than '
-                        f'{_LONGEST_LINE} bytes; expected a CSV file'
-                    )
-                continue
-            block, rest = rest + chunk[:end], chunk[end:]
+            return chunk
+
+        def too_long() -> InputError:
+            return InputError(
+                f'{path}, line {_line_number(path, start)}: the line is longer than '
+                f'{lines.LONGEST_LINE} bytes; expected a CSV file'
+            )
+
+        for block in lines.whole_lines(read, too_long):
             yield start, block
             start += len(block)
-        if rest:
-            yield start, rest
 
 
 def _read(path: str | os.PathLike, file: io.BufferedIOBase, size: int, start: int) -> bytes:

@@ -13,7 +13,8 @@ from pfdet.files.reading import reading
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 
-_RUN = 'the --out directory of a training run'
+#: What a directory with a ``recipe.json`` is expected to be, for messages.
+RUN = 'the --out directory of a training run'
 
 
 class LabelSpace(NamedTuple):
@@ -33,8 +34,8 @@ def label_space_of_run(directory: str | os.PathLike) -> LabelSpace:
         InputError: The file is missing or damaged.
     """
     path = Path(directory) / 'recipe.json'
-    content = read_json(path, _RUN)
-    with reading(path, _RUN):
+    content = read_json(path, RUN)
+    with reading(path, RUN):
         return parse_label_space(content, path)
 
 

@@ -97,4 +97,6 @@ def word(longest: int) -> Domain:
     )
 
 
-ANY = Domain('true or false', lambda x: True)
+BOOLEAN = Domain('true or false', lambda x: True)
+#: Lengths of an image's edge in pixels.
+EDGE = integer(16, 10_000)

@@ -8,7 +8,8 @@ from pfdet.errors import InputError
 from pfdet.recipes import known
 from pfdet.recipes.consistency import contradictions
 from pfdet.recipes.domains import (
-    ANY,
+    BOOLEAN,
+    EDGE,
     Domain,
     integer,
     number,
@@ -68,7 +69,6 @@ _test = partial(_field, group='prediction', trains=False, at_test=True, on_resum
 
 _SHARE = number(0, 1)
 _POSITIVE_SHARE = number(0, 1, above=True)
-_EDGE = integer(16, 10_000)
 _COUNT = integer(1, 100_000)
 _LOSSES = 'pfdet.functions.losses'
 _LOSS = known.name_in(known.LOSSES, _LOSSES, 'LOSSES')
@@ -99,13 +99,13 @@ class Recipe:
     backbone: str = _network('se_resnext101', _BACKBONE, 'a key of pfdet.links.backbones.BACKBONES')
     fpn_channel: int = _network(256, integer(4, 4096, 4), 'channels of the feature pyramid')
     fpn_scale: int = _network(4, one_of(4, 5), 'feature maps of the top-down path, 4 or 5')
-    fpn_bn: bool = _network(True, ANY, 'batch normalization in the feature pyramid')
-    psp: bool = _network(False, ANY, 'pyramid pooling on C5')
-    head_bn: bool = _network(False, ANY, 'batch normalization in the head')
+    fpn_bn: bool = _network(True, BOOLEAN, 'batch normalization in the feature pyramid')
+    psp: bool = _network(False, BOOLEAN, 'pyramid pooling on C5')
+    head_bn: bool = _network(False, BOOLEAN, 'batch normalization in the head')
     context: bool = _network(
-        False, ANY, 'the head also pools features from a box of twice the area'
+        False, BOOLEAN, 'the head also pools features from a box of twice the area'
     )
-    class_agnostic: bool = _network(True, ANY, 'one box for all classes, or one per class')
+    class_agnostic: bool = _network(True, BOOLEAN, 'one box for all classes, or one per class')
     head_conv: int = _network(
         0, integer(0, 16), '3x3 convolutions in the head before its fully connected layers'
     )
@@ -215,22 +215,22 @@ class Recipe:
         'al. count objects; 1 for equal boxes only',
     )
     expand_ancestors: bool = _labels(
-        True, ANY, "an object is also positive for its classes' ancestors"
+        True, BOOLEAN, "an object is also positive for its classes' ancestors"
     )
     ignore_descendants: bool = _labels(
-        True, ANY, "ignore the descendants of an object's class that is no leaf"
+        True, BOOLEAN, "ignore the descendants of an object's class that is no leaf"
     )
     ignore_absent: bool = _labels(
-        False, ANY, 'ignore descendants also where they were verified as absent'
+        False, BOOLEAN, 'ignore descendants also where they were verified as absent'
     )
     ignore_group_of: bool = _labels(
         True,
-        ANY,
+        BOOLEAN,
         'ignore the classes of a group-of box, and their descendants under '
         'ignore_descendants, in regions inside it',
     )
     cooccurrence: bool = _labels(
-        False, ANY, 'ignore parts and possessions inside their subjects (co-occurrence loss)'
+        False, BOOLEAN, 'ignore parts and possessions inside their subjects (co-occurrence loss)'
     )
     cooccurrence_pairs: str = _labels(
         '', text(4096), "CSV file of the pairs; empty for the 47 of PFDet's Table 3"
@@ -241,11 +241,11 @@ class Recipe:
         'a region is inside its subject with at least this share of its area',
     )
     ignore_verified: bool = _labels(
-        False, ANY, 'ignore parts and possessions also where they were verified as absent'
+        False, BOOLEAN, 'ignore parts and possessions also where they were verified as absent'
     )
     expand_scores: bool = _test(
         False,
-        ANY,
+        BOOLEAN,
         "a class gets the highest of its own and its descendants' scores, for losses that do not "
         'teach ancestors',
     )
@@ -267,11 +267,11 @@ class Recipe:
     )
     min_size: tuple[int, int] = _images(
         (800, 800),
-        sequence(_EDGE, 2, 2, rising=True),
+        sequence(EDGE, 2, 2, rising=True),
         "range of the shorter edge's length in training",
     )
-    max_size: int = _images(1333, _EDGE, 'limit of the longer edge', at_test=True)
-    flip: bool = _images(True, ANY, 'flip half of the training images')
+    max_size: int = _images(1333, EDGE, 'limit of the longer edge', at_test=True)
+    flip: bool = _images(True, BOOLEAN, 'flip half of the training images')
     color_jitter: float = _images(
         0.0,
         number(0, 1),
@@ -329,9 +329,9 @@ class Recipe:
         "boxes know them; 'cut', they are background",
     )
     test_sizes: tuple[int, ...] = _test(
-        (800,), sequence(_EDGE, 1, 50), 'lengths of the shorter edge; their outputs are joined'
+        (800,), sequence(EDGE, 1, 50), 'lengths of the shorter edge; their outputs are joined'
     )
-    test_flip: bool = _test(False, ANY, 'also predict the horizontally flipped images')
+    test_flip: bool = _test(False, BOOLEAN, 'also predict the horizontally flipped images')
     score_thresh: float = _test(0.01, number(0, 1, below=True), 'lowest score of a detection')
     suppression: str = _test(
         'nmw',

@@ -71,13 +71,22 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         InputError: A setting has no ``=``, a key is unknown, a value has the wrong type or is out
             of range, or values contradict each other.
     """
+    return from_dict({**to_dict(recipe), **given_fields(settings)}, '--set')
+
+
+def given_fields(settings: Sequence[str]) -> dict[str, Any]:
+    """The fields of ``KEY=VALUE`` settings, not checked.
+
+    Raises:
+        InputError: A setting has no ``=``.
+    """
     fields = {}
     for setting in settings:
         key, equals, text = setting.partition('=')
         if not equals:
             raise InputError(f'--set {_short(setting, quote=False)}: expected KEY=VALUE')
         fields[_FORMER_NAMES.get(key, key)] = _literal(text)
-    return from_dict({**to_dict(recipe), **fields}, '--set')
+    return fields
 
 
 def _literal(text: str) -> Any:

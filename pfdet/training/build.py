@@ -7,7 +7,6 @@ import numpy as np
 
 from pfdet.cpu.install import install as install_cpu_functions
 from pfdet.errors import InputError
-from pfdet.functions.closed_form import NORMALIZATIONS
 from pfdet.functions.effective_number import effective_number_weights
 from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
 from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler
@@ -26,8 +25,6 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes.recipe import Recipe
 from pfdet.targets import rules, sampling
 from pfdet.training.train_chain import TrainChain
-
-SAMPLERS = ('sequential', 'class_aware', 'soft_balance')
 
 
 def needs_rates(recipe: Recipe) -> bool:
@@ -203,10 +200,6 @@ def train_chain(
 def _loss(recipe: Recipe, rates: np.ndarray | None, weight: np.ndarray | None):
     options = {}
     if recipe.normalize:
-        if recipe.normalize not in NORMALIZATIONS:
-            raise InputError(
-                f'normalize={recipe.normalize}: expected one of ' + ', '.join(NORMALIZATIONS)
-            )
         options['normalize'] = recipe.normalize
     if recipe.loss == 'focal':
         options.update(alpha=recipe.focal_alpha, gamma=recipe.focal_gamma)
@@ -228,10 +221,6 @@ def sampler(
         InputError: The recipe names an unknown sampler, or a class-based sampler for a training
             set without boxes.
     """
-    if recipe.sampler not in SAMPLERS:
-        raise InputError(
-            f'sampler={recipe.sampler}: no such sampler; expected one of ' + ', '.join(SAMPLERS)
-        )
     group = None
     if recipe.aspect_chunk > 1:
         group = aspect_groups(index.columns['image_size'])

@@ -202,8 +202,21 @@ def newest(
     Raises:
         InputError: There are snapshots, but all are damaged.
     """
-    warn = warn or (lambda line: print(line, file=sys.stderr, flush=True))
     remove_unfinished(directory, 'iter_*.npz')
+    path, damaged = newest_undamaged(directory, warn)
+    if damaged and path is None:
+        raise InputError(
+            f'{directory}: all snapshots are damaged ({len(damaged)}); remove them to start from '
+            'scratch'
+        )
+    return path, damaged
+
+
+def newest_undamaged(
+    directory: Path, warn: Callable[[str], None] | None = None
+) -> tuple[Path | None, list[Path]]:
+    """As :func:`newest`, but nothing is removed, and damage of all snapshots is no error."""
+    warn = warn or (lambda line: print(line, file=sys.stderr, flush=True))
     damaged = []
     for path in snapshots(directory):
         damage = problem(path)
@@ -211,12 +224,7 @@ def newest(
             return path, damaged
         damaged.append(path)
         warn(f'warning: {path}: damaged snapshot ({damage}); trying the previous one')
-    if damaged:
-        raise InputError(
-            f'{directory}: all snapshots are damaged ({len(damaged)}); remove them to start from '
-            'scratch'
-        )
-    return None, []
+    return None, damaged
 
 
 def read_run(path: Path) -> dict:

@@ -12,7 +12,7 @@ import chainer
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.files.npz import read_npz
+from pfdet.files.npz import open_npz
 from pfdet.files.reading import reading
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.load_arrays import load_arrays
@@ -41,16 +41,15 @@ def read_detector(path: Path) -> DetectorWeights:
     Raises:
         InputError: A file is damaged or has no detector.
     """
-    arrays = read_npz(path)
-    in_snapshot = {
-        name.removeprefix(model_directory.NETWORK_IN_SNAPSHOT): array
-        for name, array in arrays.items()
-        if name.startswith(model_directory.NETWORK_IN_SNAPSHOT)
-    }
-    if in_snapshot:
+    with open_npz(path) as archive:
+        arrays = model_directory.network_arrays(archive)
+        is_snapshot = arrays is not archive
+        # The state of a snapshot's optimizer is not read.
+        arrays = dict(arrays)
+    if is_snapshot:
         mids = checkpoints.read_run(path).get('classes')
         with reading(path, 'a snapshot', 'its classes'):
-            return DetectorWeights(in_snapshot, None if mids is None else tuple(mids))
+            return DetectorWeights(arrays, None if mids is None else tuple(mids))
     if not (path.parent / 'recipe.json').exists():
         return DetectorWeights(arrays, None)
     return DetectorWeights(arrays, model_directory.read_recipe(path.parent).classes.mids)

@@ -1,7 +1,6 @@
 """The output directory of a training run: weights, recipe, label space and concurrent rates."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +18,7 @@ from pfdet.links.load_arrays import load_arrays
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
-from pfdet.openimages.label_space import parse_label_space
+from pfdet.openimages.label_space import RUN, parse_label_space
 from pfdet.recipes.recipe import Recipe, fields_that
 from pfdet.recipes.settings import from_dict, override, to_dict
 from pfdet.training import build, checkpoints
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
     from pfdet.inference.predict import PredictSettings
 
 
-_RUN = 'the --out directory of a training run'
 _WEIGHTS = 'weights of this network'
 #: Prefix of the names of the network's arrays in a snapshot.
-NETWORK_IN_SNAPSHOT = 'updater/model:main/detector/'
+_NETWORK_IN_SNAPSHOT = 'updater/model:main/detector/'
 
 
 class Model(NamedTuple):
@@ -91,12 +89,17 @@ def load_weights(network: FasterRCNN, path: Path) -> None:
             are not finite.
     """
     with open_npz(path) as arrays:
-        in_snapshot = {name: name.removeprefix(NETWORK_IN_SNAPSHOT) for name in arrays}
-        if any(name != short for name, short in in_snapshot.items()):
-            weights = {short: arrays[name] for name, short in in_snapshot.items() if name != short}
-            load_arrays(network, weights, path, _WEIGHTS)
-        else:
-            load_arrays(network, arrays, path, _WEIGHTS)
+        load_arrays(network, network_arrays(arrays), path, _WEIGHTS)
+
+
+def network_arrays(archive: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The arrays of the network in a snapshot, read now; a ``model.npz`` as it is."""
+    in_snapshot = {
+        name.removeprefix(_NETWORK_IN_SNAPSHOT): archive[name]
+        for name in archive
+        if name.startswith(_NETWORK_IN_SNAPSHOT)
+    }
+    return in_snapshot or archive
 
 
 def weights_file(directory: Path) -> Path:
@@ -113,23 +116,16 @@ def weights_file(directory: Path) -> Path:
     final = Path(directory) / 'model.npz'
     if final.exists():
         return final
-    damaged = []
-    for path in checkpoints.snapshots(final.parent / 'snapshots'):
-        damage = checkpoints.problem(path)
-        if damage is None:
-            return path
-        damaged.append(path)
-        print(
-            f'warning: {path}: damaged snapshot ({damage}); trying the previous one',
-            file=sys.stderr,
-            flush=True,
-        )
+    # The run may be writing another snapshot now, so nothing is removed.
+    snapshot, damaged = checkpoints.newest_undamaged(final.parent / 'snapshots')
+    if snapshot is not None:
+        return snapshot
     if damaged:
         raise InputError(
             f'{final}: missing, and all snapshots of the run are damaged ({len(damaged)}); '
-            f'expected {_RUN}'
+            f'expected {RUN}'
         )
-    raise InputError(f'{final}: missing, and the run has no snapshot; expected {_RUN}')
+    raise InputError(f'{final}: missing, and the run has no snapshot; expected {RUN}')
 
 
 def weights_note(model: Model) -> str:
@@ -210,7 +206,7 @@ def _verify_rates(path: Path) -> None:
     description = path.parent / 'recipe.json'
     if path.name != 'rates.npy' or not description.exists():
         return
-    run = read_object(description, _RUN).get('run')
+    run = read_object(description, RUN).get('run')
     expected = run.get('rates_sha256') if isinstance(run, dict) else None
     with reading(path, 'rates of a run'):
         if expected is not None and file_checksum(path) != expected:
@@ -272,8 +268,8 @@ def read_recipe(directory: Path) -> Description:
         InputError: The file is missing or damaged.
     """
     path = Path(directory) / 'recipe.json'
-    content = read_json(path, _RUN)
-    with reading(path, _RUN):
+    content = read_json(path, RUN)
+    with reading(path, RUN):
         fields = content['recipe']
         classes, hierarchy = parse_label_space(content, path)
     return Description(from_dict(fields, str(path)), classes, hierarchy)

@@ -232,6 +232,9 @@ def resume_from_newest(trainer, snapshot: checkpoints.Snapshot, comm) -> Path | 
                 run = checkpoints.read_run(path)
                 with reading(path, 'a snapshot of this run', 'its description of the run'):
                     changes = check_same_run(run, snapshot.run, path)
+                # What the run started from, whatever is given now.
+                if 'initial_weights' in run:
+                    snapshot.run['initial_weights'] = run['initial_weights']
         except InputError as e:
             error = e
     # Raise the error on all ranks, so that none waits for another.

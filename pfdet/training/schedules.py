@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from chainer import training
 
-SCHEDULES = ('step', 'cosine')
+from pfdet.recipes import known
 
 
 def linear_scaling(base_lr: float, base_batch_size: int, batch_size: int) -> float:
@@ -54,7 +54,7 @@ def learning_rate(
     elif schedule == 'cosine':
         lr = lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2
     else:
-        raise ValueError(f'schedule must be one of {SCHEDULES}, not {schedule!r}')
+        raise ValueError(f'schedule must be one of {known.SCHEDULES}, not {schedule!r}')
     if iteration < n_warmup:
         lr *= warmup_start + (1 - warmup_start) * iteration / n_warmup
     return lr

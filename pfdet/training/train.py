@@ -19,7 +19,7 @@ from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.shared_images import describe_shared_images
 from pfdet.recipes import Recipe, to_dict
 from pfdet.recipes.initial_weights import deviation_sentence
-from pfdet.training import build, checkpoints, run_output
+from pfdet.training import build, run_output
 from pfdet.training.augmentation import Augmentation
 from pfdet.training.checkpoints import Snapshot
 from pfdet.training.count_corrupt_images import CountCorruptImages
@@ -164,11 +164,7 @@ def _train(
         trainer.extend(snapshot, trigger=lambda t: at_interval(t) or stop.signal)
 
     if options.resume:
-        resumed = resume_from_newest(trainer, snapshot, comm)
-        if resumed is not None and comm.rank == 0:
-            # What the run started from, whatever is given now.
-            start = checkpoints.read_run(resumed).get('initial_weights', start)
-            snapshot.run['initial_weights'] = start
+        resume_from_newest(trainer, snapshot, comm)
     if comm.rank == 0:
         facts = {
             'ranks': comm.size,
@@ -176,7 +172,7 @@ def _train(
             'images': len(train_index),
             'iterations': length.last_iteration(trainer),
             'seed': options.seed,
-            **start,
+            **snapshot.run['initial_weights'],
         }
         run_output.write_description(out, recipe, net, facts)
         trainer.extend(run_output.StillThere(out))

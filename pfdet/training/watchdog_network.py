@@ -10,6 +10,8 @@ import struct
 import time
 from typing import Any
 
+from pfdet.process_stat import stat_fields
+
 # Linux: the IPv4 address of a network interface.
 _SIOCGIFADDR = 0x8915
 # Bridges of containers and virtual machines, which other nodes do not reach.
@@ -35,12 +37,8 @@ def node_identity() -> str:
 
 def start_time(pid: int) -> str:
     """The start time of a process, which tells it from a later one with the same id; else ''."""
-    try:
-        with open(f'/proc/{pid}/stat') as file:
-            # Split after the program name, which may contain blanks and parentheses.
-            return file.read().rpartition(')')[2].split()[19]
-    except (OSError, IndexError):
-        return ''
+    fields = stat_fields(pid)
+    return fields[19] if fields else ''
 
 
 def listen() -> socket.socket:

@@ -237,7 +237,7 @@ def test_blocks_of_any_size_hold_the_same_lines(tmp_path, end, block_size):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr('pfdet.evaluation.csv_rows._LONGEST_LINE', 1000)
+    monkeypatch.setattr('pfdet.files.lines.LONGEST_LINE', 1000)
     (tmp_path / 'd.csv').write_text('a\n' + 'b' * 3000)
     with pytest.raises(InputError, match='d.csv, line 2: the line is longer than 1000 bytes'):
         list(csv_blocks(tmp_path / 'd.csv', 100))

@@ -12,10 +12,11 @@ from pfdet.functions.losses import LOSSES, SCORES
 from pfdet.links.backbones import ALIASES, BACKBONES
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.hierarchy import flat_hierarchy
+from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import known
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import build
-from pfdet.training.schedules import SCHEDULES, learning_rate
+from pfdet.training.schedules import learning_rate
 
 FIELDS = [f.name for f in dataclasses.fields(Recipe)]
 ODD = [
@@ -145,4 +146,17 @@ def test_known_names_are_those_of_the_registries():
     assert set(known.LOSSES) == set(LOSSES) and set(known.SCORES) == set(SCORES)
     assert set(known.WITHOUT_BACKGROUND) == {k for k, v in LOSSES.items() if not v.background}
     assert known.NORMALIZATIONS == NORMALIZATIONS
-    assert known.SAMPLERS == build.SAMPLERS and known.SCHEDULES == SCHEDULES
+    rates = {learning_rate(7, 10, 1.0, schedule) for schedule in known.SCHEDULES}
+    assert len(rates) == len(known.SCHEDULES)
+    with pytest.raises(ValueError):
+        learning_rate(7, 10, 1.0, 'other')
+
+
+def test_each_known_sampler_is_another_one(small_world):
+    index = AnnotationIndex.open(small_world / 'train.index')
+    samplers = [
+        build.sampler(dataclasses.replace(recipes.find('mini'), sampler=name), index, 0)
+        for name in known.SAMPLERS
+    ]
+    orders = {tuple(sampler[i] for i in range(200)) for sampler in samplers}
+    assert len(orders) == len(known.SAMPLERS)

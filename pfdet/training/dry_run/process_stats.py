@@ -4,6 +4,8 @@ import os
 import time
 from typing import NamedTuple
 
+from pfdet.process_stat import stat_fields
+
 
 class Memory(NamedTuple):
     """Memory of a process.
@@ -33,13 +35,10 @@ def available_memory() -> int:
 
 def seconds_since_start() -> float:
     """Seconds since this process was started, including its imports."""
-    try:
-        with open('/proc/self/stat') as file:
-            # Split at the last parenthesis, because the program name may contain parentheses.
-            ticks = int(file.read().rpartition(')')[2].split()[19])
-    except OSError:
+    fields = stat_fields('self')
+    if not fields:
         return time.process_time()
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf('SC_CLK_TCK')
 
 
 def _fields(path: str) -> dict[str, int]:

@@ -19,12 +19,13 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.files.json_file import read_object, write_json
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.label_space import RUN
 from pfdet.recipes import Composite, Recipe
 from pfdet.recipes.composite import FULL, OTHERS
 from pfdet.recipes.pfdet_2018 import COCO
 from pfdet.training.tables.experts import Ranks, fine_tune, in_ensemble, ranks_of_table4
 from pfdet.training.tables.merging import Images, Merger, Model, augmentation
-from pfdet.training.tables.rows import Rows
+from pfdet.training.tables.rows import Rows, relative_to
 from pfdet.version import commit
 
 # GPUs, and so images, of an expert's update at full size: the batch that base_lr is given for.
@@ -149,12 +150,11 @@ class Composites:
             merger.merge_weighted(models, detections, images, self.weights, self.split_seed, merged)
         else:
             merger.merge(detections, merged)
-        out = self.rows.out
         content = {
             'recipe': {'name': row.name, 'about': row.about, 'size': self.rows.size},
             'run': {
                 'seed': seed,
-                'models': [_relative(model.path, out) for model in models],
+                'models': [relative_to(self.rows.out, model.path) for model in models],
                 'scores': {**before.get('scores', {}), score: facts},
             },
         }
@@ -296,17 +296,12 @@ def _is_expert(key: str) -> bool:
     return key in recipes.RECIPES and recipes.RECIPES[key].expert_size > 0
 
 
-def _relative(path: Path, out: Path) -> str:
-    path, out = path.resolve(), out.resolve()
-    return (path.relative_to(out) if path.is_relative_to(out) else path).as_posix()
-
-
 def _read_run(directory: Path) -> dict[str, Any]:
     """What ``recipe.json`` says about the run; empty before the first."""
     path = directory / 'recipe.json'
     if not path.exists():
         return {}
-    return read_object(path, 'the --out directory of a training run', run=dict)['run']
+    return read_object(path, RUN, run=dict)['run']
 
 
 def _is_done(directory: Path, run: Mapping[str, Any], score: str, facts: Mapping[str, Any]) -> bool:

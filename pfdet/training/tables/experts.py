@@ -23,7 +23,7 @@ from pfdet.iterators.class_images import class_images
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.subprocesses import run_python
 from pfdet.training.experts import plan_experts
-from pfdet.training.tables.rows import Rows, check_same
+from pfdet.training.tables.rows import Rows, check_same, relative_to
 
 # First and last rank in Table 4, and the last rank of an expert in the ensemble, of 500 classes.
 _FIRST, _LAST, _LAST_IN_ENSEMBLE = 11, 350, 250
@@ -104,8 +104,8 @@ def fine_tune(
     arguments = {
         'recipe': recipe,
         'scale': rows.size,
-        'init': _relative(init, rows.out),
-        'train_index': _relative(train_index, rows.out),
+        'init': relative_to(rows.out, init),
+        'train_index': relative_to(rows.out, train_index),
         'seed': seed,
         'class_range': text,
         'images_seen': images_seen,
@@ -135,12 +135,6 @@ def in_ensemble(expert: Path, last: int) -> bool:
         last (int): A rank.
     """
     return int(expert.name.split('-')[1]) <= last
-
-
-def _relative(path: Path, out: Path) -> str:
-    """A path inside ``out`` relative to it, so that the directory of all runs can be moved."""
-    path, out = path.resolve(), out.resolve()
-    return str(path.relative_to(out) if path.is_relative_to(out) else path)
 
 
 def _check_arguments(out: Path, arguments: Mapping[str, object]) -> None:

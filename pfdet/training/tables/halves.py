@@ -18,6 +18,7 @@ from pfdet.evaluation.detections import (
     blocks_of_images,
     detections_writer,
     images_without_detections,
+    no_detections,
 )
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
@@ -86,7 +87,7 @@ def join_images(parts: Sequence[tuple[Path, Collection[str]]], classes: Classes,
                 write(taken)
                 n_image += len(taken.image_ids)
             empty = sorted(set(images_without_detections(path)).intersection(ids))
-            write(_take_images(_no_detections(empty), ids))
+            write(_take_images(no_detections(empty), ids))
             n_image += len(empty)
     return n_image
 
@@ -102,8 +103,3 @@ def _take_images(detections: Detections, ids: Collection[str]) -> Detections:
         detections.score[rows],
         detections.bbox[rows],
     )
-
-
-def _no_detections(ids: Sequence[str]) -> Detections:
-    none = np.zeros(0, np.int32)
-    return Detections(ids, none, none, np.zeros(0, np.float32), np.zeros((0, 4), np.float32))

@@ -13,6 +13,7 @@ from pfdet import recipes
 from pfdet.evaluation.detections import read_model_classes
 from pfdet.files.json_file import read_object
 from pfdet.openimages.classes import Classes
+from pfdet.openimages.label_space import RUN
 from pfdet.recipes import Recipe
 from pfdet.subprocesses import run_python
 from pfdet.training.tables.halves import image_ids, join_images, split_in_halves
@@ -46,7 +47,7 @@ class Model(NamedTuple):
     def recipe(self) -> Recipe:
         """The recipe of its training."""
         path = self.path / 'recipe.json'
-        content = read_object(path, 'the --out directory of a training run', recipe=dict)
+        content = read_object(path, RUN, recipe=dict)
         return recipes.from_dict(content['recipe'], str(path))
 
 

@@ -4,7 +4,6 @@ The run of a row is in ``OUT/RECIPE/seedS``. Rows with the same training, or tha
 testing, share one training run: that of the first such row in the order of the tables.
 """
 
-import ast
 import dataclasses
 import json
 import shutil
@@ -17,13 +16,14 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.files.json_file import read_object, write_json
+from pfdet.openimages.label_space import RUN
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
+from pfdet.recipes.settings import given_fields
 from pfdet.subprocesses import run_python
 from pfdet.version import commit
 
 # Recipe fields that only prediction uses.
-_RUN = 'the --out directory of a training run'
 _TEST_FIELDS = fields_that(trains=False, at_test=True)
 
 
@@ -79,15 +79,8 @@ class Rows:
 
     @property
     def given_fields(self) -> dict[str, object]:
-        """The fields in :attr:`settings`, whatever their spelling, ready for JSON."""
-        fields: dict[str, object] = {}
-        for setting in self.settings:
-            key, _, text = setting.partition('=')
-            try:
-                fields[key] = json.loads(json.dumps(ast.literal_eval(text)))
-            except (ValueError, SyntaxError, TypeError):
-                fields[key] = text
-        return fields
+        """The fields in :attr:`settings`, whatever their spelling, as JSON returns them."""
+        return json.loads(json.dumps(given_fields(self.settings)))
 
     def lock(self, path: Path) -> threading.Lock:
         """The lock of a file or directory that several threads may need."""
@@ -294,7 +287,7 @@ class Rows:
         path = directory / 'recipe.json'
         if not path.exists():
             return
-        content = read_object(path, _RUN, recipe=dict)
+        content = read_object(path, RUN, recipe=dict)
         check_same(
             directory,
             recipes.to_dict(recipes.from_dict(content['recipe'], str(path))),
@@ -306,7 +299,7 @@ class Rows:
         path = directory / 'recipe.json'
         if recipe.init != 'imagenet' or not path.exists():
             return
-        started_from = read_object(path, _RUN, run=dict)['run'].get('init')
+        started_from = read_object(path, RUN, run=dict)['run'].get('init')
         backbone = self.backbones.get(recipe.backbone)
         # Without --backbone, a finished training may have had one.
         may_be_random = self.random_weights or self.size == 'mini'
@@ -320,11 +313,17 @@ class Rows:
     def _write_description(self, name: str, trained: Path, directory: Path) -> None:
         """Write the recipe and log of a row that shares the training of another row."""
         directory.mkdir(parents=True, exist_ok=True)
-        content = read_object(trained / 'recipe.json', _RUN, run=dict)
+        content = read_object(trained / 'recipe.json', RUN, run=dict)
         content['recipe'] = recipes.to_dict(self.recipe(name))
         content['run']['trained'] = str(trained.relative_to(self.out))
         write_json(directory / 'recipe.json', content)
         shutil.copyfile(trained / 'log', directory / 'log')
+
+
+def relative_to(out: Path, path: Path) -> str:
+    """A path inside the directory of all runs relative to it, so that it can be moved."""
+    path, out = path.resolve(), out.resolve()
+    return (path.relative_to(out) if path.is_relative_to(out) else path).as_posix()
 
 
 def check_same(directory: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
