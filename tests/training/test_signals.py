@@ -21,6 +21,7 @@ PREDICT = ROOT / 'evaluate' / 'predict.py'
 
 # Run a script that waits in a phase, until a file exists. Every rank that waits says so.
 HELD = """
+import importlib
 import os
 import runpy
 import sys
@@ -53,38 +54,31 @@ def hold_before(owner, name, when=lambda *args: True):
 
     setattr(owner, name, held)
 
+# By phase: the module, the class or '', the function that begins it, and the calls that do.
+PLACES = {
+    'index': ('pfdet.openimages.index', 'AnnotationIndex', 'open'),
+    'set-up': ('pfdet.training.train', '', 'network_to_train'),
+    'training': (
+        'pfdet.training.updater',
+        'Updater',
+        'update_core',
+        lambda updater: updater.iteration == 1,
+    ),
+    'validation': ('pfdet.training.evaluator', '', 'evaluate'),
+    'snapshot': ('pfdet.training.checkpoints', '', 'write'),
+    'results': ('pfdet.training.run_output', '', 'write_results'),
+    'planning': ('pfdet.training.train_experts', '', 'plan_experts'),
+    'prediction': ('pfdet.inference.predict', '', '_outputs'),
+    'part': ('pfdet.inference.resumable', '', '_write_part'),
+    'merging': ('pfdet.inference.resumable', '', '_merge'),
+}
+
 if phase == 'import':
     sys.meta_path.insert(0, AtImport())
-elif phase == 'index':
-    from pfdet.openimages.index import AnnotationIndex
-    hold_before(AnnotationIndex, 'open')
-elif phase == 'set-up':
-    from pfdet.training import train
-    hold_before(train, 'network_to_train')
-elif phase == 'training':
-    from pfdet.training.updater import Updater
-    hold_before(Updater, 'update_core', lambda updater: updater.iteration == 1)
-elif phase == 'validation':
-    from pfdet.training import evaluator
-    hold_before(evaluator, 'evaluate')
-elif phase == 'snapshot':
-    from pfdet.training import checkpoints
-    hold_before(checkpoints, 'write')
-elif phase == 'results':
-    from pfdet.training import run_output
-    hold_before(run_output, 'write_results')
-elif phase == 'planning':
-    from pfdet.training import train_experts
-    hold_before(train_experts, 'plan_experts')
-elif phase == 'prediction':
-    from pfdet.inference import predict
-    hold_before(predict, '_outputs')
-elif phase == 'part':
-    from pfdet.inference import resumable
-    hold_before(resumable, '_write_part')
-elif phase == 'merging':
-    from pfdet.inference import resumable
-    hold_before(resumable, '_merge')
+else:
+    module, owner, name, *when = PLACES[phase]
+    module = importlib.import_module(module)
+    hold_before(getattr(module, owner) if owner else module, name, *when)
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
