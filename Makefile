@@ -8,7 +8,7 @@
 # make row ROW=NAME  set up, then run one row of one table at mini scale (minutes)
 # make test-kernels  set up, then run the tests with the matrix kernels of several processors
 # make test-load     set up, then run the tests three times beside two busy processes
-# make soak          set up, then run the long tests of faults: signals, damaged and hostile files
+# make soak          set up, then run all tests of faults: signals, kills, damaged and hostile files; a table
 # make setup         only build the environment, in .venv
 # make wheelhouse    build wheels of Chainer and ChainerCV, for pip install --find-links wheelhouse .
 # make clean         remove the environment and all other build products
@@ -75,7 +75,7 @@ test-load: $(STAMP)
 	@'$(VENV)/bin/python' tests/run_suite.py --busy 2 --times 3 --pytest $(TEST_FLAGS)
 
 soak: $(STAMP)
-	@'$(VENV)/bin/python' -m pytest -q -m soak $(TEST_FLAGS)
+	@'$(VENV)/bin/python' -m pytest -q -m 'soak or faults' $(TEST_FLAGS)
 
 lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .

@@ -1,8 +1,11 @@
-"""Shared fixtures: running under ``mpiexec``, and a small data set."""
+"""Shared fixtures: running under ``mpiexec``, a small data set, and the table of faults."""
 
+import collections
 import contextlib
+import dataclasses
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +32,82 @@ for _signal in signal.SIGINT, signal.SIGQUIT, signal.SIGHUP:
         signal.signal(
             _signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL
         )
+
+
+@dataclasses.dataclass
+class Tally:
+    """Faults of one kind."""
+
+    tried: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+
+
+TITLE = 'faults', 'tried', 'survived', 'lost', 'seconds'
+
+
+class FaultsTable:
+    """Prints a table of faults after ``make soak``: how many were tried, and what became of them.
+
+    A test of faults has the marker ``faults('KIND')``. It counts as one fault, or as many as it
+    gives to the fixture :func:`tried`. They have survived if it passes, and are lost if it fails:
+    something was executed, hung, changed in silence, ended in a traceback, or was left behind.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind = collections.defaultdict(Tally)
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Keep the kind with the results of the test."""
+        marker = item.get_closest_marker('faults')
+        if marker is not None:
+            item.user_properties.append(('faults', marker.args[0]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test when it is over."""
+        properties = dict(report.user_properties)
+        if 'faults' not in properties or report.skipped:
+            return
+        tally = self.by_kind[properties['faults']]
+        tally.seconds += report.duration
+        n = properties.get('tried', 1)
+        if report.when == 'call':
+            tally.tried += n
+            tally.lost += n * report.failed
+        elif report.failed and report.when == 'setup':
+            tally.tried += 1
+            tally.lost += 1
+        elif report.failed:
+            # The test has been counted, and has left something behind.
+            tally.lost += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table."""
+        if not self.by_kind:
+            return
+        rows = [
+            (kind, t.tried, t.tried - t.lost, t.lost, round(t.seconds))
+            for kind, t in sorted(self.by_kind.items())
+        ]
+        rows.append(('total', *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
+        width = max(len(row[0]) for row in rows)
+        terminalreporter.section('faults')
+        for kind, *numbers in (TITLE, *rows):
+            terminalreporter.write_line(
+                f'{kind:{width}}' + ''.join(f'{number!s:>10}' for number in numbers)
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the table if the long tests are run."""
+    if re.search(r'(?<!not )soak', config.option.markexpr):
+        config.pluginmanager.register(FaultsTable())
+
+
+@pytest.fixture
+def tried(record_property) -> Callable[[int], None]:
+    """Tell how many faults a test tries; see :class:`FaultsTable`."""
+    return lambda n: record_property('tried', n)
 
 
 @pytest.fixture(scope='session')

@@ -141,6 +141,7 @@ ENDS = {
 }
 
 
+@pytest.mark.faults('shared memory left behind')
 @pytest.mark.parametrize('end', ENDS)
 def test_no_end_of_a_job_leaves_shared_memory(end, mpiexec):
     body, status, line = ENDS[end]

@@ -103,9 +103,11 @@ def test_every_path_is_checked(parsers, command):
             assert action.type in (Path, flags.path_text), action.option_strings
 
 
+@pytest.mark.faults('values of flags')
 @pytest.mark.parametrize('command', COMMANDS)
-def test_odd_values_are_taken_or_refused_in_one_line(parsers, command):
+def test_odd_values_are_taken_or_refused_in_one_line(parsers, command, tried):
     parser = parsers[command]
+    tried(len(ODD) * len(flags_with_values(parser)))
     for action in flags_with_values(parser):
         flag = action.option_strings[0]
         for value in ODD:
@@ -164,9 +166,11 @@ def test_a_command_ends_in_one_line(parsers, command, tmp_path):
     run_all(parsers, command, FEW, tmp_path)
 
 
+@pytest.mark.faults('values of flags')
 @pytest.mark.soak
 @pytest.mark.parametrize('command', sorted(COMMANDS.keys() - WITHOUT_INPUT))
-def test_a_command_ends_in_one_line_for_any_odd_value(parsers, command, tmp_path):
+def test_a_command_ends_in_one_line_for_any_odd_value(parsers, command, tmp_path, tried):
+    tried(len(ODD) * len(flags_with_values(parsers[command])))
     run_all(parsers, command, ODD, tmp_path)
 
 

@@ -61,6 +61,7 @@ def commands(world, inputs, out):
     }
 
 
+@pytest.mark.faults('two runs to one output')
 def test_an_output_in_use_is_refused_in_one_line(small_world, inputs, tmp_path):
     given = commands(small_world, inputs, tmp_path)
     with contextlib.ExitStack() as stack:

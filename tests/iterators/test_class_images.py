@@ -96,6 +96,7 @@ def index_in(directory, labels):
     return make_index(directory / 'x.index', labels)
 
 
+@pytest.mark.faults('read-only data sets')
 @pytest.mark.parametrize('expand', [False, True])
 def test_read_only_data_set_uses_the_cache(tmp_path, read_only, expand):
     expected = EXPANDED if expand else AS_ANNOTATED
@@ -117,6 +118,7 @@ def test_read_only_data_set_uses_the_cache(tmp_path, read_only, expand):
     assert other.path == found.path and other.n_image == 3
 
 
+@pytest.mark.faults('read-only data sets')
 def test_nothing_can_be_written(tmp_path, read_only):
     index = index_in(tmp_path / 'data', LABELS)
     read_only.extend([tmp_path / 'data', tmp_path / 'cache' / 'class-images'])

@@ -43,6 +43,7 @@ def german(text):
     return text.replace(',', ';').replace('.', ',')
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'encoding',
     ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32'],
@@ -79,6 +80,7 @@ def test_a_line_of_utf_16_is_named(tmp_path):
         read_boxes(path, SPACE)
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'column, text, n_rewritten',
     [
@@ -123,6 +125,7 @@ def test_harmless_forms_are_read_and_counted(tmp_path, column, text, n_rewritten
     assert table.counts['rewritten'] == n_rewritten
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'column, text, expected',
     [
@@ -178,6 +181,7 @@ BAD_IDS = [
 ]
 
 
+@pytest.mark.faults('ids that are paths')
 @pytest.mark.parametrize('image_id', BAD_IDS)
 def test_ids_that_are_paths_are_named_in_every_table(tmp_path, image_id):
     assert normal_image_id(image_id) is None
@@ -254,6 +258,7 @@ def test_labels_of_a_classifier_alone_are_refused(tmp_path):
     assert read_image_labels(path, SPACE, machine_labels=True).counts['labels'] == 3
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'text',
     [
@@ -274,6 +279,7 @@ def test_lists_of_images(tmp_path, text, encoding):
     assert read_image_ids([path, path]).to_pylist() == ['i1', 'i2']
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'text, message',
     [
@@ -293,6 +299,7 @@ def test_malformed_lists_of_images(tmp_path, text, message):
         read_image_ids(tmp_path / 'none.csv')
 
 
+@pytest.mark.faults('forms of text')
 @pytest.mark.parametrize(
     'text, expected',
     [

@@ -19,6 +19,7 @@ def test_the_recipe_of_a_run(wrap, tmp_path):
         recipes.find(str(path), 'full')
 
 
+@pytest.mark.faults('recipe files by hand')
 @pytest.mark.parametrize(
     'text, message',
     [

@@ -92,6 +92,7 @@ def predict(world, model, out):
     return pfdet('predict', '--model', model, *index, '--out', out)
 
 
+@pytest.mark.faults('code in files')
 def test_model_of_objects(small_world, copy, proof, tmp_path):
     with_objects(copy / 'model.npz', proof)
     out = tmp_path / 'd.parquet'
@@ -99,6 +100,7 @@ def test_model_of_objects(small_world, copy, proof, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.faults('code in files')
 def test_initial_weights_of_objects(small_world, copy, proof, tmp_path):
     with_objects(copy / 'model.npz', proof)
     out = tmp_path / 'new'
@@ -107,6 +109,7 @@ def test_initial_weights_of_objects(small_world, copy, proof, tmp_path):
     assert not (out / 'model.npz').exists()
 
 
+@pytest.mark.faults('code in files')
 def test_snapshot_of_objects(small_world, copy, proof):
     for path in (copy / 'snapshots').iterdir():
         with_objects(path, proof)
@@ -115,6 +118,7 @@ def test_snapshot_of_objects(small_world, copy, proof):
     assert 'pickled Python objects' in done.stderr
 
 
+@pytest.mark.faults('values that are not finite')
 def test_weights_that_are_not_finite(small_world, copy, tmp_path):
     """They would detect nothing, without a word."""
     with np.load(copy / 'model.npz') as file:
@@ -128,6 +132,7 @@ def test_weights_that_are_not_finite(small_world, copy, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.soak
 @pytest.mark.parametrize('make', [os.mkfifo, os.mkdir, lambda p: os.symlink('/dev/zero', p)])
 @pytest.mark.parametrize('name', ['model.npz', 'recipe.json', 'rates.npy', 'log', 'score.json'])
@@ -150,6 +155,7 @@ def test_files_of_a_run_that_are_no_files(small_world, copy, tmp_path, name, mak
             assert_refused(done)
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.soak
 @pytest.mark.parametrize('make', [os.mkfifo, os.mkdir, lambda p: os.symlink('/dev/zero', p)])
 def test_images_that_are_no_files(small_world, model, tmp_path, make):

@@ -201,9 +201,11 @@ def flips(n_byte, n, rng):
         yield (at if k % 4 else n_byte - 1 - at), 1 << int(rng.integers(8))
 
 
+@pytest.mark.faults('flipped bits')
 @pytest.mark.parametrize('n', [40, pytest.param(1000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize('kind', READERS)
-def test_no_flip_is_silent(files, kind, n):
+def test_no_flip_is_silent(files, kind, n, tried):
+    tried(n)
     path, (read, repairs) = files[kind], READERS[kind]
     whole = path.read_bytes()
     expected = read(path)

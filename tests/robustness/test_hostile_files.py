@@ -118,8 +118,10 @@ def read_kinds(worker, good, tmp_path, reader, kinds):
     return worker.read(reader, paths, SECONDS, MEMORY)
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.parametrize('reader', READERS)
-def test_hostile_files_end_with_a_line(worker, good, tmp_path, reader):
+def test_hostile_files_end_with_a_line(worker, good, tmp_path, reader, tried):
+    tried(len(KINDS))
     outcomes = read_kinds(worker, good, tmp_path, reader, KINDS)
     assert_graceful(outcomes)
     # Not even a reader that accepts anything opens what is no file.
@@ -128,9 +130,11 @@ def test_hostile_files_end_with_a_line(worker, good, tmp_path, reader):
             assert outcome.outcome == 'refused', f'{kind}: {outcome}'
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.soak
 @pytest.mark.parametrize('reader', READERS)
-def test_large_files_end_with_a_line(worker, good, tmp_path, reader):
+def test_large_files_end_with_a_line(worker, good, tmp_path, reader, tried):
+    tried(len(SLOW_KINDS))
     assert_graceful(read_kinds(worker, good, tmp_path, reader, SLOW_KINDS))
 
 
@@ -142,24 +146,28 @@ def read_contents(worker, source, reader, directory, contents):
     return worker.read(reader, paths, 10 * SECONDS, MEMORY)
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.parametrize('reader', READERS)
 @pytest.mark.parametrize('step', [64, pytest.param(1, marks=pytest.mark.soak)])
-def test_truncated_files(worker, good, tmp_path, reader, step):
+def test_truncated_files(worker, good, tmp_path, reader, step, tried):
     """Cut off after every 64th byte; in the soak after every byte. Of large files, a sample."""
     whole = good[reader].read_bytes()
     step = max(step, len(whole) // (2000 // step))
     contents = [whole[:end] for end in range(0, len(whole), step)]
+    tried(len(contents))
     assert_graceful(read_contents(worker, good[reader], reader, tmp_path, contents))
 
 
+@pytest.mark.faults('hostile files')
 @pytest.mark.parametrize('reader', READERS)
 @pytest.mark.parametrize('n', [20, pytest.param(2000, marks=pytest.mark.soak)])
-def test_changed_bytes(worker, good, tmp_path, reader, n):
+def test_changed_bytes(worker, good, tmp_path, reader, n, tried):
     """Files with some bytes, bits or pieces changed, by a seed that is the same in each run."""
     whole = good[reader].read_bytes()
     rng = np.random.default_rng([n, len(whole)])
     # Fewer of the weights of a network, which have 5 MB.
     contents = [mutated(whole, rng) for _ in range(max(20, min(n, 10**8 // len(whole))))]
+    tried(len(contents))
     assert_graceful(read_contents(worker, good[reader], reader, tmp_path, contents))
 
 

@@ -56,6 +56,7 @@ def with_object(source, target, proof):
 NPZ_READERS = ['npz', 'weights', 'backbone', 'rates npz', 'snapshot']
 
 
+@pytest.mark.faults('code in files')
 @pytest.mark.parametrize('checksum', [False, True])
 @pytest.mark.parametrize('reader', NPZ_READERS)
 def test_pickled_arrays(worker, good, tmp_path, proof, reader, checksum):
@@ -73,11 +74,13 @@ def test_pickled_arrays(worker, good, tmp_path, proof, reader, checksum):
     proof.rmdir()
 
 
+@pytest.mark.faults('code in files')
 def test_pickled_array_of_rates(worker, tmp_path, proof):
     np.save(tmp_path / 'rates.npy', np.array([Payload(proof)], object))
     refused(worker, 'rates npy', tmp_path / 'rates.npy', 'has pickled Python objects')
 
 
+@pytest.mark.faults('code in files')
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize('reader', ['pth', *NPZ_READERS, 'safetensors', 'rates npy'])
 def test_plain_pickles(worker, tmp_path, proof, reader, protocol):
@@ -87,6 +90,7 @@ def test_plain_pickles(worker, tmp_path, proof, reader, protocol):
     refused(worker, reader, path)
 
 
+@pytest.mark.faults('code in files')
 def test_payload_in_a_file_of_pytorch(worker, tmp_path, proof):
     path = tmp_path / 'a.pth'
     with zipfile.ZipFile(path, 'w') as archive:
@@ -101,6 +105,7 @@ EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 LOAD_WITH_PILLOW = 'import sys, PIL.Image; PIL.Image.open(sys.argv[1]).load()'
 
 
+@pytest.mark.faults('code in files')
 def test_ghostscript_is_not_started(worker, tmp_path, proof):
     """Pillow starts the program gs for EPS files, whatever their name."""
     # The worker has this directory in its PATH.
@@ -132,6 +137,7 @@ def zip_bomb(path, n_byte, name):
                 file.write(bytes(1 << 20))
 
 
+@pytest.mark.faults('files that unpack to gigabytes')
 @pytest.mark.parametrize('reader', NPZ_READERS)
 def test_zip_bombs(worker, good, tmp_path, reader):
     """400 MB of zeros in 2 MB, in a process that may allocate 100 MB."""
@@ -154,6 +160,7 @@ def parquet(path, n_row, image_id='x'):
     pq.write_table(pa.table(columns), path, compression='zstd', row_group_size=n_row)
 
 
+@pytest.mark.faults('files that unpack to gigabytes')
 @pytest.mark.parametrize('reader', ['parquet', 'parquet blocks'])
 def test_parquet_bombs(worker, tmp_path, reader):
     path = tmp_path / 'd.parquet'
@@ -172,6 +179,7 @@ def test_parquet_bombs(worker, tmp_path, reader):
     refused(worker, reader, path, 'compressed bytes; expected at most 100 times as many')
 
 
+@pytest.mark.faults('files that unpack to gigabytes')
 @pytest.mark.soak
 @pytest.mark.parametrize('form', ['WEBP', 'TIFF', 'PNG', 'JPEG', 'GIF'])
 def test_largest_image_fits_into_memory(worker, tmp_path, form):

@@ -115,6 +115,7 @@ CASES = {
 }
 
 
+@pytest.mark.faults('values that are not finite')
 @pytest.mark.parametrize('case, accumulate', [*((case, 1) for case in CASES), ('objectness', 2)])
 def test_what_is_not_finite_is_named(case, accumulate, small_world, tmp_path, comm, monkeypatch):
     break_, name, value, words = CASES[case]
@@ -183,6 +184,7 @@ def model(small_world, tmp_path_factory, comm):
     return out
 
 
+@pytest.mark.faults('values that are not finite')
 @pytest.mark.parametrize(
     'name, value, words',
     [

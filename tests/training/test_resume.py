@@ -69,6 +69,7 @@ def test_ranks_batch_size_and_length_may_change(run):
     resume.check_same_run(older, before, PATH)
 
 
+@pytest.mark.faults('resuming with other settings')
 def test_error_names_the_changed_field(run, small_world):
     before = run()
     assert_rejected(before, run(seed=4), 'seed=0', 'seed=4')
@@ -126,6 +127,7 @@ def test_documentation_lists_the_refused_options():
     assert named - {'resume', 'backbone', 'random_weights'} == REFUSED
 
 
+@pytest.mark.faults('resuming with other settings')
 @pytest.mark.parametrize('name', OTHER_OPTIONS)
 def test_other_options_are_refused_or_named(run, name):
     before, now = run(), run(**{name: OTHER_OPTIONS[name]})
@@ -239,6 +241,7 @@ def other_classes(columns, header):
     header['mids'][0] = '/m/other'
 
 
+@pytest.mark.faults('resuming with other settings')
 @pytest.mark.parametrize(
     'change, words',
     [
@@ -271,6 +274,7 @@ def test_an_index_of_other_content_is_refused(run, small_world, tmp_path, change
         assert_rejected(before, now, '--train-index', *words)
 
 
+@pytest.mark.faults('resuming with other settings')
 def test_other_pairs_in_the_same_file_are_refused(run, small_world, tmp_path):
     mids = AnnotationIndex.open(small_world / 'train.index').classes.mids
     path = tmp_path / 'pairs.csv'
@@ -290,6 +294,7 @@ def test_new_run_in_a_directory_with_snapshots_is_rejected(tmp_path):
         resume.refuse_existing_snapshots(tmp_path, comm)
 
 
+@pytest.mark.faults('resuming with other settings')
 @pytest.mark.parametrize(
     'before, message',
     [

@@ -210,6 +210,7 @@ def parameters(cases, quick):
     ]
 
 
+@pytest.mark.faults('signals')
 @pytest.mark.parametrize('phase, n_rank, number, target', parameters(MATRIX, QUICK))
 def test_a_signal_to_a_training_run(phase, n_rank, number, target, small_world, tmp_path, launch):
     out = tmp_path / 'out'
@@ -270,6 +271,7 @@ def check_frozen(held, rank):
     assert re.search(PHASES[held.phase], match[1] + match[2]), held.errors()
 
 
+@pytest.mark.faults('frozen ranks')
 @pytest.mark.parametrize('phase, rank', parameters(FREEZING, {('training', 1)}))
 def test_a_frozen_rank_of_a_training_run(phase, rank, small_world, tmp_path, launch):
     command = training(small_world, tmp_path / 'out')
@@ -312,6 +314,7 @@ PREDICTING = [
 ]
 
 
+@pytest.mark.faults('signals')
 @pytest.mark.parametrize(
     'phase, n_rank, number, target',
     parameters(
@@ -342,6 +345,7 @@ def test_a_signal_to_a_prediction(
     assert (' of them from before' in done.stdout) == (phase == 'merging')
 
 
+@pytest.mark.faults('frozen ranks')
 @pytest.mark.parametrize(
     'phase, rank',
     parameters(
@@ -379,6 +383,7 @@ def experts(model, world, out):
 EXPERT_PHASES = 'import', 'planning', 'set-up', 'training'
 
 
+@pytest.mark.faults('signals')
 @pytest.mark.parametrize(
     'phase, number, target',
     parameters(
@@ -403,6 +408,7 @@ def test_a_signal_to_experts(phase, number, target, model, small_world, tmp_path
     assert not list(out.glob('*/model.npz'))
 
 
+@pytest.mark.faults('frozen ranks')
 @pytest.mark.parametrize(
     'phase, rank',
     parameters([(phase, rank) for phase in EXPERT_PHASES for rank in (0, 1)], {}),

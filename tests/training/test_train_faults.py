@@ -1,8 +1,4 @@
-"""Faults during training: killed ranks, signals, a full disk, a NaN. No run is lost or hangs.
-
-``PFDET_KILLS=20 pytest -s tests/training/test_train_faults.py -k killed`` kills a run 20 times
-instead of 3 and prints a summary. It takes some minutes.
-"""
+"""Faults during training: killed ranks, signals, a full disk, a NaN. No run is lost or hangs."""
 
 import json
 import os
@@ -22,13 +18,11 @@ from pfdet.training.schedules import learning_rate, linear_scaling
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'train' / 'train_multi.py'
-N_KILL = int(os.environ.get('PFDET_KILLS', 3))
-# Iterations of the run that is killed: three per kill, and four at the end.
-N_ITERATION = 3 * N_KILL + 4
 IMAGES = 24
+N_ITERATION = 13
 
 
-def arguments(world, out, *more):
+def arguments(world, out, *more, n_iteration=N_ITERATION):
     return [
         '--recipe',
         'mini',
@@ -46,7 +40,7 @@ def arguments(world, out, *more):
         'n_anchor=32',
         'n_roi=16',
         'batch_size=2',
-        f'epochs={N_ITERATION * 4 / IMAGES}',
+        f'epochs={n_iteration * 4 / IMAGES}',
     ]
 
 
@@ -81,23 +75,36 @@ def uninterrupted(small_world, tmp_path_factory, mpiexec):
     return out
 
 
-def test_repeatedly_killed_run_is_bit_identical(small_world, uninterrupted, tmp_path, launch):
+@pytest.mark.faults('kills')
+@pytest.mark.parametrize('n_kill', [3, pytest.param(100, marks=pytest.mark.soak)])
+def test_repeatedly_killed_run_is_bit_identical(
+    n_kill, small_world, request, tmp_path, mpiexec, launch, tried
+):
     """Kill random ranks at random times, also during start-up, and damage two snapshots."""
-    rng = np.random.default_rng(int(os.environ.get('PFDET_KILL_SEED', 0)))
+    tried(n_kill)
+    rng = np.random.default_rng(n_kill)
+    # Three per kill, and four at the end.
+    n_iteration = 3 * n_kill + 4
+    if n_iteration == N_ITERATION:
+        uninterrupted = request.getfixturevalue('uninterrupted')
+    else:
+        uninterrupted = tmp_path / 'uninterrupted'
+        mpiexec(2, TRAIN, *arguments(small_world, uninterrupted, n_iteration=n_iteration))
     out = tmp_path / 'killed'
+    resume = arguments(small_world, out, '--resume', n_iteration=n_iteration)
     done, slowest_end, kills, damaged, detected = 0, 0.0, [], {}, set()
 
     def still_damaged():
         return [p for p in damaged if p.exists() and p.read_bytes() == damaged[p]]
 
-    for kill in range(N_KILL):
+    for kill in range(n_kill):
         expected = still_damaged()
         # Up to five more iterations, but leave some for the remaining kills.
-        limit = min(5, N_ITERATION - done - 2 * (N_KILL - kill) - 2)
+        limit = min(5, n_iteration - done - 2 * (n_kill - kill) - 2)
         n = int(rng.integers(0, max(0, limit) + 1))
-        if kill == N_KILL - 1:
+        if kill == n_kill - 1:
             n = max(n, 3)
-        run = launch(2, *arguments(small_world, out, '--resume'), hold=done + n + 1)
+        run = launch(2, *resume, hold=done + n + 1)
         ranks = run.ranks(2)
         if n == 0:
             # Kill during start-up.
@@ -116,20 +123,20 @@ def test_repeatedly_killed_run_is_bit_identical(small_world, uninterrupted, tmp_
         done = max([done, *run.logged_iterations()])
         kills.append((rank, (run.logged_iterations() or [0])[-1]))
         snapshots = checkpoints.snapshots(out / 'snapshots')
-        if kill == N_KILL - 1:
+        if kill == n_kill - 1:
             n_damage = 2 - len(damaged)
         else:
-            n_damage = int(kill >= N_KILL / 2 and not damaged and len(snapshots) > 1)
+            n_damage = int(kill >= n_kill / 2 and not damaged and len(snapshots) > 1)
         for path in snapshots[:n_damage]:
             damage(path, ['truncated', 'flipped'][len(damaged)])
             damaged[path] = path.read_bytes()
     expected = still_damaged()
-    run = launch(2, *arguments(small_world, out, '--resume'))
+    run = launch(2, *resume)
     assert run.wait(timeout=600) == 0, run.output()
     detected |= detected_damage(run, expected)
     assert detected == set(damaged) and len(damaged) == 2 and run.remaining() == []
     print(
-        f'\n{N_KILL} kills (rank, iteration): {kills}; damaged: '
+        f'\n{n_kill} kills (rank, iteration): {kills}; damaged: '
         f'{[p.name for p in damaged]}; slowest end of a job: {slowest_end:.2f} s'
     )
 
@@ -156,6 +163,7 @@ def detected_damage(run, damaged):
     return set(damaged)
 
 
+@pytest.mark.faults('signals')
 @pytest.mark.parametrize(
     'number, target', [(signal.SIGTERM, 'rank 1'), (signal.SIGUSR1, 'mpiexec')]
 )

@@ -3,8 +3,10 @@
 import signal
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.faults('two runs to one output')
 def test_second_run_is_refused_on_all_ranks(small_world, tmp_path, launch, mpiexec):
     out = tmp_path / 'run'
     arguments = [

@@ -127,6 +127,7 @@ STOPPED = {
 LONG = 'frozen: 1, 2', 'frozen: 0, 1', 'hanging: 0', 'frozen at the start: 0'
 
 
+@pytest.mark.faults('frozen ranks')
 @pytest.mark.parametrize(
     'tells',
     [pytest.param(k, marks=[pytest.mark.soak] if k in LONG else []) for k in STOPPED],
@@ -144,6 +145,7 @@ def test_a_slow_rank_does_not(job):
     )
 
 
+@pytest.mark.faults('frozen ranks')
 @pytest.mark.soak
 def test_a_suspended_job_goes_on(job):
     run = job(3, 'slow', 4)
