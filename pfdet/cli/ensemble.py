@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from pfdet.cli.expand_arguments import add_expand, read_expansion, read_label_space
 from pfdet.errors import InputError
+from pfdet.evaluation.class_names import named_classes
 from pfdet.evaluation.detections import (
     detections_writer,
     images_without_detections,
@@ -48,7 +49,7 @@ def merge(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     named = [read_model_classes(path) for path in args.detections]
     classes, hierarchy_of_index = read_label_space(args)
-    classes = classes or label_space(None, named)
+    classes = classes or named_classes(label_space(None, named).mids, args.detections)
     hierarchy = read_expansion(args, classes, hierarchy_of_index)
     weight = model_weights(args.detections, named, args.scores, classes, args.alpha)
     weight *= np.array(args.weights or [1.0] * len(weight))[:, None]

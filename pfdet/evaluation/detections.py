@@ -19,18 +19,17 @@ from pfdet.errors import InputError
 from pfdet.evaluation.detections_file import (
     CLASSES_KEY,
     COLUMNS,
-    CORNERS,
     IMAGES_KEY,
     NUMBERS,
     CSVWriter,
     ParquetWriter,
-    bad_rows,
     csv_tables,
     is_parquet,
     open_parquet,
     read_metadata_list,
     row_location,
 )
+from pfdet.evaluation.invalid_rows import CORNERS, bad_rows
 from pfdet.evaluation.prediction_strings import is_submission, submission_tables
 from pfdet.files.reading import reading
 from pfdet.openimages.classes import Classes
@@ -108,7 +107,7 @@ def write_detections(path: str | os.PathLike, detections: Detections, classes: C
     Args:
         path (path): A name ending in ``.parquet`` or ``.csv``.
         detections (Detections): The detections.
-        classes (Classes): Gives the ``LabelName`` of each label.
+        classes (Classes): Gives the ``LabelName`` and the ``Name`` of each label.
 
     Raises:
         InputError: The name has another ending.
@@ -124,17 +123,18 @@ def detections_writer(
 ) -> Iterator[Callable[[Detections], None]]:
     """Write detections block by block to a file that pandas, polars and duckdb can read.
 
-    The columns are ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax``. Images without detections
-    are recorded: in a Parquet file as a JSON list in the metadata ``images_without_detections``, in
-    a CSV file as a row with only the ``ImageID``. The metadata ``classes`` of a Parquet file lists
-    the MIDs of the model's classes, which ensembling needs.
+    The columns are ``ImageID, LabelName, Score, XMin, XMax, YMin, YMax, Name``. ``Name`` is that of
+    the class, for people; readers of this package do not need it. Images without detections are
+    recorded: in a Parquet file as a JSON list in the metadata ``images_without_detections``, in a
+    CSV file as a row with only the ``ImageID``. The metadata ``classes`` of a Parquet file lists
+    the MIDs of the model's classes, which ensembling needs, and ``class_names`` their names.
 
     Memory holds one block and one row group. The file does not depend on how the detections are
     split into blocks. It appears when the ``with`` statement ends without an exception.
 
     Args:
         path (path): A name ending in ``.parquet`` or ``.csv``.
-        classes (Classes): Gives the ``LabelName`` of each label.
+        classes (Classes): Gives the ``LabelName`` and the ``Name`` of each label.
 
     Yields:
         callable: ``write(detections)``, for all detections of images that were not in an earlier

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pfdet.atomic_write import replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.csv_rows import csv_rows, parse_blocks, read_header
+from pfdet.evaluation.invalid_rows import CORNERS, bad_rows
 from pfdet.evaluation.parquet_checksum import (
     VERIFY_PAGES,
     WRITE_PAGE_CHECKSUMS,
@@ -33,16 +34,21 @@ from pfdet.files.regular import regular_file
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.identifiers import IMAGE_ID, normal_image_id
 
+#: Columns that every file has.
 COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
-CORNERS = ('YMin', 'XMin', 'YMax', 'XMax')
+#: The last column of files of this version: the name of the class, for people. Readers ignore it.
+NAME = 'Name'
 NUMBERS = ('Score', *CORNERS)
 # Keys of a Parquet file's metadata. Each value is a JSON list of strings: the ids of images without
-# detections, and the MIDs of the model's classes.
+# detections, and the MIDs and the names of the model's classes, in the same order.
 IMAGES_KEY = b'images_without_detections'
 CLASSES_KEY = b'classes'
+NAMES_KEY = b'class_names'
 # Rows of a Parquet row group, about 4 MB.
 ROW_GROUP = 1 << 17
-_SCHEMA = pa.schema([(name, pa.float32() if name in NUMBERS else pa.string()) for name in COLUMNS])
+_SCHEMA = pa.schema(
+    [(name, pa.float32() if name in NUMBERS else pa.string()) for name in (*COLUMNS, NAME)]
+)
 # Columns that are read from text; ids and class names recur.
 TEXT_SCHEMA = pa.schema(
     [
@@ -52,8 +58,6 @@ TEXT_SCHEMA = pa.schema(
 )
 _BUFFER = 1 << 16
 _PARQUET = 'a complete Parquet file of detections'
-# Coordinates outside [0, 1] by at most this much are rounding errors and are clipped.
-_ROUNDING = 1e-5
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
@@ -143,7 +147,7 @@ def read_metadata_list(
     Args:
         path (path): The name of the file, for messages.
         file (pyarrow.parquet.ParquetFile): The open file.
-        key (bytes): :data:`IMAGES_KEY` or :data:`CLASSES_KEY`.
+        key (bytes): :data:`IMAGES_KEY`, :data:`CLASSES_KEY` or :data:`NAMES_KEY`.
 
     Returns:
         list of str: The list, or :obj:`None` if the metadata lacks the key.
@@ -214,35 +218,6 @@ def _one_line(error: Exception) -> str:
     return ' '.join(text.split())[:200]
 
 
-def bad_rows(
-    score: np.ndarray, bbox: np.ndarray, checked: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Find rows with an invalid score or box.
-
-    Args:
-        score (float array): :math:`(D,)`.
-        bbox (float array): :math:`(D, 4)`.
-        checked (bool array): The rows to check, :math:`(D,)`.
-
-    Yields:
-        tuple: For each kind of problem that occurs, a message about the first bad row, and the
-        indices of all bad rows.
-    """
-
-    def problem(is_bad: Any, message: str) -> Iterator[tuple[str, np.ndarray]]:
-        rows = np.flatnonzero(is_bad & checked)
-        if len(rows):
-            box = ', '.join(f'{name} {x:.6g}' for name, x in zip(CORNERS, bbox[rows[0]]))
-            yield message.format(score=score[rows[0]], box=box), rows
-
-    yield from problem(~np.isfinite(score), 'Score is {score}; expected a finite number')
-    # "Not inside" rather than "outside", so that NaN is found.
-    inside = ((bbox >= -_ROUNDING) & (bbox <= 1 + _ROUNDING)).all(axis=1)
-    yield from problem(~inside, 'box ({box}); expected numbers from 0 to 1')
-    ordered = (bbox[:, :2] <= bbox[:, 2:]).all(axis=1)
-    yield from problem(~ordered, 'box ({box}); expected YMin <= YMax and XMin <= XMax')
-
-
 class RowWriter(abc.ABC):
     """Writes detections to a file in row groups of :data:`ROW_GROUP` rows.
 
@@ -251,7 +226,7 @@ class RowWriter(abc.ABC):
 
     Args:
         path (path): The file.
-        classes (Classes): Gives the ``LabelName`` of each label.
+        classes (Classes): Gives the ``LabelName`` and the ``Name`` of each label.
     """
 
     file: Any
@@ -259,6 +234,7 @@ class RowWriter(abc.ABC):
     def __init__(self, path: Path, classes: Classes):
         self.path = path
         self.mids = pa.array(classes.mids, pa.string())
+        self.names = pa.array(classes.names, pa.string())
         self.empty_ids: list[str] = []
         self.buffered = _SCHEMA.empty_table()
 
@@ -288,12 +264,14 @@ class RowWriter(abc.ABC):
         for begin in range(0, len(score), ROW_GROUP):
             block = slice(begin, begin + ROW_GROUP)
             clipped = np.clip(bbox[block], 0, 1).astype(np.float32)
+            labels = pa.array(label[block])
             table = pa.table(
                 [
                     ids.take(pa.array(image[block])),
-                    self.mids.take(pa.array(label[block])),
+                    self.mids.take(labels),
                     score[block].astype(np.float32),
                     *(np.ascontiguousarray(clipped[:, k]) for k in (1, 3, 0, 2)),
+                    self.names.take(labels),
                 ],
                 schema=_SCHEMA,
             )
@@ -312,7 +290,7 @@ class RowWriter(abc.ABC):
         """Write a row group.
 
         Args:
-            rows (pyarrow.Table): The rows, with the columns :data:`COLUMNS`.
+            rows (pyarrow.Table): The rows, with the columns :data:`COLUMNS` and :data:`NAME`.
         """
 
     def close(self) -> None:
@@ -325,7 +303,10 @@ class ParquetWriter(RowWriter):
 
     def __init__(self, path: Path, classes: Classes):
         super().__init__(path, classes)
-        self.metadata: dict[bytes, str] = {CLASSES_KEY: json.dumps(list(classes.mids))}
+        self.metadata: dict[bytes, str] = {
+            CLASSES_KEY: json.dumps(classes.mids),
+            NAMES_KEY: json.dumps(classes.names),
+        }
         self.file = self._open(path)
 
     def _open(self, path: Path) -> pq.ParquetWriter:

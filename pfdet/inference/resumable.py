@@ -22,7 +22,7 @@ import numpy as np
 from pfdet.atomic_write import remove_unfinished, replace_when_done
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import Detections, detections_writer
-from pfdet.evaluation.detections_file import bad_rows
+from pfdet.evaluation.invalid_rows import bad_rows
 from pfdet.files.json_file import read_object
 from pfdet.files.locks import output_lock_of_ranks
 from pfdet.files.reading import reading

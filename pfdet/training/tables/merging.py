@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pfdet import recipes
+from pfdet.evaluation.class_names import named_classes
 from pfdet.evaluation.detections import read_model_classes
 from pfdet.files.json_file import read_object
-from pfdet.openimages.classes import Classes
 from pfdet.openimages.label_space import RUN
 from pfdet.recipes import Recipe
 from pfdet.subprocesses import run_python
@@ -138,7 +138,7 @@ class Merger:
             self.merge(detections, merged, scores)
             parts.append((merged, image_ids(indexes[1 - k])))
         mids = read_model_classes(parts[0][0]) or []
-        join_images(parts, Classes(tuple(mids), tuple(mids)), out)
+        join_images(parts, named_classes(mids, [merged for merged, _ in parts]), out)
         for merged, _ in parts:
             merged.unlink()
 
