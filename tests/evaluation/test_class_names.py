@@ -101,11 +101,11 @@ def test_an_ensemble_names_its_classes(tmp_path, monkeypatch):
     """Without --classes, the files of the models name them."""
     path, out = tmp_path / 'a.parquet', tmp_path / 'out.parquet'
     write_detections(path, DETECTIONS, CLASSES)
-    arguments = ['--detections', path, path, '--suppression', 'none', '--out', out]
+    arguments = ['--detections', path, path, '--out', out]
     monkeypatch.setattr(sys, 'argv', ['pfdet ensemble', *map(str, arguments)])
     ensemble.main()
     table = pq.read_table(out)
-    assert len(table) == 8
+    assert len(table) == 4
     assert set(zip(table['LabelName'].to_pylist(), table['Name'].to_pylist())) == set(
         zip(CLASSES.mids, CLASSES.names)
     )
