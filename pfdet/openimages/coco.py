@@ -35,11 +35,10 @@ import numpy as np
 from pfdet.errors import InputError, run_command
 from pfdet.files.locks import output_lock
 from pfdet.flags import Parser, path_text
-from pfdet.openimages.annotation_columns import annotation_columns, file_columns, id_columns
+from pfdet.openimages.annotation_set import AnnotationSet, box_table
 from pfdet.openimages.arrow_arrays import from_strings
 from pfdet.openimages.classes import Classes, challenge_classes, read_classes
-from pfdet.openimages.coco_images import find_coco_images
-from pfdet.openimages.coco_json import Instances, read_instances
+from pfdet.openimages.coco_json import read_instances
 from pfdet.openimages.coco_mapping import (
     ABSENT,
     AMBIGUOUS,
@@ -51,8 +50,9 @@ from pfdet.openimages.coco_mapping import (
 from pfdet.openimages.coco_table import table_rows, write_table
 from pfdet.openimages.hierarchy import Hierarchy, challenge_hierarchy, read_hierarchy
 from pfdet.openimages.image_files import check_image_directory
-from pfdet.openimages.index import write_index
-from pfdet.openimages.tables import GROUP_OF, BoxTable, ImageLabelTable
+from pfdet.openimages.set_images import find_set_images
+from pfdet.openimages.set_index import write_set_index
+from pfdet.openimages.tables import ImageLabelTable
 from pfdet.printable import printable
 
 
@@ -89,8 +89,6 @@ def build_coco_index(
 ) -> CocoReport:
     """Compile a COCO annotation file to an index.
 
-    The id of an image is its ``file_name`` without suffix. ``iscrowd`` becomes the group-of flag.
-
     Args:
         annotations (path): Such as ``instances_train2017.json``.
         images (path): The directory of the image files.
@@ -112,95 +110,44 @@ def build_coco_index(
     classes = challenge_classes() if classes is None else classes
     hierarchy = challenge_hierarchy() if hierarchy is None else hierarchy
     instances = read_instances(annotations)
-    decisions = decide(instances.categories, classes)
+    decisions = decide(instances.names, classes)
     class_of = np.array([d.class_id for d in decisions], np.int32)
     if not (class_of[instances.category] >= 0).any():
         raise InputError(
             f'{annotations}: no annotation of a COCO class that is among the '
-            f'{len(classes)} classes; expected categories such as "person" and "car"'
+            f'{len(classes)} classes; expected categories such as "person" and "car" (for classes '
+            'of your own, take pfdet own-data --format coco)'
         )
-    files, is_missing, resized = find_coco_images(instances, images, annotations)
-    kept = np.full(len(files.size), True) if keep_missing else (files.size[:, 0] > 0) & ~is_missing
-    if not kept.any():
-        raise InputError(
-            f'{images}: none of the {len(kept)} images in {annotations} was found; '
-            f'expected files such as {instances.file_names[0]}'
-        )
+    found = find_set_images(instances, images, keep_missing)
     if negatives is None:
         negatives = all(d.is_of_coco for d in decisions)
-    boxes = _boxes(instances, class_of)
+    boxes = box_table(instances, class_of[instances.category], found.annotated_size)
     labels = _verified(instances, decisions, class_of, hierarchy, negatives)
-    columns, _ = annotation_columns(boxes, labels, kept, len(classes))
-    columns.update(id_columns([i for i, keep in zip(instances.image_ids, kept) if keep]))
-    columns.update(file_columns(files, kept))
-    counts = {
-        'images': int(kept.sum()),
-        'objects': len(columns['bbox']),
-        'labels': len(columns['label']),
-        'positive': len(columns['positive']),
-        'negative': len(columns['negative']),
-        **boxes.counts,
-        'missing': len(files.missing),
-        'unreadable': len(files.unreadable),
-        'resized': resized,
-    }
-    try:
-        size = write_index(
-            out,
-            columns,
-            classes,
-            hierarchy,
-            images,
-            instances.suffixes,
-            counts,
-            np.unique(class_of[class_of >= 0]),
-            files.folders,
-            files.file_names,
-        )
-    except OSError as e:
-        raise InputError(f'{out}: cannot write the index: {e.strerror or e}') from e
+    counts = dict(boxes.counts)
+    counts['crowd'] = counts.pop('group_of')
+    counts, size = write_set_index(
+        out,
+        instances,
+        images,
+        found,
+        boxes,
+        labels,
+        classes,
+        hierarchy,
+        counts,
+        np.unique(class_of[class_of >= 0]),
+    )
     n_annotation = Counter(instances.category.tolist())
     return CocoReport(
         counts,
         decisions,
-        {name: n_annotation[k] for k, name in enumerate(instances.categories)},
+        {name: n_annotation[k] for k, name in enumerate(instances.names)},
         size,
     )
 
 
-def _boxes(instances: Instances, class_of: np.ndarray) -> BoxTable:
-    label = class_of[instances.category]
-    size = instances.size[instances.image].astype(np.float64)
-    corner, extent = instances.bbox[:, [1, 0]] / size, instances.bbox[:, [3, 2]] / size
-    bbox = np.concatenate([corner, corner + extent], axis=1)
-    # The addition turns -0.0 into 0.0, since boxes are compared by their bits.
-    clipped = (np.clip(bbox, 0, 1) + 0).astype(np.float32)
-    nonempty = (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-    keep = (label >= 0) & nonempty
-    # COCO rounds to hundredths of a pixel, so deviations of this size are not counted.
-    outside = (np.abs(np.clip(bbox, 0, 1) - bbox) * np.tile(size, 2) > 0.011).any(axis=1)
-    counts = {
-        'annotations': len(label),
-        'boxes': int(keep.sum()),
-        'unmapped': int((label < 0).sum()),
-        'degenerate': int((~nonempty & (label >= 0)).sum()),
-        'clipped': int(outside[keep].sum()),
-        'crowd': int(instances.crowd[keep].sum()),
-    }
-    flags = np.where(instances.crowd[keep], GROUP_OF, 0).astype(np.uint8)
-    return BoxTable(
-        from_strings(instances.image_ids.tolist()),
-        instances.image[keep],
-        label[keep],
-        clipped[keep],
-        flags,
-        counts,
-        {},
-    )
-
-
 def _verified(
-    instances: Instances,
+    instances: AnnotationSet,
     decisions: Sequence[Decision],
     class_of: np.ndarray,
     hierarchy: Hierarchy,

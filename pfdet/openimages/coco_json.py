@@ -1,10 +1,9 @@
-"""Read COCO's ``instances_*.json`` into columns."""
+"""Read COCO's ``instances_*.json``."""
 
 import gc
 import json
 import os
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from tqdm import tqdm
 
 from pfdet.errors import InputError
 from pfdet.files.memory import available_memory
+from pfdet.openimages.annotation_set import AnnotationSet
+from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.identifiers import normal_image_id, normal_name
 from pfdet.openimages.text_files import open_utf8
 
@@ -20,47 +21,20 @@ _GROWTH = 4
 _SECTIONS = ('images', 'annotations', 'categories')
 
 
-@dataclass(frozen=True)
-class Instances:
-    """The content of a file with ``N`` images, sorted by image id, and ``A`` annotations.
-
-    Attributes:
-        categories (tuple of str): Names of the categories.
-        file_names (tuple of str): File names of the images.
-        image_ids (array): object ``(N,)`` of str, file names without suffix, in normal form (see
-            :mod:`pfdet.openimages.identifiers`), sorted.
-        suffix (array): uint8 ``(N,)``, positions in ``suffixes``.
-        suffixes (list of str): Such as ``'.jpg'``.
-        size (array): int32 ``(N, 2)``, height and width in pixels.
-        image (array): int32 ``(A,)``, positions in ``image_ids``.
-        category (array): int32 ``(A,)``, positions in ``categories``.
-        bbox (array): float64 ``(A, 4)``, ``(x, y, width, height)`` in pixels, as in the file.
-        crowd (array): bool ``(A,)``, ``iscrowd``; false where the file lacks it.
-    """
-
-    categories: tuple[str, ...]
-    file_names: tuple[str, ...]
-    image_ids: np.ndarray
-    suffix: np.ndarray
-    suffixes: list[str]
-    size: np.ndarray
-    image: np.ndarray
-    category: np.ndarray
-    bbox: np.ndarray
-    crowd: np.ndarray
-
-
-def read_instances(path: str | os.PathLike) -> Instances:
+def read_instances(path: str | os.PathLike, sort_categories: bool = False) -> AnnotationSet:
     """Read a COCO annotation file.
 
     Images must have ``id``, ``file_name``, ``width`` and ``height``; annotations ``image_id``,
-    ``category_id`` and ``bbox``; categories ``id`` and ``name``.
+    ``category_id`` and ``bbox``; categories ``id`` and ``name``. The id of an image is its
+    ``file_name`` without suffix. ``iscrowd`` becomes the group-of flag.
 
     Args:
         path (path): Such as ``instances_val2017.json``.
+        sort_categories (bool): Whether ``names`` are in the order of the categories' ids, and not
+            in that of the file.
 
     Returns:
-        Instances: The file's columns.
+        AnnotationSet: The annotations, in the order of the file.
 
     Raises:
         InputError: If the file cannot be read, is not such a JSON, lacks a key, has a malformed
@@ -68,6 +42,8 @@ def read_instances(path: str | os.PathLike) -> Instances:
             entry, such as ``annotations[2]``.
     """
     images, annotations, categories = _load(path)
+    if sort_categories:
+        categories = _sorted_by_id(categories)
     names = _strings(path, 'categories', categories, 'name', normal_name, 'a name')
     category_positions = _positions_by_id(path, 'categories', categories)
     _check_unique(path, 'categories', 'name', names)
@@ -95,21 +71,35 @@ def read_instances(path: str | os.PathLike) -> Instances:
     order = sorted(range(len(stems)), key=lambda k: stems[k][0])
     position = np.empty(len(order), np.int32)
     position[order] = np.arange(len(order), dtype=np.int32)
-    bbox = _numbers(path, 'annotations', annotations, 'bbox', (4,))
-    return Instances(
+    x, y, width, height = _numbers(path, 'annotations', annotations, 'bbox', (4,)).T
+    return AnnotationSet(
+        str(path),
         tuple(names),
-        tuple(file_names[k] for k in order),
         np.array([stems[k][0] for k in order] + [None], object)[:-1],
-        np.array([suffixes.index(stems[k][1]) for k in order], np.uint8),
         suffixes,
+        np.array([suffixes.index(stems[k][1]) for k in order], np.uint8),
         size[order].astype(np.int32),
         position[_references(path, annotations, 'image_id', image_positions, 'images')],
         _references(path, annotations, 'category_id', category_positions, 'categories').astype(
             np.int32
         ),
-        bbox,
-        _crowd(path, annotations),
+        np.stack([y, x, y + height, x + width], axis=1),
+        False,
+        np.where(_crowd(path, annotations), GROUP_OF, 0).astype(np.uint8),
+        lambda a: f'{path}: annotations[{a}]',
+        lambda i: str(path),
     )
+
+
+def _sorted_by_id(categories: list[dict]) -> list[dict]:
+    """Sort by numbers, then by text. Ids that are missing or of another type are refused later."""
+
+    def key(row: dict) -> tuple[bool, Any]:
+        value = row.get('id')
+        is_number = isinstance(value, int)
+        return not is_number, value if is_number else str(value)
+
+    return sorted(categories, key=key)
 
 
 def _load(path: str | os.PathLike) -> tuple[list, list, list]:
