@@ -19,6 +19,7 @@ COMMANDS = {
     'split': ('pfdet.openimages.split', 'cut an index into parts'),
     'coco': ('pfdet.openimages.coco', "compile COCO annotations with Open Images' classes"),
     'statistics': ('pfdet.openimages.statistics', 'counts, imbalance and concurrent rates'),
+    'anchors': ('pfdet.cli.anchors', 'which anchors fit the boxes of a data set'),
     'convert': ('pfdet.links.convert', "convert a public backbone's weights"),
     'train': ('pfdet.cli.train', 'train a recipe'),
     'train-experts': ('pfdet.cli.train_experts', 'fine-tune expert models'),
