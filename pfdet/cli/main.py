@@ -18,6 +18,7 @@ COMMANDS = {
     'index': ('pfdet.openimages.build_index', 'compile annotation files to an index'),
     'split': ('pfdet.openimages.split', 'cut an index into parts'),
     'coco': ('pfdet.openimages.coco', "compile COCO annotations with Open Images' classes"),
+    'own-data': ('pfdet.openimages.own.command', 'compile COCO, VOC or YOLO files, own classes'),
     'statistics': ('pfdet.openimages.statistics', 'counts, imbalance and concurrent rates'),
     'anchors': ('pfdet.cli.anchors', 'which anchors fit the boxes of a data set'),
     'convert': ('pfdet.links.convert', "convert a public backbone's weights"),

@@ -106,7 +106,8 @@ def _compare_sizes(
         raise InputError(
             f'{os.path.join(root, name)}: {_size(stored[i])} pixels, but {_size(stated[i])} in '
             f'{annotations.place_of_size(i)}, as of {len(other):,} images; expected the same '
-            'shape; if the image has an EXIF orientation, rotate the file or annotate the stored pixels'
+            'shape; if the image has an EXIF orientation, rotate the file or annotate the stored '
+            'pixels'
         )
     return int((known & (stored != stated).any(axis=1)).sum())
 
