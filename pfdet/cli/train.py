@@ -33,6 +33,7 @@ from pfdet.interruption import StopRequest
 from pfdet.recipes.initial_weights import check_initial_weights
 from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
+from pfdet.training.run_length import n_epoch
 from pfdet.training.run_options import RunOptions, add_options, options_of
 from pfdet.training.startup_guard import StartupGuard
 
@@ -101,7 +102,7 @@ def print_cost(
     """Print a note if the run takes long on CPUs."""
     from pfdet.training.cpu_cost import cost_note, operations_of_training, operations_per_second
 
-    n_image = recipe.epochs * len(train_index)
+    n_image = n_epoch(recipe, len(train_index)) * len(train_index)
     if options.iterations is not None:
         global_batch = recipe.batch_size * options.accumulate * n_rank
         n_image = min(n_image, options.iterations * global_batch)

@@ -294,6 +294,12 @@ class Recipe:
     epochs: float = _schedule(
         12.0, number(0, 1e9, above=True), 'passes over the training set', on_resume=True
     )
+    iterations: int = _schedule(
+        0,
+        integer(0, 1_000_000_000),
+        'length of the run in iterations of lr_batch_size images, in place of epochs; 0 for these',
+        on_resume=True,
+    )
     schedule: str = _schedule('step', one_of(*known.SCHEDULES), "'step' or 'cosine'")
     steps: tuple[float, ...] = _schedule(
         (8 / 12, 11 / 12),

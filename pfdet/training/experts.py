@@ -20,6 +20,7 @@ from pfdet.iterators.class_images import class_images
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.recipes import Recipe, override
+from pfdet.training.run_length import n_epoch
 
 
 class Expert(NamedTuple):
@@ -120,6 +121,7 @@ def fine_tuning_recipe(recipe: Recipe, full: Recipe) -> Recipe:
         'expert_size',
         'expert_head',
         'epochs',
+        'iterations',
         'schedule',
         'steps',
         'base_lr',
@@ -175,9 +177,11 @@ def default_images_seen(recipe: Recipe, plan: Sequence[Expert]) -> int:
         plan (sequence of Expert): The experts.
 
     Returns:
-        int: The recipe's epochs times the number of images of an expert on average, at least 1.
+        int: The recipe's epochs times the number of images of an expert on average, at least 1; or
+        the images of its iterations.
     """
-    return max(1, round(recipe.epochs * float(np.mean([len(e.images) for e in plan]))))
+    n_image = float(np.mean([len(e.images) for e in plan]))
+    return max(1, round(n_epoch(recipe, n_image) * n_image))
 
 
 def with_images_seen(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe:
@@ -197,7 +201,10 @@ def with_images_seen(recipe: Recipe, n_image: int, n_seen: int | None) -> Recipe
         return recipe
     epochs = n_seen / n_image
     return dataclasses.replace(
-        recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs
+        recipe,
+        epochs=epochs,
+        iterations=0,
+        warmup_epochs=recipe.warmup_epochs * epochs / n_epoch(recipe, n_image),
     )
 
 

@@ -6,6 +6,13 @@ from collections.abc import Callable
 from pfdet.recipes.recipe import Recipe
 
 
+def n_epoch(recipe: Recipe, n_image: int) -> float:
+    """The length of a recipe's run in passes over a training set of ``n_image`` images."""
+    if recipe.iterations:
+        return recipe.iterations * recipe.lr_batch_size / n_image
+    return recipe.epochs
+
+
 class RunLength:
     """The length of a run, measured in images.
 
@@ -33,7 +40,9 @@ class RunLength:
         self.n_epoch_iteration = n_image / global_batch
         self.global_batch = global_batch
         self.iterations = iterations
-        self.n_iteration = math.ceil(epochs * self.n_epoch_iteration)
+        n = epochs * self.n_epoch_iteration
+        # The product of two quotients may be a little more than the integer that it should be.
+        self.n_iteration = math.ceil(n - 1e-9 * n)
 
     def warmup(self, recipe: Recipe) -> int:
         """The iterations of a recipe's warm-up."""

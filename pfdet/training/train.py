@@ -34,7 +34,7 @@ from pfdet.training.resume import (
     resume_from_newest,
     run_identity,
 )
-from pfdet.training.run_length import RunLength, Stop
+from pfdet.training.run_length import RunLength, Stop, n_epoch
 from pfdet.training.run_options import RunOptions
 from pfdet.training.trainer_extensions import (
     extend_all_ranks,
@@ -125,7 +125,10 @@ def _train(
     corrupt = options.corrupt_images
     iterator = _iterator(recipe, train_index, comm, options, corrupt)
     length = RunLength(
-        len(train_index), recipe.epochs, iterator.global_batch_size, options.iterations
+        len(train_index),
+        n_epoch(recipe, len(train_index)),
+        iterator.global_batch_size,
+        options.iterations,
     )
     optimizer = multi_node_optimizer(
         net.chain, comm, recipe.momentum, recipe.weight_decay, options.double_buffering
@@ -145,7 +148,7 @@ def _train(
     validation = None
     if val_index is not None:
         validation = validation_ap(recipe, net.network, val_index, comm, options)
-        interval = (options.val_interval or recipe.epochs / 8) * length.n_epoch_iteration
+        interval = (options.val_interval or length.epochs / 8) * length.n_epoch_iteration
         trainer.extend(validation, trigger=length.spaced(max(1, round(interval))))
     start = initial_weights_facts(options.init) if comm.rank == 0 else {}
     identity = run_identity(

@@ -25,7 +25,7 @@ from pfdet.training.experts import (
 )
 from pfdet.training.preemption import StopRequest
 from pfdet.training.resume import index_identity
-from pfdet.training.run_length import RunLength
+from pfdet.training.run_length import RunLength, n_epoch
 from pfdet.training.run_options import RunOptions
 from pfdet.training.train import train
 
@@ -179,7 +179,7 @@ def plan_lines(
     totals = [0] * len(groups)
     for k, expert in enumerate(plan):
         n_image = len(expert.images)
-        epochs = with_images_seen(recipe, n_image, images_seen).epochs
+        epochs = n_epoch(with_images_seen(recipe, n_image, images_seen), n_image)
         n_iteration = options.iterations
         if n_iteration is None:
             n_iteration = RunLength(n_image, epochs, batch).n_iteration
@@ -197,6 +197,8 @@ def _choices(recipe: Recipe, images_seen: int | None, ranks_per_expert: int) -> 
     length = f'{recipe.epochs:g} epochs of its own images'
     if images_seen is not None:
         length = f'{images_seen:,} images'
+    elif recipe.iterations:
+        length = f'{recipe.iterations * recipe.lr_batch_size:,} images'
     statistics = {
         '': 'batch normalization is trained',
         'backbone': "the backbone's batch normalization is frozen",

@@ -20,7 +20,7 @@ from pfdet.training.experts import (
     plan_experts,
     with_images_seen,
 )
-from pfdet.training.run_length import RunLength
+from pfdet.training.run_length import RunLength, n_epoch
 
 
 def counts(index):
@@ -90,6 +90,17 @@ def test_by_default_all_experts_see_as_many_images_as_they_have_on_average(epoch
     assert n_seen == max(1, round(epochs * sum(sizes) / len(sizes)))
     for n in sizes:
         assert with_images_seen(recipe, n, n_seen).epochs * n == pytest.approx(n_seen)
+
+
+def test_length_of_experts_in_iterations():
+    recipe = recipes.override(recipes.find('expert-class10', 'mini'), ['iterations=500'])
+    plan = [Expert(f'classes-{n}', np.array([0]), np.arange(n)) for n in (3, 70)]
+    n_seen = default_images_seen(recipe, plan)
+    assert n_seen == 500 * recipe.lr_batch_size
+    for n in 3, 70:
+        scaled = with_images_seen(recipe, n, n_seen)
+        assert n_epoch(scaled, n) * n == pytest.approx(n_seen)
+        assert scaled.warmup_epochs == pytest.approx(recipe.warmup_epochs)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pfdet import recipes
-from pfdet.training.run_length import RunLength, Stop
+from pfdet.training.run_length import RunLength, Stop, n_epoch
 from pfdet.training.trainer_extensions import set_learning_rate
 
 
@@ -139,3 +139,14 @@ def test_the_learning_rate_starts_from_the_share_of_the_recipe():
     assert rate(0) == pytest.approx(0.3 * recipe.base_lr)
     assert rate(5) == pytest.approx(0.65 * recipe.base_lr)
     assert rate(10) == pytest.approx(recipe.base_lr)
+
+
+@pytest.mark.parametrize('n_rank', [1, 2, 3, 4])
+@pytest.mark.parametrize('n_image', [1, 7, 24, 690, 863, 1_743_042])
+def test_length_in_iterations_of_the_reference_batch(n_image, n_rank):
+    """As many images on any number of ranks and any training set."""
+    recipe = recipes.override(recipes.find('mini'), ['iterations=300', 'epochs=5'])
+    length = RunLength(n_image, n_epoch(recipe, n_image), recipe.batch_size * n_rank)
+    assert length.n_iteration == math.ceil(300 * 8 / (4 * n_rank))
+    in_epochs = recipes.override(recipe, ['iterations=0'])
+    assert n_epoch(in_epochs, n_image) == 5

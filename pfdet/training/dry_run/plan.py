@@ -11,7 +11,7 @@ import numpy as np
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import build
-from pfdet.training.run_length import RunLength
+from pfdet.training.run_length import RunLength, n_epoch
 from pfdet.training.schedules import learning_rate, linear_scaling
 
 
@@ -68,7 +68,7 @@ def plan(
     Raises:
         InputError: The recipe cannot be built.
     """
-    length = RunLength(n_image, recipe.epochs, recipe.batch_size * accumulate * n_rank)
+    length = RunLength(n_image, n_epoch(recipe, n_image), recipe.batch_size * accumulate * n_rank)
     n_parameter, n_statistic = network_size(recipe, hierarchy)
     item = np.dtype(recipe.dtype).itemsize
     memory = {

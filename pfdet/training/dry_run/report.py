@@ -5,6 +5,7 @@ from typing import Any
 
 from pfdet.recipes.recipe import Recipe
 from pfdet.training.dry_run.plan import Plan
+from pfdet.training.run_length import n_epoch
 
 
 def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
@@ -35,7 +36,9 @@ def plan_lines(planned: Plan, recipe: Recipe, index: Path | None) -> list[str]:
             f'{_ranks(planned.ranks)} x {per_rank} = {planned.global_batch:,} images',
         ),
         _row('epoch', f'{planned.iterations_per_epoch:,.2f} iterations; {shard} images per rank'),
-        _row('run', f'{recipe.epochs:g} epochs = {planned.iterations:,} iterations'),
+        _row(
+            'run', f'{n_epoch(recipe, planned.images):g} epochs = {planned.iterations:,} iterations'
+        ),
         _row(
             'learning rate',
             f'{recipe.base_lr:g} x {planned.global_batch:,} / '

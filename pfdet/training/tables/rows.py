@@ -16,11 +16,13 @@ from pfdet import recipes
 from pfdet.errors import InputError
 from pfdet.evaluation.run_directory import Run, find_runs
 from pfdet.files.json_file import read_object, write_json
+from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.label_space import RUN
 from pfdet.recipes import Recipe
 from pfdet.recipes.recipe import fields_that
 from pfdet.recipes.settings import given_fields
 from pfdet.subprocesses import run_python
+from pfdet.training.run_length import n_epoch
 from pfdet.version import commit
 
 # Recipe fields that only prediction uses.
@@ -127,6 +129,11 @@ class Rows:
                     shutil.copyfile(tested / file, directory / file)
         (directory / 'done').write_text(commit() + '\n', encoding='utf-8')
 
+    def _epochs(self, recipe: Recipe) -> float:
+        if not recipe.iterations:
+            return recipe.epochs
+        return n_epoch(recipe, len(AnnotationIndex.open(self.train_index)))
+
     def train(self, name: str, seed: int) -> Path:
         """Train a row, or the row whose training it shares; return the directory of that run."""
         name = self.same_training(name)
@@ -139,7 +146,7 @@ class Rows:
                 '--val-index',
                 self.val_index,
                 '--val-interval',
-                recipe.epochs / self.validations,
+                self._epochs(recipe) / self.validations,
             ]
         if recipe.init in recipes.RECIPES:
             flags += ['--init', self.train(recipe.init, seed) / 'model.npz']
