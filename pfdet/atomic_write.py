@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -48,9 +49,7 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         with interruption.before_ending_at_once(partial(unfinished.unlink, missing_ok=True)):
             yield unfinished
         # mkstemp's files are private; the finished file gets the permissions of the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)
+        os.chmod(unfinished, 0o666 & ~_umask())
         if sync:
             _sync(unfinished)
         os.replace(unfinished, path)
@@ -65,6 +64,65 @@ def replace_when_done(path: str | os.PathLike, sync: bool = False) -> Iterator[P
         # The directory may have been removed, or replaced by a file.
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def directory_when_done(path: str | os.PathLike) -> Iterator[Path]:
+    """Fill a temporary directory and rename it to ``path`` at the end.
+
+    A directory that is there is replaced. If the block raises, it stays as it was, and the
+    temporary directory is removed.
+
+    Args:
+        path (path): The directory to write. Missing parent directories are created.
+
+    Yields:
+        pathlib.Path: The temporary directory, beside ``path``.
+
+    Raises:
+        InputError: The directory cannot be created, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
+    except OSError as e:
+        raise _cannot_be_written(path, e) from e
+    remove = partial(shutil.rmtree, unfinished, ignore_errors=True)
+    try:
+        with interruption.before_ending_at_once(remove):
+            yield unfinished
+        unfinished.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            shutil.rmtree(path)
+        unfinished.rename(path)
+    except OSError as e:
+        if _is_no_room(e) or unfinished.name in str(e):
+            raise _cannot_be_written(path, e) from e
+        raise
+    finally:
+        remove()
+
+
+@contextlib.contextmanager
+def new_directory_when_done(path: str | os.PathLike) -> Iterator[Path]:
+    """As :func:`directory_when_done`, but only where nothing is lost.
+
+    Temporary directories of processes that were killed are removed, so no other process may be
+    writing the same directory.
+
+    Raises:
+        InputError: ``path`` is a file or a directory with files.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f'{path}: is a file; expected a directory, or none')
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f'{path}: is not empty; expected a new directory')
+    for unfinished in path.parent.glob(f'.{path.name}-????????'):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    with directory_when_done(path) as unfinished:
+        yield unfinished
 
 
 def check_no_directory(*paths: Path) -> None:
@@ -95,6 +153,12 @@ def remove_unfinished(directory: str | os.PathLike, *names: str) -> None:
         for path in Path(directory).glob(f'.{name.stem}-????????{name.suffix}'):
             if not path.is_dir():
                 path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _is_no_room(error: OSError) -> bool:

@@ -29,6 +29,10 @@ COMMANDS = {
     'detect': ('pfdet.cli.detect', 'detect objects in photographs and draw them'),
     'export': ('pfdet.cli.export', 'export a trained detector to ONNX'),
     'ensemble': ('pfdet.cli.ensemble', 'combine the detections of several models'),
+    'export-detections': (
+        'pfdet.cli.export_detections',
+        'write detections for COCO, YOLO or Label Studio',
+    ),
     'score': ('pfdet.cli.score', "compute the challenge's average precision"),
     'make-submission': ('pfdet.cli.make_submission', 'write a Kaggle submission'),
     'validate-submission': ('pfdet.cli.validate_submission', 'check a Kaggle submission'),

@@ -15,16 +15,14 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 from tqdm import tqdm
 
-from pfdet.atomic_write import replace_when_done
+from pfdet.atomic_write import directory_when_done, replace_when_done
 from pfdet.cores import n_core
 from pfdet.errors import InputError, run_command
 from pfdet.flags import SEED, SHARE, Parser, integer, number, path_text
@@ -92,7 +90,8 @@ def make_mini(
         InputError: If ``out`` is a file or a directory that must not be replaced, or cannot be
             written.
     """
-    with _directory_when_done(Path(out), force) as unfinished:
+    _check_out(Path(out), force)
+    with directory_when_done(out) as unfinished:
         with open(unfinished / 'class-descriptions.csv', 'w', newline='', encoding='utf-8') as f:
             csv.writer(f, lineterminator='\n').writerows(
                 (mid, name) for name, mid in mini_classes().items()
@@ -211,9 +210,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[tuple[str, ...
         writer.writerows(rows)
 
 
-@contextlib.contextmanager
-def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
-    """Yield a temporary directory that is renamed to ``out`` at the end of the block."""
+def _check_out(out: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f'--out {out}: is a file; expected a directory to create')
     if out.is_dir() and any(out.iterdir()):
@@ -225,21 +222,6 @@ def _directory_when_done(out: Path, force: bool) -> Iterator[Path]:
         # --force must not remove other files.
         if not all((out / f'{split}-annotations-bbox.csv').is_file() for split in SPLITS):
             raise InputError(f'--out {out}: is not a MiniOpenImages; expected a new directory')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
-    except OSError as e:
-        raise InputError(f'--out {out}: {e.strerror}; expected a writable path') from e
-    try:
-        yield unfinished
-        umask = os.umask(0)
-        os.umask(umask)
-        unfinished.chmod(0o777 & ~umask)
-        if out.is_dir():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 # Types of the flags of knobs that are numbers, but no rates.

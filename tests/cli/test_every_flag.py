@@ -79,7 +79,8 @@ def required(parser: flags.Parser, besides: object = None) -> list[str]:
             continue
         name = str(action.metavar or 'none').lower()
         suffix = next((s for s in ('.html', '.csv', '.npz', '.json', '.onnx') if s in name), '.csv')
-        values = ['none' + suffix] * (action.nargs if isinstance(action.nargs, int) else 1)
+        value = next(iter(action.choices), None) if action.choices else 'none' + suffix
+        values = [value] * (action.nargs if isinstance(action.nargs, int) else 1)
         given += [*action.option_strings[:1], *values]
     return given
 

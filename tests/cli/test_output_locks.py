@@ -45,6 +45,7 @@ def commands(world, inputs, out):
         '--images': data / 'train',
     }
     coco = {'--annotations': inputs / 'instances.json', '--images': data / 'train'}
+    exported = {'--detections': inputs / 'd.parquet', '--index': index}
     given = {
         'run': ('train', {'--recipe': 'mini', '--train-index': index}),
         'experts': ('train-experts', {'--init': inputs / 'model.npz', '--train-index': index}),
@@ -53,6 +54,8 @@ def commands(world, inputs, out):
         'merged.parquet': ('ensemble', {'--detections': inputs / 'd.parquet'}),
         'a.index': ('index', tables),
         'coco.index': ('coco', coco),
+        'results.json': ('export-detections', {**exported, '--format': 'coco'}),
+        'labels': ('export-detections', {**exported, '--format': 'yolo'}),
         'parts': ('split', {'--index': index, '--train': 8, '--val': 4}),
     }
     return {

@@ -1,0 +1,1 @@
+"""Detections in the file formats of other programs."""
