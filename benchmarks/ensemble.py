@@ -1,10 +1,11 @@
 """Ensembling of files: memory independent of the number of images, time against ensemble-boxes.
 
-    python benchmarks/ensemble.py
+    python benchmarks/ensemble.py [--check]
 
 Generates the models' outputs before suppression (PFDet suppresses once, over all models). Runs
-evaluate/ensemble.py on a quarter of the images and on all of them, each in a separate process, and
-the package ensemble-boxes on some images, one at a time and in memory.
+evaluate/ensemble.py on a quarter of the images and on all of them, each in a separate process, in
+turns with the package ensemble-boxes on some images, one at a time and in memory. The cost of an
+image is the difference of both runs, so it does not contain the start of the process.
 """
 
 import argparse
@@ -13,11 +14,17 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import ensemble_boxes
 import numpy as np
+from timing import (
+    Table,
+    add_check,
+    costs_in_turns,
+    megabytes_text,
+    processor_seconds,
+    status,
+)
 from tqdm import tqdm
 
 from pfdet.evaluation.detections import Detections, detections_writer, read_detections
@@ -26,6 +33,8 @@ from pfdet.openimages.classes import challenge_classes
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = challenge_classes()
 IMAGES_AT_ONCE = 500
+# Times the memory of a quarter of the images, and times as fast as ensemble-boxes
+MEMORY_GOAL, SPEED_GOAL = 1.5, 2.5
 
 
 def draw(directory: Path, n_model: int, n_image: int, n_box: int, per_object: int) -> list[Path]:
@@ -82,37 +91,26 @@ def first_images(paths: list[Path], directory: Path, n_image: int) -> list[Path]
     return out
 
 
-def measure(paths: list[Path], directory: Path) -> dict:
-    """Time and peak memory of the command."""
+def command(paths: list[Path], directory: Path) -> list[object]:
+    """The ensembling command for files of detections."""
     scores = []
     for m in range(len(paths)):
         scores.append(directory / f'{m}.json')
         ap = np.random.default_rng(m).random(len(CLASSES))
         scores[-1].write_text(json.dumps({'AP': dict(zip(CLASSES.mids, ap.tolist()))}))
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            ROOT / 'evaluate' / 'ensemble.py',
-            '--detections',
-            *paths,
-            '--scores',
-            *scores,
-            '--out',
-            directory / 'ensemble.parquet',
-        ],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f'ensemble.py ended with {os.waitstatus_to_exitcode(status)}')
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return {'seconds': time.perf_counter() - start, 'GB': usage.ru_maxrss * unit / 1e9}
+    return [
+        sys.executable,
+        ROOT / 'evaluate' / 'ensemble.py',
+        *('--detections', *paths),
+        *('--scores', *scores),
+        *('--out', directory / 'ensemble.parquet'),
+    ]
 
 
 def time_ensemble_boxes(paths: list[Path], n_image: int) -> float:
-    """Seconds per image of ensemble-boxes on detections in memory."""
+    """Processor seconds per image of ensemble-boxes on detections in memory."""
+    import ensemble_boxes
+
     found = [read_detections(path, CLASSES) for path in paths]
     seconds = []
     # The first call compiles and does not count.
@@ -122,41 +120,81 @@ def time_ensemble_boxes(paths: list[Path], n_image: int) -> float:
             [np.asarray(getattr(each, name)[rows_]) for each, rows_ in zip(found, rows)]
             for name in ('bbox', 'score', 'label')
         ]
-        start = time.perf_counter()
+        start = processor_seconds()
         ensemble_boxes.non_maximum_weighted(*arguments, iou_thr=0.5)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_seconds() - start)
     return sum(seconds[1:]) / n_image
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--models', type=int, default=20)
     parser.add_argument('--images', type=int, default=1000)
     parser.add_argument('--boxes', type=int, default=300, help='per model and image')
     parser.add_argument('--per-object', type=int, default=5, help='boxes per model and object')
     parser.add_argument('--peer-images', type=int, default=10)
+    parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
+    parser.add_argument('--task', nargs='+', help=argparse.SUPPRESS)
+    add_check(parser)
     args = parser.parse_args()
+    if args.task:
+        run_task(args.task[0], [Path(path) for path in args.task[1:]], args)
+        return 0
+    table = Table()
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        paths = draw(directory, args.models, args.images, args.boxes, args.per_object)
-        few = first_images(paths, directory, max(args.images // 4, args.peer_images))
-        quarter = measure(few, directory)
-        whole = measure(paths, directory)
-        peer = time_ensemble_boxes(few, args.peer_images)
-    n = args.images
-    rate = (whole['seconds'] - quarter['seconds']) / (n - n // 4)
+        measure(table, Path(name), args)
+    return status(table.missed, args.check)
+
+
+def run_task(name: str, paths: list[Path], args: argparse.Namespace) -> None:
+    """What runs in a process of its own, so that the parent of the commands stays small."""
+    if name == 'peer':
+        print(time_ensemble_boxes(paths, args.peer_images))
+        return
+    (directory,) = paths
+    paths = draw(directory, args.models, args.images, args.boxes, args.per_object)
+    first_images(paths, directory, max(args.images // 4, args.peer_images))
+
+
+def measure(table: Table, directory: Path, args: argparse.Namespace) -> None:
+    """Run all measurements and print them."""
+    own = [sys.executable, __file__, *sys.argv[1:], '--task']
+    subprocess.run([*own, 'draw', directory], check=True)
+    files = [directory / f'{m}.parquet' for m in range(args.models)]
+    few = [directory / f'first-{path.name}' for path in files]
+    commands = {'quarter': command(few, directory), 'whole': command(files, directory)}
+    n, n_few = args.images, max(args.images // 4, args.peer_images)
+    seconds, peer = [], []
+    memory: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(args.rounds):
+        costs = costs_in_turns(
+            commands,
+            1,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+        for name, values in memory.items():
+            values += costs[name].memory
+        further = costs['whole'].processor[0] - costs['quarter'].processor[0]
+        seconds.append(further / (n - n_few))
+        done = subprocess.run([*own, 'peer', *few], check=True, stdout=subprocess.PIPE)
+        peer.append(float(done.stdout))
     print(
-        f'{args.models} models x {n} images x {args.boxes} boxes, {args.per_object} per model '
-        f'and object'
+        f'{args.models} models, {n:,} images, {args.boxes} boxes per model and image, '
+        f'{args.per_object} per model and object'
     )
-    for text, of in ((f'{n // 4} images', quarter), (f'{n} images', whole)):
-        print(f'  {text:>12}: {of["seconds"]:6.1f} s, peak {of["GB"]:.2f} GB')
-    print(
-        f'  per further image: {1e3 * rate:.1f} ms, ensemble-boxes {1e3 * peer:.1f} ms, '
-        f'{peer / rate:.0f} times as long'
+    table.share(
+        f'peak memory, {n:,} images',
+        memory['whole'],
+        memory['quarter'],
+        f'{n_few:,} images',
+        MEMORY_GOAL,
+        megabytes_text,
     )
-    print(f'  41,620 images: {41_620 * rate / 60:.0f} minutes at this rate on one core')
+    table.faster('a further image', seconds, peer, 'ensemble-boxes', SPEED_GOAL)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -6,10 +6,10 @@ and classes have a long tail, so that some classes have a hundred boxes in an im
 fewer than ten. The models' boxes are suppressed already, as when detections files are joined.
 
 Both implementations process the images one by one; this package's also processes all at once.
-ensemble-boxes accepts lists or arrays; the faster counts, after its kernels are compiled. Both must
-return the same boxes and scores to 1e-5.
+ensemble-boxes accepts lists or arrays; the faster counts, after its kernels are compiled. They take
+turns. Both must return the same boxes and scores to 1e-5.
 
-    python benchmarks/nmw.py
+    python benchmarks/nmw.py [--check]
 """
 
 import os
@@ -17,18 +17,20 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import argparse
+import sys
 from collections.abc import Callable
 
 import ensemble_boxes
 import numpy as np
-from timing import best_seconds
+from timing import Table, add_check, status, take_turns
 
 from pfdet.boxes.nms import non_maximum_suppression
 from pfdet.boxes.nmw import non_maximum_weighted
 
 N_CLASS = 500
 IOU_THRESH = 0.5
-MIN_RATIO = {'one by one': 10, 'all at once': 30}
+GOALS = {'one by one': 10, 'all at once': 30}
+MAX_DIFFERENCE = 1e-5
 # Boxes, scores and labels of one model in an image.
 Model = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -110,9 +112,9 @@ def compare(found: list, expected: list) -> float:
     return worst
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
-        description='Non-maximum weighted against the package ensemble-boxes.'
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--images', type=int, default=200)
     parser.add_argument('--models', type=int, default=5)
@@ -120,7 +122,8 @@ def main() -> None:
     parser.add_argument(
         '--present', type=int, default=150, help='classes per image that the models share'
     )
-    parser.add_argument('--repeat', type=int, default=5)
+    parser.add_argument('--rounds', type=int, default=5, help='default: %(default)s')
+    add_check(parser)
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)
@@ -138,52 +141,44 @@ def main() -> None:
     def at_once(join: str) -> Callable:
         return lambda: non_maximum_weighted(*together, IOU_THRESH, join=join)
 
-    run_ensemble_boxes(images[:1], True)(), run_ensemble_boxes(images[:1], False)()
-    expected, as_list = best_seconds(run_ensemble_boxes(images, True), 2)
-    _, as_array = best_seconds(run_ensemble_boxes(images, False), 2)
-    peer = min(as_list, as_array)
-    n_box = len(together[1])
     # Number of boxes of the same class in the same image, for each box.
     n_same = np.bincount(together[2])[together[2]]
     print(
-        f'{len(images)} images, {n_box} boxes, {sum(len(s) for _, s, _ in expected)} after; '
-        f'boxes per class and image, seen from a box: median '
-        f'{np.median(n_same):.0f}, maximum {n_same.max()}'
+        f'{len(images)} images, {len(together[1])} boxes; boxes per class and image, seen from a '
+        f'box: median {np.median(n_same):.0f}, maximum {n_same.max()}; times are of all images'
     )
-    print(
-        f'ensemble-boxes        {1e3 * peer / len(images):8.3f} ms per image '
-        f'(arrays {1e3 * as_array / len(images):.2f}, lists {1e3 * as_list / len(images):.2f})'
-    )
-
-    all_met = True
+    ways = {
+        'lists': run_ensemble_boxes(images, True),
+        'arrays': run_ensemble_boxes(images, False),
+    }
     for join in 'nearest', 'highest':
-        single, single_time = best_seconds(one_by_one(join), args.repeat)
-        batch, batch_time = best_seconds(at_once(join), args.repeat)
-        by_image = [[] for _ in images]
-        owner = batch[2] // N_CLASS
-        for i in range(len(images)):
-            own = owner == i
-            by_image[i] = batch[0][own], batch[1][own], batch[2][own] % N_CLASS
-        for a, b in zip(single, by_image, strict=True):
-            for x, y in zip(a, b, strict=True):
-                np.testing.assert_array_equal(x, y)
-        difference = ''
-        if join == 'nearest':
-            worst = compare(single, expected)
-            all_met &= worst <= 1e-5
-            difference = f'; differs by {worst:.1e}'
-        for name, time_ in ('one by one', single_time), ('all at once', batch_time):
-            ratio = peer / time_
-            met = ratio >= MIN_RATIO[name]
-            all_met &= met
-            print(
-                f'{join:8} {name:12} {1e3 * time_ / len(images):8.3f} ms per image, '
-                f'{ratio:5.1f} times as fast (at least {MIN_RATIO[name]})'
-                f'{"" if met else "  MISSED"}{difference}'
-            )
-    if not all_met:
-        raise SystemExit(1)
+        ways[f'{join}, one by one'] = one_by_one(join)
+        ways[f'{join}, all at once'] = at_once(join)
+    results, seconds = take_turns(ways, args.rounds)
+    table = Table()
+    table.share('ensemble-boxes, arrays', seconds['arrays'], seconds['lists'], 'the same, lists')
+    peer = min(seconds['lists'], seconds['arrays'], key=np.median)
+    for join in 'nearest', 'highest':
+        for how, goal in GOALS.items():
+            table.faster(f'{join}, {how}', seconds[f'{join}, {how}'], peer, 'ensemble-boxes', goal)
+        assert_equal(results[f'{join}, one by one'], results[f'{join}, all at once'])
+    worst = compare(results['nearest, one by one'], results['lists'])
+    table.require(
+        f'nearest: differs by {worst:.1e}, at most {MAX_DIFFERENCE:g}', worst <= MAX_DIFFERENCE
+    )
+    return status(table.missed, args.check)
+
+
+def assert_equal(single: list, batch: tuple) -> None:
+    """Compare the results of all images one by one with those of all at once."""
+    owner = batch[2] // N_CLASS
+    for i, own in enumerate(single):
+        chosen = owner == i
+        for x, y in zip(
+            own, (batch[0][chosen], batch[1][chosen], batch[2][chosen] % N_CLASS), strict=True
+        ):
+            np.testing.assert_array_equal(x, y)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -1,17 +1,16 @@
 """Prediction in ONNX Runtime against Chainer with pfdet's CPU functions, one core.
 
-    python benchmarks/onnx_runtime.py [--networks mini table1-baseline table1-senet154] [--runs 5]
+    python benchmarks/onnx_runtime.py [--networks mini table1-baseline table1-senet154] [--check]
 
 Random weights; the statistics of the batch normalizations are those of the image. The two take
-turns, so both see the same machine, and the ratio is the median over the turns. Prints, for the
-trunk (images to outputs of the RPN) and for the whole detector:
+turns. Prints, for the trunk (images to outputs of the RPN) and for the whole detector:
 
-- the times of one image and the ratio of Chainer's to ONNX Runtime's;
+- the times of one image, and how many times as fast as Chainer ONNX Runtime is;
 - the largest difference: of the trunk's outputs, relative to the largest value of each, and of the
   detector's relative boxes and scores, each with its nearest counterpart. With it the share of the
   regions whose counterpart is within 1e-4. Rounding decides the order of almost equal scores.
 
-The exit status is 1 if a goal is missed.
+The goals are for one thread, the default (`OMP_NUM_THREADS`).
 """
 
 import os
@@ -19,8 +18,7 @@ import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import argparse
-import time
-from collections.abc import Callable
+import sys
 from functools import partial
 
 import pfdet.compat  # noqa: F401
@@ -28,6 +26,7 @@ import pfdet.compat  # noqa: F401
 import chainer
 import numpy as np
 import onnxruntime
+from timing import Table, add_check, status, take_turns
 
 from pfdet import recipes
 from pfdet.cpu.threads import n_thread
@@ -50,65 +49,50 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--networks', nargs='+', choices=CASES, default=list(CASES))
-    parser.add_argument('--runs', type=int, default=5, help='turns (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=5, help='default: %(default)s')
+    add_check(parser)
     args = parser.parse_args()
     print(f'onnxruntime {onnxruntime.__version__}, {n_thread()} thread(s)')
-    missed = 0
+    table = Table()
     for name in args.networks:
-        missed += not measure(name, args.runs)
-    return int(missed > 0)
+        measure(table, name, args.rounds)
+    return status(table.missed, args.check)
 
 
-def measure(name: str, runs: int) -> bool:
-    """Print the results of a network; returns whether all goals are met."""
+def measure(table: Table, name: str, rounds: int) -> None:
+    """Print the results of a network."""
     n_class, size = CASES[name]
     img = smooth_image(np.random.default_rng(0), size)
     network = build.detector(recipes.find(name), n_class)
     use_statistics_of(network, img)
     print(f'{name}, {size[0]} x {size[1]}')
 
-    outputs, ratio = take_turns(
-        partial(chainer_trunk, network, img), partial(Trunk(network), img), runs
+    ways = {
+        'Chainer': partial(chainer_trunk, network, img),
+        'ONNX Runtime': partial(Trunk(network), img),
+    }
+    results, seconds = take_turns(ways, rounds)
+    table.faster('  trunk', seconds['ONNX Runtime'], seconds['Chainer'], 'Chainer', MIN_RATIO)
+    difference = max(
+        abs(a - b).max() / max(1, abs(a).max()) for a, b in zip(*results.values(), strict=True)
     )
-    difference = max(abs(a - b).max() / max(1, abs(a).max()) for a, b in zip(*outputs, strict=True))
-    good = report('trunk', ratio, f'largest relative difference {difference:.1e}')
-    good &= difference <= MAX_DIFFERENCE
-    outputs, ratio = take_turns(
-        partial(network.predict, [img]),
-        partial(OnnxDetector.of_network(network).predict, [img]),
-        runs,
+    table.require(
+        f'  largest relative difference {difference:.1e}, at most {MAX_DIFFERENCE:g}',
+        difference <= MAX_DIFFERENCE,
     )
-    distance = nearest(*(output[0] for output in outputs))
+    ways = {
+        'Chainer': partial(network.predict, [img]),
+        'ONNX Runtime': partial(OnnxDetector.of_network(network).predict, [img]),
+    }
+    results, seconds = take_turns(ways, rounds)
+    table.faster('  detector', seconds['ONNX Runtime'], seconds['Chainer'], 'Chainer', MIN_RATIO)
+    distance = nearest(*(results[way][0] for way in ways))
     share = (distance <= MAX_DIFFERENCE).mean()
     near = distance[distance <= MAX_DIFFERENCE].max(initial=0)
-    good &= report('detector', ratio, f'largest difference {near:.1e} in {share:.1%} of regions')
-    return good and share >= MIN_SHARE
-
-
-def report(what: str, times: tuple[float, float, float], agreement: str) -> bool:
-    """Print a line; returns whether the ratio is met."""
-    ours, theirs, ratio = times
-    verdict = 'met' if ratio >= MIN_RATIO else 'MISSED'
-    print(
-        f'  {what:9} Chainer {ours:7.3f} s  ONNX Runtime {theirs:7.3f} s  ratio {ratio:.2f}  '
-        f'(goal at least {MIN_RATIO}: {verdict}); {agreement}',
-        flush=True,
+    table.require(
+        f'  largest difference {near:.1e} in {share:.1%} of regions, at least {MIN_SHARE:.0%}',
+        share >= MIN_SHARE,
     )
-    return ratio >= MIN_RATIO
-
-
-def take_turns(a: Callable, b: Callable, runs: int) -> tuple[tuple, tuple[float, float, float]]:
-    """Results of both, and their median times and ratio; the first turn is not counted."""
-    times = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        one = a()
-        middle = time.perf_counter()
-        other = b()
-        times.append((middle - start, time.perf_counter() - middle))
-    pairs = np.array(times[1:])
-    medians = np.median(pairs, axis=0)
-    return (one, other), (*medians, np.median(pairs[:, 0] / pairs[:, 1]))
 
 
 class Trunk:
@@ -169,4 +153,4 @@ def use_statistics_of(network: FasterRCNN, img: np.ndarray) -> None:
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    sys.exit(main())

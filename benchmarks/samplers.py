@@ -1,16 +1,22 @@
-"""The samplers at Open Images' size: set-up, memory per rank, draws per second.
+"""The samplers at Open Images' size: set-up, memory per rank, cost of a draw.
 
-    python benchmarks/samplers.py [--scale 0.01] [--repeat-label 0.55]
+    python benchmarks/samplers.py [--scale 0.01] [--repeat-label 0.55] [--check]
 
 Writes an index as large as the 2018 challenge's training split to a temporary folder (0.5 GB), with
 500 classes with a long tail. For every sampler, two processes open the index, set up the sampler
 and draw the first image. The first then draws as rank 0 of 1, the second as rank 7 of 512, whose
 positions are 512 apart. The second runs while the first is still alive, like ranks of a node. It
-then draws an image three epochs later, as after resuming. Private memory includes the interpreter
-and NumPy, but not the unchanged pages of mapped files: all ranks of a node share these, although
-the kernel sometimes counts some as private.
+then draws an image three epochs later, as after resuming. The references are, in turns in the same
+process:
 
-Prints goals and measurements; the exit status is 1 if a goal is missed.
+- of the set-up and of listing the images by class: the same lists by `numpy.unique`, which a rank
+  without this package would make for itself;
+- of a draw: `numpy.random.Generator.choice` of a class with its probability, and `integers` for an
+  image of the class, with replacement;
+- of the private memory: the same process after its imports.
+
+Private memory includes the interpreter and NumPy, but not the unchanged pages of mapped files: all
+ranks of a node share these, although the kernel sometimes counts some as private.
 """
 
 import argparse
@@ -19,9 +25,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from timing import Table, add_check, megabytes_text, processor_seconds, status, take_turns
 
 N_IMAGE = 1_674_979
 N_BOX = 12_195_144
@@ -36,6 +42,10 @@ SHAPES = (
     (576, 1024, 0.07),
     (1024, 1024, 0.03),
 )
+# Times the cost of the references
+LISTS_GOAL, EXPANDED_LISTS_GOAL, SET_UP_GOAL, MEMORY_GOAL = 1, 1, 0.5, 3
+# By number of ranks. The positions of one rank of 512 are far apart.
+DRAW_GOALS = {1: 0.5, 512: 4}
 SAMPLERS = ('sequential', 'class_aware', 'soft_balance 0', 'soft_balance 0.7', 'soft_balance 1.5')
 
 
@@ -88,30 +98,46 @@ def draw_index(path: str, scale: float, repeat_label: float) -> int:
     return len(AnnotationIndex.open(path).image_classes()[1])
 
 
-def make_lists(path: str, expand: bool) -> dict[str, float]:
+def plain_lists(index) -> tuple:
+    """Offsets and images of the classes in plain NumPy."""
+    import numpy as np
+
+    columns = index.columns
+    n_image = len(columns['object_offsets']) - 1
+    n_label = np.diff(columns['label_offsets'][columns['object_offsets']])
+    image = np.repeat(np.arange(n_image), n_label)
+    pairs = np.unique(columns['label'].astype(np.int64) * n_image + image)
+    count = np.bincount(pairs // n_image, minlength=len(index.classes))
+    return np.append(0, np.cumsum(count)), (pairs % n_image).astype(np.int32)
+
+
+def make_lists(path: str, expand: bool, rounds: int) -> dict:
     """Time writing the file of images by class, as the first rank does."""
     from pfdet.iterators.class_images import shared_class_images
     from pfdet.openimages.index import AnnotationIndex
 
     index = AnnotationIndex.open(path)
-    start = time.perf_counter()
-    found = shared_class_images(index, expand)
-    return {'seconds': time.perf_counter() - start, 'pairs': len(found.images)}
+
+    def make():
+        for file in Path(path).parent.glob('*.class-images*'):
+            file.unlink()
+        return shared_class_images(index, expand)
+
+    found, seconds = take_turns(
+        {'pfdet': make, 'plain': lambda: plain_lists(index)}, rounds, warm_up=False
+    )
+    images = found['pfdet'].images
+    if not expand:
+        assert (found['plain'][1] == images).all()
+    return {**seconds, 'pairs': len(images)}
 
 
-def rank(
-    path: str, name: str, own: bool, grouped: bool, rank: int, n_rank: int, n_draw: int
-) -> dict[str, float]:
-    """Set up a sampler, draw images, and measure both."""
-    import numpy as np
-
+def set_up_sampler(path: str, name: str, own: bool, grouped: bool, rank: int):
+    """Open the index, set up a sampler, and draw its first image; return index and sampler."""
     from pfdet.iterators import balanced, class_images
     from pfdet.iterators.samplers import SequentialSampler, aspect_groups
     from pfdet.openimages.index import AnnotationIndex
 
-    np.random.default_rng(0)
-    before = private_memory()
-    start = time.perf_counter()
     index = AnnotationIndex.open(path)
     options = {}
     if grouped:
@@ -126,22 +152,70 @@ def rank(
             sampler = balanced.ClassAwareSampler(classes, 0, **options)
         else:
             sampler = balanced.SoftBalanceSampler(classes, float(lam), 0, **options)
-    del options
     assert 0 <= sampler[rank] < len(index)
-    set_up = time.perf_counter() - start
-    start = time.perf_counter()
-    for position in range(rank, n_draw * n_rank, n_rank):
+    return index, sampler
+
+
+def rank(
+    path: str,
+    name: str,
+    own: bool,
+    grouped: bool,
+    rank: int,
+    n_rank: int,
+    n_draw: int,
+    rounds: int,
+) -> dict:
+    """Set up a sampler, draw images, and measure both; the set-up only for several ranks."""
+    import numpy as np
+
+    from pfdet.iterators import balanced, class_images, samplers  # noqa: F401
+
+    np.random.default_rng(0)
+    before = private_memory()
+    index, sampler = set_up_sampler(path, name, own, grouped, rank)
+    n_turn = n_draw // rounds
+    for position in range(rank, n_turn * n_rank, n_rank):
         sampler[position]
-    seconds = time.perf_counter() - start
     private = private_memory()
-    start = time.perf_counter()
+    positions = iter(range(rank + n_turn * n_rank, (n_turn * (rounds + 1)) * n_rank, n_rank))
+
+    def draw() -> None:
+        for _, position in zip(range(n_turn), positions):
+            sampler[position]
+
+    rng = np.random.default_rng(0)
+    classes = class_images.class_images(index)
+    offsets, images = classes.offsets, classes.images
+    probability = np.diff(offsets) / len(images)
+    n_plain = min(n_turn, 2000)
+
+    def draw_plainly() -> None:
+        for _ in range(n_plain):
+            c = rng.choice(len(probability), p=probability)
+            images[rng.integers(offsets[c], offsets[c + 1])]
+
+    _, draws = take_turns({'pfdet': draw, 'plain': draw_plainly}, rounds, warm_up=False)
+    start = processor_seconds()
     sampler[n_draw * n_rank + 3 * len(index)]
+    resume = processor_seconds() - start
+    _, set_ups = take_turns(
+        {
+            'pfdet': lambda: set_up_sampler(path, name, own, grouped, rank),
+            'plain': lambda: plain_lists(index),
+        },
+        rounds if n_rank > 1 else 0,
+        warm_up=False,
+    )
     return {
-        'set_up': set_up,
-        'rate': n_draw / seconds,
+        'set_up': set_ups,
+        'draw': {
+            'pfdet': [s / n_turn for s in draws['pfdet']],
+            'plain': [s / n_plain for s in draws['plain']],
+        },
         'private': private,
-        'grown': private - before,
-        'resume': time.perf_counter() - start,
+        'before': before,
+        'resume': resume,
     }
 
 
@@ -181,59 +255,51 @@ def run_task(task, *args):
         child.communicate()
 
 
-# Claim, goal, measurement, and whether the goal is reached.
-Row = tuple[str, str, str, bool | None]
-
-
-def measure(path: Path, args: argparse.Namespace) -> Iterator[Row]:
-    """Run all measurements; yield one row each."""
+def measure(table: Table, path: Path, args: argparse.Namespace) -> None:
+    """Run all measurements and print them."""
     n_pair = run_task(draw_index, path, args.scale, args.repeat_label)
-    yield ('pairs of an image and its class', '', f'{n_pair:,}', None)
-    listed = run_task(make_lists, path, True)
-    yield (
-        'list images by class, expanded, once per node',
-        '< 2 s',
-        f'{listed["seconds"]:.2f} s',
-        listed['seconds'] < 2,
-    )
-    yield ('  pairs', '', f'{listed["pairs"]:,}', None)
-    listed = run_task(make_lists, path, False)
-    yield (
-        'list images by class, once per node',
-        '< 2 s',
-        f'{listed["seconds"]:.2f} s',
-        listed['seconds'] < 2,
-    )
+    table.fact('pairs of an image and its class', f'{n_pair:,}')
+    for expand, goal in (True, EXPANDED_LISTS_GOAL), (False, LISTS_GOAL):
+        listed = run_task(make_lists, path, expand, args.rounds)
+        title = f'lists by class, {listed["pairs"]:,} pairs' + ', expanded' * expand
+        table.share(title, listed['pfdet'], listed['plain'], 'numpy.unique', goal)
     cases = [(name, False, False) for name in SAMPLERS]
+    # Private lists are the fallback if no file can be written.
     cases += [('soft_balance 0.7', True, False)]
     cases += [(name, False, True) for name in ('sequential', 'soft_balance 0.7')]
     for name, own, grouped in cases:
-        title = name + ', private lists' * own + f', in runs of {CHUNK}' * grouped
+        print(name + ', private lists' * own + f', in runs of {CHUNK}' * grouped)
+        tail = own, grouped
         children = []
         try:
-            children.append(start_task(rank, path, name, own, grouped, 0, 1, args.draws))
+            children.append(start_task(rank, path, name, *tail, 0, 1, args.draws, args.rounds))
             alone = result_of(children[0])
-            children.append(start_task(rank, path, name, own, grouped, 7, 512, args.draws // 25))
+            n_draw = args.draws // 25
+            children.append(start_task(rank, path, name, *tail, 7, 512, n_draw, args.rounds))
             far = result_of(children[1])
         finally:
             for child in children:
                 child.communicate()
-        yield (f'{title}: set-up', '< 2 s', f'{far["set_up"]:.3f} s', far['set_up'] < 2)
-        yield ('  draw three epochs later', '', f'{far["resume"]:.3f} s', None)
-        # Private lists are the fallback if no file can be written next to the index.
-        yield (
+        set_up = far['set_up']
+        goal = None if own else SET_UP_GOAL
+        table.share('  set-up', set_up['pfdet'], set_up['plain'], 'numpy.unique', goal)
+        table.share('  a draw three epochs later', [far['resume']], set_up['plain'], 'the same')
+        table.share(
             '  private memory of a process',
-            '' if own else '< 60 MB',
-            f'{far["private"]:.1f} MB',
-            None if own else far['private'] < 60,
+            [far['private']],
+            [far['before']],
+            'after the imports',
+            None if own else MEMORY_GOAL,
+            megabytes_text,
         )
-        yield ('  of it, after the imports', '', f'{far["grown"]:.1f} MB', None)
         for n_rank, figures in (1, alone), (512, far):
-            yield (
-                f'  draws per second, one rank of {n_rank}',
-                '>= 50,000 / s',
-                f'{figures["rate"]:,.0f} / s',
-                figures['rate'] >= 50_000,
+            draw = figures['draw']
+            table.share(
+                f'  a draw, one rank of {n_rank}',
+                draw['pfdet'],
+                draw['plain'],
+                'Generator.choice',
+                DRAW_GOALS[n_rank],
             )
 
 
@@ -255,19 +321,18 @@ def main() -> int:
         default=500_000,
         help='draws of rank 0 of 1; rank 7 of 512 draws 1/25 of them',
     )
+    parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
+    add_check(parser)
     parser.add_argument('--task', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.task:
         print(json.dumps(TASKS[args.task[0]](*json.loads(args.task[1]))), flush=True)
         sys.stdin.read()
         return 0
-    missed = 0
+    table = Table()
     with tempfile.TemporaryDirectory(prefix='pfdet-samplers-') as temporary:
-        for claim, goal, figure, reached in measure(Path(temporary) / 'benchmark.index', args):
-            verdict = {None: '', True: 'reached', False: 'MISSED'}[reached]
-            print(f'{claim:48}{goal:>14}{figure:>16}  {verdict}', flush=True)
-            missed += reached is False
-    return 1 if missed else 0
+        measure(table, Path(temporary) / 'benchmark.index', args)
+    return status(table.missed, args.check)
 
 
 if __name__ == '__main__':

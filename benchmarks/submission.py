@@ -1,18 +1,17 @@
 """Writing a submission: time and peak memory against reading the same submission for validation.
 
-    python benchmarks/submission.py
-    python benchmarks/submission.py --detections 12000000
+    python benchmarks/submission.py [--check]
+    python benchmarks/submission.py --detections 12000000 --shuffle
 
 Input: images with 300 detections each over the 500 classes, as a Parquet file sorted by image, and
-with --shuffle also the same rows in random order. The commands run one after another in processes
-of their own: pfdet make-submission, which reads, formats, writes and validates, and pfdet
-validate-submission on its output. Both are repeated, and the fastest run of each counts. Memory is
-the peak of the whole process. It must not grow with the number of detections, so a quarter of the
-images is measured, too.
+with --shuffle also the same rows in random order. The commands take turns in processes of their
+own: pfdet make-submission, which reads, formats, writes and validates, and pfdet
+validate-submission on its output. Memory is the peak of the whole process. It must not grow with
+the number of detections, so a quarter of the images is measured, too.
 
-12 million detections, on two busy cores (Python 3.11, NumPy 2.4, pyarrow 26): make-submission takes
-2.1 times the processor time of validate-submission (14.6 s and 6.9 s), since it validates, too, and
-0.29 GB against 0.21 GB. For shuffled rows it takes 4.0 times (27.5 s) and 0.29 GB.
+12 million detections (Python 3.11, NumPy 2.4, pyarrow 26): make-submission takes 2.1 times the
+processor time of validate-submission, since it validates, too, and 0.29 GB against 0.21 GB. For
+shuffled rows it takes 4.0 times, and 0.29 GB.
 """
 
 import argparse
@@ -21,13 +20,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
+from timing import Table, add_check, costs_in_turns, megabytes_text, status
 
 from pfdet.evaluation.detections import Detections, detections_writer
 from pfdet.openimages.classes import challenge_classes
@@ -36,14 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES = challenge_classes()
 PER_IMAGE = 300
 IMAGES_AT_ONCE = 500
-
-
-class Cost(NamedTuple):
-    """Of one process: wall-clock and processor time in seconds, and peak memory in GB."""
-
-    wall: float
-    processor: float
-    memory: float
+# Times the cost of validate-submission
+TIME_GOAL, SHUFFLED_GOAL, MEMORY_GOAL = 3, 6, 2
+# Times the memory for a quarter of the images
+GROWTH_GOAL = 1.5
 
 
 def draw(path: Path, n_image: int) -> None:
@@ -79,67 +73,70 @@ def _apart(function: Callable, *args: object) -> None:
         sys.exit(f'{function.__name__} failed')
 
 
-def run(command: str, *args: object, repeat: int = 1) -> Cost:
-    """Run a command of pfdet several times; the lowest costs."""
-    costs = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'pfdet', command, *map(str, args)],
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-            stdout=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            sys.exit(f'pfdet {command} ended with {os.waitstatus_to_exitcode(status)}')
-        unit = 1 if sys.platform == 'darwin' else 1024
-        costs.append(
-            Cost(
-                time.perf_counter() - start,
-                usage.ru_utime + usage.ru_stime,
-                usage.ru_maxrss * unit / 1e9,
-            )
-        )
-    return Cost(*map(min, zip(*costs)))
+def command(name: str, *args: object) -> list[object]:
+    """A command of pfdet."""
+    return [sys.executable, '-m', 'pfdet', name, *args]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--detections', type=int, default=1_200_000, metavar='N')
-    parser.add_argument('--repeat', type=int, default=3, metavar='N')
+    parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--shuffle', action='store_true', help='also rows in random order')
+    add_check(parser)
     args = parser.parse_args()
     n_image = max(args.detections // PER_IMAGE, 4)
     with tempfile.TemporaryDirectory() as name:
-        given, quarter, out = (Path(name) / f for f in ('d.parquet', 'q.parquet', 's.csv'))
+        given, quarter, shuffled = (Path(name) / f'{f}.parquet' for f in ('all', 'part', 'mixed'))
+        out, other = Path(name) / 'all.csv', Path(name) / 'other.csv'
         _apart(draw, given, n_image)
         _apart(draw, quarter, n_image // 4)
-        writing = '--out', out, '--detections'
-        small = run('make-submission', *writing, quarter, repeat=args.repeat)
-        made = run('make-submission', *writing, given, repeat=args.repeat)
-        read = run('validate-submission', out, repeat=args.repeat)
-        rows = [('make-submission', made), ('validate-submission', read)]
-        rows.append(('make-submission of a quarter', small))
+        commands = {
+            'make': command('make-submission', '--detections', given, '--out', out),
+            'quarter': command('make-submission', '--detections', quarter, '--out', other),
+        }
         if args.shuffle:
-            _apart(shuffle, given, quarter)
-            sorting = run('make-submission', *writing, quarter, repeat=args.repeat)
-            rows.insert(1, ('make-submission of shuffled rows', sorting))
+            _apart(shuffle, given, shuffled)
+            commands['shuffled'] = command(
+                'make-submission', '--detections', shuffled, '--out', other
+            )
+        options = {
+            'env': {**os.environ, 'PYTHONPATH': str(ROOT)},
+            'stdout': subprocess.DEVNULL,
+        }
+        # The file to validate; not counted.
+        costs_in_turns({'make': commands['make']}, 1, **options)
+        commands['validate'] = command('validate-submission', out)
+        costs = costs_in_turns(commands, args.rounds, **options)
         size = out.stat().st_size / 1e6
     print(f'{n_image * PER_IMAGE:,} detections in {n_image:,} images, {size:.0f} MB of text')
-    for text, cost in rows:
-        print(
-            f'  {text:34} {cost.wall:6.1f} s, {cost.processor:6.1f} s of processor time, '
-            f'{cost.memory:.2f} GB'
+    table = Table()
+    validate, make = costs['validate'], costs['make']
+    kinds = [('make-submission', make, TIME_GOAL)]
+    if args.shuffle:
+        kinds.append(('make-submission, shuffled rows', costs['shuffled'], SHUFFLED_GOAL))
+    for title, cost, goal in kinds:
+        table.share(title, cost.processor, validate.processor, 'validate-submission', goal)
+        table.share(
+            '  peak memory',
+            cost.memory,
+            validate.memory,
+            'validate-submission',
+            MEMORY_GOAL,
+            megabytes_text,
         )
-    print('  ratios to validate-submission')
-    for text, cost in rows[:-1]:
-        if cost is not read:
-            print(
-                f'  {text:34} {cost.wall / read.wall:6.2f}   '
-                f'{cost.processor / read.processor:6.2f}                      '
-                f'{cost.memory / read.memory:.2f}'
-            )
+    table.share(
+        'make-submission, peak memory',
+        make.memory,
+        costs['quarter'].memory,
+        'a quarter of the images',
+        GROWTH_GOAL,
+        megabytes_text,
+    )
+    return status(table.missed, args.check)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
