@@ -13,6 +13,7 @@ from pfdet.errors import InputError
 from pfdet.files.memory import check_memory
 from pfdet.openimages.classes import Classes, read_classes
 from pfdet.openimages.hierarchy import Hierarchy, flat_hierarchy, read_hierarchy
+from pfdet.openimages.identifiers import normal_mid, normal_name
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.label_space import LabelSpace
 from pfdet.openimages.own.data_yaml import read_names
@@ -140,8 +141,9 @@ def parse_renames(texts: list[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
-        old, equals, new = (part.strip() for part in text.partition('='))
-        if not (equals and old and new) or not new.isprintable():
+        old, _, new = (normal_name(part) for part in text.partition('='))
+        # The new name is also the id of the class.
+        if old is None or new is None or normal_mid(new) is None:
             raise InputError(f'--rename {printable(text)[:60]!r}: expected OLD=NEW')
         if old in found:
             raise InputError(f'--rename {printable(text)[:60]}: {printable(old)} is given twice')

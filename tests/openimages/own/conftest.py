@@ -54,12 +54,14 @@ def write_coco(root: Path, data, names=NAMES) -> Path:
         'categories': [{'id': 3 * k + 3, 'name': name} for k, name in enumerate(names)][::-1],
         'annotations': [
             {
+                'id': f'{k}-{j}',
                 'image_id': k,
                 'category_id': 3 * names.index(name) + 3,
                 'bbox': [x0, y0, x1 - x0, y1 - y0],
+                'iscrowd': 0,
             }
             for k, (*_, boxes) in enumerate(data)
-            for name, x0, y0, x1, y1 in boxes
+            for j, (name, x0, y0, x1, y1) in enumerate(boxes)
         ],
     }
     path = root / 'instances.json'
@@ -67,9 +69,9 @@ def write_coco(root: Path, data, names=NAMES) -> Path:
     return path
 
 
-def voc_text(width, height, boxes, first=1, **more):
+def voc_text(width, height, boxes, first=1, filename='old name.jpg', **more):
     root = ET.Element('annotation')
-    ET.SubElement(root, 'filename').text = 'old name.jpg'
+    ET.SubElement(root, 'filename').text = filename
     size = ET.SubElement(root, 'size')
     for key, value in ('width', width), ('height', height), ('depth', 3):
         ET.SubElement(size, key).text = str(value)
