@@ -49,9 +49,11 @@ def output_lock(out: str | os.PathLike, is_directory: bool = False) -> Iterator[
 
     Raises:
         InputError: Another process holds the lock, or the lock cannot be created. The first message
-            has the process id and the host.
+            has the process id and the host. Also if ``out`` has no name, such as ``.``.
     """
     out = Path(out)
+    if not is_directory and not out.name:
+        raise InputError(f'{out}: a directory; expected the path of a file to write')
     path = out / '.lock' if is_directory else out.with_name(f'.{out.name}.lock')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,19 @@ from pfdet.errors import InputError
 from pfdet.openimages import build_index, coco
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.own import command
 
 
-@pytest.mark.parametrize('name', ['index', 'coco'])
+@pytest.mark.parametrize('name', ['index', 'coco', 'own'])
 def test_a_missing_directory_is_said_to_be_missing(tmp_path, name):
     """At once, before the annotations are read: they do not exist here."""
     out = ['--images', tmp_path / 'none', '--out', tmp_path / 'x.index']
     files = {
         'index': ['--boxes', 'b.csv', '--classes', 'c.csv', '--hierarchy', 'h.json'],
         'coco': ['--annotations', 'a.json'],
+        'own': ['--format', 'coco', '--annotations', 'a.json'],
     }
-    main = {'index': build_index.main, 'coco': coco.main}[name]
+    main = {'index': build_index.main, 'coco': coco.main, 'own': command.main}[name]
     with pytest.raises(InputError, match='none: no such directory; expected the one of the image'):
         main([*files[name], *map(str, out)])
     (tmp_path / 'none').write_text('')

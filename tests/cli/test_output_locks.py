@@ -46,6 +46,7 @@ def commands(world, inputs, out):
     }
     coco = {'--annotations': inputs / 'instances.json', '--images': data / 'train'}
     exported = {'--detections': inputs / 'd.parquet', '--index': index}
+    own = {'--format': 'coco', **coco}
     given = {
         'run': ('train', {'--recipe': 'mini', '--train-index': index}),
         'experts': ('train-experts', {'--init': inputs / 'model.npz', '--train-index': index}),
@@ -54,6 +55,7 @@ def commands(world, inputs, out):
         'merged.parquet': ('ensemble', {'--detections': inputs / 'd.parquet'}),
         'a.index': ('index', tables),
         'coco.index': ('coco', coco),
+        'own.index': ('own-data', own),
         'results.json': ('export-detections', {**exported, '--format': 'coco'}),
         'labels': ('export-detections', {**exported, '--format': 'yolo'}),
         'parts': ('split', {'--index': index, '--train': 8, '--val': 4}),

@@ -203,3 +203,12 @@ def test_all_ranks_raise_the_error_of_the_first(tmp_path):
                 with output_lock_of_ranks(tmp_path, rank(number), is_directory=True):
                     pass
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('out', ['.', '/'])
+def test_an_output_without_a_name_is_refused(out):
+    with (
+        pytest.raises(InputError, match=r'^[./]: a directory; expected the path of a file'),
+        output_lock(out),
+    ):
+        pass

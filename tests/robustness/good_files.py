@@ -46,6 +46,12 @@ COCO = {
     'categories': [{'id': 7, 'name': 'cat'}],
 }
 
+VOC = """<annotation><size><width>30</width><height>20</height></size>
+<object><name>cat</name><difficult>0</difficult>
+<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3.5</xmax><ymax>4</ymax></bndbox>
+</object></annotation>
+"""
+
 
 def arrays_of(target):
     serializer = chainer.serializers.DictionarySerializer()
@@ -145,6 +151,13 @@ def write_good_files(root):
     )
     path_of('pairs', 'pairs.csv').write_text('SubjectMID,PartMID\n/m/a,/m/b\n')
     path_of('coco', 'instances.json').write_text(json.dumps(COCO))
+    path_of('voc', 'x.xml').write_text(VOC)
+    path_of('yolo labels', 'x.txt').write_text('0 0.5 0.5 0.25 0.25\n1 0.25 0.5 0.125 1\n')
+    path_of('class names', 'classes.txt').write_text('cat\nblack dog\n')
+    if importlib.util.find_spec('yaml'):
+        path_of('data yaml', 'data.yaml').write_text(
+            'path: .\ntrain: images/train\nval: [a, b]\nnc: 2\nnames: {0: cat, 1: "dog"}\n'
+        )
     path_of('boxes', 'boxes.csv').write_text(BOXES)
     index = path_of('index', 'x.index')
     write_index(index)

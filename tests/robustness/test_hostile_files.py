@@ -5,6 +5,7 @@ what reading takes, so that they tell a hang from a slow machine.
 """
 
 import gzip
+import importlib.util
 import os
 import socket
 
@@ -86,6 +87,8 @@ READERS = [
     *('rates npy', 'snapshot', 'safetensors', 'pth', 'recipe', 'run', 'score', 'parquet'),
     *('parquet blocks', 'detections csv', 'detections csv blocks', 'submission', 'is submission'),
     *('classes', 'class counts', 'hierarchy', 'pairs', 'coco', 'boxes', 'index', 'columns'),
+    *('voc', 'yolo labels', 'class names'),
+    *(['data yaml'] if importlib.util.find_spec('yaml') else []),
 ]
 
 

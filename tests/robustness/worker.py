@@ -8,6 +8,7 @@ file, a line is written: ``outcome`` is ``'value'``, ``'refused'`` (an InputErro
 
 import contextlib
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -38,6 +39,7 @@ from pfdet.openimages import coco_json, column_file, concurrent_rates, cooccurre
 from pfdet.openimages.classes import Classes, read_classes
 from pfdet.openimages.hierarchy import read_hierarchy
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.openimages.own import data_yaml, voc_xml, yolo
 from pfdet.openimages.tables import read_boxes
 from pfdet.training import checkpoints, model_directory
 
@@ -121,10 +123,15 @@ READERS = {
     'hierarchy': hierarchy,
     'pairs': lambda path: cooccurrence.read_pairs(CLASSES, path),
     'coco': coco_json.read_instances,
+    'voc': voc_xml.read_voc_xml,
+    'yolo labels': lambda path: yolo.read_rows(path, 0, yolo.Rows([], [], [], [])),
+    'class names': data_yaml.read_names,
     'boxes': lambda path: read_boxes(path, CLASSES),
     'index': index,
     'columns': lambda path: column_file.map_columns(path, 'part of a prediction'),
 }
+if importlib.util.find_spec('yaml'):
+    READERS['data yaml'] = data_yaml.read_data_yaml
 
 
 def outcome(reader, path):

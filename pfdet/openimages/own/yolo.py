@@ -77,8 +77,15 @@ def _read_data(path: str | os.PathLike) -> DataYaml:
     return read_data_yaml(path) if path.suffix.lower() in _YAML else read_names(path)
 
 
-class _Rows(NamedTuple):
-    """The rows of all label files: image, line, class and corners of each box."""
+class Rows(NamedTuple):
+    """The rows of label files.
+
+    Attributes:
+        image (list of int): Position of the image, per row.
+        line (list of int): Line in the label file, 1-based.
+        label (list of float): Class, not checked.
+        corners (list of tuple): ``(y_min, x_min, y_max, x_max)`` relative to the image.
+    """
 
     image: list[int]
     line: list[int]
@@ -104,10 +111,10 @@ def _read_labels(data: DataYaml, found: FoundImages) -> Source:
     ids = sorted(by_id)
     names = [by_id[image_id] for image_id in ids]
     label_files = _label_files(found.root, names)
-    rows, n_polygon = _Rows([], [], [], []), 0
+    rows, n_polygon = Rows([], [], [], []), 0
     for i, path in enumerate(label_files):
         if path is not None:
-            n_polygon += _read_file(path, i, rows, data.n_keypoint_field)
+            n_polygon += read_rows(path, i, rows, data.n_keypoint_field)
     n_without = label_files.count(None)
     if n_without == len(ids):
         raise InputError(
@@ -165,8 +172,22 @@ def _candidates(root: str, name: str) -> list[str]:
     return [os.sep.join([*parts[:last], 'labels', *parts[last + 1 :]]), path]
 
 
-def _read_file(path: str, i: int, rows: _Rows, n_keypoint_field: int) -> int:
-    """Append the rows of a label file; return how many are polygons."""
+def read_rows(path: str | os.PathLike, i: int, rows: Rows, n_keypoint_field: int = 0) -> int:
+    """Append the rows of a label file.
+
+    Args:
+        path (path): The file, of at most 64 MB.
+        i (int): Position of its image.
+        rows (Rows): The rows so far.
+        n_keypoint_field (int): Number of fields that may follow the box.
+
+    Returns:
+        int: The number of polygons.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is malformed. The message names the file
+            and the line.
+    """
     with open_utf8(path, 'label file', _MAX_LABELS) as (_, stream):
         data = stream.read()
     n_polygon = 0
