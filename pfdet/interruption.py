@@ -221,6 +221,33 @@ def passed_on(receive: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within the block, no signal is raised; the first one is raised at its end.
+
+    For the few statements between which an exception would lose something, such as the start of a
+    process and what ends it. In other threads than the main one, in which nothing is raised, this
+    does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, waiting = _state.recorder, []
+
+    def record(number: int) -> bool:
+        if before is None or not before(number):
+            waiting.append(number)
+        return True
+
+    _state.recorder = record
+    try:
+        yield
+    finally:
+        _state.recorder = before
+        if waiting:
+            _handle(waiting[0], None)
+
+
+@contextlib.contextmanager
 def not_in_children() -> Iterator[None]:
     """Workers of :mod:`multiprocessing` started in the block do not take SIGINT and SIGHUP.
 

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,32 +62,43 @@ def _run(
     errors: int | None = None,
 ) -> int:
     """Run a command and return its status; pass a signal that interrupts this process on to it."""
-    # In a session of its own, so that a terminal's Ctrl-C reaches it only once, through this
-    # process: mpiexec kills its ranks at the second SIGINT.
-    process = subprocess.Popen(
-        command, env=environment, stdout=out, stderr=errors, start_new_session=True
-    )
-
-    passed_on: list[int] = []
+    process: subprocess.Popen | None = None
+    asked: list[int] = []
+    # The signal may arrive in the main thread while another one starts the process.
+    starting = threading.Lock()
 
     def pass_on(number: int) -> None:
-        passed_on.append(number)
+        with starting:
+            asked.append(number)
+            if process is not None:
+                send(process, number, len(asked))
+
+    def send(process: subprocess.Popen, number: int, n: int) -> None:
         if is_open_mpi:
             # At any other signal, Open MPI's mpiexec kills the ranks within a second, before they
             # have written a snapshot. The second time, that is what is asked for.
-            process.send_signal(signal.SIGUSR1 if len(passed_on) == 1 else signal.SIGTERM)
+            process.send_signal(signal.SIGUSR1 if n == 1 else signal.SIGTERM)
             return
         # mpiexec would die of SIGHUP without telling its ranks.
         process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     with interruption.passed_on(pass_on):
         try:
+            with interruption.held(), starting:
+                # In a session of its own, so that a terminal's Ctrl-C reaches it only once, through
+                # this process: mpiexec kills its ranks at the second SIGINT.
+                process = subprocess.Popen(
+                    command, env=environment, stdout=out, stderr=errors, start_new_session=True
+                )
+                for n, number in enumerate(asked, 1):
+                    send(process, number, n)
             return process.wait()
         except BaseException:
-            if not interruption.raised():
-                process.terminate()
-            # A training run writes a snapshot before it ends.
-            process.wait()
+            if process is not None:
+                if not interruption.raised():
+                    process.terminate()
+                # A training run writes a snapshot before it ends.
+                process.wait()
             raise
 
 

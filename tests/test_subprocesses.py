@@ -57,3 +57,58 @@ def test_the_launcher_gets_a_signal_that_it_forwards(tmp_path, version, number, 
     stdout, stderr = process.communicate(timeout=600)
     assert stdout == f'got {passed_on}\nsnapshot\n'
     assert process.returncode == 128 + number and stderr.count('\n') == 1
+
+
+# The signal comes when the launcher has been started, but is not known yet to its starter.
+AT_THE_START = """
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from pfdet.errors import run_command
+from pfdet.subprocesses import run_python
+
+number, in_thread = int(sys.argv[1]), sys.argv[2] == 'thread'
+
+class Popen(subprocess.Popen):
+    def __init__(self, command, **options):
+        super().__init__(command, **options)
+        if '--version' not in command:
+            while not os.path.exists('ready'):
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+subprocess.Popen = Popen
+
+def run():
+    if not in_thread:
+        run_python('train.py', ranks=2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run_python, 'train.py', ranks=2).result()
+
+run_command(run)
+"""
+
+
+@pytest.mark.faults('signals')
+@pytest.mark.parametrize('place', ['main', 'thread'])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_while_the_launcher_starts(tmp_path, number, place):
+    launcher = tmp_path / 'mpiexec'
+    text = LAUNCHER.replace('VERSION', 'HYDRA build details:')
+    launcher.write_text(text.replace('echo ready', 'touch ready'))
+    launcher.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(AT_THE_START), str(int(number)), place],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPIEXEC': str(launcher)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    passed_on = {signal.SIGHUP: 'TERM'}.get(number, number.name[3:])
+    assert done.stdout.splitlines()[1:] == [f'got {passed_on}', 'snapshot']
+    assert done.returncode == 128 + number and done.stderr.count('\n') == 1, done.stderr
