@@ -52,7 +52,7 @@ DATA = Path(str(resources.files('pfdet.openimages') / 'data'))
 CLASSES = DATA / 'challenge-2018-class-descriptions-500.csv'
 HIERARCHY = DATA / 'bbox_labels_500_hierarchy.json'
 # At least so many times as fast as the loop: the whole command, and the function alone
-COMMAND_GOAL, FUNCTION_GOAL = 2, 5
+COMMAND_GOAL, FUNCTION_GOAL = 1.5, 4
 # At most so many times the memory of reading the detections
 MEMORY_GOAL = 3
 MAX_DIFFERENCE = 1e-9

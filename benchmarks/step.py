@@ -1,10 +1,10 @@
-"""Time of a training step on the CPU, against ChainerCV and PyTorch.
+"""Cost of a training step on the CPU, against ChainerCV and PyTorch.
 
-    python benchmarks/step.py [--runs 3] [--own-roi-align]
+    python benchmarks/step.py [--own-roi-align] [--check]
 
-Each contender runs in a separate process, in turn, with the same number of threads and the same
-random images: ResNet-50 with FPN on two images of 480 x 640, and SE-ResNeXt-101 with FPN on one.
-Prints these ratios; the exit status is 1 if a goal is missed:
+The contenders wait in processes of their own and take turns, with the same number of threads
+(`OMP_NUM_THREADS`, by default 1) and the same random images: ResNet-50 with FPN on two images of
+480 x 640, and SE-ResNeXt-101 with FPN on one. Prints these ratios:
 
 - pfdet's step (forward, targets, loss, backward, update) over ChainerCV's links and train chain
   with Chainer's convolution and batch normalization. Chainer's RoIAlign is a Python loop that takes
@@ -14,21 +14,27 @@ Prints these ratios; the exit status is 1 if a goal is missed:
 - the share of pfdet's step outside convolutions and matrix products.
 """
 
+import os
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from timing import Table, add_check, processor_seconds, status
 
 SIZE = (480, 640)
 CASES = {'resnet50': 2, 'se_resnext101': 1}
 # Upper limits of the ratios to ChainerCV and PyTorch, and of the share outside of products
 GOALS = {
-    'chainercv': {'resnet50': 0.6},
-    'torch': {'resnet50': 2.0, 'se_resnext101': 3.0},
-    'share': {'resnet50': 0.25},
+    'ChainerCV': {'resnet50': 0.6},
+    'PyTorch': {'resnet50': 2.0, 'se_resnext101': 3.0},
+    'step': {'resnet50': 0.25},
 }
 
 
@@ -36,76 +42,92 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--runs', type=int, default=3, help='timed steps (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
     parser.add_argument(
         '--own-roi-align', action='store_true', help="use Chainer's RoIAlign for ChainerCV"
     )
+    parser.add_argument('--backbones', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--skip', nargs='*', default=[], help='contenders to skip')
     parser.add_argument('--only', nargs=2, help=argparse.SUPPRESS)
+    add_check(parser)
     args = parser.parse_args()
     if args.only:
         contender, backbone = args.only
-        options = {'own_roi_align': args.own_roi_align} if contender == 'chainercv' else {}
-        print(json.dumps(CONTENDERS[contender](backbone, args.runs, **options)))
+        options = {'own_roi_align': args.own_roi_align} if contender == 'ChainerCV' else {}
+        answer(CONTENDERS[contender](backbone, **options))
         return 0
 
-    missed = 0
-    for backbone, batch_size in CASES.items():
-        print(f'{backbone} with FPN, {batch_size} x {SIZE[0]} x {SIZE[1]}')
-        results = {}
-        for contender in CONTENDERS:
-            if contender in args.skip or (contender == 'chainercv' and backbone != 'resnet50'):
-                continue
-            flags = ['--own-roi-align'] if args.own_roi_align else []
-            results[contender] = run(contender, backbone, args.runs, flags)
-        for name, result in results.items():
-            print(
-                f'  {name:10}'
-                + '  '.join(f'{k} {v:7.2f} s' for k, v in result.items() if k != 'share')
-            )
-        times = results['pfdet']
-        ratios = {'share': times['share']}
-        if 'chainercv' in results:
-            ratios['chainercv'] = times['step'] / results['chainercv']['step']
-        if results.get('torch'):
-            ratios['torch'] = times['features'] / results['torch']['features']
-        for name, ratio in ratios.items():
-            goal = GOALS[name].get(backbone)
-            what = {
-                'share': 'share outside convolutions and matrix products',
-                'chainercv': "step / ChainerCV's",
-                'torch': "features / PyTorch's",
-            }[name]
-            verdict = (
-                ''
-                if goal is None
-                else (f'  goal at most {goal}: ' + ('met' if ratio <= goal else 'MISSED'))
-            )
-            missed += goal is not None and ratio > goal
-            print(f'  {what}: {ratio:.2f}{verdict}')
-    return int(missed > 0)
+    table = Table()
+    for backbone in args.backbones:
+        names = [name for name in CONTENDERS if name not in args.skip]
+        if backbone != 'resnet50':
+            names = [name for name in names if name != 'ChainerCV']
+        print(f'{backbone} with FPN, {CASES[backbone]} x {SIZE[0]} x {SIZE[1]}')
+        flags = ['--own-roi-align'] if args.own_roi_align else []
+        compare(table, backbone, names, flags, args.rounds)
+    return status(table.missed, args.check)
 
 
-def run(contender: str, backbone: str, runs: int, flags: list[str]) -> dict:
-    """Run a contender in a new process; return an empty result if it fails."""
-    command = [sys.executable, __file__, '--runs', str(runs), *flags, '--only', contender, backbone]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        if contender == 'pfdet':
-            sys.exit('pfdet itself failed')
-        print(f'  {contender}: skipped (status {done.returncode})')
-        return {}
-    return json.loads(done.stdout.splitlines()[-1])
+def compare(table: Table, backbone: str, names: list[str], flags: list[str], rounds: int) -> None:
+    """Let the contenders take turns, and print the ratios."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        children = {}
+        for name in names:
+            child = stack.enter_context(contender(name, backbone, flags))
+            if ask(child, 'step' if name != 'PyTorch' else 'features') is not None:
+                children[name] = child
+            elif name == 'pfdet':
+                raise SystemExit('pfdet itself failed')
+            else:
+                print(f'  {name}: skipped, it does not run here')
+        # Above, each has done a step that is not counted.
+        for k in range(rounds):
+            for name in list(children)[:: -1 if k % 2 else 1]:
+                for what in WORK[name]:
+                    found = ask(children[name], what)
+                    if found is None:
+                        raise SystemExit(f'{name} failed')
+                    seconds.setdefault((name, what), []).append(found)
+    ours = seconds['pfdet', 'step']
+    if 'ChainerCV' in children:
+        goal = GOALS['ChainerCV'].get(backbone)
+        table.share('  step', ours, seconds['ChainerCV', 'step'], "ChainerCV's", goal)
+    if 'PyTorch' in children:
+        own, peer = seconds['pfdet', 'features'], seconds['PyTorch', 'features']
+        table.share('  backbone and FPN', own, peer, "PyTorch's", GOALS['PyTorch'].get(backbone))
+    outside = np.array(ours) - np.array(seconds['pfdet', 'products'])
+    goal = GOALS['step'].get(backbone)
+    table.share('  outside of convolutions and products', outside, ours, 'step', goal)
 
 
-def median_time(step, runs: int) -> float:
-    """Median seconds of ``runs`` calls, after one warm-up call."""
-    times = []
-    for _ in range(runs + 1):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return float(np.median(times[1:]))
+@contextlib.contextmanager
+def contender(name: str, backbone: str, flags: list[str]) -> Iterator[subprocess.Popen]:
+    """A process that does what it is asked, see :func:`answer`."""
+    with subprocess.Popen(
+        [sys.executable, __file__, *flags, '--only', name, backbone],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if name == 'pfdet' else subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        yield child
+
+
+def ask(child: subprocess.Popen, what: str) -> float | None:
+    """Let a contender do something; return its processor seconds, or nothing if it has ended."""
+    with contextlib.suppress(BrokenPipeError):
+        print(what, file=child.stdin, flush=True)
+    line = child.stdout.readline()
+    return json.loads(line) if line else None
+
+
+def answer(work: dict[str, Callable]) -> None:
+    """Do what the lines of standard input say, and print the processor seconds of each."""
+    for line in sys.stdin:
+        start = processor_seconds()
+        own = work[line.strip()]()
+        print(json.dumps(processor_seconds() - start if own is None else own), flush=True)
 
 
 def random_batch(batch_size: int, n_class: int):
@@ -118,7 +140,7 @@ def random_batch(batch_size: int, n_class: int):
 
 
 class ProductTime:
-    """Time in convolutions and fully connected layers, and in their gradients.
+    """Processor time in convolutions and fully connected layers, and in their gradients.
 
     In Chainer, gradients are functions with a forward pass of their own. So only forward passes are
     timed; backward passes would count gradients twice.
@@ -137,14 +159,15 @@ class ProductTime:
         )()
 
     def _begin(self, function, in_data) -> None:
-        self._started = time.perf_counter()
+        self._started = processor_seconds()
 
     def _end(self, function, in_data) -> None:
         if any(name in function.label.lower() for name in ('convolution', 'linear')):
-            self.seconds += time.perf_counter() - self._started
+            self.seconds += processor_seconds() - self._started
 
 
-def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
+def pfdet_work(backbone: str, n_class: int = 80) -> dict[str, Callable]:
+    """pfdet's step, its backbone and FPN, and the products in a step."""
     import pfdet.compat  # noqa: F401
 
     import chainer
@@ -182,21 +205,22 @@ def time_pfdet(backbone: str, runs: int, n_class: int = 80) -> dict:
         network.cleargrads()
         sum(chainer.functions.sum(h) for h in hs).backward()
 
-    result = {
-        'step': median_time(lambda: optimizer.update(chain, batch), runs),
-        'features': median_time(features, runs),
+    def products() -> float:
+        time_in_products = ProductTime(chainer)
+        with time_in_products.hook:
+            optimizer.update(chain, batch)
+        return time_in_products.seconds
+
+    return {
+        'step': lambda: optimizer.update(chain, batch),
+        'features': features,
+        'products': products,
     }
-    products = ProductTime(chainer)
-    started = time.perf_counter()
-    with products.hook:
-        optimizer.update(chain, batch)
-    result['share'] = 1 - products.seconds / (time.perf_counter() - started)
-    return result
 
 
-def time_chainercv(
-    backbone: str, runs: int, n_class: int = 80, own_roi_align: bool = False
-) -> dict:
+def chainercv_work(
+    backbone: str, n_class: int = 80, own_roi_align: bool = False
+) -> dict[str, Callable]:
     """ChainerCV's Faster R-CNN with its losses, assembled as in its FPN example."""
     import pfdet.compat  # noqa: F401  without pfdet.cpu, which would replace Chainer's functions
 
@@ -235,20 +259,15 @@ def time_chainercv(
         losses += bbox_head_loss_post(locs, confs, indices, gt_locs, gt_labels, len(imgs))
         return F.sum(F.stack(losses))
 
-    step = median_time(lambda: optimizer.update(loss), 1 if own_roi_align else min(runs, 2))
-
-    def features():
-        hs = network.extractor(x)
-        network.cleargrads()
-        sum(F.sum(h) for h in hs).backward()
-
-    return {'step': step, 'features': median_time(features, min(runs, 2))}
+    return {'step': lambda: optimizer.update(loss)}
 
 
-def time_torch(backbone: str, runs: int) -> dict:
-    """Time the same backbone and FPN in PyTorch, forward and backward."""
+def torch_work(backbone: str) -> dict[str, Callable]:
+    """The same backbone and FPN in PyTorch, forward and backward."""
     import torch
     from torch import nn
+
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
     def conv(i, o, k, stride=1, groups=1):
         return nn.Conv2d(i, o, k, stride, k // 2, groups=groups, bias=False)
@@ -324,10 +343,16 @@ def time_torch(backbone: str, runs: int) -> dict:
         network.zero_grad()
         sum(h.sum() for h in network(x)).backward()
 
-    return {'features': median_time(features, runs)}
+    return {'features': features}
 
 
-CONTENDERS = {'pfdet': time_pfdet, 'torch': time_torch, 'chainercv': time_chainercv}
+CONTENDERS = {'pfdet': pfdet_work, 'PyTorch': torch_work, 'ChainerCV': chainercv_work}
+# What each is asked for in its turn
+WORK = {
+    'pfdet': ('step', 'features', 'products'),
+    'PyTorch': ('features',),
+    'ChainerCV': ('step',),
+}
 
 if __name__ == '__main__':
     sys.exit(main())
