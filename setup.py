@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 README = ROOT / 'README.md'
 ONNX = ['onnx>=1.14', 'onnxruntime>=1.15']
+TENSORBOARD = ['tensorboardX>=2.6']
 
 
 def version() -> str:
@@ -84,10 +85,13 @@ setup(
             'hypothesis>=6.62',
             'mypy>=1.5',
             *ONNX,
+            'pycocotools>=2.0.7',
             'pytest>=7.4',
             'ruff',
+            *TENSORBOARD,
         ],
         'onnx': ONNX,
+        'tensorboard': TENSORBOARD,
         'docs': ['furo>=2025.12', 'myst-parser>=4', 'sphinx>=8.1'],
     },
 )

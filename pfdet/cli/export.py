@@ -22,8 +22,8 @@ def main() -> None:
 
     from pfdet.export import model_file
     from pfdet.export.check import largest_difference
-    from pfdet.export.packages import optional_package
     from pfdet.files.checksum import file_checksum
+    from pfdet.optional_packages import optional_package
     from pfdet.training import model_directory
 
     optional_package('onnx')

@@ -7,8 +7,8 @@ import numpy as np
 
 from pfdet.errors import InputError
 from pfdet.export.detector import onnx_model
-from pfdet.export.packages import optional_package
 from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.optional_packages import optional_package
 
 _N_REGION = 64
 

@@ -14,7 +14,7 @@ import chainer
 import numpy as np
 
 from pfdet.errors import InputError
-from pfdet.export.packages import optional_package
+from pfdet.optional_packages import optional_package
 
 # Opset 17 of 2022, which ONNX Runtime reads from version 1.12, has all operators that are needed.
 # Since opset 16, RoiAlign can leave out the shift by half a pixel.

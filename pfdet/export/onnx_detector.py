@@ -11,9 +11,9 @@ from pfdet.cpu.threads import n_thread
 from pfdet.errors import InputError
 from pfdet.export.detector import FORMAT, METADATA, onnx_model
 from pfdet.export.graph import MAX_BYTES
-from pfdet.export.packages import optional_package
 from pfdet.files.regular import read_bytes
 from pfdet.links.faster_rcnn import FasterRCNN
+from pfdet.optional_packages import optional_package
 
 _EXPECTED = 'expected a model of pfdet export'
 

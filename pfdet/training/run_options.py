@@ -154,7 +154,13 @@ class RunOptions:
         action='store_true',
         on_resume=True,
     )
-
+    tensorboard: bool = _option(
+        False,
+        'also write the log to event files in --out/tensorboard; needs pip install '
+        'pfdet[tensorboard]',
+        action='store_true',
+        on_resume=True,
+    )
     rank_timeout: float = _option(
         600.0,
         'end the job if a rank is frozen: it has not answered, or has made no progress, for this '

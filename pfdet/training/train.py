@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import chainer
@@ -17,6 +18,7 @@ from pfdet.openimages.corrupt_images import CorruptImages
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
 from pfdet.openimages.shared_images import describe_shared_images
+from pfdet.optional_packages import check_installed
 from pfdet.recipes import Recipe, to_dict
 from pfdet.recipes.initial_weights import deviation_sentence
 from pfdet.training import build, run_output
@@ -58,8 +60,20 @@ def train(
     device: int = -1,
     pick: np.ndarray | None = None,
     stop_request: StopRequest | None = None,
+    extensions: Sequence[Callable] = (),
 ) -> bool:
     """Train a recipe; all ranks must call this.
+
+    Chainer's trainer does it. Further extensions see its losses as ``trainer.observation``, and on
+    the first rank its log::
+
+        from chainer.training import make_extension
+
+        @make_extension(trigger=(100, 'iteration'))
+        def report(trainer):
+            print(trainer.updater.iteration, trainer.observation['main/loss'])
+
+        train(recipe, index, out, comm, extensions=[report] if comm.rank == 0 else [])
 
     Args:
         recipe (Recipe): What to train.
@@ -78,6 +92,10 @@ def train(
             default the model has all classes.
         stop_request (StopRequest): If any rank receives a stop signal, all ranks finish the
             iteration, write a snapshot and stop.
+        extensions (sequence of callables): Further extensions of this rank's trainer, such as
+            :class:`chainer.training.Extension`. If they exchange messages, give them to all ranks.
+            Those of the first rank are saved in snapshots. A run that is resumed may have others,
+            unless these load a state.
 
     Returns:
         bool: Whether the run is finished; :obj:`False` if it was stopped by a signal.
@@ -95,9 +113,20 @@ def train(
     _check_indexes(train_index, val_index)
     if options.keep_best and val_index is None:
         raise InputError('--keep-best: needs a validation set; give --val-index INDEX')
+    if options.tensorboard:
+        check_installed('tensorboardX', '--tensorboard')
     with output_lock_of_ranks(out, comm, is_directory=True):
         return _train(
-            recipe, train_index, out, comm, options, val_index, device, pick, stop_request
+            recipe,
+            train_index,
+            out,
+            comm,
+            options,
+            val_index,
+            device,
+            pick,
+            stop_request,
+            extensions,
         )
 
 
@@ -111,6 +140,7 @@ def _train(
     device: int,
     pick: np.ndarray | None,
     stop_request: StopRequest | None,
+    extensions: Sequence[Callable],
 ) -> bool:
     progress.report('set-up')
     if not options.resume:
@@ -156,7 +186,13 @@ def _train(
     )
     snapshot = Snapshot(out / 'snapshots', keep=options.keep_snapshots, run=identity)
     if comm.rank == 0:
-        extend_first_rank(trainer, out, length.every(options.log_interval), options.log_interval)
+        extend_first_rank(
+            trainer,
+            out,
+            length.every(options.log_interval),
+            options.log_interval,
+            options.tensorboard,
+        )
         if options.keep_best:
             trainer.extend(
                 KeepBest(out, net.network, validation, options.resume), trigger=(1, 'iteration')
@@ -165,6 +201,9 @@ def _train(
             options.snapshot_interval or max(1, round(length.n_epoch_iteration))
         )
         trainer.extend(snapshot, trigger=lambda t: at_interval(t) or stop.signal)
+    # Of equal priority, they follow the log.
+    for extension in extensions:
+        trainer.extend(extension)
 
     if options.resume:
         resume_from_newest(trainer, snapshot, comm)

@@ -19,6 +19,7 @@ from pfdet.training.run_length import RunLength
 from pfdet.training.run_options import RunOptions
 from pfdet.training.running_statistics import AverageRunningStatistics
 from pfdet.training.schedules import SetLearningRate, learning_rate, linear_scaling
+from pfdet.training.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     from pfdet.training.evaluator import ValidationAP
@@ -88,11 +89,13 @@ def validation_ap(
 
 
 def extend_first_rank(
-    trainer: Trainer, out: Path, log_trigger: Callable, log_interval: int
+    trainer: Trainer, out: Path, log_trigger: Callable, log_interval: int, tensorboard: bool = False
 ) -> None:
-    """Add the extensions of the first rank: the log and the progress bar."""
+    """Add the extensions of the first rank: the log, also for TensorBoard, and the progress bar."""
     trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
     trainer.extend(Log(out / 'log', log_trigger))
     trainer.extend(PrintLog(), trigger=log_trigger)
+    if tensorboard:
+        trainer.extend(TensorBoard(out))
     if sys.stdout.isatty():
         trainer.extend(extensions.ProgressBar(update_interval=max(1, log_interval // 2)))

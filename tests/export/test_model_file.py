@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 
-from pfdet import recipes
+from pfdet import optional_packages, recipes
 from pfdet.cli import export, predict
 from pfdet.errors import InputError
 from pfdet.evaluation.detections import read_detections
-from pfdet.export import model_file, packages
+from pfdet.export import model_file
 from pfdet.export.detector import METADATA, onnx_model
 from pfdet.export.onnx_detector import OnnxDetector
 from pfdet.openimages.dataset import OpenImagesDataset
@@ -281,7 +281,7 @@ def test_without_the_packages(name, run, tmp_path, call, monkeypatch):
     with pytest.raises(
         InputError, match=rf'^{name} is not installed; expected: pip install pfdet\['
     ):
-        packages.optional_package(name)
+        optional_packages.optional_package(name)
     monkeypatch.setattr('importlib.util.find_spec', lambda _: None)
     arguments = export.main, run, '--out', tmp_path / 'm.onnx'
     if name == 'onnx':

@@ -107,6 +107,7 @@ OTHER_OPTIONS = {
     'snapshot_interval': 9,
     'keep_snapshots': 5,
     'keep_best': True,
+    'tensorboard': True,
     'rank_timeout': 5.0,
 }
 REFUSED = {'seed', 'bn_group_size', 'allreduce_dtype', 'double_buffering', 'init'}

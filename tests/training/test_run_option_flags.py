@@ -41,6 +41,8 @@ def test_no_flag_gives_the_defaults():
         ('--val-interval', '0.5', 'val_interval', 0.5),
         ('--snapshot-interval', '7', 'snapshot_interval', 7),
         ('--keep-snapshots', '2', 'keep_snapshots', 2),
+        ('--keep-best', None, 'keep_best', True),
+        ('--tensorboard', None, 'tensorboard', True),
     ],
 )
 def test_flag_sets_its_option(flag, text, name, value):
