@@ -1,6 +1,7 @@
 """Names of the classes of detections, for files and pages that people read."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 
 from pfdet.errors import InputError
@@ -61,3 +62,12 @@ def named_classes(mids: Iterable[str], paths: Iterable[str | os.PathLike]) -> Cl
     for path in reversed(list(paths)) if mids else ():
         names.update(read_class_names(path))
     return Classes(mids, tuple(names.get(mid, mid) for mid in mids))
+
+
+def distinct_names(classes: Classes) -> list[str]:
+    """The names of the classes, with the MID behind those that several classes have."""
+    count = Counter(classes.names)
+    return [
+        name if count[name] == 1 else f'{name} ({mid})'
+        for mid, name in zip(classes.mids, classes.names)
+    ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from pfdet import __version__
 from pfdet.atomic_write import replace_when_done
+from pfdet.evaluation.class_names import distinct_names
 from pfdet.evaluation.formats.predicted_images import PredictedImage, file_name, size_in_pixels
 from pfdet.openimages.box_flags import GROUP_OF
 from pfdet.openimages.index import AnnotationIndex
@@ -56,7 +57,7 @@ def write_ground_truth(path: Path, index: AnnotationIndex) -> None:
     classes = index.classes
     categories = [
         {'id': k, 'name': name, 'supercategory': '', 'mid': mid}
-        for k, (mid, name) in enumerate(zip(classes.mids, classes.names), 1)
+        for k, (mid, name) in enumerate(zip(classes.mids, distinct_names(classes)), 1)
     ]
     with replace_when_done(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as f:
         info = {'description': f'{index.path.name}, written by pfdet {__version__}'}

@@ -1,7 +1,6 @@
 """Tasks of Label Studio with predictions, and the labeling configuration that they need."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -10,8 +9,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from pfdet.atomic_write import replace_when_done
+from pfdet.evaluation.class_names import distinct_names
 from pfdet.evaluation.formats.predicted_images import PredictedImage, file_name, size_in_pixels
-from pfdet.openimages.classes import Classes
 from pfdet.openimages.index import AnnotationIndex
 
 #: How Label Studio addresses files below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
@@ -61,15 +60,6 @@ def write_tasks(
                 f.write(separator + json.dumps(task))
                 separator = ',\n'
             f.write('[]\n' if separator == '[\n' else '\n]\n')
-
-
-def distinct_names(classes: Classes) -> list[str]:
-    """The names of the classes, with the MID behind those that several classes have."""
-    count = Counter(classes.names)
-    return [
-        name if count[name] == 1 else f'{name} ({mid})'
-        for mid, name in zip(classes.mids, classes.names)
-    ]
 
 
 def _prediction(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pfdet.atomic_write import new_directory_when_done, replace_when_done
+from pfdet.evaluation.class_names import distinct_names
 from pfdet.evaluation.formats.predicted_images import PredictedImage, file_name
 from pfdet.openimages.index import AnnotationIndex
 
@@ -45,7 +46,7 @@ def write_labels(
     names = ''.join(
         # A string of JSON is one of YAML, too.
         f'  {k}: {json.dumps(name, ensure_ascii=False)}\n'
-        for k, name in enumerate(index.classes.names)
+        for k, name in enumerate(distinct_names(index.classes))
     )
     directory = json.dumps(str(index.images.absolute()), ensure_ascii=False)
     with replace_when_done(out / 'data.yaml') as unfinished:
