@@ -1,6 +1,6 @@
 """Model of PFDet's training time on many GPUs, and of options that reduce it.
 
-    python mpi_scripts/scaling_model.py [--out docs/scaling.png] [--inputs] [--ranges]
+    python mpi_scripts/scaling_model.py [--out docs/scaling.png] [--inputs] [--ranges] [--small]
 
 The time of a step is the sum of its parts: the operations of an image of average size, the wait for
 the most expensive image, a forward and a backward all-reduce for every batch normalization, and the
@@ -26,6 +26,8 @@ from scaling.ranges import (
     variations,
     without_fitting_latency,
 )
+from scaling.small_jobs import GPUS as GPUS_OF_A_NODE
+from scaling.small_jobs import jobs, largest_size
 from scaling.step import (
     OPTIONS,
     Fit,
@@ -56,6 +58,11 @@ def main() -> None:
         help='print the fit for every reading and for the low and high value of every input',
     )
     parser.add_argument(
+        '--small',
+        action='store_true',
+        help='print hours and memory of recipes on 1 to 8 GPUs; builds their networks',
+    )
+    parser.add_argument(
         '--count',
         action='store_true',
         help=f'build the network, count again and write {FILE.name}',
@@ -83,6 +90,8 @@ def main() -> None:
     print_options(detector, inputs, fitted, setting)
     if args.ranges:
         print_ranges(detector)
+    if args.small:
+        print_small(detector)
     points = sweep.read_sweep(args.sweep)
     print_sweep(points)
     if args.out is not None:
@@ -155,6 +164,26 @@ def print_ranges(detector: Detector) -> None:
         print(
             f'{v.name:48}{v.fit.tflops:8.2f}{v.fit.hop_factor:8.2f}x{at:11.0%}'
             + ('' if v.fit.hop_factor >= 0 else '  impossible')
+        )
+
+
+def print_small(detector: Detector) -> None:
+    """Print hours and memory on 1 to 8 GPUs as rows of a Markdown table."""
+    print('\n| recipe | epochs |' + ''.join(f' {n} GPU{"s" * (n > 1)} |' for n in GPUS_OF_A_NODE))
+    print('| --- | ---: |' + ' ---: |' * len(GPUS_OF_A_NODE))
+    found = list(jobs(detector))
+    for job in found:
+        line = f'| `{job.detector.recipe}` | {job.detector.epochs:g} |'
+        for likely, low, high in job.hours:
+            line += f' {likely:,.0f} h ({low:,.0f} to {high:,.0f}) |'
+        print(line)
+    print('\n| recipe | largest image | weights and their copies | activations |')
+    print('| --- | --- | ---: | ---: |')
+    for job in found:
+        height, width = largest_size(job.detector)
+        print(
+            f'| `{job.detector.recipe}` | {height} x {width} | {job.fixed_bytes / 1e9:.1f} GB '
+            f'| {job.activation_bytes / 1e9:.1f} GB |'
         )
 
 

@@ -4,7 +4,13 @@ import chainer.links as L
 import numpy as np
 
 from pfdet import recipes
-from pfdet.links.complexity import CountOperations, detector_flops, n_parameter
+from pfdet.links.complexity import (
+    CountArrays,
+    CountOperations,
+    activation_bytes,
+    detector_flops,
+    n_parameter,
+)
 from pfdet.training import build
 
 
@@ -26,3 +32,24 @@ def test_scaled_count_equals_the_count_of_a_large_image():
         network.rpn(hs)
         network.head(hs, np.tile(np.float32([[0, 0, 9, 9]]), (7, 1)), np.zeros(7, np.int32))
     assert abs(detector_flops(network, (180, 250), 7) / count.flops - 1) < 0.02
+
+
+def test_arrays_are_counted_once_by_hand():
+    link = L.Linear(6, 5)
+    x = np.zeros((2, 6), np.float32)
+    with CountArrays(link) as count:
+        h = F.relu(link(x))
+        # A view of the same array
+        F.reshape(h, (10,)) + F.reshape(h, (10,))
+    # x; the product, which ReLU takes; and the output of ReLU, however often it is taken.
+    assert count.n_byte == 4 * (2 * 6 + 2 * 5 + 2 * 5)
+
+
+def test_scaled_arrays_equal_those_of_a_large_image():
+    network = build.detector(recipes.find('mini'), 5)
+    with CountArrays(network) as count, chainer.using_config('train', False):
+        hs = network.extractor(np.zeros((1, 3, 192, 256), np.float32))
+        network.rpn(hs)
+        rois = np.tile(np.float32([[0, 0, 9, 9]]), (40, 1))
+        network.head(hs, rois, np.zeros(40, np.int32))
+    assert abs(activation_bytes(network, (180, 250), 40) / count.n_byte - 1) < 0.02

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling import image_sizes, step
+from scaling import image_sizes, small_jobs, step
 from scaling.detector import count_detector, read_detector
 from scaling.image_sizes import Costs, expected_maximum, expected_step, image_costs
 from scaling.inputs import Inputs, uncertain
@@ -247,3 +247,26 @@ def environment() -> dict:
         **os.environ,
         'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
     }
+
+
+def test_hours_and_memory_of_small_jobs():
+    """One GPU neither waits nor communicates; the network of the papers is counted again."""
+    paper, mini = small_jobs.jobs(DETECTOR, [DETECTOR.recipe, 'mini'], memory=lambda name, size: 7)
+    setting, fit = likeliest_reading(DETECTOR, INPUTS)
+    average = step.operations(DETECTOR, INPUTS.passes, 1, 'all', 0.0)
+    alone = 16 * INPUTS.n_image * average / fit.tflops / 3600
+    assert paper.hours[0][0] == pytest.approx(alone)
+    for job in paper, mini:
+        assert len(job.hours) == len(small_jobs.GPUS) == 4
+        for n, (likely, low, high) in zip(small_jobs.GPUS, job.hours, strict=True):
+            assert low <= likely <= high
+            # Communication only makes it longer, and it is little of a large network's time.
+            assert job.hours[0][0] <= n * likely
+            assert n * likely <= 1.1 * job.hours[0][0] or job is mini
+        assert job.fixed_bytes == 16 * job.detector.n_parameter
+        assert job.activation_bytes == 7
+    assert mini.detector == count_detector('mini')
+    assert small_jobs.largest_size(DETECTOR) == (1088, 1792)
+    # 8 GPUs with the sizes of the paper: 33 hours and 83 % belong to 512.
+    at_8 = step.hours(DETECTOR, INPUTS, fit, setting, 8)
+    assert at_8 == pytest.approx(33 * 64 * 0.83, rel=0.01) and at_8 > paper.hours[3][0]
