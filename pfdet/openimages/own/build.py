@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pfdet.errors import InputError
+from pfdet.files.memory import check_memory
 from pfdet.openimages.annotation_files import with_absent_classes
 from pfdet.openimages.annotation_set import AnnotationSet, box_table
 from pfdet.openimages.arrow_arrays import from_strings, numbers
@@ -20,6 +21,9 @@ from pfdet.openimages.set_images import SetImages, find_set_images
 from pfdet.openimages.set_index import write_set_index
 from pfdet.openimages.tables import BoxTable, ImageLabelTable, read_image_labels
 from pfdet.printable import printable
+
+# Memory per pair of an image and a class that is verified there.
+_PAIR = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class OwnReport:
         empty (list of str): Names of the classes without a box.
         unmapped (dict): Number of skipped annotations per name that is not among the classes.
         missing (list of str): Images without a file.
+        listed (list of str): Files in lists of the format that do not exist, with the places.
         unreadable (list of str): One message per file that cannot be read.
         size (int): Size of the index in bytes.
     """
@@ -68,6 +73,7 @@ class OwnReport:
     empty: list[str]
     unmapped: dict[str, int]
     missing: list[str]
+    listed: list[str]
     unreadable: list[str]
     size: int
 
@@ -130,7 +136,8 @@ def build_own_index(
         space.classes,
         [space.classes.names[c] for c in np.flatnonzero(n_box == 0)],
         {annotations.names[k]: int(n_unmapped[k]) for k in np.flatnonzero(space.class_of < 0)},
-        [*found.files.missing, *source.missing],
+        found.files.missing,
+        list(source.missing),
         found.files.unreadable,
         size,
     )
@@ -175,6 +182,8 @@ def _verified(
     if options.labels is not None:
         return _with_labels(table, options.labels, space.classes)
     if options.negatives:
+        n_pair = len(annotations) * len(space.classes)
+        check_memory(annotations.source, _PAIR * n_pair, 'the list of absent classes')
         table = with_absent_classes(boxes, table, space.hierarchy)
     if annotations.left_out is None:
         return table
@@ -237,11 +246,12 @@ def describe_own(report: OwnReport, keep_missing: bool = False) -> list[str]:
     if c['resized']:
         lines.append(f'files of another size than annotated: {c["resized"]:,}')
     for names, what in (
-        (report.missing, 'images without a file'),
-        (report.unreadable, 'image files that cannot be read'),
+        (report.missing, f'images without a file, {kept}'),
+        (report.listed, 'listed images that do not exist, skipped'),
+        (report.unreadable, f'image files that cannot be read, {kept}'),
     ):
         if names:
-            lines.append(f'{what}, {kept}: {len(names):,} ({_few(names)})')
+            lines.append(f'{what}: {len(names):,} ({_few(names)})')
     return lines
 
 

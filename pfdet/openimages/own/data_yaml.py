@@ -60,8 +60,12 @@ def read_data_yaml(path: str | os.PathLike) -> DataYaml:
         InputError: If the file cannot be read, is not such a YAML file, or ``nc`` is not the number
             of names. The message names the file and the line.
     """
-    # Only data sets of YOLO need it, and ranks of a training do not.
-    import yaml
+    try:
+        # Only data sets of YOLO need it, and ranks of a training do not.
+        import yaml
+    except ImportError as e:
+        # As in an environment of an earlier version of pfdet.
+        raise InputError(f'{path}: PyYAML is not installed; expected: pip install pyyaml') from e
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:

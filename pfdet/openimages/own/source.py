@@ -30,6 +30,8 @@ class Source:
 #: Texts about the counts of a format.
 FOUND = {
     'difficult': 'difficult objects',
+    'below_one': 'boxes that begin before the first pixel, so that the coordinates may be those of '
+    'edges (--coordinates edges)',
     'without_labels': 'images without a label file, which have no objects',
     'polygons': 'polygons, of which the box was taken',
     'without_size': 'images without a size in the annotations, so that of the file was taken',

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from pfdet.errors import InputError
 from pfdet.openimages.annotation_set import AnnotationSet
@@ -57,13 +58,17 @@ def read_voc(
     check_image_directory(images)
     paths = _xml_files(folder)
     ids = sorted(paths)
-    files = [read_voc_xml(os.path.join(folder, paths[image_id])) for image_id in ids]
-    names = sorted({o.name for file in files for o in file.objects})
+    bar = tqdm(ids, desc='annotations', unit='image', disable=None)
+    files = [read_voc_xml(os.path.join(folder, paths[image_id])) for image_id in bar]
+    objects = [o for file in files for o in file.objects]
+    names = sorted({o.name for o in objects})
+    below_one = [o for o in objects if coordinates == 'voc' and min(o.x_min, o.y_min) < 1]
     return Source(
         _annotation_set(folder, ids, files, names, difficult, coordinates),
         images,
         {
-            'difficult': sum(o.difficult for file in files for o in file.objects),
+            'difficult': sum(o.difficult for o in objects),
+            'below_one': len(below_one),
             'without_size': sum(file.size == (0, 0) for file in files),
         },
     )

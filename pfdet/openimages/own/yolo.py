@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from pfdet.errors import InputError
 from pfdet.openimages.annotation_set import AnnotationSet
@@ -112,7 +113,8 @@ def _read_labels(data: DataYaml, found: FoundImages) -> Source:
     names = [by_id[image_id] for image_id in ids]
     label_files = _label_files(found.root, names)
     rows, n_polygon = Rows([], [], [], []), 0
-    for i, path in enumerate(label_files):
+    bar = tqdm(label_files, desc='annotations', unit='image', disable=None)
+    for i, path in enumerate(bar):
         if path is not None:
             n_polygon += read_rows(path, i, rows, data.n_keypoint_field)
     n_without = label_files.count(None)

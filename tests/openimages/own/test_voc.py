@@ -191,3 +191,17 @@ def test_directories_without_xml(tmp_path, own):
     (images / 'a.xml').rename(images / 'b\u200bc.xml')
     with pytest.raises(InputError, match=r"b\\u200bc\.xml': expected its name to be an image id"):
         build(tmp_path, images)
+
+
+def test_coordinates_that_are_not_counted_from_one(tmp_path, own, capsys):
+    images = own.write_images(tmp_path / 'train', [('a', 40, 20, [])])
+    boxes = [('cat', 0, 2, 20, 10), ('cat', 4, 0, 20, 10), *BOXES]
+    (images / 'a.xml').write_text(own.voc_text(40, 20, boxes, first=0))
+    index = build(tmp_path, images)
+    assert 'so that the coordinates may be those of edges (--coordinates edges): 2' in (
+        capsys.readouterr().out
+    )
+    assert index.counts['clipped'] == 2
+    index = build(tmp_path, images, '--coordinates', 'edges')
+    assert 'edges' not in capsys.readouterr().out and index.counts['clipped'] == 0
+    np.testing.assert_allclose(index.annotation(0).bbox[0], [0, 0.1, 0.5, 0.5], atol=1e-7)

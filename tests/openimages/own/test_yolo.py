@@ -133,7 +133,7 @@ def test_lists_with_missing_files(root, tmp_path, capsys):
     write(root / 'list.txt', 'images/a.jpg\nimages/none.jpg\nimages/b.jpg\n')
     check(build(tmp_path, path), root / 'images')
     printed = capsys.readouterr().out
-    assert 'images without a file, skipped: 1 (' in printed
+    assert 'listed images that do not exist, skipped: 1 (' in printed
     assert "list.txt, line 2: 'images/none.jpg')" in printed
     write(root / 'list.txt', '\nimages/none.jpg\n')
     with pytest.raises(
