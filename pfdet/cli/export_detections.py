@@ -2,7 +2,9 @@
 
     pfdet export-detections --detections val.parquet --index val.index --format coco \\
         --out results.json --ground-truth instances.json
+
     pfdet export-detections --detections val.parquet --index val.index --format yolo --out yolo
+
     pfdet export-detections --detections val.parquet --index val.index --format labelstudio \\
         --out tasks.json --score-thresh 0.3
 
