@@ -1,10 +1,10 @@
 """Cost of a training step on the CPU, against ChainerCV and PyTorch.
 
-    python benchmarks/step.py [--own-roi-align] [--check]
+    python benchmarks/step.py [--own-roi-align] [--size 480 640] [--check]
 
 The contenders wait in processes of their own and take turns, with the same number of threads
 (`OMP_NUM_THREADS`, by default 1) and the same random images: ResNet-50 with FPN on two images of
-480 x 640, and SE-ResNeXt-101 with FPN on one. Prints these ratios:
+480 x 640, and SE-ResNeXt-101 with FPN on one. The goals are for this size. Prints these ratios:
 
 - pfdet's step (forward, targets, loss, backward, update) over ChainerCV's links and train chain
   with Chainer's convolution and batch normalization. Chainer's RoIAlign is a Python loop that takes
@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from timing import Table, add_check, processor_seconds, status
 
-SIZE = (480, 640)
 CASES = {'resnet50': 2, 'se_resnext101': 1}
+FULL_SIZE = (480, 640)
 # Upper limits of the ratios to ChainerCV and PyTorch, and of the share outside of products
 GOALS = {
     'ChainerCV': {'resnet50': 0.6},
@@ -46,29 +46,41 @@ def main() -> int:
     parser.add_argument(
         '--own-roi-align', action='store_true', help="use Chainer's RoIAlign for ChainerCV"
     )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=FULL_SIZE,
+        metavar=('H', 'W'),
+        help='multiples of 32 (default: 480 640)',
+    )
     parser.add_argument('--backbones', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--skip', nargs='*', default=[], help='contenders to skip')
     parser.add_argument('--only', nargs=2, help=argparse.SUPPRESS)
     add_check(parser)
     args = parser.parse_args()
     if args.only:
-        contender, backbone = args.only
-        options = {'own_roi_align': args.own_roi_align} if contender == 'ChainerCV' else {}
-        answer(CONTENDERS[contender](backbone, **options))
+        name, backbone = args.only
+        options = {'own_roi_align': args.own_roi_align} if name == 'ChainerCV' else {}
+        answer(CONTENDERS[name](backbone, tuple(args.size), **options))
         return 0
 
+    goals = GOALS if tuple(args.size) == FULL_SIZE else {}
     table = Table()
     for backbone in args.backbones:
         names = [name for name in CONTENDERS if name not in args.skip]
         if backbone != 'resnet50':
             names = [name for name in names if name != 'ChainerCV']
-        print(f'{backbone} with FPN, {CASES[backbone]} x {SIZE[0]} x {SIZE[1]}')
-        flags = ['--own-roi-align'] if args.own_roi_align else []
-        compare(table, backbone, names, flags, args.rounds)
+        print(f'{backbone} with FPN, {CASES[backbone]} x {args.size[0]} x {args.size[1]}')
+        flags = ['--size', *map(str, args.size)]
+        flags += ['--own-roi-align'] if args.own_roi_align else []
+        compare(table, backbone, names, flags, args.rounds, goals)
     return status(table.missed, args.check)
 
 
-def compare(table: Table, backbone: str, names: list[str], flags: list[str], rounds: int) -> None:
+def compare(
+    table: Table, backbone: str, names: list[str], flags: list[str], rounds: int, goals: dict
+) -> None:
     """Let the contenders take turns, and print the ratios."""
     seconds: dict[tuple[str, str], list[float]] = {}
     with contextlib.ExitStack() as stack:
@@ -91,13 +103,15 @@ def compare(table: Table, backbone: str, names: list[str], flags: list[str], rou
                     seconds.setdefault((name, what), []).append(found)
     ours = seconds['pfdet', 'step']
     if 'ChainerCV' in children:
-        goal = GOALS['ChainerCV'].get(backbone)
+        goal = goals.get('ChainerCV', {}).get(backbone)
         table.share('  step', ours, seconds['ChainerCV', 'step'], "ChainerCV's", goal)
     if 'PyTorch' in children:
         own, peer = seconds['pfdet', 'features'], seconds['PyTorch', 'features']
-        table.share('  backbone and FPN', own, peer, "PyTorch's", GOALS['PyTorch'].get(backbone))
+        table.share(
+            '  backbone and FPN', own, peer, "PyTorch's", goals.get('PyTorch', {}).get(backbone)
+        )
     outside = np.array(ours) - np.array(seconds['pfdet', 'products'])
-    goal = GOALS['step'].get(backbone)
+    goal = goals.get('step', {}).get(backbone)
     table.share('  outside of convolutions and products', outside, ours, 'step', goal)
 
 
@@ -130,11 +144,13 @@ def answer(work: dict[str, Callable]) -> None:
         print(json.dumps(processor_seconds() - start if own is None else own), flush=True)
 
 
-def random_batch(batch_size: int, n_class: int):
+def random_batch(batch_size: int, n_class: int, size: tuple[int, int]):
     rng = np.random.default_rng(0)
-    imgs = [rng.integers(0, 255, (3, *SIZE)).astype(np.uint8) for _ in range(batch_size)]
-    corner = rng.uniform(0, 300, (batch_size, 8, 2))
-    bbox = np.concatenate([corner, corner + rng.uniform(30, 170, corner.shape)], axis=2)
+    imgs = [rng.integers(0, 255, (3, *size)).astype(np.uint8) for _ in range(batch_size)]
+    # In units of the shorter edge
+    corner = rng.uniform(0, 0.6, (batch_size, 8, 2))
+    bbox = np.concatenate([corner, corner + rng.uniform(0.06, 0.35, corner.shape)], axis=2)
+    bbox *= min(size)
     label = rng.integers(0, n_class, (batch_size, 8)).astype(np.int32)
     return imgs, list(bbox.astype(np.float32)), list(label)
 
@@ -166,7 +182,7 @@ class ProductTime:
             self.seconds += processor_seconds() - self._started
 
 
-def pfdet_work(backbone: str, n_class: int = 80) -> dict[str, Callable]:
+def pfdet_work(backbone: str, size: tuple[int, int], n_class: int = 80) -> dict[str, Callable]:
     """pfdet's step, its backbone and FPN, and the products in a step."""
     import pfdet.compat  # noqa: F401
 
@@ -186,7 +202,7 @@ def pfdet_work(backbone: str, n_class: int = 80) -> dict[str, Callable]:
     classes = Classes(tuple(map(str, range(n_class))), tuple(map(str, range(n_class))))
     hierarchy = flat_hierarchy(n_class)
     chain = build.train_chain(recipe, network, classes, hierarchy, 0)
-    imgs, bbox, label = random_batch(CASES[backbone], n_class)
+    imgs, bbox, label = random_batch(CASES[backbone], n_class, size)
     nothing = [np.zeros(n_class, bool)] * len(imgs)
     truth = collate(
         bbox,
@@ -196,7 +212,7 @@ def pfdet_work(backbone: str, n_class: int = 80) -> dict[str, Callable]:
         nothing,
         hierarchy,
     )
-    batch = Batch(imgs, truth, list(range(len(imgs))), [''] * len(imgs), SIZE)
+    batch = Batch(imgs, truth, list(range(len(imgs))), [''] * len(imgs), size)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(chain)
     x = network.prepare(imgs)
 
@@ -219,7 +235,7 @@ def pfdet_work(backbone: str, n_class: int = 80) -> dict[str, Callable]:
 
 
 def chainercv_work(
-    backbone: str, n_class: int = 80, own_roi_align: bool = False
+    backbone: str, size: tuple[int, int], n_class: int = 80, own_roi_align: bool = False
 ) -> dict[str, Callable]:
     """ChainerCV's Faster R-CNN with its losses, assembled as in its FPN example."""
     import pfdet.compat  # noqa: F401  without pfdet.cpu, which would replace Chainer's functions
@@ -239,7 +255,7 @@ def chainercv_work(
         F.roi_average_align_2d = roi_align.roi_average_align_2d
     network = FasterRCNNFPNResNet50(n_fg_class=n_class, pretrained_model=None)
     optimizer = chainer.optimizers.CorrectedMomentumSGD(0.001).setup(network)
-    imgs, bbox, label = random_batch(CASES[backbone], n_class)
+    imgs, bbox, label = random_batch(CASES[backbone], n_class, size)
     x = np.stack(imgs).astype(np.float32) - network.extractor.mean
     sizes = [img.shape[1:] for img in imgs]
 
@@ -262,7 +278,7 @@ def chainercv_work(
     return {'step': lambda: optimizer.update(loss)}
 
 
-def torch_work(backbone: str) -> dict[str, Callable]:
+def torch_work(backbone: str, size: tuple[int, int]) -> dict[str, Callable]:
     """The same backbone and FPN in PyTorch, forward and backward."""
     import torch
     from torch import nn
@@ -336,7 +352,7 @@ def torch_work(backbone: str) -> dict[str, Callable]:
         'resnet50': lambda: Features((3, 4, 6, 3), 64, 1, False),
         'se_resnext101': lambda: Features((3, 4, 23, 3), 128, 32, True),
     }[backbone]()
-    imgs, _, _ = random_batch(CASES[backbone], 80)
+    imgs, _, _ = random_batch(CASES[backbone], 80, size)
     x = torch.tensor(np.stack(imgs).astype(np.float32) - 120)
 
     def features():
