@@ -42,11 +42,13 @@ def read_instances(path: str | os.PathLike, sort_categories: bool = False) -> An
             entry, such as ``annotations[2]``.
     """
     images, annotations, categories = _load(path)
-    if sort_categories:
-        categories = _sorted_by_id(categories)
     names = _strings(path, 'categories', categories, 'name', normal_name, 'a name')
     category_positions = _positions_by_id(path, 'categories', categories)
     _check_unique(path, 'categories', 'name', names)
+    if sort_categories:
+        category_ids = sorted(category_positions, key=_numbers_first)
+        names = [names[category_positions[value]] for value in category_ids]
+        category_positions = {value: k for k, value in enumerate(category_ids)}
     file_names = _strings(
         path, 'images', images, 'file_name', _normal_file_name, 'a file below the given directory'
     )
@@ -91,15 +93,8 @@ def read_instances(path: str | os.PathLike, sort_categories: bool = False) -> An
     )
 
 
-def _sorted_by_id(categories: list[dict]) -> list[dict]:
-    """Sort by numbers, then by text. Ids that are missing or of another type are refused later."""
-
-    def key(row: dict) -> tuple[bool, Any]:
-        value = row.get('id')
-        is_number = isinstance(value, int)
-        return not is_number, value if is_number else str(value)
-
-    return sorted(categories, key=key)
+def _numbers_first(value: int | str) -> tuple[bool, int | str]:
+    return isinstance(value, str), value
 
 
 def _load(path: str | os.PathLike) -> tuple[list, list, list]:

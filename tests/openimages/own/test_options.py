@@ -266,3 +266,23 @@ def test_coco_without_classes_and_with_too_many(build):
         build(data=data, names=[f'class {k}' for k in range(40_000)])
     # Images without any object are a data set, too.
     assert verified(build(data=data)) == {name: (set(), set(NAMES)) for name in ('a', 'b')}
+
+
+def test_ids_of_categories(tmp_path, images):
+    """Numbers by value, then texts; messages have the position in the file."""
+    path = tmp_path / 'a.json'
+    content = {
+        'images': [{'id': 0, 'file_name': 'a.jpg', 'width': 40, 'height': 20}],
+        'categories': [{'id': i, 'name': f'class {i}'} for i in ('b', 10, 'a', 9)],
+        'annotations': [{'image_id': 0, 'category_id': 'b', 'bbox': [0, 0, 20, 10]}],
+    }
+    path.write_text(json.dumps(content))
+    index = run('coco', path, tmp_path, '--images', images)
+    assert index.classes.names == ('class 9', 'class 10', 'class a', 'class b')
+    assert index.columns['label'].tolist() == [3]
+    content['categories'][2]['name'] = 'class b'
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r'categories\[2\] has the name "class b" of categories\[0\]'
+    ):
+        run('coco', path, tmp_path, '--images', images)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import textwrap
 
 import numpy as np
@@ -263,6 +264,15 @@ def test_malformed_data_yaml(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as e:
         read_data_yaml(path)
     assert str(e.value).startswith(str(path)) and '\n' not in str(e.value)
+
+
+def test_without_pyyaml(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'yaml', None)
+    path = write(tmp_path / 'data.yaml', NAMES)
+    with pytest.raises(
+        InputError, match=r'data\.yaml: PyYAML is not installed; expected: pip inst'
+    ):
+        read_data_yaml(path)
 
 
 @YAML
