@@ -64,8 +64,8 @@ setup(
         'tqdm>=4.64',
     ],
     extras_require={
-        # Each extra installs all of CUDA except the driver. Chainer convolves with cuDNN only if it
-        # finds CuPy 13 and cuDNN 8.
+        # Each extra installs all of CUDA except the driver. With CuPy 13, Chainer calls cuDNN 8. With
+        # CuPy 14, pfdet.gpu calls cuDNN 9 through its front end.
         'cuda12': [
             'cupy-cuda12x>=13,<14',
             'nvidia-cublas-cu12',
@@ -78,7 +78,12 @@ setup(
             'nvidia-cusparse-cu12',
             'nvidia-nccl-cu12>=2.16.5,<3',
         ],
-        'cuda13': ['cupy-cuda13x[ctk]>=14,<15', 'nvidia-nccl-cu13>=2.27.7,<3'],
+        'cuda13': [
+            'cupy-cuda13x[ctk]>=14,<15',
+            'nvidia-cudnn-cu13>=9.10,<10',
+            'nvidia-cudnn-frontend>=1.32',
+            'nvidia-nccl-cu13>=2.27.7,<3',
+        ],
         'dev': [
             'coverage>=7.16',
             'ensemble-boxes>=1.0.9',

@@ -17,6 +17,7 @@ import chainermn  # noqa: F401
 from pfdet import mpi
 from pfdet.cpu.install import REPLACED
 from pfdet.flags import Parser
+from pfdet.gpu import cudnn
 
 PACKAGES = {
     'NumPy': ['numpy'],
@@ -70,6 +71,7 @@ def report() -> str:
     lines.append('')
     for name, version, meaning in cuda_libraries.findings():
         lines.append(f'{name:<13}{version or "missing"}{f" ({meaning})" if meaning else ""}')
+    lines.append(f'{"cuDNN 9":<13}{cudnn.find().meaning}')
     lines.append(f'{"Chainer uses":<13}{_backend()}')
     lines.append('')
     for fix in FIXES:
@@ -88,11 +90,11 @@ def _backend() -> str:
 
     if not cuda.available:
         return 'the CPU'
-    return (
-        'the GPU, cuDNN for convolutions'
-        if cuda.cudnn_enabled
-        else ('the GPU, im2col and cuBLAS for convolutions')
-    )
+    if cuda.cudnn_enabled:
+        return 'the GPU, cuDNN 8 for convolutions'
+    if cudnn.front_end() is not None:
+        return 'the GPU, cuDNN 9 for convolutions (pfdet.gpu)'
+    return 'the GPU, im2col and cuBLAS for convolutions'
 
 
 def main() -> None:

@@ -166,19 +166,19 @@ def _cudnn(cupy: Any) -> Finding:
     fallback = 'Chainer uses im2col and cuBLAS for convolutions, which is slower'
     if int(cupy.__version__.split('.')[0]) >= 14:
         return Finding(
-            'cuDNN', '', f'CuPy 14 does not support it: {fallback}. CuPy 13 does (extra cuda12)'
+            'cuDNN 8', '', f'CuPy 14 does not support it: without cuDNN 9, {fallback}'
         )
     try:
         importlib.import_module('cupy.cudnn')
         version = importlib.import_module('cupy.cuda.cudnn').getVersion()
     except Exception as e:
         return Finding(
-            'cuDNN',
+            'cuDNN 8',
             '',
             f'{_first_line(e)}: {fallback}. CuPy 13 needs cuDNN 8: '
             "pip install 'nvidia-cudnn-cu12<9'",
         )
-    return Finding('cuDNN', f'{version // 1000}.{version % 1000 // 100}.{version % 100}')
+    return Finding('cuDNN 8', f'{version // 1000}.{version % 1000 // 100}.{version % 100}')
 
 
 def _nccl() -> Finding:

@@ -9,6 +9,7 @@ from pfdet.cpu.install import install as install_cpu_functions
 from pfdet.errors import InputError
 from pfdet.functions.effective_number import effective_number_weights
 from pfdet.functions.losses import LOSSES, SCORES, loss_function, score_function
+from pfdet.gpu.install import install as install_gpu_functions
 from pfdet.iterators.balanced import ClassAwareSampler, SoftBalanceSampler
 from pfdet.iterators.class_images import shared_class_images
 from pfdet.iterators.samplers import SequentialSampler, aspect_groups
@@ -62,6 +63,7 @@ def detector(
             fit the loss.
     """
     install_cpu_functions()
+    install_gpu_functions()
     # Chainer's initializers use NumPy's global generator.
     state = np.random.get_state()
     np.random.seed(seed)

@@ -86,7 +86,7 @@ def test_versions(monkeypatch):
         'cuSPARSE': '',
         'NVRTC': '12.9',
         'GPUs': '2: NVIDIA H200',
-        'cuDNN': '8.9.7',
+        'cuDNN 8': '8.9.7',
         'NCCL': '2.27.3',
     }
     assert 'install the extra' in findings['cuSOLVER'].meaning
@@ -96,7 +96,7 @@ def test_versions(monkeypatch):
 def test_missing_components_and_their_meaning(monkeypatch):
     fake_cupy(monkeypatch, '14.2.0', driver=11080, n_gpu=0)
     findings = findings_by_name()
-    assert 'im2col' in findings['cuDNN'].meaning and not findings['cuDNN'].version
+    assert 'im2col' in findings['cuDNN 8'].meaning and not findings['cuDNN 8'].version
     assert 'update the driver' in findings['CUDA runtime'].meaning
     assert 'no CUDA-capable device' in findings['GPUs'].meaning and not findings['GPUs'].version
     fake_cupy(monkeypatch, driver=0, n_gpu=0)

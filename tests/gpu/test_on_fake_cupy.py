@@ -44,6 +44,8 @@ def test_the_gpu_tests_pass_on_fake_cupy():
         '-p',
         'no:cacheprovider',
         'tests/gpu',
+        # With the stand-in of cuDNN: test_on_fake_cudnn.py.
+        '--ignore=tests/gpu/test_cudnn_on_the_gpu.py',
         'tests/functions',
         'tests/targets',
         'tests/inference',

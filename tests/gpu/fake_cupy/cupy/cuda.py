@@ -128,6 +128,7 @@ PinnedMemoryPool = MemoryPool
 runtime = types.SimpleNamespace(
     getDeviceCount=lambda: 1,
     getDevice=lambda: 0,
+    getDeviceProperties=lambda device: {'name': b'fake GPU'},
     runtimeGetVersion=lambda: 13000,
     driverGetVersion=lambda: 13000,
     deviceSynchronize=lambda: None,
