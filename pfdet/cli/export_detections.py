@@ -8,10 +8,10 @@
     pfdet export-detections --detections val.parquet --index val.index --format labelstudio \\
         --out tasks.json --score-thresh 0.3
 
-coco is a list of results for pycocotools; --ground-truth also writes the annotations of the index,
-with the same ids. yolo is a directory with a text file per image, as Ultralytics writes, and
-data.yaml. labelstudio is a list of tasks with predictions, and beside it tasks.xml, the labeling
-configuration.
+coco is a list of results for pycocotools. Its ids are those of --annotations; or --ground-truth
+writes the annotations of the index, with ids of the same kind. yolo is a directory with a text file
+per image, as Ultralytics writes, and data.yaml. labelstudio is a list of tasks with predictions,
+and beside it tasks.xml, the labeling configuration.
 
 Files larger than memory are fine. docs/detections.md describes the formats.
 """
@@ -27,6 +27,7 @@ from pfdet.flags import SHARE, Parser
 # Flags of one format only.
 _OF_FORMAT = {
     'ground_truth': 'coco',
+    'annotations': 'coco',
     'confidence': 'yolo',
     'image_prefix': 'labelstudio',
     'model_version': 'labelstudio',
@@ -70,7 +71,7 @@ def _write(args: argparse.Namespace, images: Iterator, index) -> None:
 
         if args.ground_truth is not None:
             coco.write_ground_truth(args.ground_truth, index)
-        coco.write_results(args.out, images, index)
+        coco.write_results(args.out, images, index, args.annotations)
     elif args.format == 'yolo':
         from pfdet.evaluation.formats import yolo
 
@@ -123,6 +124,13 @@ def parse_arguments() -> argparse.Namespace:
         help='with coco: also write the annotations of the index, such as to instances.json',
     )
     add(
+        '--annotations',
+        type=Path,
+        metavar='FILE.json',
+        help='with coco: take the ids of images and categories from these annotations, such as '
+        'instances_val2017.json',
+    )
+    add(
         '--confidence',
         action=argparse.BooleanOptionalAction,
         help='with yolo: end lines with the score (default); labels to train on need '
@@ -145,6 +153,8 @@ def parse_arguments() -> argparse.Namespace:
         if getattr(args, name) is not None and args.format != form:
             flag = '--' + name.replace('_', '-')
             raise InputError(f'{flag}: for --format {form} only, not {args.format}')
+    if args.ground_truth is not None and args.annotations is not None:
+        raise InputError('--annotations: contradicts --ground-truth, which has ids of its own')
     for flag, path in ('--out', args.out), ('--ground-truth', args.ground_truth):
         if path is not None and args.format != 'yolo' and path.suffix != '.json':
             raise InputError(f'{flag} {path}: expected a name ending in .json')

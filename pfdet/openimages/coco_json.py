@@ -4,7 +4,7 @@ import gc
 import json
 import os
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -90,6 +90,44 @@ def read_instances(path: str | os.PathLike, sort_categories: bool = False) -> An
         np.where(_crowd(path, annotations), GROUP_OF, 0).astype(np.uint8),
         lambda a: f'{path}: annotations[{a}]',
         lambda i: str(path),
+    )
+
+
+class Ids(NamedTuple):
+    """The ids in a COCO annotation file.
+
+    Attributes:
+        images (dict): From ``file_name`` without suffix, in normal form, to the id of the image.
+        categories (dict): From the name to the id of the category.
+    """
+
+    images: dict[str, int | str]
+    categories: dict[str, int | str]
+
+
+def read_ids(path: str | os.PathLike) -> Ids:
+    """Read which ids a COCO annotation file gives to images and categories.
+
+    Args:
+        path (path): As for :func:`read_instances`.
+
+    Returns:
+        Ids: The ids.
+
+    Raises:
+        InputError: As for :func:`read_instances`, but annotations are not read.
+    """
+    images, _, categories = _load(path)
+    names = _strings(path, 'categories', categories, 'name', normal_name, 'a name')
+    file_names = _strings(
+        path, 'images', images, 'file_name', _normal_file_name, 'a file below the given directory'
+    )
+    stems = [os.path.splitext(name)[0] for name in file_names]
+    _check_unique(path, 'categories', 'name', names)
+    _check_unique(path, 'images', 'file_name without suffix', stems)
+    return Ids(
+        dict(zip(stems, _positions_by_id(path, 'images', images))),
+        dict(zip(names, _positions_by_id(path, 'categories', categories))),
     )
 
 

@@ -1,7 +1,7 @@
 """COCO's results and annotations: ``instances_*.json``.
 
-Boxes are ``[x, y, width, height]`` in pixels. The id of an image is its position in the index, and
-that of a category is the id of the class, both counted from 1.
+Boxes are ``[x, y, width, height]`` in pixels. By default, the id of an image is its position in the
+index, and that of a category is the id of the class, both counted from 1.
 """
 
 import json
@@ -13,16 +13,76 @@ import numpy as np
 
 from pfdet import __version__
 from pfdet.atomic_write import replace_when_done
+from pfdet.errors import InputError
 from pfdet.evaluation.class_names import distinct_names
 from pfdet.evaluation.formats.predicted_images import PredictedImage, file_name, size_in_pixels
 from pfdet.openimages.box_flags import GROUP_OF
+from pfdet.openimages.coco_json import read_ids
+from pfdet.openimages.identifiers import normal_image_id
 from pfdet.openimages.index import AnnotationIndex
 
 # Decimals of coordinates in pixels.
 _DECIMALS = 4
 
 
-def write_results(path: Path, images: Iterable[PredictedImage], index: AnnotationIndex) -> None:
+class IdsOf:
+    """The ids of images and categories.
+
+    Args:
+        index (AnnotationIndex): The index.
+        annotations (path): A file of annotations whose ids are taken. Images are found by
+            ``file_name``, with or without the folders, and classes by name.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+
+    def __init__(self, index: AnnotationIndex, annotations: Path | None = None):
+        self.index = index
+        self.path = annotations
+        self.ids = None if annotations is None else read_ids(annotations)
+
+    def image(self, image: PredictedImage) -> int | str:
+        """The id of an image.
+
+        Raises:
+            InputError: The file of annotations lacks it.
+        """
+        if self.ids is None:
+            return image.position + 1
+        name, suffix = file_name(self.index, image.position)
+        for text in name.removesuffix(suffix), image.image_id:
+            key = normal_image_id(text)
+            if key in self.ids.images:
+                return self.ids.images[key]
+        raise InputError(
+            f'{self.path}: no image with the file_name {name!r}; expected the annotations of the '
+            'predicted images'
+        )
+
+    def category(self, label: int) -> int | str:
+        """The id of a class.
+
+        Raises:
+            InputError: The file of annotations lacks it.
+        """
+        if self.ids is None:
+            return label + 1
+        name = self.index.classes.names[label]
+        if name not in self.ids.categories:
+            raise InputError(
+                f'{self.path}: no category {name!r}, of which there are detections; expected '
+                'annotations with the classes of the model'
+            )
+        return self.ids.categories[name]
+
+
+def write_results(
+    path: Path,
+    images: Iterable[PredictedImage],
+    index: AnnotationIndex,
+    annotations: Path | None = None,
+) -> None:
     """Write detections as COCO's results, which pycocotools' ``loadRes`` reads.
 
     Args:
@@ -30,13 +90,16 @@ def write_results(path: Path, images: Iterable[PredictedImage], index: Annotatio
             and ``score``. Images without detections do not occur in it.
         images (iterable of PredictedImage): The detections.
         index (AnnotationIndex): The index of the images.
+        annotations (path): See :class:`IdsOf`.
 
     Raises:
-        InputError: The file cannot be written, or an image has no size.
+        InputError: The file cannot be written, an image has no size, or ``annotations`` lacks an
+            image or a class with detections.
     """
+    ids = IdsOf(index, annotations)
     with replace_when_done(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as f:
         f.write('[')
-        _write_rows(f, (_results(image, index) for image in images))
+        _write_rows(f, (_results(image, index, ids) for image in images))
         f.write('\n]\n')
 
 
@@ -78,14 +141,15 @@ def _write_rows(f: Any, groups: Iterable[list[dict]]) -> None:
             separator = ',\n'
 
 
-def _results(image: PredictedImage, index: AnnotationIndex) -> list[dict]:
+def _results(image: PredictedImage, index: AnnotationIndex, ids: IdsOf) -> list[dict]:
     if not len(image.label):
         return []
     boxes = _boxes(image.bbox, size_in_pixels(index, image.position))
+    image_id = ids.image(image)
     return [
         {
-            'image_id': image.position + 1,
-            'category_id': k + 1,
+            'image_id': image_id,
+            'category_id': ids.category(k),
             'bbox': box,
             # All digits of float32, so that no scores become equal.
             'score': float(f'{score:.9g}'),

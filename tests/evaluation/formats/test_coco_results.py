@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import PIL.Image
 import pytest
-from exported_world import IDS, load, pixels
+from exported_world import CLASSES, IDS, load, pixels
 
+from pfdet.errors import InputError
 from pfdet.evaluation.class_names import distinct_names
+from pfdet.openimages.classes import Classes
 from pfdet.openimages.coco_json import read_instances
 
 
@@ -167,3 +170,72 @@ def test_own_annotations_can_be_read_again(world, export, tmp_path):
         for i, c, flags, box in zip(read.image, read.category, read.flags, read.bbox)
     ]
     np.testing.assert_allclose(sorted(found), sorted(rows), atol=2e-4)
+
+
+@pytest.fixture
+def foreign(world, export, tmp_path):
+    """The annotations as somebody else has written them: with other ids, in another order."""
+    export('coco', 'r.json', '--ground-truth', tmp_path / 'instances.json')
+    content = load(tmp_path / 'instances.json')
+    images = {image['id']: 1000 - 7 * image['id'] for image in content['images']}
+    categories = {1: 90, 2: 3, 3: 12, 4: 7}
+    names = world[1].classes.names
+    for image in content['images']:
+        image['id'] = images[image['id']]
+    for category in content['categories']:
+        category['name'] = names[category['id'] - 1]
+        category['id'] = categories[category['id']]
+    for row in content['annotations']:
+        row['image_id'] = images[row['image_id']]
+        row['category_id'] = categories[row['category_id']]
+    content['images'].reverse()
+    content['categories'].reverse()
+    return content
+
+
+def test_ids_of_given_annotations(world, export, tmp_path, foreign, monkeypatch):
+    classes = Classes(CLASSES.mids, (*CLASSES.names[:3], 'Cat'))
+    monkeypatch.setattr('pfdet.openimages.index.Classes', lambda *_: classes)
+    foreign['categories'][0]['name'] = 'Cat'
+    path = tmp_path / 'given.json'
+    path.write_text(json.dumps(foreign))
+    plain = load(export('coco', 'plain.json'))
+    found = load(export('coco', 'found.json', '--annotations', path))
+    assert len(found) == len(plain) == len(world[2])
+    for row, other in zip(found, plain):
+        assert row.pop('image_id') == 1000 - 7 * other.pop('image_id')
+        assert row.pop('category_id') == {1: 90, 2: 3, 3: 12, 4: 7}[other.pop('category_id')]
+        assert row == other
+    # Without folders, images are found by their ids.
+    for image in foreign['images']:
+        image['file_name'] = image['file_name'].rpartition('/')[2]
+    path.write_text(json.dumps(foreign))
+    out = export('coco', 'flat.json', '--annotations', path)
+    assert out.read_bytes() == (tmp_path / 'found.json').read_bytes()
+    coco = pytest.importorskip('pycocotools.coco')
+    cocoeval = pytest.importorskip('pycocotools.cocoeval')
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco.COCO(str(path))
+        given = scores(cocoeval, truth, truth.loadRes(str(out)))
+        own = coco.COCO(str(tmp_path / 'instances.json'))
+        expected = scores(cocoeval, own, own.loadRes(str(tmp_path / 'plain.json')))
+    np.testing.assert_allclose(given.stats, expected.stats, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda c: c['categories'].pop(), "given.json: no category 'Apple', of which"),
+        (lambda c: c['images'].pop(), "given.json: no image with the file_name '00.jpg'"),
+        (lambda c: c['images'][0].pop('id'), r"given.json: images\[0\] has no 'id'"),
+        (lambda c: c['categories'][0].update(name='Apple'), 'given.json: categories.*unique name'),
+        (lambda c: c.pop('images'), "given.json: no list 'images'"),
+    ],
+)
+def test_annotations_that_lack_something(export, tmp_path, foreign, change, message):
+    foreign['categories'][0]['name'] = 'Cat'
+    change(foreign)
+    (tmp_path / 'given.json').write_text(json.dumps(foreign))
+    with pytest.raises(InputError, match=message) as error:
+        export('coco', 'x.json', '--annotations', tmp_path / 'given.json')
+    assert '\n' not in str(error.value) and not (tmp_path / 'x.json').exists()

@@ -35,6 +35,11 @@ def test_a_block_ends_anywhere(world, export, monkeypatch):
         ('labelstudio', 'tasks', [], '--out .*tasks: expected a name ending in .json'),
         ('coco', 'r.json', ['--ground-truth', 'a.txt'], '--ground-truth a.txt: expected a name'),
         ('yolo', 'out', ['--ground-truth', 'a.json'], '--ground-truth: for --format coco only'),
+        ('yolo', 'out', ['--annotations', 'a.json'], '--annotations: for --format coco only'),
+        (
+            *('coco', 'r.json', ['--annotations', 'a.json', '--ground-truth', 'b.json']),
+            '--annotations: contradicts --ground-truth',
+        ),
         ('coco', 'r.json', ['--no-confidence'], '--confidence: for --format yolo only'),
         ('coco', 'r.json', ['--model-version', 'x'], '--model-version: for --format labelstudio'),
         ('yolo', 'out', ['--image-prefix', 'x'], '--image-prefix: for --format labelstudio only'),
