@@ -7,7 +7,7 @@ Only the tree of the YAML file is read, so no type of YAML is constructed. A cla
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pfdet.errors import InputError
 from pfdet.files.json_file import shortened
@@ -93,7 +93,7 @@ class _Tree:
         self.path = path
         self.yaml = yaml
 
-    def fail(self, node: Any, what: str) -> None:
+    def fail(self, node: Any, what: str) -> NoReturn:
         raise InputError(f'{self.path}, line {node.start_mark.line + 1}: {what}')
 
     def entry(self, node: Any, key: str) -> Entry:

@@ -6,7 +6,7 @@ file is not built as a tree, and its size and depth are limited.
 
 import math
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from xml.parsers import expat
 
 from pfdet.errors import InputError
@@ -125,7 +125,7 @@ class _Reader:
         self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.characters
 
-    def fail(self, line: int, what: str) -> None:
+    def fail(self, line: int, what: str) -> NoReturn:
         raise InputError(f'{self.path}, line {line}: {what}')
 
     def doctype(self, *_: Any) -> None:
@@ -188,7 +188,7 @@ class _Reader:
                 '<= xmax and ymin <= ymax',
             )
         flags = OCCLUDED * self.flag('occluded') + TRUNCATED * self.flag('truncated')
-        return VocObject(name, *corners, flags, self.flag('difficult'), line)
+        return VocObject(name, x_min, y_min, x_max, y_max, flags, self.flag('difficult'), line)
 
     def flag(self, key: str) -> bool:
         value = self.fields.get((*_OBJECT, key))
@@ -210,8 +210,8 @@ class _Reader:
     def result(self) -> VocXml:
         size = []
         for key in 'height', 'width':
-            value = self.size.get(key)
-            number = 0.0 if value is None else self.number(value, key)
+            value = self.size.get(key, _Text('0', 1))
+            number = self.number(value, key)
             if number < 0 or number % 1:
                 self.fail(value.line, f'{key} is {value.text}; expected a whole number of pixels')
             size.append(int(number))

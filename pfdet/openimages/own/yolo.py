@@ -206,8 +206,8 @@ def read_rows(path: str | os.PathLike, i: int, rows: Rows, n_keypoint_field: int
         if not (n == 5 + n_keypoint_field or n == 5 or is_polygon) or not np.isfinite(values).all():
             raise InputError(f'{path}, line {number}: {text[:60]!r}; expected {_ROW}')
         if is_polygon:
-            x, y = values[1::2], values[2::2]
-            corners = min(y), min(x), max(y), max(x)
+            xs, ys = values[1::2], values[2::2]
+            corners = min(ys), min(xs), max(ys), max(xs)
         else:
             _, x, y, width, height = values[:5]
             if width < 0 or height < 0:
