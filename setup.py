@@ -59,6 +59,8 @@ setup(
         'pillow>=9.4',
         'protobuf>=3.20',
         'pyarrow>=10',
+        # For the data.yaml of YOLO.
+        'pyyaml>=6.0.1',
         'scipy>=1.9',
         'threadpoolctl>=3.1',
         'tqdm>=4.64',
