@@ -8,7 +8,12 @@ import stat
 import numpy as np
 import pytest
 
-from pfdet.atomic_write import remove_unfinished, replace_when_done
+from pfdet.atomic_write import (
+    directory_when_done,
+    new_directory_when_done,
+    remove_unfinished,
+    replace_when_done,
+)
 from pfdet.errors import InputError
 
 
@@ -155,3 +160,42 @@ def test_an_error_of_another_file_is_not_of_this_one(tmp_path):
         with replace_when_done(tmp_path / 'log'):
             (tmp_path / 'input').read_text()
     assert not os.listdir(tmp_path)
+
+
+def test_a_directory_appears_as_a_whole(tmp_path):
+    out = tmp_path / 'a' / 'out'
+    with pytest.raises(RuntimeError), directory_when_done(out) as unfinished:
+        (unfinished / 'x').write_text('half')
+        assert not out.exists() and unfinished.parent == out.parent
+        raise RuntimeError
+    assert list(out.parent.iterdir()) == []
+    for text in 'first', 'second':
+        with directory_when_done(out) as unfinished:
+            (unfinished / text).write_text(text)
+        assert [path.name for path in out.iterdir()] == [text]
+        assert list(out.parent.iterdir()) == [out]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert out.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_new_directory_replaces_nothing(tmp_path):
+    out = tmp_path / 'out'
+    # What a process left that was killed.
+    (tmp_path / '.out-abcdefgh').mkdir()
+    (tmp_path / '.out-abcdefgh' / 'x').write_text('half')
+    out.mkdir()
+    with new_directory_when_done(out) as unfinished:
+        (unfinished / 'x').write_text('whole')
+    assert {path.name for path in tmp_path.iterdir()} == {'out'}
+    with (
+        pytest.raises(InputError, match='out: is not empty; expected a new directory'),
+        new_directory_when_done(out),
+    ):
+        raise AssertionError
+    assert (out / 'x').read_text() == 'whole'
+    with (
+        pytest.raises(InputError, match='x: is a file; expected a directory, or none'),
+        new_directory_when_done(out / 'x'),
+    ):
+        raise AssertionError
