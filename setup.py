@@ -66,8 +66,8 @@ setup(
         'tqdm>=4.64',
     ],
     extras_require={
-        # Each extra installs all of CUDA except the driver. With CuPy 13, Chainer calls cuDNN 8. With
-        # CuPy 14, pfdet.gpu calls cuDNN 9 through its front end.
+        # Each extra installs all of CUDA except the driver. With CuPy 13, Chainer calls cuDNN 8;
+        # with CuPy 14, pfdet.gpu calls cuDNN 9 through its front end.
         'cuda12': [
             'cupy-cuda12x>=13,<14',
             'nvidia-cublas-cu12',

@@ -1,6 +1,7 @@
 """Training steps and inference on a GPU: speed, memory, time by section, against torchvision.
 
     python benchmarks/gpu_step.py [--recipes table1-baseline table1-senet154] [--batches 1 2 4 8]
+        [--tf32] [--set dtype=mixed16]
 
 Uses random weights and MiniOpenImages' images enlarged to 800 x 1333. For every recipe and batch
 size, prints images/s and peak memory in training and inference, and the share of each section in a
@@ -24,8 +25,11 @@ from gpu_sections import SECTIONS, DeviceClock, Sections, divided
 
 from pfdet import recipes
 from pfdet.errors import InputError, run_command
+from pfdet.gpu import cudnn, plans
+from pfdet.gpu.precision import allow_tf32
 from pfdet.openimages.dataset import OpenImagesDataset
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.known import MIXED
 from pfdet.training import build
 from pfdet.training.optimizer import multi_node_optimizer
 from pfdet.training.transforms import Converter, TrainLoader
@@ -43,6 +47,7 @@ def main() -> int:
     parser.add_argument('--batches', nargs='+', type=int, default=[1, 2, 4, 8])
     parser.add_argument('--steps', type=int, default=20, help='timed steps, after 3 warm-up steps')
     parser.add_argument('--index', type=Path, help='images to use instead of synthetic ones')
+    parser.add_argument('--tf32', action='store_true', help='allow TF32, also in torchvision')
     args = parser.parse_args()
     if not cuda.available:
         raise InputError('there is no GPU to measure: python -m pfdet.compat lists what is missing')
@@ -50,13 +55,17 @@ def main() -> int:
     name = cuda.cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
     print(
         f'{name}, CuPy {cuda.cupy.__version__}, '
-        f'{"cuDNN" if cuda.cudnn_enabled else "im2col and cuBLAS"}, {SIZE[0]} x {SIZE[1]}'
+        f'{convolution_by()}, {"TF32" if args.tf32 else "no TF32"}, {SIZE[0]} x {SIZE[1]}'
     )
+    allow_tf32(args.tf32)
+    mixed = f'dtype={MIXED}' in args.set
     with tempfile.TemporaryDirectory() as folder:
         index = AnnotationIndex.open(args.index or synthetic_index(Path(folder)))
         reference = {}
         for n in args.batches:
-            reference[n] = or_out_of_memory(lambda n=n: torchvision_speed(n, args.steps))
+            reference[n] = or_out_of_memory(
+                lambda n=n: torchvision_speed(n, args.steps, args.tf32, mixed)
+            )
             release_torch()
             report('torchvision', n, reference[n])
         for recipe in args.recipes:
@@ -65,7 +74,15 @@ def main() -> int:
                     lambda r=recipe, n=n: our_speed(r, args.set, index, n, args.steps)
                 )
                 report(recipe, n, result, reference[n])
+    print(f'cuDNN 9: {plans.summary()}')
     return 0
+
+
+def convolution_by() -> str:
+    """What convolves."""
+    if cuda.cudnn_enabled:
+        return 'cuDNN 8'
+    return 'im2col and cuBLAS' if cudnn.front_end() is None else 'cuDNN 9'
 
 
 def our_speed(
@@ -106,7 +123,7 @@ def our_speed(
     comm = chainermn.create_communicator('pure_nccl' if device >= 0 else 'naive')
     if device >= 0:
         chain.to_device(f'@cupy:{device}')
-    optimizer = multi_node_optimizer(chain, comm)
+    optimizer = multi_node_optimizer(chain, comm, loss_scaling=r.dtype == MIXED)
     optimizer.lr = 1e-4
     load = TrainLoader(OpenImagesDataset(index), (size[0], size[0]), size[1], True, 0)
     convert = Converter(index.hierarchy)
@@ -167,13 +184,23 @@ def used_memory(device: int) -> int:
     return cuda.cupy.get_default_memory_pool().total_bytes() if device >= 0 else 0
 
 
-def torchvision_speed(n: int, steps: int) -> dict | None:
-    """Measure torchvision's Faster R-CNN ResNet-50 FPN; :obj:`None` if it is not installed."""
+def torchvision_speed(n: int, steps: int, tf32: bool = False, mixed: bool = False) -> dict | None:
+    """Measure torchvision's Faster R-CNN ResNet-50 FPN; :obj:`None` if it is not installed.
+
+    Args:
+        n (int): Batch size.
+        steps (int): Number of timed steps.
+        tf32 (bool): Whether convolutions and matrix products may use TF32.
+        mixed (bool): Whether to compute in mixed precision by ``torch.autocast``.
+    """
     try:
         import torch
         import torchvision
     except ImportError:
         return None
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+    precision = torch.autocast('cuda', torch.float16, enabled=mixed)
     model = torchvision.models.detection.fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=501
     ).cuda()
@@ -184,11 +211,13 @@ def torchvision_speed(n: int, steps: int) -> dict | None:
 
     def step() -> None:
         optimizer.zero_grad()
-        sum(model(imgs, targets).values()).backward()
+        with precision:
+            loss = sum(model(imgs, targets).values())
+        loss.backward()
         optimizer.step()
 
     def predict() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), precision:
             model(imgs)
 
     class Clock:

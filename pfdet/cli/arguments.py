@@ -5,8 +5,10 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pfdet.errors import InputError
+from pfdet.recipes.known import DTYPES
 
 
 def add_index(parser: argparse.ArgumentParser, split: str) -> None:
@@ -63,6 +65,32 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action='extend',
         metavar='KEY=VALUE',
         help='replace fields of the recipe, such as epochs=2 (see pfdet train --show)',
+    )
+
+
+class _SetDtype(argparse.Action):
+    """Add ``dtype=VALUE`` to the settings."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.set = [*namespace.set, f'dtype={values}']
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dtype TYPE``, short for ``--set dtype=TYPE``."""
+    parser.add_argument(
+        '--dtype',
+        choices=DTYPES,
+        action=_SetDtype,
+        dest='set',
+        default=argparse.SUPPRESS,
+        help='the same as --set dtype=..., such as mixed16: activations in float16 and parameters '
+        'in float32, for GPUs',
     )
 
 

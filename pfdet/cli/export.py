@@ -23,11 +23,14 @@ def main() -> None:
     from pfdet.export import model_file
     from pfdet.export.check import largest_difference
     from pfdet.files.checksum import file_checksum
+    from pfdet.links.mixed_precision import use_single_precision
     from pfdet.optional_packages import optional_package
     from pfdet.training import model_directory
 
     optional_package('onnx')
     model = model_directory.read(args.model, args.set, args.rates, args.weights)
+    # Weights are float32 also in mixed precision, and so is the graph.
+    use_single_precision(model.network)
     note = model_directory.weights_note(model)
     if note:
         print(note, file=sys.stderr, flush=True)

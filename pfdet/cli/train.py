@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pfdet import progress, recipes
 from pfdet.cli.arguments import (
+    add_dtype,
     add_index,
     add_recipe_size,
     add_settings,
@@ -31,6 +32,7 @@ from pfdet.errors import InputError
 from pfdet.flags import MAX_RANKS, Parser, integer
 from pfdet.interruption import StopRequest
 from pfdet.recipes.initial_weights import check_initial_weights
+from pfdet.recipes.known import MIXED
 from pfdet.recipes.listing import list_rows
 from pfdet.recipes.recipe import described_fields
 from pfdet.training.run_length import n_epoch
@@ -39,6 +41,10 @@ from pfdet.training.startup_guard import StartupGuard
 
 if TYPE_CHECKING:
     from pfdet.openimages.index import AnnotationIndex
+
+MIXED_ON_CPUS = (
+    f'note: dtype={MIXED} is for GPUs; on CPUs it takes about three times as long as float32'
+)
 
 
 def main() -> int | None:
@@ -81,6 +87,8 @@ def main() -> int | None:
         progress.report('reading the index')
         train_index = AnnotationIndex.open(args.train_index)
         val_index = AnnotationIndex.open(args.val_index) if args.val_index else None
+        if device < 0 and comm.rank == 0 and recipe.dtype == MIXED:
+            print(MIXED_ON_CPUS, file=sys.stderr, flush=True)
         if device < 0 and comm.rank == 0 and recipe.size == 'full':
             print_cost(recipe, options, train_index, comm.size)
         finished = train(
@@ -217,6 +225,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_index(parser, 'val')
     add('--out', type=Path, help='directory for weights, log, scores and snapshots')
     add_settings(parser)
+    add_dtype(parser)
     add(
         '--backbone',
         type=Path,

@@ -165,9 +165,7 @@ def _cuda(cupy: Any) -> Iterable[Finding]:
 def _cudnn(cupy: Any) -> Finding:
     fallback = 'Chainer uses im2col and cuBLAS for convolutions, which is slower'
     if int(cupy.__version__.split('.')[0]) >= 14:
-        return Finding(
-            'cuDNN 8', '', f'CuPy 14 does not support it: without cuDNN 9, {fallback}'
-        )
+        return Finding('cuDNN 8', '', f'CuPy 14 does not support it: without cuDNN 9, {fallback}')
     try:
         importlib.import_module('cupy.cudnn')
         version = importlib.import_module('cupy.cuda.cudnn').getVersion()

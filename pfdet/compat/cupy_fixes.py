@@ -59,3 +59,9 @@ def half_in_nccl_kernels(source: str) -> str:
         '#include <cuda_fp16.h>\n#include <cupy/carray.cuh>',
         2,
     )
+
+
+@fix('chainermn.functions.batch_normalization', since='float16 activations', needed=lambda: True)
+def statistics_in_float32(source: str) -> str:
+    """Square activations in float32; squares of float16 above 255 are infinite."""
+    return _replace(source, 'xp.square(x).mean(', 'xp.square(x, dtype=gamma.dtype).mean(', 2)

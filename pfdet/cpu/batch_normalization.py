@@ -161,28 +161,32 @@ def _like(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def install() -> None:
     """Make Chainer's and ChainerMN's batch normalization use this module for NumPy arrays.
 
-    It supports float32 and float64 arrays ``(N, C, H, W)`` and ``(N, C)`` normalized by channel.
-    Other arrays use Chainer's version. Repeated calls have no effect.
+    It supports float32 and float64 arrays ``(N, C, H, W)`` and ``(N, C)`` normalized by channel,
+    and float16 arrays with parameters in float32, for which it computes in float32. Other arrays
+    use Chainer's version. Repeated calls have no effect.
     """
     from chainer.functions.normalization import batch_normalization
 
     cls: Any = batch_normalization.GeneralBatchNormalizationImpl
     chainer_forward, chainer_backward = cls.forward, cls.backward
 
-    def supported(axis, *arrays: np.ndarray) -> bool:
-        ndim = arrays[0].ndim
+    def supported(axis, activations: list[np.ndarray], parameters: list[np.ndarray]) -> bool:
+        x, dtype = activations[0], parameters[0].dtype
         return (
-            tuple(axis) == ((0,) if ndim == 2 else (0, 2, 3))
-            and all(type(a) is np.ndarray and a.dtype == arrays[0].dtype for a in arrays)
-            and arrays[0].dtype in (np.float32, np.float64)
-            and arrays[0].size > 0
+            tuple(axis) == ((0,) if x.ndim == 2 else (0, 2, 3))
+            and all(type(a) is np.ndarray for a in activations + parameters)
+            and dtype in (np.float32, np.float64)
+            and all(a.dtype == dtype for a in parameters)
+            and (x.dtype == dtype or (x.dtype == np.float16 and dtype == np.float32))
+            and all(a.dtype == x.dtype for a in activations)
+            and x.size > 0
         )
 
     @functools.wraps(chainer_forward)
     def forward(
         self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay, running_mean, running_var
     ):
-        if not supported(axis, x, gamma, beta) or x_layout is not None:
+        if not supported(axis, [x], [gamma, beta]) or x_layout is not None:
             return chainer_forward(
                 self,
                 axis,
@@ -197,11 +201,12 @@ def install() -> None:
                 running_mean,
                 running_var,
             )
-        activations = _channels_last(x)
+        activations = _channels_last(x).astype(gamma.dtype, copy=False)
         comm = getattr(self, 'comm', None)
         mean, var = moments(activations, comm)
         inv_std = 1 / np.sqrt(var + eps)
-        y = _like(normalize(activations, mean, inv_std, gamma, beta), x.shape)
+        y = normalize(activations, mean, inv_std, gamma, beta).astype(x.dtype, copy=False)
+        y = _like(y, x.shape)
         if running_mean is not None:
             n = activations.shape[0] * activations.shape[1] * getattr(comm, 'size', 1)
             running_mean *= decay
@@ -214,7 +219,7 @@ def install() -> None:
     def backward(
         self, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, eps, var, forward_data
     ):
-        if not supported(axis, x, gamma, gy) or x_layout is not None:
+        if not supported(axis, [x, gy], [gamma]) or x_layout is not None:
             return chainer_backward(
                 self,
                 axis,
@@ -230,9 +235,11 @@ def install() -> None:
                 var,
                 forward_data,
             )
+        activations, gradient = (_channels_last(a).astype(gamma.dtype, copy=False) for a in (x, gy))
         gx, ggamma, gbeta = gradients(
-            _channels_last(x), _channels_last(gy), mean, inv_std, gamma, getattr(self, 'comm', None)
+            activations, gradient, mean, inv_std, gamma, getattr(self, 'comm', None)
         )
+        gx = gx.astype(x.dtype, copy=False)
         return (_like(gx, x.shape), None, ggamma.astype(gamma.dtype), gbeta.astype(gamma.dtype))
 
     cls.forward = forward

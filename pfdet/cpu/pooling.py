@@ -107,7 +107,7 @@ def _shifts(
 def install() -> None:
     """Make Chainer's max pooling use this module for NumPy arrays.
 
-    It supports windows of up to 256 positions on float32 and float64 maps. Others use Chainer's
+    It supports windows of up to 256 positions on floating-point maps. Others use Chainer's
     version. Repeated calls have no effect.
     """
     from chainer.functions.pooling import max_pooling_nd
@@ -124,7 +124,7 @@ def install() -> None:
             self.ndim != 2
             or type(x) is not np.ndarray
             or self.return_indices
-            or x.dtype not in (np.float32, np.float64)
+            or x.dtype not in (np.float16, np.float32, np.float64)
             or np.prod(self.ksize) > 256
         ):
             return chainer_forward(self, inputs)

@@ -6,6 +6,7 @@ from chainer.backends import cuda
 
 from pfdet.boxes.arrays import Array
 from pfdet.cpu.threads import for_each, n_thread
+from pfdet.gpu.layout import in_memory_order
 
 # Smallest array that is split between threads.
 _LEAST_BYTES = 1 << 19
@@ -35,6 +36,10 @@ class AffineChannel(chainer.FunctionNode):
         y = np.empty_like(x)
 
         def apply(piece: tuple[slice, ...]) -> None:
+            if scale.dtype != x.dtype:
+                part = x[piece] * scale
+                y[piece] = part if shift is None else part + shift
+                return
             np.multiply(x[piece], scale, out=y[piece])
             if shift is not None:
                 y[piece] += shift
@@ -45,13 +50,16 @@ class AffineChannel(chainer.FunctionNode):
     def forward_gpu(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Compute the map in one kernel."""
         (x,) = inputs
-        shape = (-1, *[1] * (x.ndim - 2))
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        # The types differ in mixed precision.
         if self.shift is None:
-            return (x * self.scale.reshape(shape),)
+            kernel = cuda.elementwise('T x, S scale', 'T y', 'y = x * scale', 'scale_channel')
+            return (in_memory_order(kernel, x, self.scale.reshape(shape)),)
         kernel = cuda.elementwise(
-            'T x, T scale, T shift', 'T y', 'y = x * scale + shift', 'affine_channel'
+            'T x, S scale, S shift', 'T y', 'y = x * scale + shift', 'affine_channel'
         )
-        return (kernel(x, self.scale.reshape(shape), self.shift.reshape(shape)),)
+        constants = (a.reshape(shape) for a in (self.scale, self.shift))
+        return (in_memory_order(kernel, x, *constants),)
 
     def backward(
         self, indexes: tuple[int, ...], grad_outputs: tuple[chainer.Variable, ...]
@@ -65,7 +73,7 @@ def affine_channel(x: chainer.Variable | Array, scale: Array, shift: Array) -> c
 
     Args:
         x (variable or array): :math:`(N, C)` or :math:`(N, C, ...)`.
-        scale, shift (arrays): Constants :math:`(C,)` of the dtype of ``x``.
+        scale, shift (arrays): Constants :math:`(C,)` of the dtype of ``x``, or float32 for float16.
 
     Returns:
         chainer.Variable: Shape, dtype and memory order of ``x``.

@@ -145,6 +145,18 @@ def pyramid_roi_align(
         chainer.Variable: Features :math:`(R, C, outh, outw)` in the order of ``rois``.
     """
     xp = cuda.get_array_module(rois)
+    if xs[0].dtype == np.float16 and xp is np:
+        # Averages are computed in float32, as on the GPU.
+        average = pyramid_roi_align(
+            [F.cast(x, np.float32) for x in xs],
+            rois,
+            roi_indices,
+            level,
+            outsize,
+            spatial_scales,
+            sampling_ratio,
+        )
+        return F.cast(average, np.float16)
     if xp is np:
         node = PyramidROIAlign(
             rois, roi_indices, level, _pair(outsize), tuple(spatial_scales), _pair(sampling_ratio)

@@ -32,6 +32,9 @@ SCORES = 'sigmoid', 'softmax', 'concurrent_softmax'
 NORMALIZATIONS = 'roi', 'used', 'positive', 'element'
 SAMPLERS = 'sequential', 'class_aware', 'soft_balance'
 SCHEDULES = 'step', 'cosine'
+#: Activations in float16, parameters and statistics in float32.
+MIXED = 'mixed16'
+DTYPES = 'float32', 'float64', MIXED
 
 
 def name_in(names: tuple[str, ...], module: str, registry: str) -> Domain:

@@ -135,8 +135,9 @@ class Recipe:
     )
     dtype: str = _network(
         'float32',
-        one_of('float32', 'float64'),
-        "'float32', or 'float64' to compare runs beyond rounding",
+        one_of(*known.DTYPES),
+        "'float32', 'mixed16' for activations in float16 and a loss scale, or 'float64' to compare "
+        'runs beyond rounding',
     )
     anchor_size: int = _proposals(
         32, integer(1, 10_000), 'side in pixels of an anchor on the first level'
@@ -348,6 +349,11 @@ class Recipe:
         0.5, _POSITIVE_SHARE, 'IoU from which boxes of a class count as one object'
     )
     max_per_image: int = _test(300, _COUNT, 'detections of an image that are kept, best first')
+
+    @property
+    def parameter_dtype(self) -> str:
+        """Type of parameters, gradients and statistics."""
+        return 'float32' if self.dtype == known.MIXED else self.dtype
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

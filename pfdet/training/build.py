@@ -18,11 +18,13 @@ from pfdet.links.backbones import BACKBONES, backbone_name
 from pfdet.links.bbox_head import BboxHead
 from pfdet.links.faster_rcnn import FasterRCNN
 from pfdet.links.fpn import FPN
+from pfdet.links.mixed_precision import use_half_precision
 from pfdet.links.rpn import RPN
 from pfdet.openimages.classes import Classes
 from pfdet.openimages.cooccurrence import read_pairs
 from pfdet.openimages.hierarchy import Hierarchy
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.known import MIXED
 from pfdet.recipes.recipe import Recipe
 from pfdet.targets import rules, sampling
 from pfdet.training.train_chain import TrainChain
@@ -68,10 +70,13 @@ def detector(
     state = np.random.get_state()
     np.random.seed(seed)
     try:
-        with chainer.using_config('dtype', np.dtype(recipe.dtype)):
-            return _detector(recipe, n_class, rates, descendants, backbone)
+        with chainer.using_config('dtype', np.dtype(recipe.parameter_dtype)):
+            network = _detector(recipe, n_class, rates, descendants, backbone)
     finally:
         np.random.set_state(state)
+    if recipe.dtype == MIXED:
+        use_half_precision(network)
+    return network
 
 
 def _detector(

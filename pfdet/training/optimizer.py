@@ -5,6 +5,7 @@ from chainer.optimizer_hooks import WeightDecay
 
 from pfdet.errors import InputError
 from pfdet.links.freezing import frozen_links
+from pfdet.training.loss_scale import ScaledMomentumSGD
 
 
 def multi_node_optimizer(
@@ -13,6 +14,7 @@ def multi_node_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     double_buffering: bool = False,
+    loss_scaling: bool = False,
 ):
     """SGD with corrected momentum whose gradients are averaged over all ranks.
 
@@ -35,17 +37,26 @@ def multi_node_optimizer(
             one update and differs from an uninterrupted run. Requires the communicator
             ``'pure_nccl'``.
 
+        loss_scaling (bool): Scale the loss, for mixed precision
+            (:mod:`pfdet.training.loss_scale`).
+
     Returns:
         ChainerMN's multi-node optimizer, set up with ``link``.
 
     Raises:
-        InputError: The communicator cannot do double buffering.
+        InputError: The communicator cannot do double buffering, or the loss is scaled.
     """
     import chainermn
 
+    if loss_scaling and double_buffering:
+        raise InputError(
+            '--double-buffering: does not go with dtype=mixed16, because the gradients of an '
+            'iteration were scaled before the scale was last changed'
+        )
+    sgd = ScaledMomentumSGD if loss_scaling else chainer.optimizers.CorrectedMomentumSGD
     try:
         optimizer = chainermn.create_multi_node_optimizer(
-            chainer.optimizers.CorrectedMomentumSGD(momentum=momentum),
+            sgd(momentum=momentum),
             comm,
             double_buffering=double_buffering,
         )

@@ -119,6 +119,13 @@ class RunOptions:
         'gradients of the previous iteration, and a resumed run loses one update',
         action='store_true',
     )
+    tf32: bool = _option(
+        False,
+        'on GPUs, let float32 convolutions and matrix products round their factors to 10 bits '
+        '(TF32, on tensor cores); with CuPy 13, cuDNN 8 decides for itself; no effect on CPUs',
+        action='store_true',
+        on_resume=True,
+    )
     log_interval: int = _option(
         10,
         'iterations between entries of the log',

@@ -12,6 +12,7 @@ from pfdet import progress
 from pfdet.errors import InputError
 from pfdet.files.locks import output_lock_of_ranks
 from pfdet.functions.finite import checked
+from pfdet.gpu.precision import allow_tf32
 from pfdet.iterators.sharded import ShardedIterator
 from pfdet.links.multi_node_batch_normalization import group_of_ranks
 from pfdet.openimages.corrupt_images import CorruptImages
@@ -21,6 +22,7 @@ from pfdet.openimages.shared_images import describe_shared_images
 from pfdet.optional_packages import check_installed
 from pfdet.recipes import Recipe, to_dict
 from pfdet.recipes.initial_weights import deviation_sentence
+from pfdet.recipes.known import MIXED
 from pfdet.training import build, run_output
 from pfdet.training.augmentation import Augmentation
 from pfdet.training.checkpoints import Snapshot
@@ -148,6 +150,7 @@ def _train(
     if comm.size > 1:
         end_with_launcher()
 
+    allow_tf32(options.tf32)
     bn_comm = group_of_ranks(comm, options.bn_group_size)
     net = network_to_train(
         recipe, train_index, comm, options.seed, options.init, pick, device, bn_comm
@@ -161,7 +164,12 @@ def _train(
         options.iterations,
     )
     optimizer = multi_node_optimizer(
-        net.chain, comm, recipe.momentum, recipe.weight_decay, options.double_buffering
+        net.chain,
+        comm,
+        recipe.momentum,
+        recipe.weight_decay,
+        options.double_buffering,
+        recipe.dtype == MIXED,
     )
     convert = Converter(train_index.hierarchy, comm, recipe.join_iou)
     updater = Updater(iterator, optimizer, convert, options.accumulate)

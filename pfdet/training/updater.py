@@ -7,6 +7,7 @@ import chainer
 from chainer.training import StandardUpdater
 
 from pfdet.functions.finite import GRADIENTS, nan_unless_squares_finite
+from pfdet.training import loss_scale
 
 
 class Updater(StandardUpdater):
@@ -48,6 +49,9 @@ class Updater(StandardUpdater):
         else:
             self._update_in_parts(optimizer, batch)
         gradients = [param.grad for param in optimizer.target.params() if param.grad is not None]
+        if loss_scale.report(optimizer):
+            # They have been dropped.
+            gradients = []
         chainer.report({f'main/{GRADIENTS}': nan_unless_squares_finite(gradients)})
         self.seconds = time.perf_counter() - started
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from chainer.backends import cuda
 
+from pfdet import recipes
 from pfdet.gpu import convolution, cudnn, install, layout, plans, precision
+from pfdet.training import build
 
 pytestmark = pytest.mark.gpu
 
@@ -264,3 +266,50 @@ def test_geometry_is_part_of_the_key():
     b = convolution.convolution(x, W, dilated, (9, 9))
     assert plans.summary().described == 2
     assert cuda.to_cpu(a != b).any()
+
+
+def losses_and_gradients(network, scale):
+    """Losses of random images at fixed regions, and the gradients of all parameters."""
+    rng = np.random.RandomState(0)
+    imgs = [rng.randint(0, 256, (3, 96, 128)).astype('u1') for _ in range(2)]
+    x = network.prepare(imgs, (96, 128))
+    hs = network.extractor(x)
+    locs, confs, _ = network.rpn(hs)
+    corner = rng.uniform(0, 60, (16, 2))
+    rois = np.concatenate([corner, corner + rng.uniform(8, 60, (16, 2))], 1).astype('f')
+    xp = network.xp
+    indices = xp.asarray(np.repeat(np.arange(2, dtype='i'), 8))
+    offset, conf = network.head(hs, xp.asarray(rois), indices)
+    for v in locs, confs, offset, conf:
+        assert v.dtype == np.float32
+    parts = F.mean(F.sigmoid(conf)), F.mean(F.sin(offset) ** 2), F.mean(F.sigmoid(confs))
+    loss = sum(parts) + F.mean(F.cos(locs * 10))
+    network.cleargrads()
+    loss.backward(loss_scale=scale)
+    grads = {n: cuda.to_cpu(p.grad) / scale for n, p in network.namedparams()}
+    return float(cuda.to_cpu(loss.array)), grads
+
+
+@pytest.mark.parametrize('name', ['float32', 'tf32', 'mixed16'])
+def test_losses_and_gradients_of_a_detector(name):
+    precision.allow_tf32(name == 'tf32')
+    dtype = 'mixed16' if name == 'mixed16' else 'float32'
+    recipe = recipes.override(recipes.find('mini'), [f'dtype={dtype}', 'psp=True', 'head_bn=True'])
+    network = build.detector(recipe, 5)
+    scale = 2.0**10
+    loss, expected = losses_and_gradients(network, scale)
+    network.to_gpu()
+    plans.clear()
+    gpu_loss, found = losses_and_gradients(network, scale)
+    assert plans.summary().described > 100
+    norms = {n: np.linalg.norm(g) for n, g in expected.items()}
+    errors = {n: np.linalg.norm(found[n] - g) for n, g in expected.items()}
+    if name == 'mixed16':
+        # The network amplifies differences in rounding: tests/training/test_mixed_precision.py.
+        assert gpu_loss == pytest.approx(loss, rel=3e-3)
+        assert np.median([errors[n] / norms[n] for n in norms]) < 0.3
+        return
+    assert gpu_loss == pytest.approx(loss, rel=1e-5)
+    largest = max(norms.values())
+    for n, error in errors.items():
+        assert error < 2e-3 * norms[n] + 1e-6 * largest, n

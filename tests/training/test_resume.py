@@ -102,6 +102,7 @@ OTHER_OPTIONS = {
     'communicator': 'naive',
     'allreduce_dtype': 'float16',
     'double_buffering': True,
+    'tf32': True,
     'log_interval': 3,
     'val_interval': 0.5,
     'snapshot_interval': 9,

@@ -70,7 +70,7 @@ def plan(
     """
     length = RunLength(n_image, n_epoch(recipe, n_image), recipe.batch_size * accumulate * n_rank)
     n_parameter, n_statistic = network_size(recipe, hierarchy)
-    item = np.dtype(recipe.dtype).itemsize
+    item = np.dtype(recipe.parameter_dtype).itemsize
     memory = {
         'weights': (n_parameter + n_statistic) * item,
         'gradients': n_parameter * item,

@@ -24,6 +24,8 @@ _C_NAMES = {
     'L': 'unsigned long long',
     'q': 'long long',
     'Q': 'unsigned long long',
+    # Not in all C++ compilers: GCC 12 and Clang 15 have it.
+    'e': '_Float16',
     'f': 'float',
     'd': 'double',
     '?': 'bool',
