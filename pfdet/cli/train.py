@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pfdet.openimages.index import AnnotationIndex
 
 MIXED_ON_CPUS = (
-    f'note: dtype={MIXED} is for GPUs; on CPUs it takes about three times as long as float32'
+    f'note: dtype={MIXED} is for GPUs; on CPUs it takes two to four times as long as float32'
 )
 
 

@@ -72,7 +72,7 @@ class Plan:
                 graph.build_plan_at_index(i)
                 if graph.get_workspace_size_plan_at_index(i) > MAX_WORKSPACE:
                     continue
-            except self.cudnn.cudnnGraphNotSupportedError:
+            except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError):
                 # It needs tensor cores, is not deterministic, or cannot be compiled.
                 continue
             built.append(i)
@@ -122,8 +122,12 @@ class Plan:
         self.index = min(candidates, key=seconds.__getitem__)
 
     def _seconds(self, index: int, inputs: Sequence[Array], outputs: Sequence[Array]) -> float:
-        self._run(index, inputs, outputs)
         best = float('inf')
+        try:
+            self._run(index, inputs, outputs)
+        except MemoryError:
+            # CuPy's error: its workspace does not fit.
+            return best
         for _ in range(_RUNS):
             start, end = cupy.cuda.Event(), cupy.cuda.Event()
             start.record()

@@ -26,6 +26,7 @@ from pfdet.links.multi_node_batch_normalization import (
 )
 from pfdet.links.se_resnext import MiniSEResNeXt
 from pfdet.openimages.index import AnnotationIndex
+from pfdet.recipes.known import MIXED
 from pfdet.recipes.mini import at_size
 from pfdet.recipes.recipe import Recipe
 from pfdet.training import build
@@ -206,7 +207,9 @@ def _train_steps(
     comm.mpi_comm.Barrier()
     narrow = comm.allreduce_obj(int(0 < available_memory() < comm.intra_size * _MINI_BYTES)) > 0
     small, chain = _mini_chain(recipe, index, comm, device, seed, bn_group_size, narrow)
-    optimizer = multi_node_optimizer(chain, comm, small.momentum, small.weight_decay)
+    optimizer = multi_node_optimizer(
+        chain, comm, small.momentum, small.weight_decay, loss_scaling=small.dtype == MIXED
+    )
     optimizer.lr = 0.1 * small.base_lr
     images = ImagesOrNoise(index)
     iterator = ShardedIterator(
