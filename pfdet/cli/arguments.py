@@ -123,6 +123,9 @@ def command_line(
     words = ['pfdet', command]
     known = set()
     for action in parser._actions:
+        if action.dest in known:
+            # --dtype is short for a setting.
+            continue
         known.add(action.dest)
         value = getattr(args, action.dest, None)
         if value is None and action.dest in needed:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pfdet import progress, recipes
 from pfdet.cli.arguments import (
+    add_dtype,
     add_index,
     add_recipe_size,
     add_settings,
@@ -183,6 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
         'needs neither --init nor --out',
     )
     add_settings(parser)
+    add_dtype(parser)
     add_options(
         parser,
         'seed',

@@ -317,6 +317,14 @@ def test_two_ranks_train_like_one_rank_with_the_whole_batch(small_world, tmp_pat
     assert [e['loss_scale'] for e in two] == [e['loss_scale'] for e in one]
 
 
+def test_dtype_is_in_the_commands_of_messages(mpiexec):
+    done = mpiexec(
+        1, TRAIN, '--recipe', 'expert-class10', '--dtype', 'mixed16', '--out', 'x', check=False
+    )
+    assert done.returncode == 2 and '--set dtype=mixed16' in done.stderr
+    assert '--dtype' not in done.stderr
+
+
 def test_cli_refuses_double_buffering_and_shows_the_type(small_world, tmp_path, mpiexec):
     done = mpiexec(1, TRAIN, '--recipe', 'mini', '--dtype', 'mixed16', '--show')
     assert 'mixed16' in done.stdout
