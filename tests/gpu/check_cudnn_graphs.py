@@ -162,6 +162,21 @@ def check_normalization(cudnn, graphs, cases, device):
     return failures
 
 
+def check_binding(cudnn, graphs, cases, device):
+    """Check that the arrays and numbers of an operation are all that a graph asks for."""
+    failures = 0
+    for operation in (
+        *cases.convolution_operations((2, 8, 9, 11), (16, 4, 3, 3), 2, 1),
+        *cases.normalization_operations((2, 64, 9, 11)),
+    ):
+        described = graphs.describe(cudnn, operation, device_property=device)
+        given = sorted([*described.inputs, *described.outputs, *described.scalars])
+        asked = described.graph._variant_pack_uids()
+        failures += asked != given
+        print(f'{operation.kind} asks for {len(asked)} of {len(given)} addresses')
+    return failures
+
+
 def check_refusals(cudnn, graphs, cases, device):
     """Check that cuDNN refuses what the stand-in refuses."""
     failures = 0
@@ -213,6 +228,7 @@ def main():
 
     device = cudnn.create_device_properties(json.dumps(H100))
     failures = check_refusals(cudnn, graphs, cases, device)
+    failures += check_binding(cudnn, graphs, cases, device)
     failures += check_normalization(cudnn, graphs, cases, device)
     failures += check_convolutions(cudnn, graphs, cases, device)
     found = names(cudnn)

@@ -154,6 +154,17 @@ def test_activations_are_half_and_the_network_can_be_turned_back(step):
             np.testing.assert_array_equal(a.array, b.array)
 
 
+def test_statistics_of_large_activations_are_finite():
+    """Of ChainerMN's own version, which runs on GPUs; squares of float16 end at 255."""
+    from chainermn.functions.batch_normalization import _MpiImpl
+
+    x = np.array([[300.0, -300.0], [400.0, -200.0]], np.float16)
+    gamma = np.ones(2, 'f')
+    mean, var = _MpiImpl(create_communicator('naive')).get_mean_and_var((0,), gamma, x, np, 'f')
+    np.testing.assert_allclose(mean, [350, -250])
+    np.testing.assert_allclose(var, [2500, 2500])
+
+
 class Constant(chainer.Chain):
     """A loss whose gradient is a given number, in float16."""
 
