@@ -32,8 +32,9 @@ TIMEOUT = 600.0
 def watch(comm, timeout: float = TIMEOUT) -> Iterator[None]:
     """Within the block, end the job if a rank stops; all ranks must call this.
 
-    At the end of the block, all ranks wait for each other. After an exception, which ends the job
-    (:func:`pfdet.errors.end_all_ranks`), this rank is watched until the process ends.
+    At the end of the block, all ranks wait for each other, and are watched until all have arrived.
+    After an exception, which ends the job (:func:`pfdet.errors.end_all_ranks`), this rank is
+    watched until the process ends.
 
     Args:
         comm (ChainerMN communicator): The ranks.
@@ -46,7 +47,7 @@ def watch(comm, timeout: float = TIMEOUT) -> Iterator[None]:
     yield
     with progress.phase('end'):
         comm.mpi_comm.barrier()
-    watcher.close()
+        progress.watched(watcher.close, 'the end of the job')()
 
 
 def _start(mpi_comm, timeout: float) -> FirstRank | OtherRank:

@@ -85,6 +85,10 @@ class Monitor:
         """Note that the connection to a rank has ended."""
         self._lost.add(rank)
 
+    def connected(self) -> set[int]:
+        """The ranks that are watched and whose connection has not ended."""
+        return set(self.nodes) - self._lost
+
     def finished(self, rank: int) -> None:
         """Do not watch a rank any longer."""
         self.nodes.pop(rank, None)

@@ -72,10 +72,14 @@ class Watcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop to watch, and tell the others."""
+        """Stop to watch when all ranks have come to this call, and wait for that.
+
+        A rank that has entered a barrier may freeze before it leaves it, while others do leave it.
+        So it is watched until it is here.
+        """
         self._closing = True
         os.write(self._to_wake_up, b'.')
-        self._thread.join(2 * _SECONDS_TO_PASS_ON)
+        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -92,7 +96,7 @@ class Watcher:
 
     def _watch(self) -> None:
         next_beat = time.monotonic()
-        while not self._closing:
+        while not (self._closing and self._all_are_closing()):
             before = time.monotonic()
             wait = min(max(next_beat - before, 0.0), self.interval)
             events = self._selector.select(wait)
@@ -101,7 +105,10 @@ class Watcher:
                 # This process was stopped itself, probably with all others: a job was suspended.
                 self._monitor.restart(now)
             for key, _ in events:
-                self._handle(key)
+                if key.fileobj == self._wake_up:
+                    os.read(self._wake_up, 1)
+                else:
+                    self._handle(key)
             if now >= next_beat:
                 next_beat = now + self.interval
                 self._beat(now)
@@ -114,6 +121,13 @@ class Watcher:
         active = cpu - self._cpu > _ACTIVE_SHARE * (now - self._cpu_time)
         self._cpu, self._cpu_time = cpu, now
         return Heartbeat(*progress.current(), active)
+
+    def _all_are_closing(self) -> bool:
+        """Whether the ranks that this one watches have come to :meth:`close`, as this one has.
+
+        Those whose connection has ended count as such: a frozen rank keeps its connection.
+        """
+        raise NotImplementedError
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         raise NotImplementedError
@@ -197,6 +211,9 @@ class FirstRank(Watcher):
 
     def start(self) -> None:
         """The thread runs already."""
+
+    def _all_are_closing(self) -> bool:
+        return self._monitor.connected() <= {0}
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if key.fileobj is self._listener:
@@ -304,9 +321,16 @@ class OtherRank(Watcher):
             super().start()
 
     def close(self) -> None:
-        """Stop to watch, and tell the first rank."""
+        """Stop to watch when the first rank says so, and tell it that this rank is here."""
         if self.connected:
             super().close()
+
+    def _all_are_closing(self) -> bool:
+        if self._connection is not None:
+            # Again each time, since a message may be dropped.
+            with contextlib.suppress(OSError):
+                self._connection.send({'goodbye': True})
+        return 0 not in self._monitor.connected()
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if self._connection is None or key.fileobj is not self._connection:

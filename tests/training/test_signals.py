@@ -246,11 +246,11 @@ PHASES = {
     'set-up': 'set-up',
     'training': 'iteration 2',
     'validation': 'validation after iteration 1',
-    'snapshot': r'the snapshot after iteration \d+|iteration 2',
+    'snapshot': r'the snapshot after iteration \d+|iteration 2|end',
     'results': r'writing the results|end',
     'planning': 'planning the experts',
     'prediction': 'prediction',
-    'merging': 'merging the parts of the prediction',
+    'merging': 'merging the parts of the prediction|end',
 }
 LIMIT = 5
 

@@ -22,7 +22,7 @@ TIMEOUT = 4
 
 # A job of ranks that do what a name in the table says, with the watchdog.
 RANKS = """
-    import os, signal, sys, threading, time
+    import os, signal, sys, threading, time, types
 
     import pfdet.compat
     from pfdet import progress
@@ -42,8 +42,18 @@ RANKS = """
         progress.report('a read from the disk')
         time.sleep(3600)
 
-    def wait_for(world, seconds):
-        world.barrier()
+    class FrozenAfterTheBarrier:
+        def __init__(self, world):
+            self.world = world
+
+        def __getattr__(self, name):
+            return getattr(self.world, name)
+
+        def barrier(self):
+            self.world.barrier()
+            # Some heartbeats with this phase
+            time.sleep(1)
+            freeze()
 
     def main():
         rank = int(os.environ['PMI_RANK'])
@@ -56,6 +66,8 @@ RANKS = """
         comm, _ = communicator('packed')
         guard.close()
         world = comm.mpi_comm
+        if tells == f'stopped after the barrier: {rank}':
+            comm = types.SimpleNamespace(size=comm.size, mpi_comm=FrozenAfterTheBarrier(world))
         with watchdog.watch(comm, timeout):
             progress.report('the test')
             if tells.startswith('frozen'):
@@ -107,7 +119,7 @@ def check_end(run, *words):
         assert word in line, line
     assert socket.gethostname() in line
     assert run.remaining() == []
-    assert not any('is done' in line for line in run.lines)
+    assert not any(' ends' in line for line in run.lines)
 
 
 STOPPED = {
@@ -118,6 +130,8 @@ STOPPED = {
     'hanging: 2': ('rank 2 on node', 'has made no progress', 'last phase: a read from the disk'),
     'hanging: 0': ('rank 0 on node', 'has made no progress', 'last phase: a read from the disk'),
     'deadlock': ('rank 0 on node', 'has waited for other ranks', 'in recv', '2 more ranks'),
+    'stopped after the barrier: 1': ('rank 1 on node', 'has not answered', 'last phase: end'),
+    'stopped after the barrier: 0': ('rank 0 on node', 'has not answered', 'last phase: end'),
     'frozen at the start: 1': ('rank 1 on node', 'is frozen in the start-up'),
     'frozen at the start: 0': ('rank 0 on node', 'is frozen in the start-up'),
 }
@@ -255,36 +269,49 @@ ME = {'rank': 0, 'node': 'here', 'where': 'here', 'pid': 0, 'start': ''}
 
 
 @pytest.fixture
-def first_rank():
-    watcher = watchdog_threads.FirstRank(ME, 600, 2)
-    yield watcher
-    watcher.close()
+def ranks():
+    """The first rank, and others that the test adds. They wait for each other at the end."""
+    watchers = [watchdog_threads.FirstRank(ME, 600, 2)]
+    yield watchers
+    threads = [threading.Thread(target=watcher.close) for watcher in watchers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not any(watcher._thread.is_alive() for watcher in watchers)
 
 
-def other_rank(first_rank, **changes):
-    return watchdog_threads.OtherRank({**ME, 'rank': 1}, 600, {**first_rank.invitation, **changes})
+@pytest.fixture
+def first_rank(ranks):
+    return ranks[0]
 
 
-def test_a_rank_of_another_job_is_refused(first_rank):
-    stranger = other_rank(first_rank, token='guessed')
+def other_rank(ranks, **changes):
+    invitation = {**ranks[0].invitation, **changes}
+    ranks.append(watchdog_threads.OtherRank({**ME, 'rank': 1}, 600, invitation))
+    return ranks[-1]
+
+
+def test_a_rank_of_another_job_is_refused(ranks, first_rank):
+    stranger = other_rank(ranks, token='guessed')
     assert not stranger.connected
     assert list(first_rank._ranks) == [0] and list(first_rank._monitor.nodes) == [0]
 
 
-def test_a_rank_finds_the_first_one_by_any_of_its_addresses(first_rank):
+def test_a_rank_finds_the_first_one_by_any_of_its_addresses(ranks):
     with network.listen() as silent:
         # Nobody answers there.
         silent.getsockname()
-        rank = other_rank(first_rank, hosts=['no-such-host.invalid', '127.0.0.1'])
+        rank = other_rank(ranks, hosts=['no-such-host.invalid', '127.0.0.1'])
         assert rank.connected
         rank.start()
-        rank.close()
     assert all(not network._is_local(a) for a in network.addresses())
 
 
-def test_a_rank_whose_connection_is_cut_connects_again(first_rank, monkeypatch):
+def test_a_rank_whose_connection_is_cut_connects_again(ranks, first_rank, monkeypatch):
     monkeypatch.setattr(watchdog_threads, 'interval_of', lambda timeout: 0.05)
-    rank = other_rank(first_rank)
+    rank = other_rank(ranks)
     rank.start()
     before = first_rank._connections[1]
     before.socket.shutdown(socket.SHUT_RDWR)
@@ -293,15 +320,22 @@ def test_a_rank_whose_connection_is_cut_connects_again(first_rank, monkeypatch):
         time.sleep(0.01)
     assert first_rank._connections[1] is not before
     assert first_rank._monitor.problem(time.monotonic()) is None
-    rank.close()
-    deadline = time.monotonic() + 60
-    while 1 in first_rank._monitor.nodes and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert 1 not in first_rank._monitor.nodes
 
 
-def test_an_error_of_the_watchdog_is_no_error_of_the_job(first_rank, capfd, monkeypatch):
-    rank = other_rank(first_rank)
+def test_a_rank_whose_connection_is_cut_at_the_end_is_not_waited_for(ranks, first_rank):
+    rank = other_rank(ranks)
+    rank.start()
+    closing = threading.Thread(target=first_rank.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    first_rank._connections[1].socket.shutdown(socket.SHUT_RDWR)
+    closing.join(60)
+    assert not closing.is_alive()
+
+
+def test_an_error_of_the_watchdog_is_no_error_of_the_job(ranks, first_rank, capfd, monkeypatch):
+    rank = other_rank(ranks)
     monkeypatch.setattr(rank, '_beat', lambda now: 1 / 0)
     rank.start()
     rank._thread.join(60)
@@ -310,7 +344,6 @@ def test_an_error_of_the_watchdog_is_no_error_of_the_job(first_rank, capfd, monk
     while 1 in first_rank._monitor.nodes and time.monotonic() < deadline:
         time.sleep(0.01)
     assert 1 not in first_rank._monitor.nodes
-    rank.close()
 
 
 def test_many_ranks_are_watched(monkeypatch):
