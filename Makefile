@@ -18,6 +18,7 @@
 # EXTRAS=dev,cuda12                      the extras of setup.py to install
 # MPI=mpich                              the MPI: mpich from PyPI, or system for the machine's own
 # VENV=DIR                               the folder of the environment
+# WORKERS=2                              the number of processes that run the tests
 # QUICKSTART_FLAGS=... STUDY_FLAGS=... TEST_FLAGS=...    arguments passed on
 
 PYTHON ?= python3
@@ -30,6 +31,7 @@ QUICKSTART_FLAGS ?=
 STUDY_FLAGS ?=
 ROW ?= cs-table1-concurrent-balanced
 TEST_FLAGS ?=
+WORKERS ?= 2
 
 # pyenv's shim of python3.13 fails if that version is installed but not active: ask for its path.
 FOUND := $(shell if $(PYTHON) -c '' 2>/dev/null; then echo '$(PYTHON)'; else \
@@ -46,6 +48,8 @@ PLACE := $(shell echo '$(CURDIR) $(VENV) $(EXTRAS) $(MPI)' | cksum | tr -dc 0-9)
 # The last file that set-up writes. Its name identifies what the environment was built from: if that
 # changes, or a set-up is interrupted, the environment is built again from scratch.
 STAMP := $(VENV)/.set-up-$(IDENTITY)-$(CONTENTS)-$(PLACE)
+# Each process takes the tests of one half, whose files share fixtures, and helps the other at the end.
+IN_WORKERS := -n $(WORKERS) --dist worksteal
 PIP := '$(VENV)/bin/python' -m pip --disable-pip-version-check -qq install -c '$(CONSTRAINTS)'
 
 .PHONY: help setup wheelhouse quickstart study row test test-kernels test-load soak coverage typecheck lint docs clean
@@ -65,17 +69,17 @@ row: $(STAMP)
 	@'$(VENV)/bin/python' -m study --row '$(ROW)' $(STUDY_FLAGS)
 
 test: $(STAMP)
-	@'$(VENV)/bin/python' -m pytest -q $(TEST_FLAGS)
+	@'$(VENV)/bin/python' -m pytest -q $(IN_WORKERS) $(TEST_FLAGS)
 
 test-kernels: $(STAMP)
 	@'$(VENV)/bin/python' tests/run_suite.py --kernels Haswell SkylakeX Zen Sandybridge \
-	    --threads 1 2 --pytest $(TEST_FLAGS)
+	    --threads 1 2 --pytest $(IN_WORKERS) $(TEST_FLAGS)
 
 test-load: $(STAMP)
-	@'$(VENV)/bin/python' tests/run_suite.py --busy 2 --times 3 --pytest $(TEST_FLAGS)
+	@'$(VENV)/bin/python' tests/run_suite.py --busy 2 --times 3 --pytest $(IN_WORKERS) $(TEST_FLAGS)
 
 soak: $(STAMP)
-	@'$(VENV)/bin/python' -m pytest -q -m 'soak or faults' $(TEST_FLAGS)
+	@'$(VENV)/bin/python' -m pytest -q -m 'soak or faults' $(IN_WORKERS) $(TEST_FLAGS)
 
 lint: $(STAMP)
 	@'$(VENV)/bin/python' -m ruff check .

@@ -94,6 +94,7 @@ setup(
             *ONNX,
             'pycocotools>=2.0.7',
             'pytest>=7.4',
+            'pytest-xdist>=3.3',
             'ruff',
             *TENSORBOARD,
         ],
