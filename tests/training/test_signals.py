@@ -137,7 +137,8 @@ class HeldRun:
         self.ranks = self.run.ranks(n_rank)
         n_held = 1 if phase in ALONE else n_rank
         deadline = time.monotonic() + 600
-        while self.run.lines.count('held\n') < n_held:
+        # The line of one rank may come into the midst of another's.
+        while sum(line.endswith('held\n') for line in self.run.lines) < n_held:
             assert self.run.process.poll() is None, self.run.output()
             assert time.monotonic() < deadline, self.run.output()
             time.sleep(0.01)
