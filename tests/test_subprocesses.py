@@ -11,14 +11,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Notes the first signal, and ends a little later.
-LAUNCHER = """#!/bin/bash
-[ "$1" != --version ] || { echo 'VERSION'; exit 0; }
-for name in INT TERM HUP USR1; do trap "asked=1; echo got $name" $name; done
-echo ready
-for i in $(seq 6000); do
-    sleep 0.1
-    [ -z "$asked" ] || { sleep 0.3; echo snapshot; exit 75; }
-done
+LAUNCHER = f"""#!{sys.executable}
+import os
+import signal
+import sys
+import time
+
+if sys.argv[1] == '--version':
+    print('VERSION')
+    sys.exit()
+asked = []
+
+def note(number, frame):
+    asked.append(number)
+    os.write(1, b'got ' + signal.Signals(number).name[3:].encode() + b'\\n')
+
+for name in 'INT', 'TERM', 'HUP', 'USR1':
+    signal.signal(getattr(signal, 'SIG' + name), note)
+READY
+for _ in range(6000):
+    time.sleep(0.1)
+    if asked:
+        time.sleep(0.3)
+        os.write(1, b'snapshot\\n')
+        sys.exit(75)
 """
 PROGRAM = """
 from pfdet.errors import run_command
@@ -42,7 +58,8 @@ run_command(lambda: run_python('train.py', ranks=2))
 )
 def test_the_launcher_gets_a_signal_that_it_forwards(tmp_path, version, number, passed_on):
     launcher = tmp_path / 'mpiexec'
-    launcher.write_text(LAUNCHER.replace('VERSION', version))
+    text = LAUNCHER.replace('VERSION', version)
+    launcher.write_text(text.replace('READY', "os.write(1, b'ready\\n')"))
     launcher.chmod(0o755)
     process = subprocess.Popen(
         [sys.executable, '-c', textwrap.dedent(PROGRAM)],
@@ -99,7 +116,7 @@ run_command(run)
 def test_a_signal_while_the_launcher_starts(tmp_path, number, place):
     launcher = tmp_path / 'mpiexec'
     text = LAUNCHER.replace('VERSION', 'HYDRA build details:')
-    launcher.write_text(text.replace('echo ready', 'touch ready'))
+    launcher.write_text(text.replace('READY', "open('ready', 'w').close()"))
     launcher.chmod(0o755)
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(AT_THE_START), str(int(number)), place],
