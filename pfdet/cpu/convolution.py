@@ -12,6 +12,8 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pfdet.compat.override import override
+
 import numpy as np
 
 from pfdet.cpu.threads import for_each, n_thread
@@ -308,16 +310,13 @@ def install() -> None:
         return all(type(a) is np.ndarray and a.dtype in (np.float32, np.float64) for a in arrays)
 
     def wrap(cls: Any, forward: Callable) -> None:
-        original = cls.forward_cpu
-
-        @functools.wraps(original)
         def forward_cpu(self, inputs):
             if not supported(*inputs) or any(layout is not None for layout in self.input_layouts):
-                return original(self, inputs)
+                return None
             self.retain_inputs((0, 1))
             return forward(self, inputs)
 
-        cls.forward_cpu = forward_cpu
+        override(cls, 'forward_cpu', forward_cpu)
 
     def convolution_forward(self, inputs):
         x, W = inputs[:2]

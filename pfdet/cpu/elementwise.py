@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from pfdet.compat.override import override
+
 import numpy as np
 
 from pfdet.cpu.threads import for_each, n_thread
@@ -70,28 +72,22 @@ def install() -> None:
     Add: Any = basic_math.Add
     ReLU: Any = relu.ReLU
     ReLUGrad: Any = relu.ReLUGrad2
-    chainer_add = Add.forward
-    chainer_relu = ReLU.forward_cpu
-    chainer_gradient = ReLUGrad.forward_cpu
 
-    @functools.wraps(chainer_add)
     def add(self, x):
         y = apply(_add, *x)
-        return chainer_add(self, x) if y is None else (y,)
+        return None if y is None else (y,)
 
-    @functools.wraps(chainer_relu)
     def relu_forward(self, inputs):
         y = apply(_relu, *inputs)
         if y is None:
-            return chainer_relu(self, inputs)
+            return None
         self.retain_outputs((0,))
         return (y,)
 
-    @functools.wraps(chainer_gradient)
     def relu_gradient(self, inputs):
         gx = apply(_relu_gradient, self.b, *inputs)
-        return chainer_gradient(self, inputs) if gx is None else (gx,)
+        return None if gx is None else (gx,)
 
-    Add.forward = add
-    ReLU.forward_cpu = relu_forward
-    ReLUGrad.forward_cpu = relu_gradient
+    override(Add, 'forward', add)
+    override(ReLU, 'forward_cpu', relu_forward)
+    override(ReLUGrad, 'forward_cpu', relu_gradient)

@@ -12,6 +12,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from pfdet.compat.override import override
+
 import numpy as np
 
 from pfdet.cpu.threads import for_each
@@ -115,9 +117,7 @@ def install() -> None:
 
     cls: Any = max_pooling_nd.MaxPoolingND
     grad: Any = max_pooling_nd.MaxPoolingNDGrad
-    chainer_forward, chainer_gradient = cls.forward_cpu, grad.forward_cpu
 
-    @functools.wraps(chainer_forward)
     def forward_cpu(self, inputs):
         (x,) = inputs
         if (
@@ -127,7 +127,7 @@ def install() -> None:
             or x.dtype not in (np.float16, np.float32, np.float64)
             or np.prod(self.ksize) > 256
         ):
-            return chainer_forward(self, inputs)
+            return None
         out_size = tuple(
             conv.get_conv_outsize(n, k, s, p, self.cover_all)
             for n, k, s, p in zip(x.shape[2:], self.ksize, self.stride, self.pad)
@@ -136,11 +136,10 @@ def install() -> None:
         y, self._max_indices = max_pooling(x, self.ksize, self.stride, self.pad, out_size)
         return (y,)
 
-    @functools.wraps(chainer_gradient)
     def gradient_cpu(self, gy):
         indices = getattr(self.func, '_max_indices', None)
         if indices is None:
-            return chainer_gradient(self, gy)
+            return None
         return (
             max_pooling_gradient(
                 gy[0],
@@ -152,5 +151,5 @@ def install() -> None:
             ),
         )
 
-    cls.forward_cpu = forward_cpu
-    grad.forward_cpu = gradient_cpu
+    override(cls, 'forward_cpu', forward_cpu)
+    override(grad, 'forward_cpu', gradient_cpu)

@@ -9,6 +9,8 @@ stays Chainer's.
 import functools
 from typing import Any
 
+from pfdet.compat.override import override
+
 import chainer
 import numpy as np
 from chainer.backends import cuda
@@ -97,7 +99,6 @@ def install() -> None:
     from chainer.functions.normalization import batch_normalization
 
     cls: Any = batch_normalization.GeneralBatchNormalizationImpl
-    chainer_forward, chainer_backward = cls.forward, cls.backward
 
     def supported(impl: Any, axis: tuple, x: Any, layout: Any, gamma: Any) -> bool:
         return (
@@ -111,7 +112,6 @@ def install() -> None:
             and gamma.dtype == np.float32
         )
 
-    @functools.wraps(chainer_forward)
     def forward(
         self, axis, gamma, x, x_layout, xp, expander, beta, eps, decay, running_mean, running_var
     ):
@@ -119,20 +119,7 @@ def install() -> None:
         if supported(self, axis, x, x_layout, gamma):
             found = normalize(x, gamma, beta, eps)
         if found is None:
-            return chainer_forward(
-                self,
-                axis,
-                gamma,
-                x,
-                x_layout,
-                xp,
-                expander,
-                beta,
-                eps,
-                decay,
-                running_mean,
-                running_var,
-            )
+            return None
         y, mean, inv_std = found
         var = 1 / (inv_std * inv_std) - np.float32(eps)
         if running_mean is not None:
@@ -140,7 +127,6 @@ def install() -> None:
             _update_running(mean, var, decay, n / max(n - 1.0, 1.0), running_mean, running_var)
         return y, x_layout, running_mean, running_var, mean, var, inv_std, None
 
-    @functools.wraps(chainer_backward)
     def backward(
         self, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, eps, var, forward_data
     ):
@@ -148,26 +134,12 @@ def install() -> None:
         if supported(self, axis, x, x_layout, gamma):
             found = gradients(x, gy, gamma, mean, inv_std)
         if found is None:
-            return chainer_backward(
-                self,
-                axis,
-                gamma,
-                gy,
-                x,
-                x_layout,
-                xp,
-                expander,
-                mean,
-                inv_std,
-                eps,
-                var,
-                forward_data,
-            )
+            return None
         gx, ggamma, gbeta = found
         return gx, None, ggamma, gbeta
 
-    cls.forward = forward
-    cls.backward = backward
+    override(cls, 'forward', forward)
+    override(cls, 'backward', backward)
 
 
 def _update_running(

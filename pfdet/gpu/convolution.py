@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from pfdet.compat.override import override
+
 import chainer
 import numpy as np
 from chainer.backends.cuda import cupy
@@ -134,17 +136,14 @@ def install() -> None:
     from chainer.functions.connection import convolution_2d, deconvolution_2d
 
     def wrap(cls: Any, compute: Callable[[Any, tuple], Array | None]) -> None:
-        original = cls.forward_gpu
-
-        @functools.wraps(original)
-        def forward_gpu(self: Any, inputs: tuple) -> tuple:
+        def forward_gpu(self: Any, inputs: tuple) -> tuple | None:
             y = compute(self, inputs)
             if y is None:
-                return original(self, inputs)
+                return None
             self.retain_inputs((0, 1))
             return (y,)
 
-        cls.forward_gpu = forward_gpu
+        override(cls, 'forward_gpu', forward_gpu)
 
     def forward(self: Any, inputs: tuple) -> Array | None:
         x, W, *b = inputs

@@ -7,6 +7,8 @@ statistics. They compute the same on views whose axes are in memory order (:mod:
 import functools
 from typing import Any
 
+from pfdet.compat.override import override
+
 import chainer
 from chainer.backends.cuda import cupy
 
@@ -32,17 +34,14 @@ def install() -> None:
         )
 
     def wrap_binary(cls: Any, operator: Any, retained: tuple[int, ...] = ()) -> None:
-        original = cls.forward
-
-        @functools.wraps(original)
-        def forward(self: Any, inputs: tuple) -> tuple:
+        def forward(self: Any, inputs: tuple) -> tuple | None:
             if len(inputs) != 2 or not last(*inputs):
-                return original(self, inputs)
+                return None
             if retained:
                 self.retain_inputs(retained)
             return (in_memory_order(operator, *inputs),)
 
-        cls.forward = forward
+        override(cls, 'forward', forward)
 
     wrap_binary(basic_math.Add, lambda a, b: a + b)
     wrap_binary(basic_math.Mul, lambda a, b: a * b, (0, 1))
@@ -50,37 +49,32 @@ def install() -> None:
     ReLU: Any = relu.ReLU
     ReLUGrad: Any = relu.ReLUGrad2
     Fixed: Any = batch_normalization.FixedBatchNormalization
-    chainer_relu, chainer_gradient = ReLU.forward_gpu, ReLUGrad.forward_gpu
-    chainer_fixed = Fixed.forward
 
-    @functools.wraps(chainer_relu)
-    def relu_forward(self: Any, inputs: tuple) -> tuple:
+    def relu_forward(self: Any, inputs: tuple) -> tuple | None:
         (x,) = inputs
         if not last(x):
-            return chainer_relu(self, inputs)
+            return None
         self._use_cudnn = False
         self.retain_outputs((0,))
         return (in_memory_order(lambda a: cupy.maximum(a, 0, dtype=a.dtype), x),)
 
-    @functools.wraps(chainer_gradient)
-    def relu_gradient(self: Any, inputs: tuple) -> tuple:
+    def relu_gradient(self: Any, inputs: tuple) -> tuple | None:
         (gy,) = inputs
         if not last(self.b):
-            return chainer_gradient(self, inputs)
+            return None
         return (in_memory_order(lambda b, g: relu._relu_grad2_kernel(b, g), self.b, gy),)
 
-    @functools.wraps(chainer_fixed)
-    def fixed(self: Any, inputs: tuple) -> tuple:
+    def fixed(self: Any, inputs: tuple) -> tuple | None:
         x, gamma, beta, mean, var = inputs
         if chainer.config.enable_backprop or gamma.ndim != 1 or not last(x):
-            return chainer_fixed(self, inputs)
+            return None
         scale = gamma / cupy.sqrt(var + var.dtype.type(self.eps))
         channel = [a.reshape(1, -1, 1, 1) for a in (scale, beta - mean * scale)]
         return (in_memory_order(_affine, x, *channel),)
 
-    ReLU.forward_gpu = relu_forward
-    ReLUGrad.forward_gpu = relu_gradient
-    Fixed.forward = fixed
+    override(ReLU, 'forward_gpu', relu_forward)
+    override(ReLUGrad, 'forward_gpu', relu_gradient)
+    override(Fixed, 'forward', fixed)
 
 
 def _affine(x: Any, scale: Any, shift: Any) -> Any:
