@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from pfdet import recipes
@@ -29,6 +29,7 @@ from study.data import draw, pretrain
 from study.expert_ensembles import experts_and_ensembles, ways_of_testing
 from study.fit import score_training_images
 from study.notes import NOTES, list_notes
+from study.parallel import run_in_parallel
 from study.plan import EXPERTS, FIT, PARTS, PLAN, TESTING, mini_rows
 from study.results import digest, read_results, restore_results, write_results
 
@@ -153,14 +154,7 @@ def execute_plan(rows: Rows, indexes: dict[str, Path], jobs: int, only: Sequence
             rows.run(name, seed)
 
     planned = [(name, seed) for name, seed in PLAN if not only or name in only]
-    with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(run, name, seed) for name, seed in planned]
-        try:
-            for task in started:
-                task.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    run_in_parallel([partial(run, name, seed) for name, seed in planned], jobs)
 
 
 def parse_arguments() -> argparse.Namespace:

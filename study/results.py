@@ -26,9 +26,15 @@ _LOGGED = ('epoch', 'iteration', 'elapsed_time', 'main/loss', 'validation/mAP')
 
 def digest(data: Path) -> str:
     """Hash of all annotation files below a directory, which identifies the data sets."""
+    paths = sorted(data.glob('*/*-annotations-*.csv'))
+    return sha256_of({path.relative_to(data).as_posix(): path for path in paths})
+
+
+def sha256_of(paths: Mapping[str, Path]) -> str:
+    """Hash of files and of the names that they have in a study."""
     total = hashlib.sha256()
-    for path in sorted(data.glob('*/*-annotations-*.csv')):
-        total.update(path.relative_to(data).as_posix().encode())
+    for name, path in paths.items():
+        total.update(name.encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
 
@@ -101,17 +107,21 @@ def restore_results(rows: Rows, data: str, given: Path, changed: bool = False) -
         directory = rows.out / line['run']
         if (directory / 'recipe.json').exists():
             continue
-        if not changed and not is_current(rows, line['recipe'], line['facts']):
-            continue
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, score in line['scores'].items():
-            _write(directory / f'{name}.json', score)
-        _write(directory / 'log', line['log'])
-        (directory / 'done').write_text(line['commit'], encoding='utf-8')
-        # Written last, since it marks the directory as a run.
-        _write(directory / 'recipe.json', {'recipe': line['recipe'], 'run': line['facts']})
-        n += 1
+        if changed or is_current(rows, line['recipe'], line['facts']):
+            restore_run(line, directory)
+            n += 1
     return n
+
+
+def restore_run(line: Mapping[str, Any], directory: Path) -> None:
+    """Write a run of :func:`read_results` as a finished run of a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, score in line['scores'].items():
+        _write(directory / f'{name}.json', score)
+    _write(directory / 'log', line['log'])
+    (directory / 'done').write_text(line['commit'], encoding='utf-8')
+    # Written last, since it marks the directory as a run.
+    _write(directory / 'recipe.json', {'recipe': line['recipe'], 'run': line['facts']})
 
 
 def read_results(path: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Every configuration of both papers by name."""
 
 from pfdet.errors import InputError
-from pfdet.recipes import peng_2020, pfdet_2018
+from pfdet.recipes import peng_2020, pfdet_2018, small_sets
 from pfdet.recipes.composite import Composite, Table
 from pfdet.recipes.mini import at_size
 from pfdet.recipes.recipe import Recipe
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # By the prefix of their rows' names
-TABLES = pfdet_2018.TABLES | peng_2020.TABLES
+TABLES = pfdet_2018.TABLES | peng_2020.TABLES | small_sets.TABLES
 RECIPES = {recipe.name: recipe for table in TABLES.values() for recipe in table.recipes}
 # Rows that are not a single training
 COMPOSITES = {row.name: row for table in TABLES.values() for row in table.composites}
