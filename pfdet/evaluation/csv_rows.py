@@ -27,6 +27,7 @@ import pyarrow.csv
 from pfdet.cores import n_core
 from pfdet.errors import InputError
 from pfdet.files import lines
+from pfdet.files.arrow_memory import arrow_copy
 from pfdet.files.regular import regular_file
 
 _BLOCK_SIZE = 1 << 22
@@ -118,7 +119,7 @@ class CSVBlock:
             quoted = _check_quotes(data)
             # read_csv would start a new thread at each call.
             with pa.csv.open_csv(
-                pa.BufferReader(data),
+                pa.BufferReader(arrow_copy(data)),
                 pa.csv.ReadOptions(
                     use_threads=False,
                     block_size=len(data) + 64,

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pfdet.cores import n_core
 from pfdet.errors import InputError
 from pfdet.files import lines
+from pfdet.files.arrow_memory import arrow_copy
 from pfdet.openimages.csv_values import (
     KINDS,
     Kind,
@@ -259,7 +260,7 @@ def _convert(
     positions = {str(header.names.index(name)): kind for name, kind in kinds.items()}
     # read_csv would start a new thread at each call.
     with pa.csv.open_csv(
-        pa.BufferReader(data),
+        pa.BufferReader(arrow_copy(data)),
         pa.csv.ReadOptions(
             use_threads=False,
             block_size=len(data) + 64,
