@@ -29,7 +29,7 @@ from study.data import draw, pretrain
 from study.expert_ensembles import experts_and_ensembles, ways_of_testing
 from study.fit import score_training_images
 from study.notes import NOTES, list_notes
-from study.parallel import run_in_parallel
+from study.parallel import add_jobs, run_in_parallel
 from study.plan import EXPERTS, FIT, PARTS, PLAN, TESTING, mini_rows
 from study.results import digest, read_results, restore_results, write_results
 
@@ -168,12 +168,7 @@ def parse_arguments() -> argparse.Namespace:
         help='training images (default: %(default)s)',
     )
     add('--seed', type=SEED, default=0, help='of the synthetic data (default: %(default)s)')
-    add(
-        '--jobs',
-        type=integer(1, 1024),
-        default=os.cpu_count() or 1,
-        help='parallel runs of one rank and one thread each (default: %(default)s)',
-    )
+    add_jobs(parser)
     add(
         '--only',
         nargs='+',

@@ -1,7 +1,11 @@
 """Running the tasks of a study side by side."""
 
+import argparse
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+
+from pfdet.flags import integer
 
 
 def run_in_parallel(tasks: Iterable[Callable[[], object]], jobs: int) -> None:
@@ -19,3 +23,13 @@ def run_in_parallel(tasks: Iterable[Callable[[], object]], jobs: int) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs``, the number of tasks at a time; by default one per core."""
+    parser.add_argument(
+        '--jobs',
+        type=integer(1, 1024),
+        default=os.cpu_count() or 1,
+        help='parallel runs of one rank and one thread each (default: %(default)s)',
+    )

@@ -21,7 +21,7 @@ from pfdet.errors import InputError, run_command
 from pfdet.flags import SEED, Parser, integer
 from pfdet.subprocesses import run_python
 from pfdet.training.tables.rows import Rows
-from study.parallel import run_in_parallel
+from study.parallel import add_jobs, run_in_parallel
 from study.photographs_page import DRAWN, EFFECTS, RANDOM, write_page
 from study.results import is_current, read_results, restore_run, sha256_of, write_results
 
@@ -139,12 +139,7 @@ def parse_arguments() -> argparse.Namespace:
         default=1500,
         help='length of the runs that are compared (default: %(default)s)',
     )
-    add(
-        '--jobs',
-        type=integer(1, 1024),
-        default=os.cpu_count() or 1,
-        help='parallel runs of one rank and one thread each (default: %(default)s)',
-    )
+    add_jobs(parser)
     add(
         '--backbone',
         type=Path,

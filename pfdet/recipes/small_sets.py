@@ -2,8 +2,8 @@
 
 The network is that of mini size. What differs from the quickstart:
 
-- The length is given in iterations. A small set needs many more epochs, and an image of 50 must not
-  be seen ten times as rarely as in a run of the same length on 500.
+- The length is given in iterations. In epochs, a run on 50 images would have a tenth of the updates
+  of a run on 500.
 - Crops and changes of color, since each photograph is seen often.
 - Images in prediction near the upper end of the training range, because crops enlarge objects.
 
@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pfdet.recipes.composite import Table
 from pfdet.recipes.pfdet_2018 import MINI
+from pfdet.recipes.recipe import Recipe
 
 SMALL = replace(
     MINI,
@@ -30,7 +31,7 @@ SMALL = replace(
 )
 
 
-def _row(base, name: str, about: str, **fields):
+def _row(base: Recipe, name: str, about: str, **fields) -> Recipe:
     return replace(base, name=f'small-{name}', about=f'Small sets: {about}', **fields)
 
 
